@@ -1,0 +1,103 @@
+"""What the training loop asks of an agent, and what an agent is built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.config.schema import RunConfig
+from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
+
+StateDict = dict[str, dict[str, Any]]
+"""`network`, `optimizer` and `replay`: name -> tensor; `state`: plain data. The sections are the checkpoint's files."""
+
+
+@dataclass(frozen=True)
+class AgentContext:
+    """What every agent is built from."""
+
+    config: RunConfig
+    observation: ObservationSpec
+    action: ActionSpec
+    device: torch.device
+
+
+class Policy(Protocol):
+    """Something that acts greedily: all that evaluation needs."""
+
+    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
+        """obs [N, *obs] -> the agent's best actions [N, *action]."""
+        ...
+
+
+class Agent(Policy, Protocol):
+    """The loop calls act, observe, update, in this order, once per vector step."""
+
+    active: np.ndarray
+    """[N] bool: which environments the next vector step moves."""
+    gradient_steps: int
+
+    @property
+    def num_parameters(self) -> dict[str, int]:
+        """Parameters per network, for the header."""
+        ...
+
+    @property
+    def replay_bytes(self) -> int:
+        """Bytes that the agent keeps for experience."""
+        ...
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """obs [N, *obs] -> actions with exploration [N, *action]. Draws random numbers."""
+        ...
+
+    def observe(self, transition: Transition, episodes: list[Episode]) -> None:
+        """Takes in one vector step and the episodes that it finished."""
+        ...
+
+    def update(self) -> dict[str, Tensor]:
+        """Makes the gradient steps that are due; metrics [] by tag, on the device; {} when none was due."""
+        ...
+
+    def scalars(self) -> dict[str, float]:
+        """What is worth logging and is known without asking the device: epsilon, learning rate, gradient steps."""
+        ...
+
+    def abandon_episodes(self, envs: np.ndarray) -> None:
+        """The running episodes of environments `envs` (bool [N]) begin anew: they could not be continued exactly."""
+        ...
+
+    def state_dict(self) -> StateDict:
+        """All that changes during training."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        """Copies in place; `state` has the form that state_dict returns."""
+        ...
+
+    def load_network(self, network: Mapping[str, Tensor]) -> None:
+        """Starts from another run's weights (the `network` section of its checkpoint), and nothing else of it."""
+        ...
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{"weight": ...} -> {"prefix.weight": ...}."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries that start with "prefix.", without it."""
+    start = f"{prefix}."
+    return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def mean_metrics(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tag over several gradient steps; {} of none."""
+    if len(steps) < 2:
+        return steps[0] if steps else {}
+    return {tag: torch.stack([metrics[tag] for metrics in steps]).mean() for tag in steps[0]}

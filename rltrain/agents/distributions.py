@@ -1,0 +1,92 @@
+"""The action distributions of stochastic policies: how a head's numbers become actions and log-probabilities."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from rltrain.losses.policy import (
+    categorical_entropy,
+    categorical_log_prob,
+    gaussian_entropy,
+    gaussian_log_prob,
+    sample_categorical,
+    split_gaussian,
+)
+from rltrain.types import ActionSpec
+
+
+class Distribution(Protocol):
+    """A family of distributions; `output` is what the policy network returns, [..., outputs]."""
+
+    outputs: int
+    noise: Literal["uniform", "normal"]
+    noise_size: int
+
+    def sample(self, output: Tensor, noise: Tensor) -> Tensor:
+        """output [N, outputs], noise [N, noise_size] -> action [N, *action]."""
+        ...
+
+    def mode(self, output: Tensor) -> Tensor:
+        """The most likely action."""
+        ...
+
+    def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+        """log pi(a|s) [...]; of the agent's own action, not of what the environment's bounds made of it."""
+        ...
+
+    def entropy(self, output: Tensor) -> Tensor: ...
+
+
+class Categorical:
+    """One of n actions; the head's numbers are logits [..., n]."""
+
+    noise: Literal["uniform", "normal"] = "uniform"
+    noise_size = 1
+
+    def __init__(self, action: ActionSpec) -> None:
+        self.outputs = action.n
+
+    def sample(self, output: Tensor, noise: Tensor) -> Tensor:
+        return sample_categorical(output, noise.squeeze(-1))
+
+    def mode(self, output: Tensor) -> Tensor:
+        return output.argmax(-1)
+
+    def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+        return categorical_log_prob(output, action)
+
+    def entropy(self, output: Tensor) -> Tensor:
+        return categorical_entropy(output)
+
+
+class DiagonalGaussian:
+    """A Gaussian with independent dimensions; the head gives each its mean and the logarithm of its deviation."""
+
+    noise: Literal["uniform", "normal"] = "normal"
+
+    def __init__(self, action: ActionSpec) -> None:
+        self._shape = action.shape
+        self.noise_size = 1
+        for size in action.shape:
+            self.noise_size *= size
+        self.outputs = 2 * self.noise_size
+
+    def sample(self, output: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = split_gaussian(output)  # [N, A]
+        return (mean + log_std.exp() * noise).reshape(-1, *self._shape)
+
+    def mode(self, output: Tensor) -> Tensor:
+        mean, _ = split_gaussian(output)
+        return mean.reshape(-1, *self._shape)
+
+    def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = split_gaussian(output)
+        return gaussian_log_prob(mean, log_std, action.reshape(mean.shape))
+
+    def entropy(self, output: Tensor) -> Tensor:
+        return gaussian_entropy(split_gaussian(output)[1])
+
+
+DISTRIBUTIONS: dict[str, type[Categorical] | type[DiagonalGaussian]] = {"discrete": Categorical, "box": DiagonalGaussian}

@@ -1,0 +1,37 @@
+"""Where tensors live, and how many threads work on them."""
+
+from __future__ import annotations
+
+import torch
+
+from rltrain.config.schema import DeviceConfig
+from rltrain.errors import RequestError
+
+
+def resolve_device(config: DeviceConfig) -> torch.device:
+    """The device that `device=...` asks for; `auto` takes CUDA where there is one.
+
+    Raises:
+        RequestError: `cuda` is asked for by name and is not there.
+    """
+    if config.name == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if config.index < count:
+        return torch.device("cuda", config.index)
+    if config.name == "auto" and count == 0:
+        return torch.device("cpu")
+    found = f"{count} CUDA devices are visible" if count else "torch sees no CUDA device"
+    raise RequestError(f"device={config.name} device.index={config.index}: {found}; use device=cpu or another index")
+
+
+def configure_torch(config: DeviceConfig) -> int:
+    """Sets the process's thread count and determinism for one job; returns the thread count.
+
+    `threads=auto` is 1: the matrices of this trainer's networks are small, and a second thread costs more in
+    synchronisation than it computes.
+    """
+    threads = 1 if config.threads == "auto" else config.threads
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    return threads

@@ -1,0 +1,1 @@
+"""Losses as pure functions of tensors; they return per-sample values, the caller reduces."""

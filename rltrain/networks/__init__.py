@@ -1,0 +1,23 @@
+"""Networks by name. A new one: a module of (config, observation spec, outputs) and a line in NETWORKS."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rltrain.config.schema import NetworkConfig
+from rltrain.networks.flat import FlatNetwork
+from rltrain.networks.mlp import MLP
+from rltrain.types import ObservationSpec
+
+NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP}
+
+
+def make_network(
+    config: NetworkConfig, observation: ObservationSpec, outputs: int, seed: int, device: torch.device
+) -> FlatNetwork:
+    """Weights are drawn on the CPU from `seed` alone, so they are the same on every device; no other stream moves."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = NETWORKS[config.name](config, observation, outputs)
+    return FlatNetwork(module, device)

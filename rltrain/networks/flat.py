@@ -1,0 +1,71 @@
+"""A network as a function of one flat parameter vector.
+
+With all parameters in one vector [P], the optimiser, gradient clipping, the target network's average, a population's
+stacking and finiteness checks are each a single tensor operation instead of one per layer, and a checkpoint is a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Apply = Callable[[Tensor, Tensor], Tensor]
+"""(params [P], obs [..., *obs]) -> output [..., outputs]."""
+
+
+class FlatNetwork:
+    """A module, and one vector that holds all its parameters.
+
+    `network(obs)` runs the module on `network.params`; `network.apply(params, obs)` is the same maths as a pure
+    function of any vector of that size, for `torch.func`. `params` changes in place only, so the module's parameters,
+    which are views of it, and whatever captured its memory, always see the present weights.
+
+    Raises:
+        ValueError: the module has buffers (batch normalisation, say): a pure update has nowhere to keep them.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        buffers = [name for name, _ in module.named_buffers()]
+        if buffers:
+            raise ValueError(f"a network may hold parameters only, {type(module).__name__} has buffers: {buffers}")
+        self._module = module.to(device)
+        named = dict(module.named_parameters())
+        self._names = list(named)
+        self._shapes = [parameter.shape for parameter in named.values()]
+        self._sizes = [parameter.numel() for parameter in named.values()]
+        self.params = torch.cat([parameter.detach().reshape(-1) for parameter in named.values()])  # [P]
+        for parameter, view in zip(named.values(), self.named(self.params).values(), strict=True):
+            parameter.requires_grad_(False)
+            parameter.data = view
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        output: Tensor = self._module(obs)
+        return output
+
+    def apply(self, params: Tensor, obs: Tensor) -> Tensor:
+        output: Tensor = functional_call(self._module, self.named(params), (obs,))
+        return output
+
+    def named(self, params: Tensor) -> dict[str, Tensor]:
+        """Views of `params` [P] by parameter name, in the module's own shapes."""
+        pieces = params.split(self._sizes)
+        return {name: piece.view(shape) for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: view.detach().clone() for name, view in self.named(self.params).items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copies in place.
+
+        Raises:
+            ValueError: names or shapes differ from this network's.
+        """
+        expected = {name: tuple(view.shape) for name, view in self.named(self.params).items()}
+        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if expected != found:
+            raise ValueError(f"the weights do not fit the network: expected {expected}, found {found}")
+        for name, view in self.named(self.params).items():
+            view.copy_(state[name])

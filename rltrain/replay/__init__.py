@@ -1,0 +1,9 @@
+"""Replays by name."""
+
+from __future__ import annotations
+
+from rltrain.replay.uniform import Batch, UniformReplay
+
+REPLAYS: dict[str, type[UniformReplay]] = {"uniform": UniformReplay}
+
+__all__ = ["REPLAYS", "Batch", "UniformReplay"]

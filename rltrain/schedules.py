@@ -1,0 +1,49 @@
+"""Exploration schedules: epsilon as a function of the environment steps taken and the episodes finished."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from rltrain.config.schema import (
+    ConstantConfig,
+    ExplorationConfig,
+    ExponentialConfig,
+    LinearConfig,
+    PerEpisodeConfig,
+)
+
+Schedule = Callable[[int, int], float]
+"""(environment steps taken so far, episodes finished so far) -> epsilon of the next action."""
+
+
+def linear(config: LinearConfig) -> Schedule:
+    """From start to end over `steps` environment steps, then end."""
+    return lambda env_step, _: config.start + (config.end - config.start) * min(env_step / config.steps, 1.0)
+
+
+def exponential(config: ExponentialConfig) -> Schedule:
+    """end + (start - end) exp(-env_step / decay)."""
+    return lambda env_step, _: config.end + (config.start - config.end) * math.exp(-env_step / config.decay)
+
+
+def per_episode(config: PerEpisodeConfig) -> Schedule:
+    """start * decay^episodes, but never below end."""
+    return lambda _, episodes: max(config.end, config.start * config.decay**episodes)
+
+
+def constant(config: ConstantConfig) -> Schedule:
+    """Always end."""
+    return lambda _, __: config.end
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "linear": linear,
+    "exponential": exponential,
+    "per_episode": per_episode,
+    "constant": constant,
+}
+
+
+def make_schedule(config: ExplorationConfig) -> Schedule:
+    return SCHEDULES[config.name](config)

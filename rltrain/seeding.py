@@ -1,0 +1,83 @@
+"""Every random number of a run comes from one seed, through one stream per purpose.
+
+All streams descend from `numpy.random.SeedSequence(seed, spawn_key=(purpose, *keys))`, so neighbouring seeds, purposes
+and environments share nothing (Gymnasium's own `seed + i` lets environment 1 of seed 0 repeat environment 0 of seed 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+Purpose = Literal["network", "replay", "exploration", "policy", "environment", "evaluation"]
+
+# The number is part of the checkpoint format: append, never renumber.
+_PURPOSE_KEY: dict[Purpose, int] = {
+    "network": 0,
+    "replay": 1,
+    "exploration": 2,
+    "policy": 3,
+    "environment": 4,
+    "evaluation": 5,
+}
+
+
+def _sequence(seed: int, purpose: Purpose, keys: tuple[int, ...]) -> np.random.SeedSequence:
+    return np.random.SeedSequence(seed, spawn_key=(_PURPOSE_KEY[purpose], *keys))
+
+
+def make_generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
+    """The generator of one purpose; `keys` tell apart several users of one purpose."""
+    return np.random.Generator(np.random.PCG64(_sequence(seed, purpose, keys)))
+
+
+def derive_seed(seed: int, purpose: Purpose, *keys: int) -> int:
+    """An integer seed in [0, 2**31), for an API that takes one (`env.reset(seed=...)`, `torch.manual_seed`)."""
+    return int(_sequence(seed, purpose, keys).generate_state(1)[0]) >> 1
+
+
+class RandomBlock:
+    """Draws of one purpose, made a block at a time: one NumPy call serves many steps.
+
+    The checkpoint holds the generator's state from before the current block and the position in it, so a resumed run
+    draws exactly what the uninterrupted one draws.
+
+    Args:
+        generator: the purpose's own generator.
+        kind: "uniform" on [0, 1) or standard "normal"; float64.
+        block_size: how many numbers one NumPy call draws.
+    """
+
+    def __init__(
+        self, generator: np.random.Generator, kind: Literal["uniform", "normal"] = "uniform", block_size: int = 4096
+    ) -> None:
+        self._generator = generator
+        self._draw = generator.random if kind == "uniform" else generator.standard_normal
+        self._block_size = block_size
+        self._state_before = generator.bit_generator.state
+        self._block = np.empty(0)
+        self._position = 0
+
+    def take(self, count: int) -> np.ndarray:
+        """The next `count` draws, float64 [count]; read-only use: it may be a view of the block."""
+        end = self._position + count
+        if end <= len(self._block):
+            draws = self._block[self._position : end]
+            self._position = end
+            return draws
+        left = self._block[self._position :]
+        missing = count - len(left)
+        self._state_before = self._generator.bit_generator.state
+        self._block = self._draw(max(self._block_size, missing))
+        self._position = missing
+        return np.concatenate([left, self._block[:missing]]) if len(left) else self._block[:missing]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._state_before, "block_length": len(self._block), "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.bit_generator.state = state["generator"]
+        self._state_before = state["generator"]
+        self._block = self._draw(state["block_length"]) if state["block_length"] else np.empty(0)
+        self._position = state["position"]

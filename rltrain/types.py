@@ -1,0 +1,64 @@
+"""The data that passes between environments, agents and the training loop.
+
+Axes: N environments, B batch, T time, A actions. Everything here is NumPy: environments live on the CPU, agents move
+what they keep to their device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationSpec:
+    """What one observation looks like to an agent.
+
+    `box`: an array of `shape` and `dtype` (float32, or uint8 for images, which stay uint8 until the network).
+    `discrete`: an integer 0..n-1 (int64, shape ()), whatever the space's own start; networks see it one-hot.
+    """
+
+    kind: Literal["box", "discrete"]
+    shape: tuple[int, ...]
+    dtype: str
+    n: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """What one action looks like to an agent.
+
+    `discrete`: an integer 0..n-1 (int64). `box`: float32 of `shape`; where both of a dimension's bounds are finite the
+    agent's -1..1 spans them, and what lies outside is clipped at the environment's door, never before.
+    """
+
+    kind: Literal["discrete", "box"]
+    shape: tuple[int, ...]
+    n: int = 0
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One step of N environments. Rows where `active` is False did not step and hold nothing of meaning."""
+
+    obs: np.ndarray  # [N, *obs]
+    action: np.ndarray  # [N, *action], the agent's own action (unclipped, unscaled)
+    reward: np.ndarray  # [N] float32, clipped if env.reward_clip says so
+    next_obs: np.ndarray  # [N, *obs], the true successor, also where the episode ended
+    terminated: np.ndarray  # [N] bool: the MDP ended, the successor's value is 0
+    truncated: np.ndarray  # [N] bool: the episode was cut, the successor has its value
+    active: np.ndarray  # [N] bool
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A finished episode: undiscounted, unclipped return."""
+
+    env: int
+    number: int
+    episode_return: float
+    length: int
