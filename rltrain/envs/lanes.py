@@ -1,0 +1,259 @@
+"""Steps a list of environments in this process. Vectorisation in one process and in workers both run these lanes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+import numpy as np
+
+from rltrain.envs.make import one_line
+from rltrain.envs.spaces import observation_spec
+from rltrain.errors import RunFailed
+
+_log = logging.getLogger(__name__)
+_LARGEST_REWARD = float(np.finfo(np.float32).max)  # rewards become float32: above this they would be infinite
+
+MAX_RECORDED_ACTIONS = 100_000  # per running episode; a longer one cannot be replayed
+MAX_REPLAY_SECONDS = 60.0  # for all lanes of a process together
+
+
+class Finished(NamedTuple):
+    lane: int
+    episode_return: float
+    length: int
+
+
+@dataclass(slots=True)
+class LaneStep:
+    """What n lanes did in one step. Rows of idle lanes hold nothing of meaning, but `obs` is true for all."""
+
+    obs: np.ndarray  # [n, *obs], the observation to act on: after an episode's end, the next one's first
+    next_obs: np.ndarray  # [n, *obs], the true successor; the same array as obs where no episode ended
+    reward: np.ndarray  # [n] float32
+    terminated: np.ndarray  # [n] bool
+    truncated: np.ndarray  # [n] bool
+    finished: list[Finished]
+
+
+@dataclass(slots=True)
+class LaneState:
+    """The running episodes of n lanes, as data."""
+
+    obs: np.ndarray  # [n, *obs]
+    episode_return: list[float]
+    episode_length: list[int]
+    actions: list[np.ndarray | None]  # per lane [length, *action] as the environment got them; None: too many
+
+
+class LaneGroup(Protocol):
+    """n environments that step together; seeds come from outside, one per episode."""
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray: ...
+    def step(self, actions: Sequence[Any], active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep: ...
+    def state(self) -> LaneState: ...
+    def restore(
+        self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]
+    ) -> tuple[np.ndarray, list[bool]]: ...
+    def close(self) -> None: ...
+
+
+class Lanes:
+    """A list of environments, stepped one after the other.
+
+    Args:
+        envs: copies of one environment.
+        first: index of envs[0] among all environments of the run, for messages.
+        id: the environment's id, for messages.
+    """
+
+    def __init__(self, envs: list[gymnasium.Env[Any, Any]], first: int, id: str) -> None:
+        self._envs = envs
+        self._first = first
+        self._id = id
+        spec = observation_spec(envs[0].observation_space)
+        self._row_shape = spec.shape
+        self._shape = (len(envs), *spec.shape)
+        self._dtype = np.dtype(spec.dtype)
+        self._discrete_n = spec.n
+        self._start = int(getattr(envs[0].observation_space, "start", 0))
+        self._action_dtype = envs[0].action_space.dtype
+        self._box_actions = isinstance(envs[0].action_space, gymnasium.spaces.Box)
+        self._action_shape = envs[0].action_space.shape or ()
+        self._steps = [env.step for env in envs]
+        self._all = range(len(envs))
+        self._obs = np.zeros(self._shape, self._dtype)
+        self._seed = [-1] * len(envs)
+        self._return = [0.0] * len(envs)
+        self._length = [0] * len(envs)
+        self._actions: list[list[Any]] = [[] for _ in envs]
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        """Starts a new episode everywhere; returns obs [n, *obs], a fresh array."""
+        obs = np.empty(self._shape, self._dtype)
+        for lane, seed in enumerate(seeds):
+            self._reset_lane(lane, seed, obs)
+        self._obs = obs
+        return obs
+
+    def step(self, actions: Sequence[Any], active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
+        """Steps the active lanes (None: all); where an episode ends the next one begins with next_seeds[lane].
+
+        The arrays are fresh: no later step writes into them.
+
+        Raises:
+            RunFailed: an environment raised, or returned what its space does not hold or what is not finite.
+        """
+        count = len(self._envs)
+        if active is None:
+            lanes: Sequence[int] = self._all
+            obs = np.empty(self._shape, self._dtype)
+        else:
+            lanes = np.flatnonzero(active).tolist()
+            obs = self._obs.copy()
+        reward = np.zeros(count, np.float32)
+        terminated = np.zeros(count, np.bool_)
+        truncated = np.zeros(count, np.bool_)
+        ended: list[int] = []
+        for lane in lanes:
+            action = actions[lane]
+            if self._length[lane] < MAX_RECORDED_ACTIONS:
+                self._actions[lane].append(action.tobytes() if self._box_actions else action)
+            try:
+                observation, r, is_terminated, is_truncated, _ = self._steps[lane](action)
+                r = float(r)
+                self._write(lane, observation, obs)
+            except RunFailed:
+                raise
+            except (Exception, SystemExit) as error:
+                raise self._failure(lane, self._length[lane] + 1, one_line(error)) from error
+            if not -_LARGEST_REWARD <= r <= _LARGEST_REWARD:
+                raise self._failure(lane, self._length[lane] + 1, f"reward {r} is not a finite float32")
+            reward[lane] = r
+            self._return[lane] += r
+            self._length[lane] += 1
+            if is_terminated or is_truncated:
+                terminated[lane], truncated[lane] = is_terminated, is_truncated
+                ended.append(lane)
+        self._check_finite(obs)
+        self._obs = obs
+        if not ended:
+            return LaneStep(obs, obs, reward, terminated, truncated, [])
+        next_obs = obs.copy()
+        finished = [Finished(lane, self._return[lane], self._length[lane]) for lane in ended]
+        for lane in ended:
+            self._reset_lane(lane, next_seeds[lane], obs)
+        return LaneStep(obs, next_obs, reward, terminated, truncated, finished)
+
+    def state(self) -> LaneState:
+        return LaneState(self._obs.copy(), list(self._return), list(self._length), [*map(self._recorded, self._all)])
+
+    def restore(
+        self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]
+    ) -> tuple[np.ndarray, list[bool]]:
+        """Replays each running episode from its seed. Where that does not lead bit for bit to the stored observation,
+        return and length, the episode is abandoned and the one of next_seeds[lane] begins.
+
+        Returns:
+            obs [n, *obs], and per lane whether the episode goes on.
+        """
+        deadline = time.monotonic() + MAX_REPLAY_SECONDS
+        obs = np.empty(self._shape, self._dtype)
+        exact = [self._replay(lane, seeds[lane], state, obs, deadline) for lane in self._all]
+        for lane in self._all:
+            if not exact[lane]:
+                self._reset_lane(lane, next_seeds[lane], obs)
+        self._obs = obs
+        return obs, exact
+
+    def close(self) -> None:
+        """Closes every environment; one that fails to close is logged, it can harm no result."""
+        for lane, env in enumerate(self._envs):
+            try:
+                env.close()
+            except (Exception, SystemExit) as error:
+                _log.warning("%s: environment %d failed to close: %s", self._id, self._first + lane, one_line(error))
+        self._envs = []
+
+    def _reset_lane(self, lane: int, seed: int, obs: np.ndarray) -> None:
+        self._seed[lane] = seed
+        self._return[lane] = 0.0
+        self._length[lane] = 0
+        self._actions[lane] = []
+        try:
+            observation, _ = self._envs[lane].reset(seed=seed)
+            self._write(lane, observation, obs)
+        except RunFailed:
+            raise
+        except (Exception, SystemExit) as error:
+            raise self._failure(lane, 0, one_line(error)) from error
+        self._check_finite(obs[lane : lane + 1], lane)
+
+    def _write(self, lane: int, observation: Any, obs: np.ndarray) -> None:
+        if self._discrete_n:
+            number = int(observation) - self._start
+            if not 0 <= number < self._discrete_n:
+                raise self._failure(lane, None, f"observation {observation} is outside its Discrete space")
+            obs[lane] = number
+            return
+        shape = observation.shape if isinstance(observation, np.ndarray) else np.shape(observation)
+        if shape != self._row_shape:  # NumPy would spread a smaller one over the row without a word
+            raise self._failure(lane, None, f"observation has shape {shape}, its space {self._row_shape}")
+        obs[lane] = observation
+
+    def _check_finite(self, obs: np.ndarray, first_lane: int = 0) -> None:
+        if self._dtype != np.float32:
+            return
+        # Finite float32 numbers cannot overflow a float64 sum, and nothing finite comes back from inf or NaN.
+        if obs.size <= 64:
+            if isfinite(sum(obs.ravel().tolist())):
+                return
+        elif np.isfinite(obs).all():
+            return
+        lane = first_lane + int(np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(axis=1))[0])
+        row = " ".join(str(obs[lane - first_lane]).split())
+        raise self._failure(lane, self._length[lane], f"observation is not finite: {row[:200]}")
+
+    def _failure(self, lane: int, step: int | None, what: str) -> RunFailed:
+        step = self._length[lane] + 1 if step is None else step
+        where = f"step {step}" if step else "the reset"
+        return RunFailed(
+            f"{self._id}: environment {self._first + lane} failed in {where} of the episode with seed "
+            f"{self._seed[lane]}: {what}"
+        )
+
+    def _recorded(self, lane: int) -> np.ndarray | None:
+        actions = self._actions[lane]
+        if self._length[lane] > len(actions):
+            return None
+        if not self._box_actions:
+            return np.array(actions, np.int64)
+        return np.frombuffer(b"".join(actions), self._action_dtype).reshape(-1, *self._action_shape).copy()
+
+    def _replay(self, lane: int, seed: int, state: LaneState, obs: np.ndarray, deadline: float) -> bool:
+        actions = state.actions[lane]
+        if actions is None or len(actions) != state.episode_length[lane]:
+            return False
+        try:
+            self._reset_lane(lane, seed, obs)
+            for action in actions if self._box_actions else actions.tolist():
+                observation, r, is_terminated, is_truncated, _ = self._steps[lane](
+                    action.copy() if self._box_actions else action
+                )
+                if is_terminated or is_truncated or time.monotonic() > deadline:
+                    return False
+                self._return[lane] += float(r)
+            if len(actions):
+                self._write(lane, observation, obs)
+        except (Exception, SystemExit):
+            _log.info("replaying environment %d of %s failed", self._first + lane, self._id, exc_info=True)
+            return False
+        self._length[lane] = len(actions)
+        self._actions[lane] = [a.tobytes() for a in actions] if self._box_actions else actions.tolist()
+        same_obs = obs[lane].tobytes() == state.obs[lane].tobytes()
+        return same_obs and self._return[lane] == state.episode_return[lane]

@@ -1,0 +1,198 @@
+"""N copies of a Gymnasium environment as one source of transitions.
+
+None of Gymnasium's vector classes is used: an algorithm needs a seed per episode and environment, environments that
+idle, and the true successor at an episode's end, in one process and in workers alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rltrain.config.schema import EnvConfig
+from rltrain.envs.lanes import LaneGroup, Lanes, LaneState
+from rltrain.envs.make import EnvMaker, find_environment
+from rltrain.envs.spaces import ActionTransform, action_spec, make_action_transform, observation_spec
+from rltrain.errors import CheckpointError, RequestError, RunFailed
+from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
+
+EpisodeSeed = Callable[[int, int], int]
+
+
+def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed) -> VectorEnv:
+    """Builds `num_envs` copies of the environment; `step_timeout` holds where they run in workers.
+
+    Args:
+        config: the `env.*` keys.
+        num_envs: N >= 1.
+        episode_seed: (environment, episode number from 0) -> seed of that episode's reset.
+
+    Raises:
+        RequestError: unknown id, kwargs the environment does not take, an unsupported space.
+    """
+    make = find_environment(config)
+    first = make()
+    try:
+        specs = observation_spec(first.observation_space), action_spec(first.action_space)
+    except RequestError as error:
+        first.close()
+        raise RequestError(f"environment {config.id}: {error}") from None
+    transform = make_action_transform(first.action_space)
+    group: LaneGroup
+    if config.vectorization == "async":
+        from rltrain.envs.workers import WorkerGroup
+
+        first.close()
+        group = WorkerGroup(make, num_envs, config.step_timeout)
+    else:
+        group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)
+    return VectorEnv(group, num_envs, episode_seed, transform, specs, make, config.reward_clip)
+
+
+class VectorEnv:
+    """N environments that step together; one whose episode ends is reset inside the same step.
+
+    Every array it returns is fresh (no later step writes into it), but `next_obs` and the returned observation are one
+    array where no episode ended, and the observation returned now is the next transition's `obs`: read only.
+
+    Attributes:
+        observation_spec, action_spec: what the agent sees.
+        reward_threshold: the return that counts as solved, where the environment says so.
+        max_episode_steps: where episodes are cut, None for never.
+    """
+
+    def __init__(
+        self,
+        group: LaneGroup,
+        num_envs: int,
+        episode_seed: EpisodeSeed,
+        transform: ActionTransform,
+        specs: tuple[ObservationSpec, ActionSpec],
+        made_by: EnvMaker,
+        reward_clip: float | None,
+    ) -> None:
+        self.id = made_by.id
+        self.num_envs = num_envs
+        self.observation_spec, self.action_spec = specs
+        self.reward_threshold = made_by.spec.reward_threshold
+        self.max_episode_steps = made_by.max_episode_steps or made_by.spec.max_episode_steps
+        self._group = group
+        self._episode_seed = episode_seed
+        self._transform = transform
+        self._reward_clip = reward_clip
+        self._all_active = np.ones(num_envs, np.bool_)
+        self._all_active.flags.writeable = False
+        self._action_shape = (num_envs, *self.action_spec.shape)
+        self._start_episodes([0] * num_envs)
+        self._obs: np.ndarray | None = None
+
+    def reset(self) -> np.ndarray:
+        """Starts episode 0 everywhere; returns obs [N, *obs]."""
+        self._start_episodes([0] * self.num_envs)
+        self._obs = self._group.reset([self._episode_seed(i, 0) for i in range(self.num_envs)])
+        return self._obs
+
+    def step(
+        self, action: np.ndarray, active: np.ndarray | None = None
+    ) -> tuple[Transition, np.ndarray, list[Episode]]:
+        """Steps the environments where `active` is True (None: all); the others are not touched.
+
+        Args:
+            action: [N, *action] as the agent sees it; rows of idle environments are not read.
+            active: bool [N].
+
+        Returns:
+            The transition, the observations to act on next [N, *obs], and the episodes that ended, by environment.
+
+        Raises:
+            RunFailed: an environment raised, hung or died, or a number is not finite.
+        """
+        assert self._obs is not None, "reset() comes first"
+        self._check(action if active is None else action[active], action.shape)
+        done = self._group.step(self._transform(action), active, self._next_seeds)
+        if self._reward_clip is not None:
+            np.clip(done.reward, -self._reward_clip, self._reward_clip, out=done.reward)
+        transition = Transition(
+            self._obs,
+            action,
+            done.reward,
+            done.next_obs,
+            done.terminated,
+            done.truncated,
+            self._all_active if active is None else active,
+        )
+        self._obs = done.obs
+        episodes = [Episode(f.lane, self._numbers[f.lane], f.episode_return, f.length) for f in done.finished]
+        for episode in episodes:
+            self._start_episode(episode.env, episode.number + 1)
+        return transition, done.obs, episodes
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The running episodes as arrays: `episode` (number), `episode_return`, `episode_length`, `obs`, and
+        `actions` of all environments one after the other, `action_count` of each (-1: too many to be kept)."""
+        state = self._group.state()
+        kept = [a for a in state.actions if a is not None]
+        return {
+            "episode": np.array(self._numbers, np.int64),
+            "episode_return": np.array(state.episode_return, np.float64),
+            "episode_length": np.array(state.episode_length, np.int64),
+            "obs": state.obs,
+            "actions": np.concatenate(kept) if kept else np.empty(0),
+            "action_count": np.array([-1 if a is None else len(a) for a in state.actions], np.int64),
+        }
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
+        """Takes the stored episodes up again by replaying their actions from their seeds.
+
+        Returns:
+            obs [N, *obs], and whether every episode goes on bit for bit. Those that do not were abandoned; the
+            episode of the next number began in their place.
+
+        Raises:
+            CheckpointError: the state is of other environments.
+        """
+        numbers, lanes = self._unpack(state)
+        seeds = [self._episode_seed(i, n) for i, n in enumerate(numbers)]
+        next_seeds = [self._episode_seed(i, n + 1) for i, n in enumerate(numbers)]
+        self._obs, exact = self._group.restore(lanes, seeds, next_seeds)
+        self._start_episodes([n if same else n + 1 for n, same in zip(numbers, exact, strict=True)])
+        return self._obs, all(exact)
+
+    def close(self) -> None:
+        """Closes the environments and ends the workers; safe to call twice, and after a failure."""
+        self._group.close()
+
+    def _start_episodes(self, numbers: list[int]) -> None:
+        self._numbers = numbers
+        self._next_seeds = [self._episode_seed(i, n + 1) for i, n in enumerate(numbers)]
+
+    def _start_episode(self, env: int, number: int) -> None:
+        self._numbers[env] = number
+        self._next_seeds[env] = self._episode_seed(env, number + 1)
+
+    def _check(self, action: np.ndarray, shape: tuple[int, ...]) -> None:
+        if shape != self._action_shape:
+            raise RunFailed(f"{self.id}: actions have shape {shape}, expected {self._action_shape}")
+        if self.action_spec.kind == "box":
+            if not np.isfinite(action).all():
+                raise RunFailed(f"{self.id}: the agent's action is not finite: {' '.join(str(action).split())[:200]}")
+            return
+        numbers = action.tolist()
+        if numbers and not 0 <= min(numbers) <= max(numbers) < self.action_spec.n:
+            raise RunFailed(f"{self.id}: the agent's action is outside 0..{self.action_spec.n - 1}: {numbers}")
+
+    def _unpack(self, state: dict[str, np.ndarray]) -> tuple[list[int], LaneState]:
+        expected = (self.num_envs, *self.observation_spec.shape)
+        if state["obs"].shape != expected or state["obs"].dtype != self.observation_spec.dtype:
+            raise CheckpointError(
+                f"{self.id}: the stored observations are {state['obs'].dtype} {state['obs'].shape}, "
+                f"expected {self.observation_spec.dtype} {expected}"
+            )
+        counts = state["action_count"].tolist()
+        ends = np.cumsum([max(count, 0) for count in counts]).tolist()
+        actions = [
+            None if count < 0 else state["actions"][end - count : end] for count, end in zip(counts, ends, strict=True)
+        ]
+        lanes = LaneState(state["obs"], state["episode_return"].tolist(), state["episode_length"].tolist(), actions)
+        return state["episode"].tolist(), lanes
