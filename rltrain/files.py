@@ -1,0 +1,35 @@
+"""Writing files so that a crash, a kill or a full disk never leaves a torn one under its final name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` (creations, renames) survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace `path` by a file holding `data`: readers see the old content or the new one, never a part.
+
+    Raises:
+        OSError: with `filename` set; `path` then holds what it held before.
+    """
+    temporary = path.with_name(f".writing_{path.name}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename, error.filename2 = str(path), None
+        raise
+    fsync_folder(path.parent)

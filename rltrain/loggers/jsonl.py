@@ -1,0 +1,72 @@
+"""metrics.jsonl: one JSON object per log call, {"step": ..., tag: value, ...}."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rltrain.errors import RunFailed
+from rltrain.files import write_atomic
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a metrics file; a line that a killed writer left torn is skipped."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                row = json.loads(line) if line.endswith("\n") else None
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict) and type(row.get("step")) is int:
+                yield row
+
+
+class JsonlLogger:
+    """Appends rows to a file; every row is in the file when `log` returns. A non-finite value becomes null.
+
+    Args:
+        resume_step: where the run continues from: rows of later steps are dropped first. None: a new run.
+
+    Raises:
+        RunFailed: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None = None) -> None:
+        self._path = path
+        try:
+            if resume_step is not None and path.exists():
+                kept = (row for row in read_rows(path) if row["step"] <= resume_step)
+                write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (os.O_EXCL if resume_step is None else 0)
+            self._descriptor: int | None = os.open(path, flags, 0o666)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        row: dict[str, float | None] = {"step": step}
+        for tag, value in scalars.items():
+            number = float(value)
+            row[tag] = number if math.isfinite(number) else None
+        data = (json.dumps(row) + "\n").encode()
+        if self._descriptor is None:
+            raise ValueError("log after close")
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def flush(self) -> None:
+        pass
+
+    def close(self, completed: bool | None = None) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _failure(self, error: OSError) -> RunFailed:
+        return RunFailed(f"{self._path}: cannot be written: {error.strerror or error}")

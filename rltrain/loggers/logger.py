@@ -1,0 +1,62 @@
+"""What a logger is, one that logs nowhere, and one that logs to several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class Logger(Protocol):
+    """Takes named scalars, always against environment steps."""
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record the scalars of one step."""
+
+    def flush(self) -> None:
+        """Hand everything recorded to the operating system."""
+
+    def close(self, completed: bool | None = None) -> None:
+        """Release everything; more than once does no harm.
+
+        Args:
+            completed: True where the run reached its end, False where it failed, None where it may be resumed.
+        """
+
+
+class NullLogger:
+    """Logs nowhere."""
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def close(self, completed: bool | None = None) -> None:
+        pass
+
+
+class MultiLogger:
+    """Hands everything to several loggers, in their order."""
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        self._loggers = list(loggers)
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        for logger in self._loggers:
+            logger.log(step, scalars)
+
+    def flush(self) -> None:
+        for logger in self._loggers:
+            logger.flush()
+
+    def close(self, completed: bool | None = None) -> None:
+        """Close all, also where one raises; the first error is raised at the end."""
+        first: Exception | None = None
+        for logger in self._loggers:
+            try:
+                logger.close(completed)
+            except Exception as error:
+                first = first or error
+        if first is not None:
+            raise first

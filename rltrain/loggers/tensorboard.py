@@ -1,0 +1,180 @@
+"""The TensorBoard event file of a run: scalars, a dashboard of custom scalars, and its row in the HParams table.
+
+Records are written by this thread, not through TensorBoard's queue: a full disk then is one OSError here, where the
+queue's thread dies and surfaces it in some later call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+_FLUSH_SECONDS: Final = 5.0
+_FILE_NUMBER = itertools.count()
+_LOG = logging.getLogger(__name__)
+
+# Category -> chart -> tags, each a regular expression that the whole tag must match.
+_DASHBOARD: Final = {
+    "Returns": {
+        "training and evaluation": ["rollout/episode_return", "eval/episode_return"],
+        "evaluation, spread": ["eval/episode_return_std"],
+        "episode length": ["rollout/episode_length"],
+    },
+    "Learning": {
+        "losses": ["train/td_loss", "train/policy_loss", "train/value_loss"],
+        "mean Q": ["train/q_value"],
+        "gradient norm": ["train/grad_norm"],
+        "learning rate": ["train/learning_rate"],
+    },
+    "Exploration and speed": {
+        "epsilon and entropy": ["train/epsilon", "train/entropy"],
+        "environment steps per second": ["time/steps_per_second"],
+        "gradient steps": ["train/gradient_steps"],
+    },
+}
+
+
+class TensorBoardLogger:
+    """Writes one event per log call into a new file in the run's folder; values are float32.
+
+    A file that cannot be written is reported once, in the log, and training goes on: metrics.jsonl has the same numbers.
+
+    Args:
+        resume_step: where the run continues from: TensorBoard then drops what earlier files say of later steps.
+        hparams: flat hyperparameters for the HParams table (nested mappings are joined with dots).
+    """
+
+    def __init__(
+        self, folder: Path, resume_step: int | None = None, hparams: Mapping[str, Any] | None = None
+    ) -> None:
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBER)}"
+        self._path = folder / name
+        self._writer: RecordWriter | None = None
+        self._flush_at = 0.0
+        try:
+            self._writer = RecordWriter(open(self._path, "xb"))  # noqa: SIM115
+        except OSError as error:
+            self._give_up(error)
+        self._write(Event(file_version="brain.Event:2"))
+        if resume_step is not None:
+            # Purges every event whose step is equal or higher.
+            self._write(Event(session_log=SessionLog(status=SessionLog.START), step=resume_step + 1))
+        self._write(Event(summary=Summary(value=[_layout_value()])))
+        if hparams is not None:
+            self._write(Event(summary=Summary(value=[_session_start_value(hparams)])))
+        self.flush()
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self._write(Event(step=step, summary=Summary(value=values)))
+        if time.monotonic() >= self._flush_at:
+            self.flush()
+
+    def flush(self) -> None:
+        self._flush_at = time.monotonic() + _FLUSH_SECONDS
+        if self._writer is not None:
+            try:
+                self._writer.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def close(self, completed: bool | None = None) -> None:
+        # An interrupted session stays open: of several end records the HParams table believes the first.
+        if completed is not None and self._writer is not None:
+            self._write(Event(summary=Summary(value=[_session_end_value(completed)])))
+        if self._writer is not None:
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._give_up(error)
+            self._writer = None
+
+    def _write(self, event: Event) -> None:
+        if self._writer is None:
+            return
+        event.wall_time = time.time()
+        try:
+            self._writer.write(event.SerializeToString())
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            # The buffered rest cannot be written either; closing raises once and then counts as closed.
+            try:
+                writer.close()
+            except OSError:
+                pass
+        _LOG.warning("%s: cannot be written: %s; no TensorBoard from here on", self._path, error.strerror or error)
+
+
+def _layout_value() -> Summary.Value:
+    layout = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=category,
+                chart=[
+                    layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=tags))
+                    for chart, tags in charts.items()
+                ],
+            )
+            for category, charts in _DASHBOARD.items()
+        ]
+    )
+    return Summary.Value(
+        tag=custom_scalar.CONFIG_SUMMARY_TAG,
+        metadata=custom_scalar.create_summary_metadata(),
+        tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()]),
+    )
+
+
+def _session_start_value(hparams: Mapping[str, Any]) -> Summary.Value:
+    info = SessionStartInfo(start_time_secs=time.time())
+    for name, value in _flatten(hparams):
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, int | float):
+            info.hparams[name].number_value = value
+        else:
+            info.hparams[name].string_value = str(value)
+    return _hparams_value(hparams_metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=info))
+
+
+def _session_end_value(completed: bool) -> Summary.Value:
+    status = STATUS_SUCCESS if completed else STATUS_FAILURE
+    info = SessionEndInfo(status=status, end_time_secs=time.time())
+    return _hparams_value(hparams_metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
+
+
+def _hparams_value(tag: str, data: HParamsPluginData) -> Summary.Value:
+    metadata = SummaryMetadata.FromString(hparams_metadata.create_summary_metadata(data).SerializeToString())
+    return Summary.Value(tag=tag, metadata=metadata, tensor=TensorProto(dtype=DT_FLOAT, tensor_shape=TensorShapeProto()))
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat += _flatten(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat.append((f"{prefix}{key}", value))
+    return flat

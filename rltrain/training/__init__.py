@@ -1,0 +1,1 @@
+"""Running an agent in environments, and keeping what it learned."""

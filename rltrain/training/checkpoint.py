@@ -1,0 +1,257 @@
+"""A checkpoint is a folder of plain data that is there whole or not at all.
+
+    manifest.json            format, versions, step, what the caller adds, size and SHA-256 of every file and of itself
+    <stem>.safetensors       tensors: network, optimizer, replay, ...
+    state.json               counters, generators, schedules (see plain_data)
+
+Written as `.writing_<name>` beside its place, each file fsynced, then renamed. Where a folder of that name exists it is
+renamed to `.previous_<name>` first; in the instant in which neither has the final name, and after a kill in it,
+`read_checkpoint` finds the previous one. No name with a leading dot is ever taken for a checkpoint otherwise, and the
+next writer removes it. (Linux can swap two folders in one call, but not on network file systems.)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rltrain.errors import CheckpointError, RunFailed
+from rltrain.files import fsync_folder
+from rltrain.training import plain_data
+from rltrain.training.checkpoint_files import (
+    FILE_NAME,
+    FORMAT,
+    MANIFEST,
+    RESERVED_KEYS,
+    STATE,
+    HashingFile,
+    digest_of_manifest,
+    load_file,
+    read_manifest,
+    verify_file,
+)
+from rltrain.training.safetensors_file import parse_tensors, write_tensors
+
+_STEP_NAME = re.compile(r"step_(\d{8,18})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory. The tensors (on the CPU) of one file share their memory; nothing else does."""
+
+    manifest: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    folder: Path
+
+    @property
+    def step(self) -> int:
+        return int(self.manifest["step"])
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of one step lies."""
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def best_folder(run: Path) -> Path:
+    """Where the checkpoint of the best evaluation lies."""
+    return run / "checkpoints" / "best"
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    manifest: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+) -> Path:
+    """Write `folder` whole, replacing what was there; one writer at a time (the run's lock sees to that).
+
+    Args:
+        manifest: what else the manifest shall say (config, spaces, versions, ...): plain data.
+        tensors: file stem -> name -> tensor.
+        state: plain data, see plain_data.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        RunFailed: the disk is full or refuses; whatever was at `folder` is untouched.
+        ValueError, TypeError: the content is no plain data, or not finite.
+    """
+    if taken := RESERVED_KEYS & manifest.keys():
+        raise ValueError(f"the manifest's keys {sorted(taken)} are reserved")
+    state_text = plain_data.encode(dict(state)).encode()
+    content = json.loads(plain_data.encode({**manifest, "format": FORMAT, "step": step}))
+    writing = _aside(folder, "writing")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir()
+        files: dict[str, dict[str, Any]] = {}
+        for stem, group in tensors.items():
+            name = f"{stem}.safetensors"
+            if not FILE_NAME.fullmatch(name):
+                raise ValueError(f"{stem!r} is no file stem")
+            with HashingFile(writing / name) as file:
+                write_tensors(file.write, group)
+            files[name] = file.summary()
+        with HashingFile(writing / STATE) as file:
+            file.write(state_text)
+        files[STATE] = file.summary()
+        content["files"] = files
+        content["sha256"] = digest_of_manifest(content)
+        with HashingFile(writing / MANIFEST) as file:
+            file.write(json.dumps(content, indent=1).encode())
+        fsync_folder(writing)
+        _move_into_place(writing, folder)
+    except OSError as error:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise RunFailed(f"{folder}: the checkpoint cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    return folder
+
+
+def read_checkpoint(folder: Path, only: Collection[str] | None = None) -> Checkpoint:
+    """Read and verify a checkpoint. Nothing is parsed before its hash was found right, nothing is ever executed.
+
+    Args:
+        only: the stems of the tensor files to read; the others are neither read nor verified. None: all.
+
+    Raises:
+        CheckpointError: missing, foreign, damaged; one line that names the file.
+    """
+    while True:
+        place = _place(folder)
+        identity = _identity(place)
+        try:
+            return _read(place, only)
+        except CheckpointError:
+            # A run that is still training may have replaced the folder under our hands.
+            if _identity(_place(folder)) == identity:
+                raise
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compare every file with its SHA-256 without loading it.
+
+    Raises:
+        CheckpointError: missing, foreign, damaged.
+    """
+    place = _place(folder)
+    for name, entry in read_manifest(place)["files"].items():
+        verify_file(place / name, entry)
+
+
+def newest_checkpoint(run: Path) -> tuple[Path, list[Path]]:
+    """The whole checkpoint of the highest step, and the damaged ones of higher steps that were skipped.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    skipped: list[Path] = []
+    reason = ""
+    for folder in reversed(_step_folders(run)):
+        try:
+            verify_checkpoint(folder)
+            return folder, skipped
+        except CheckpointError as error:
+            skipped.append(folder)
+            reason = reason or f"; {error}"
+    raise CheckpointError(f"{run} holds no whole checkpoint{reason}")
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the `keep` newest step checkpoints (never `best`), and what killed writers left."""
+    clean(run)
+    for folder in _step_folders(run)[:-keep]:
+        # Renamed first: a kill in between never leaves half a checkpoint under a checkpoint's name.
+        removed = _aside(folder, "removed")
+        folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+
+def clean(run: Path) -> None:
+    """Remove what killed writers left, and finish the replacement that one was killed in. Needs the run's lock."""
+    parent = run / "checkpoints"
+    if not parent.is_dir():
+        return
+    for previous in parent.glob(".previous_*"):
+        final = parent / previous.name.removeprefix(".previous_")
+        if not final.exists():
+            previous.rename(final)
+    for kind in ("writing", "previous", "removed"):
+        for leftover in parent.glob(f".{kind}_*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _aside(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{kind}_{folder.name}")
+
+
+def _move_into_place(writing: Path, folder: Path) -> None:
+    previous = _aside(folder, "previous")
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    writing.rename(folder)
+    fsync_folder(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _place(folder: Path) -> Path:
+    """`folder`, or the one that it was about to replace when its writer was killed."""
+    previous = _aside(folder, "previous")
+    return previous if not folder.exists() and previous.exists() else folder
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _step_folders(run: Path) -> list[Path]:
+    found = {}
+    parent = run / "checkpoints"
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        name = folder.name.removeprefix(".previous_")
+        if (match := _STEP_NAME.fullmatch(name)) and folder.is_dir() and not folder.is_symlink():
+            found[int(match[1])] = folder.with_name(name)
+    return [found[step] for step in sorted(found)]
+
+
+def _read(folder: Path, only: Collection[str] | None) -> Checkpoint:
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    wanted = [name for name in files if name != STATE and (only is None or name.rpartition(".")[0] in only)]
+    for stem in only or ():
+        if f"{stem}.safetensors" not in files:
+            raise CheckpointError(f"{folder / MANIFEST}: the checkpoint has no {stem}.safetensors")
+    tensors = {}
+    for name in wanted:
+        data = load_file(folder / name, files[name])
+        try:
+            tensors[name.rpartition(".")[0]] = parse_tensors(data)
+        except ValueError as error:
+            raise CheckpointError(f"{folder / name}: no valid safetensors file: {error}") from error
+    try:
+        state = plain_data.decode(bytes(load_file(folder / STATE, files[STATE]).numpy()))
+    except ValueError as error:
+        raise CheckpointError(f"{folder / STATE}: no valid state: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{folder / STATE}: no valid state: not a mapping")
+    return Checkpoint(manifest=manifest, tensors=tensors, state=state, folder=folder)

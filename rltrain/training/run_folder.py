@@ -1,0 +1,212 @@
+"""The folder of one run: its files' names, its record, its log and the lock that keeps a second writer out."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+import yaml
+
+from rltrain.errors import RequestError, RunFailed
+from rltrain.files import write_atomic
+
+Status = Literal["running", "completed", "interrupted", "failed"]
+_MAX_TEXT_BYTES = 16 << 20
+
+
+class RunFolder:
+    """A run folder. As a context manager it holds the folder's lock and writes the log.
+
+    Raises (on entering):
+        RequestError: another process holds it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.record = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.result = path / "result.json"
+        self.evaluation = path / "evaluation.json"
+        self.learning_curve = path / "learning_curve.png"
+        self.log = path / "run.log"
+        self._lock: BinaryIO | None = None
+        self._handler: logging.Handler | None = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self._acquire()
+            self._handler = logging.FileHandler(self.log, encoding="utf-8")
+        except OSError as error:
+            self._release()
+            raise RequestError(f"{self.path}: the run folder cannot be used: {error.strerror or error}") from error
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger("rltrain").addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._handler is not None:
+            logging.getLogger("rltrain").removeHandler(self._handler)
+            try:
+                self._handler.close()
+            except OSError:  # a full disk; what could be written was
+                pass
+            self._handler = None
+        self._release()
+
+    def write_record(self, **changes: Any) -> dict[str, Any]:
+        """Merge `changes` (status, seed, device, versions, git, timings, argv, ...) into run.json and return it whole."""
+        record = {**(self.read_record() if self.record.exists() else {}), **changes}
+        self._write(self.record, _json(record))
+        return record
+
+    def read_record(self) -> dict[str, Any]:
+        return _read_json(self.record)
+
+    def write_config(self, plain: Mapping[str, Any]) -> None:
+        self._write(self.config, yaml.dump(dict(plain), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
+
+    def read_config(self) -> dict[str, Any]:
+        """config.yaml as plain data. Interpolations stay text, tags and aliases are refused.
+
+        Raises:
+            RequestError: missing or no plain YAML mapping.
+        """
+        try:
+            plain = yaml.load(_read_text(self.config), Loader=_PlainLoader)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RequestError(f"{self.config}: no plain YAML: {reason[:200]}") from error
+        if not isinstance(plain, dict):
+            raise RequestError(f"{self.config}: no mapping")
+        return plain
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        self._write(self.result, _json(result))
+
+    def read_result(self) -> dict[str, Any]:
+        return _read_json(self.result)
+
+    def write_evaluation(self, result: Mapping[str, Any]) -> None:
+        self._write(self.evaluation, _json(result))
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            write_atomic(path, text)
+        except OSError as error:
+            raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _acquire(self) -> None:
+        # The kernel drops the lock with its holder, however that dies. The file stays: removing it would let two
+        # processes hold locks on two files of one name.
+        lock = open(self.path / ".lock", "a+b")  # noqa: SIM115
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            holder = lock.read(200).decode(errors="replace").strip() or "another process"
+            lock.close()
+            raise RequestError(f"{self.path}: in use by {holder}") from error
+        except OSError:
+            lock.close()
+            raise
+        self._lock = lock
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        lock.flush()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+class _PlainDumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """SafeLoader without aliases, with which a few lines can describe more data than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def newest_run(outputs: Path) -> Path:
+    """The run under `outputs` whose record was written last.
+
+    Raises:
+        RequestError: there is none.
+    """
+    records = [path for path in outputs.rglob("run.json") if path.is_file()]
+    if not records:
+        raise RequestError(f"{outputs}: no run in it; name one")
+    return max(records, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a run's numbers."""
+    found = {"python": platform.python_version()}
+    for name in ("rltrain", "torch", "numpy", "gymnasium"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """{"commit", "dirty"} of the work tree that `folder` lies in; None where there is none, or no git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5, env=environment)
+    return done.stdout.strip()
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_TEXT_BYTES:
+        raise RequestError(f"{path}: larger than {_MAX_TEXT_BYTES} bytes")
+    return data.decode()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: no valid JSON") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"{path}: no mapping")
+    return data
