@@ -1,0 +1,173 @@
+"""The guard under everything fast: one update function, however it is run, computes the same numbers.
+
+M runs of one member each, with plain autograd, are the reference. `vmap` over the members and the compiled function
+must agree with it in float64, although the members differ in learning rate, clipping, discount and entropy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from rltrain.agents import dqn, reinforce
+from rltrain.agents.distributions import DISTRIBUTIONS
+from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig, ReinforceConfig, ValueConfig
+from rltrain.networks import make_network
+from rltrain.optimizers import eager_gradient, functional_gradient, init_optimizer
+from rltrain.replay import Batch
+from rltrain.replay.rollout import Rollout
+from rltrain.types import ActionSpec, ObservationSpec
+
+MEMBERS, UPDATES = 3, 10
+OBSERVATION = ObservationSpec("box", (4,), "float32")
+NETWORK = NetworkConfig("mlp", (8, 8), "tanh", 1.0)
+CPU = torch.device("cpu")
+Variant = Callable[[Any, Any, Any], Any]
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def stack(trees: list[Any]) -> Any:
+    return tree_map(lambda *leaves: torch.stack(leaves), trees[0], *trees[1:])
+
+
+def run(update: Variant, state: Any, batches: list[Any], hyperparameters: Any) -> Any:
+    metrics = None
+    for batch in batches:
+        state, metrics = update(state, batch, hyperparameters)
+    return state, metrics
+
+
+def assert_members_agree(make: Callable[[Any], Variant], states: list[Any], data: list[list[Any]], hyper: list[Any]) -> None:
+    reference = [run(make(eager_gradient), s, d, h) for s, d, h in zip(states, data, hyper, strict=True)]
+    population = torch.vmap(make(functional_gradient))
+    batches = [stack([data[m][k] for m in range(MEMBERS)]) for k in range(UPDATES)]
+    together = run(population, stack(states), batches, stack(hyper))
+    torch.testing.assert_close(together, stack(reference), rtol=1e-9, atol=1e-11)
+    first, second = reference[0][0].params, reference[1][0].params
+    assert not torch.allclose(first, second, atol=1e-4), "the members' hyperparameters must matter"
+
+
+def dqn_case(config: DQNConfig) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
+    networks = [make_network(NETWORK, OBSERVATION, 2, seed, CPU) for seed in range(MEMBERS)]
+    states = [
+        dqn.DQNState(n.params, n.params + 0.1 * torch.randn_like(n.params), init_optimizer(config.optimizer, n.params))
+        for n in networks
+    ]
+
+    def batch() -> Batch:
+        obs, next_obs = torch.randn(2, 16, 4)
+        discount = 0.99 * torch.randint(0, 2, (16,)).double()
+        return Batch(obs, torch.randint(0, 2, (16,)), torch.randn(16), next_obs, discount)
+
+    data = [[batch() for _ in range(UPDATES)] for _ in range(MEMBERS)]
+    hyper = [
+        {"lr": torch.tensor(lr), "max_grad_norm": torch.tensor(norm), "max_grad_value": torch.tensor(value)}
+        for lr, norm, value in [(1e-2, 0.1, 1e9), (3e-3, 1e9, 0.01), (1e-3, 0.5, 0.05)]
+    ]
+    return lambda gradient: dqn.make_update(config, networks[0].apply, gradient), states, data, hyper
+
+
+def reinforce_case(
+    config: ReinforceConfig, action: ActionSpec
+) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
+    distribution = DISTRIBUTIONS[action.kind](action)
+    policies = [make_network(NETWORK, OBSERVATION, distribution.outputs, seed, CPU) for seed in range(MEMBERS)]
+    values = [make_network(NETWORK, OBSERVATION, 1, 10 + seed, CPU) for seed in range(MEMBERS)]
+    states = [
+        reinforce.ReinforceState(
+            p.params, init_optimizer(config.optimizer, p.params), v.params, init_optimizer(config.optimizer, v.params)
+        )
+        for p, v in zip(policies, values, strict=True)
+    ]
+
+    def rollout() -> Rollout:
+        length = torch.randint(1, 9, (4,))
+        mask = (torch.arange(8) < length[:, None]).double()
+        last = (torch.arange(8) == length[:, None] - 1).double()
+        actions: Tensor = torch.randint(0, action.n, (4, 8)) if action.kind == "discrete" else torch.randn(4, 8, *action.shape)
+        truncated = torch.randint(0, 2, (4,)).double()
+        return Rollout(torch.randn(4, 8, 4), actions, torch.randn(4, 8) * mask, mask, last, torch.randn(4, 4), truncated)
+
+    data = [[rollout() for _ in range(UPDATES)] for _ in range(MEMBERS)]
+    hyper = [
+        {name: torch.tensor(number) for name, number in zip(names, numbers, strict=True)}
+        for names in [("lr", "gamma", "entropy_coef", "value_lr", "max_grad_norm")]
+        for numbers in [(1e-2, 0.9, 0.0, 1e-2, 0.1), (3e-3, 0.99, 0.01, 1e-3, 1e9), (1e-3, 1.0, 0.1, 5e-3, 0.5)]
+    ]
+    make = lambda gradient: reinforce.make_update(config, policies[0].apply, values[0].apply, distribution, gradient)  # noqa: E731
+    return make, states, data, hyper
+
+
+def optimizer(name: str = "adam", weight_decay: float = 0.0, amsgrad: bool = False) -> OptimizerConfig:
+    return OptimizerConfig(name, 1e-3, 1e-8, weight_decay, amsgrad)  # type: ignore[arg-type]
+
+
+def dqn_config(**changes: Any) -> DQNConfig:
+    keys = {
+        "name": "dqn", "gamma": 0.99, "n_step": 1, "double": True, "batch_size": 16, "buffer_size": 100,
+        "learning_starts": 0, "train_period": 1, "gradient_steps": 1, "loss": "huber", "max_grad_norm": 1.0,
+        "max_grad_value": 1.0, "optimizer": optimizer(),
+    }  # fmt: skip
+    return DQNConfig(**{**keys, **changes})
+
+
+def reinforce_config(**changes: Any) -> ReinforceConfig:
+    keys = {
+        "name": "reinforce", "gamma": 0.99, "episodes_per_update": 4, "baseline": "value", "normalize_returns": "batch",
+        "loss_reduction": "mean", "entropy_coef": 0.01, "max_grad_norm": 1.0, "value": ValueConfig(1e-3, 2, (8,)),
+        "optimizer": optimizer(),
+    }  # fmt: skip
+    return ReinforceConfig(**{**keys, **changes})
+
+
+DISCRETE = ActionSpec("discrete", (), n=3)
+BOX = ActionSpec("box", (2,))
+DQN_CONFIGS = [
+    dqn_config(),
+    dqn_config(double=False, loss="mse", optimizer=optimizer("adamw", 0.01, amsgrad=True)),
+    dqn_config(optimizer=optimizer("rmsprop")),
+]
+REINFORCE_CASES = [
+    (reinforce_config(), DISCRETE),
+    (reinforce_config(baseline="mean", normalize_returns="episode", loss_reduction="sum"), DISCRETE),
+    (reinforce_config(baseline="none", normalize_returns="none"), BOX),
+    (reinforce_config(), BOX),
+]
+
+
+@pytest.mark.parametrize("config", DQN_CONFIGS)
+def test_a_population_of_dqn_equals_its_members(config: DQNConfig) -> None:
+    assert_members_agree(*dqn_case(config))
+
+
+@pytest.mark.parametrize(("config", "action"), REINFORCE_CASES)
+def test_a_population_of_reinforce_equals_its_members(config: ReinforceConfig, action: ActionSpec) -> None:
+    assert_members_agree(*reinforce_case(config, action))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vmapped", [False, True])
+@pytest.mark.parametrize("case", [lambda: dqn_case(dqn_config()), lambda: reinforce_case(*REINFORCE_CASES[0])])
+def test_the_compiled_update_equals_the_eager_one(case: Callable[[], Any], vmapped: bool) -> None:
+    make, states, data, hyper = case()
+    reference = [run(make(eager_gradient), s, d, h) for s, d, h in zip(states, data, hyper, strict=True)]
+    if vmapped:
+        compiled = torch.compile(torch.vmap(make(functional_gradient)), fullgraph=True)
+        batches = [stack([data[m][k] for m in range(MEMBERS)]) for k in range(UPDATES)]
+        found = run(compiled, stack(states), batches, stack(hyper))
+        torch.testing.assert_close(found, stack(reference), rtol=1e-8, atol=1e-10)
+    else:
+        compiled = torch.compile(make(functional_gradient), fullgraph=True)
+        torch.testing.assert_close(run(compiled, states[0], data[0], hyper[0]), reference[0], rtol=1e-8, atol=1e-10)
