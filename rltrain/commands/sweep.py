@@ -1,0 +1,111 @@
+"""`rltrain -m ...`: every job is composed and checked before the first starts; a failing job stops no other."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from rltrain.config.application import CONFIG_NAME
+from rltrain.config.run_name import reserve_folder
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import validate
+from rltrain.errors import Interrupted, RequestError
+
+Preflight = Callable[[RunConfig], None]
+
+
+class CheckedLauncher(Launcher):
+    """The configured launcher between two checks: all jobs are right before, and who failed is kept after.
+
+    A job that failed returns NaN to the sweeper, so that a sweeper of several batches goes on.
+    """
+
+    def __init__(self, launcher: Launcher, preflight: Preflight, config: DictConfig, context: HydraContext) -> None:
+        self._launcher = launcher
+        self._preflight = preflight
+        self._config = config
+        self._context = context
+        self.jobs = 0
+        self.failures: list[tuple[int, str, BaseException]] = []
+
+    def setup(self, **kwargs: Any) -> None:
+        self._launcher.setup(**kwargs)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        self._check(job_overrides)
+        self.jobs += len(job_overrides)
+        returns = self._launcher.launch(job_overrides, initial_job_idx)
+        for number, (job, overrides) in enumerate(zip(returns, job_overrides, strict=True), start=initial_job_idx):
+            if job.status == JobStatus.FAILED:
+                error = job._return_value
+                if isinstance(error, Interrupted):
+                    raise error
+                self.failures.append((number, " ".join(overrides), error))
+                job.status, job.return_value = JobStatus.COMPLETED, math.nan
+        return returns
+
+    def _check(self, job_overrides: Sequence[Sequence[str]]) -> None:
+        checked: set[str] = set()
+        for overrides in job_overrides:
+            cfg = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+            plain: Any = OmegaConf.to_container(cfg, resolve=False)
+            config = validate({key: value for key, value in plain.items() if key != "hydra"})
+            what = repr((config.env, config.algo.name, config.device))
+            try:
+                if what not in checked:
+                    self._preflight(config)
+            except RequestError as error:
+                raise RequestError(f"in the job `{' '.join(overrides)}`: {error}") from error
+            checked.add(what)
+
+
+class _SweepTask:
+    """The task of one job, printing a line; a signal ends the process's loop over jobs, as only a SystemExit can."""
+
+    def __init__(self, task: Callable[[DictConfig], float | None]) -> None:
+        self._task = task
+        self._main_process = os.getpid()
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        try:
+            return self._task(cfg)
+        except Interrupted as error:
+            if os.getpid() == self._main_process:
+                raise SystemExit(error.exit_code) from error
+            raise
+
+
+def run_sweep(
+    hydra: Hydra, overrides: list[str], task: Callable[[DictConfig], float | None], preflight: Preflight
+) -> int:
+    """Runs every job of a sweep through Hydra's own sweeper and launcher; returns the exit code."""
+    cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    cfg.hydra.mode = RunMode.MULTIRUN
+    callbacks = Callbacks(cfg)
+    context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
+    sweeper: Any = Plugins.instance().instantiate_sweeper(
+        config=cfg, hydra_context=context, task_function=_SweepTask(task)
+    )
+    launcher = CheckedLauncher(sweeper.launcher, preflight, cfg, context)
+    sweeper.launcher = launcher
+    cfg.hydra.sweep.dir = str(reserve_folder(Path(cfg.hydra.sweep.dir), exact=False))
+    callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
+    sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
+    for number, line, error in launcher.failures:
+        print(f"job {number} failed ({line}): {error}", file=sys.stderr)
+    done = launcher.jobs - len(launcher.failures)
+    print(f"sweep: {done} of {launcher.jobs} jobs done, in {cfg.hydra.sweep.dir}")
+    return 1 if launcher.failures else 0

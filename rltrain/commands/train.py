@@ -1,0 +1,136 @@
+"""`rltrain [key=value ...]`: one run, a sweep (-m), or a look at the config (--cfg)."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from rltrain.commands.sweep import run_sweep
+from rltrain.config.application import CONFIG_NAME, create_application
+from rltrain.config.info import compose_info
+from rltrain.config.messages import check_overrides, explain
+from rltrain.config.run_name import reserve_folder
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import validate
+from rltrain.errors import Interrupted, RequestError, RunFailed
+
+
+def main(args: list[str]) -> int:
+    options = _parse(args)
+    hydra = create_application(options.config_dir)
+    overrides: list[str] = options.overrides
+    if options.shell_completion:
+        hydra.shell_completion(CONFIG_NAME, overrides)
+        return 0
+    try:
+        check_overrides(overrides, hydra.config_loader)
+        if options.hydra_help:
+            hydra.hydra_help(CONFIG_NAME, get_args_parser(), options)
+        elif options.info is not None:
+            hydra.show_info(options.info, CONFIG_NAME, overrides)
+        elif options.cfg:
+            hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
+        elif options.multirun or "hydra.mode=MULTIRUN" in overrides:
+            return run_sweep(hydra, overrides, train_job, preflight)
+        else:
+            _run(hydra, overrides)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise explain(error, overrides, hydra.config_loader) from error
+    return 0
+
+
+def preflight(config: RunConfig) -> None:
+    """Refuses what only the environment's or the machine's look can tell, before a run folder exists."""
+    from rltrain.envs.probe import probe
+
+    observations, actions = probe(config.env)
+    del observations
+    if config.algo.name == "dqn" and actions.kind != "discrete":
+        raise RequestError(
+            f"algo=dqn: needs discrete actions, and {config.env.id} has continuous ones (Box{list(actions.shape)})\n"
+            "algo=reinforce takes both"
+        )
+    if config.device.name == "cuda":
+        from rltrain.device import resolve_device
+
+        resolve_device(config.device)
+
+
+def train_job(cfg: DictConfig) -> float | None:
+    """Hydra's task function: trains one composed job in the folder that Hydra made for it."""
+    from rltrain.training.runner import train
+
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    config = validate({str(key): value for key, value in plain.items()})
+    hydra_cfg = HydraConfig.get()
+    folder = Path(hydra_cfg.runtime.output_dir)
+    single = hydra_cfg.mode != RunMode.MULTIRUN
+    try:
+        return train(config, folder, console=single, info=compose_info(hydra_cfg, plain))
+    except RequestError:
+        _remove_unused(folder)
+        raise
+    except (RunFailed, Interrupted):
+        raise
+    except Exception as error:
+        with (folder / "run.log").open("a") as log:
+            traceback.print_exc(file=log)
+        raise RunFailed(f"{type(error).__name__}: {error} (traceback in {folder / 'run.log'})") from error
+
+
+def _run(hydra: Hydra, overrides: list[str]) -> None:
+    cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
+    preflight(_run_config(cfg))
+    exact = any(override.startswith("hydra.run.dir=") for override in overrides)
+    cfg.hydra.run.dir = str(reserve_folder(Path(cfg.hydra.run.dir), exact=exact))
+    cfg.hydra.mode = RunMode.RUN
+    callbacks = Callbacks(cfg)
+    callbacks.on_run_start(config=cfg, config_name=CONFIG_NAME)
+    job = run_job(
+        hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
+        task_function=train_job,
+        config=cfg,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+    )
+    callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
+    _ = job.return_value  # raises what the job raised
+
+
+def _run_config(cfg: DictConfig) -> RunConfig:
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    resolved: Any = OmegaConf.to_container(
+        OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"}), resolve=True
+    )
+    return validate(resolved)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes a run folder in which nothing but Hydra's own files lies."""
+    if {path.name for path in folder.iterdir()} <= {".hydra"}:
+        shutil.rmtree(folder)
+
+
+def _parse(args: list[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+
+    def error(message: str) -> NoReturn:
+        raise RequestError(f"{message}\nsee rltrain --help")
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser.parse_intermixed_args(args)

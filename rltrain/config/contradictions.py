@@ -1,0 +1,86 @@
+"""Rules between keys: settings that are each in range and make no sense together."""
+
+from __future__ import annotations
+
+import re
+
+from rltrain.config.schema import ConstantConfig, DQNConfig, ReinforceConfig, RunConfig
+from rltrain.errors import RequestError
+
+
+def check_contradictions(config: RunConfig) -> None:
+    """Raises RequestError, naming both keys, where two settings contradict each other."""
+    _check_run(config)
+    if isinstance(config.algo, DQNConfig):
+        _check_dqn(config, config.algo)
+    if isinstance(config.algo, ReinforceConfig):
+        _check_reinforce(config, config.algo)
+    exploration = config.exploration
+    if exploration is not None and not isinstance(exploration, ConstantConfig):
+        start, end = getattr(exploration, "start", None), getattr(exploration, "end", None)
+        if start is not None and end is not None and start < end:
+            _refuse(f"exploration.start={start:g} is below exploration.end={end:g}: epsilon falls from start to end")
+
+
+def _refuse(message: str) -> None:
+    raise RequestError(message)
+
+
+def _check_run(config: RunConfig) -> None:
+    if config.name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", config.name):
+        _refuse(f"name={config.name}: must be letters, digits, '_', '-' and '.', at most 100 (it names a folder)")
+    if not config.env.id:
+        _refuse("env.id: is empty; see `rltrain list envs`")
+    if config.stop_at_return is not None and config.eval.period is None:
+        _refuse(f"stop_at_return={config.stop_at_return:g} needs evaluations, but eval.period=null turns them off")
+    if config.env.step_timeout is not None and config.env.vectorization != "async":
+        _refuse(
+            f"env.step_timeout={config.env.step_timeout:g} needs env.vectorization=async:"
+            " only a worker process can be given up"
+        )
+
+
+def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:
+    for group in ("target_update", "exploration"):
+        if getattr(config, group) is None:
+            _refuse(f"{group}: is missing, and algo=dqn needs it")
+    if algo.batch_size > algo.buffer_size:
+        _refuse(
+            f"algo.batch_size={algo.batch_size} is larger than algo.buffer_size={algo.buffer_size}:"
+            " a batch must fit into the buffer"
+        )
+    first_update = algo.learning_starts + algo.train_period
+    if config.total_episodes is None and first_update > config.total_steps:
+        _refuse(
+            f"learning would never start: the first update is due at step {first_update} (algo.learning_starts="
+            f"{algo.learning_starts} + algo.train_period={algo.train_period}), after total_steps={config.total_steps}"
+        )
+    if first_update <= (algo.n_step - 1) * config.num_envs:
+        _refuse(
+            f"algo.n_step={algo.n_step}: the first update at step {first_update} (algo.learning_starts +"
+            f" algo.train_period)\nwould find no {algo.n_step}-step transition from num_envs={config.num_envs};"
+            f" it must come after step {(algo.n_step - 1) * config.num_envs}"
+        )
+    _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
+
+
+def _check_reinforce(config: RunConfig, algo: ReinforceConfig) -> None:
+    for group, words in (("target_update", "target network"), ("exploration", "exploration schedule")):
+        if getattr(config, group) is not None:
+            _refuse(f"{group}: reinforce has no {words}")
+    if algo.episodes_per_update % config.num_envs:
+        _refuse(
+            f"num_envs={config.num_envs} must divide algo.episodes_per_update={algo.episodes_per_update}:"
+            " each environment plays the same number of episodes per update"
+        )
+    if config.total_episodes is not None and config.total_episodes < algo.episodes_per_update:
+        _refuse(
+            f"learning would never start: total_episodes={config.total_episodes} is less than"
+            f" algo.episodes_per_update={algo.episodes_per_update}"
+        )
+    _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
+
+
+def _check_amsgrad(name: str, amsgrad: bool) -> None:
+    if amsgrad and name not in ("adam", "adamw"):
+        _refuse(f"algo.optimizer.amsgrad=true: only adam and adamw have it, not algo.optimizer.name={name}")

@@ -1,0 +1,72 @@
+"""What a run's header tells about how its config came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass(frozen=True)
+class ComposeInfo:
+    """How a config was composed.
+
+    Attributes:
+        tuned: name of the tuned file that applied, e.g. `dqn_CartPole-v1`.
+        tuned_keys: what it set and nothing stronger changed: dotted key -> value, group -> choice.
+        overrides: what the user typed.
+    """
+
+    tuned: str | None = None
+    tuned_keys: dict[str, Any] = field(default_factory=dict)
+    overrides: list[str] = field(default_factory=list)
+
+
+def compose_info(hydra_cfg: DictConfig, plain: Mapping[Any, Any]) -> ComposeInfo:
+    """Reads it from Hydra's own record of a job, so it also works in another launcher's process.
+
+    Args:
+        hydra_cfg: the job's `hydra` node.
+        plain: the job's resolved config.
+    """
+    overrides = list(hydra_cfg.overrides.task)
+    choices: dict[str, Any] = dict(hydra_cfg.runtime.choices)
+    name = choices.get("tuned")
+    if name in (None, "auto", "none"):
+        return ComposeInfo(overrides=overrides)
+    content = _tuned_file(hydra_cfg, str(name))
+    picks = {
+        str(key).removeprefix("override ").lstrip("/"): value
+        for entry in content.pop("defaults", [])
+        if isinstance(entry, Mapping)
+        for key, value in entry.items()
+    }
+    keys = {group: value for group, value in picks.items() if choices.get(group) == value}
+    final = _leaves(plain)
+    for key, value in _leaves(content).items():
+        section = key.partition(".")[0]
+        if picks.get(section, choices.get(section)) == choices.get(section) and final.get(key) == value:
+            keys[key] = value
+    return ComposeInfo(str(name), keys, overrides)
+
+
+def _tuned_file(hydra_cfg: DictConfig, name: str) -> dict[Any, Any]:
+    for source in hydra_cfg.runtime.config_sources:
+        path = Path(source.path) / "tuned" / f"{name}.yaml"
+        if source.schema == "file" and path.is_file():
+            content = OmegaConf.to_container(OmegaConf.load(path))
+            return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves.update(_leaves(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves

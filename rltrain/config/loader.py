@@ -1,0 +1,122 @@
+"""Hydra's config loader with three rules of ours.
+
+1. `tuned=auto` becomes tuned/<algo>_<env>.yaml where there is such a file.
+2. What a file says about a group reaches only the choice that this file names: with `override /target_update: hard` and
+   `target_update.period: 10` in it and `target_update=soft` on the command line, soft keeps its own period.
+3. A composed job is validated, so whatever composes (a run, a sweep, --cfg) refuses the same requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rltrain.config.validate import to_plain, validate
+from rltrain.errors import RequestError
+
+_LAYERS = ("algo/", "tuned/", "experiment/")  # the files that may speak about other groups
+_OPEN = "env.kwargs."
+
+
+def tuned_name(algo: str, env: str) -> str:
+    """The tuned file of an algorithm's and an environment's choice: `module:ALE/Pong-v5` is `dqn_ALE-Pong-v5`."""
+    return f"{algo}_{env.rpartition(':')[2].replace('/', '-')}"
+
+
+class RunConfigLoader(ConfigLoaderImpl):
+    """Composes jobs; a sweep's jobs get the folder that was reserved for the sweep."""
+
+    _choices: dict[str, str]
+
+    def _load_configuration_impl(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        effective = [f"++{line}" if line.startswith(_OPEN) else line for line in overrides]
+        if run_mode == RunMode.RUN:
+            effective += self._tuned_override(config_name, effective)
+        cfg = super()._load_configuration_impl(config_name, effective, run_mode, from_shell, validate_sweep_overrides)
+        cfg.hydra.overrides.task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]
+        if run_mode == RunMode.RUN:
+            _write_validated(cfg)
+        return cfg
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        try:
+            config = super().load_sweep_config(master_config, sweep_overrides)
+        except RequestError as error:
+            raise RequestError(f"in the job `{' '.join(sweep_overrides)}`: {error}") from error
+        config.hydra.sweep.dir = master_config.hydra.sweep.dir
+        return config
+
+    def _tuned_override(self, config_name: str | None, overrides: list[str]) -> list[str]:
+        defaults = self.compute_defaults_list(config_name, overrides, RunMode.RUN)
+        choices = _choices_of(defaults.defaults)
+        if choices.get("tuned") != "auto" or "algo" not in choices or "env" not in choices:
+            return []
+        name = tuned_name(choices["algo"], choices["env"])
+        return [f"tuned={name}"] if self.repository.config_exists(f"tuned/{name}") else []
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
+        self._choices = _choices_of(defaults)
+        return super()._compose_config_from_defaults_list(defaults, repo)
+
+    def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
+        result = super()._load_single_config(default, repo)
+        path = default.config_path or ""
+        if path.startswith(_LAYERS) and isinstance(result.config, DictConfig):
+            _keep_own_sections(path, result, self._choices)
+        return result
+
+
+def _choices_of(defaults: list[ResultDefault]) -> dict[str, str]:
+    """The choice in force of each top-level group; override_key does not tell it for a file with its own defaults."""
+    paths = [default.config_path.partition("/") for default in defaults if default.config_path is not None]
+    return {group: name for group, slash, name in paths if slash and group != "hydra"}
+
+
+def _keep_own_sections(path: str, result: ConfigResult, choices: Mapping[str, str]) -> None:
+    """Drops from a file what it says about choices that are not in force."""
+    group, _, name = path.partition("/")
+    picks = {
+        entry.group.lstrip("/"): entry.value for entry in result.defaults_list or [] if isinstance(entry, GroupDefault)
+    }
+    if group == "tuned":
+        if name not in ("auto", "none") and not name.startswith(f"{choices['algo']}_"):
+            raise RequestError(f"tuned={name}: is not for algo={choices['algo']}; tuned=none turns tuned files off")
+        picks.setdefault("algo", choices["algo"])
+        picks.setdefault("env", choices["env"])
+    for section in list(result.config):
+        if section == group or section not in ("algo", "env", "network", "target_update", "exploration", "device"):
+            continue
+        if section not in picks:
+            raise RequestError(
+                f"conf/{path}.yaml: has a section {section}: but does not say for which choice;"
+                f" add `override /{section}: ...` to its defaults"
+            )
+        if picks[section] != choices.get(section):
+            with open_dict(result.config):
+                del result.config[section]
+
+
+def _write_validated(cfg: DictConfig) -> None:
+    """Puts the validated values back (1e5 given for an integer is 100000 from here on)."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    app = OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"})
+    resolved = OmegaConf.to_container(app, resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    validated = to_plain(validate({str(key): value for key, value in resolved.items()}))
+    with open_dict(cfg):
+        for key in resolved:
+            cfg[key] = validated[str(key)]

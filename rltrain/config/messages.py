@@ -1,0 +1,162 @@
+"""Hydra's and OmegaConf's complaints in one form: the key, the value, what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+
+from rltrain.config import schema
+from rltrain.config.validate import closest, show, suggestion
+from rltrain.errors import RequestError
+
+_COMMANDS = ("list", "resume", "evaluate")
+_WHAT_IS_MISSING = {"target_update": "target network", "exploration": "exploration schedule"}
+
+
+def check_overrides(overrides: Sequence[str], loader: Any) -> None:
+    """Refuses what Hydra would accept, crash on, or explain in its own words.
+
+    Raises:
+        RequestError: an override that cannot be read, deletes a key, or sets a group to null.
+    """
+    groups = _groups(loader)
+    for line in overrides:
+        override = _parse(line)
+        key = override.key_or_group
+        if key.startswith("hydra"):
+            continue
+        if override.is_delete():
+            raise RequestError(f"{line}: a key cannot be deleted; `rltrain --cfg job` shows all of them")
+        if key in groups:
+            _check_group(override, line, loader)
+        if override.is_add() and not key.startswith("env.kwargs"):
+            raise RequestError(f"{line}: {_unknown(key, {}) or f'{key} exists: write {line[1:]}'}")
+
+
+def explain(error: Exception, overrides: Sequence[str], loader: ConfigLoaderImpl) -> RequestError:
+    """The RequestError that says what `error` means, in at most three lines."""
+    choices = _choices(loader, overrides)
+    for line in overrides:
+        override = _parse(line)
+        key = override.key_or_group
+        if key.startswith("hydra"):
+            continue
+        if override.is_sweep_override() and "multirun" in str(error):
+            return RequestError(f"{line}: several values are a sweep: add -m (a list is written {key}=[a,b])")
+        algo = choices.get("algo")
+        group = key.partition(".")[0]
+        if algo is not None and group in _WHAT_IS_MISSING and group not in choices:
+            return RequestError(f"{line}: {algo} has no {_WHAT_IS_MISSING[group]}")
+        if key not in _groups(loader):
+            message = _unknown(key, choices)
+            if message is not None:
+                return RequestError(f"{line}: {message}")
+    cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
+    lines = [text.strip() for text in str(cause).splitlines() if text.strip()]
+    return RequestError("\n".join(lines[:3]) or type(error).__name__)
+
+
+def _parse(line: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(line)
+    except (OverrideParseException, HydraException) as error:
+        if "=" in line:
+            reason = str(error).splitlines()[0].rpartition("Error parsing")[0]
+            quote = "; quote values that hold special characters: key='\"...\"'"
+            raise RequestError(f"{line}: cannot be read as key=value{reason}{quote}") from error
+        raise RequestError(
+            f"{line}: is neither key=value nor a command ({', '.join(_COMMANDS)}){suggestion(line, _COMMANDS)}\n"
+            "see rltrain --help"
+        ) from error
+
+
+def _groups(loader: Any) -> set[str]:
+    return set(loader.list_groups("")) - {"hydra"}
+
+
+def _check_group(override: Override, line: str, loader: Any) -> None:
+    group = override.key_or_group
+    if override.package is not None:
+        raise RequestError(f"{line}: a group cannot be moved; write {group}=...")
+    if override.is_sweep_override():
+        if not override.is_discrete_sweep():
+            raise RequestError(f"{line}: {group} takes names, not a range of numbers")
+        values: Iterable[Any] = override.sweep_string_iterator()
+    else:
+        values = [override.value()]
+    for value in values:
+        if value is None and group == "experiment":
+            continue
+        if not isinstance(value, str) or not value:
+            hint = f"{group}=none turns it off" if group == "tuned" else f"{group} needs one of its choices"
+            raise RequestError(f"{group}={show(value)}: {hint}; see `rltrain list {_listed(group)}`")
+        name = value.strip("'\"")
+        if not loader.repository.config_exists(f"{group}/{name}"):
+            raise RequestError(_unknown_choice(group, name, loader))
+
+
+def _unknown_choice(group: str, name: str, loader: Any) -> str:
+    options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]
+    matches = closest(name, options, 3, 0.5)
+    if group == "env":
+        known = f"closest: {', '.join(matches)}; " if matches else ""
+        return f"env={name}: no such environment\n{known}`rltrain list envs` shows all, module:id imports one of yours"
+    guess = f"; did you mean {matches[0]}?" if matches else ""
+    return f"{group}={name}: no such choice{guess}\nchoices: {', '.join(options)}"
+
+
+def _listed(group: str) -> str:
+    return group if group in ("tuned",) else f"{group}s"
+
+
+def _choices(loader: Any, overrides: Sequence[str]) -> dict[str, str]:
+    """The choices that the overrides which name a choice lead to, as far as they can be found out."""
+    names = [line for line in overrides if line.partition("=")[0] in ("algo", "env", "network", "experiment", "tuned")]
+    more = [line for line in overrides if line.partition("=")[0] in _WHAT_IS_MISSING]
+    for attempt in (names + more, names):
+        try:
+            found = loader.compute_defaults_list("config", attempt, RunMode.MULTIRUN).overrides.known_choices
+        except Exception:
+            continue
+        return {key: value for key, value in found.items() if isinstance(value, str)}
+    return {}
+
+
+def _unknown(key: str, choices: Mapping[str, str]) -> str | None:
+    """What is wrong with a dotted key, or None where the schema knows it."""
+    leaves = sorted(_schema_keys(schema.RunConfig, "", choices))
+    if key in leaves or key.startswith("env.kwargs") or any(leaf.startswith(f"{key}.") for leaf in leaves):
+        return None
+    last = key.rpartition(".")[2]
+    same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == last]
+    matches = same or closest(key, leaves) or closest(last, [leaf for leaf in leaves if "." not in leaf])
+    if not matches:
+        by_name = {leaf.rpartition(".")[2]: leaf for leaf in leaves}
+        matches = [by_name[name] for name in closest(last, by_name)]
+    section = key.partition(".")[0]
+    owner = f" of {section}={choices[section]}" if section in choices and "." in key else ""
+    guess = f"; did you mean {' or '.join(matches[:3])}?" if matches else "; `rltrain --cfg job` shows all keys"
+    return f"unknown key{owner}{guess}"
+
+
+def _schema_keys(cls: type, prefix: str, choices: Mapping[str, str]) -> Iterable[str]:
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        key = f"{prefix}{field.name}"
+        if key in schema.GROUP_CONFIGS:
+            classes = schema.GROUP_CONFIGS[key]
+            chosen = [classes[choices[key]]] if choices.get(key) in classes else list(classes.values())
+        else:
+            hint = hints[field.name]
+            chosen = [part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)]
+        if not chosen:
+            yield key
+        for part in chosen:
+            yield from _schema_keys(part, f"{key}.", choices)

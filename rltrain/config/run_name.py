@@ -1,0 +1,55 @@
+"""Names and creation of run folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rltrain.errors import RequestError
+
+
+def safe(text: str) -> str:
+    """`text` as one component of a path: `ALE/Pong-v5` is `ALE-Pong-v5`."""
+    return re.sub(r"[^\w.,=+-]+", "-", text).strip("-.")[:100] or "run"
+
+
+def run_name(algo: str, env: str, name: str | None) -> str:
+    """The part of a run folder's name that tells what was run."""
+    return "_".join(safe(part) for part in (algo, env.rpartition(":")[2], name) if part)
+
+
+def reserve_folder(wanted: Path, *, exact: bool) -> Path:
+    """Creates a folder that nobody else has: `wanted`, or where that is taken `wanted_2`, `wanted_3`, ...
+
+    Args:
+        exact: the user named this very folder; it may exist if nothing is in it.
+
+    Raises:
+        RequestError: the folder exists and holds something, or cannot be created.
+    """
+    try:
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        if exact:
+            return _reserve_exact(wanted)
+        for attempt in range(1, 10_000):
+            folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}_{attempt}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise RequestError(f"{wanted}: the run folder cannot be created: {error.strerror}") from error
+    raise RequestError(f"{wanted}: no free name for the run folder")
+
+
+def _reserve_exact(folder: Path) -> Path:
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir() or any(folder.iterdir()):
+            raise RequestError(
+                f"hydra.run.dir={folder}: exists and is not empty; a run never writes into another's folder\n"
+                f"(`rltrain resume {folder}` continues a run)"
+            ) from None
+    return folder

@@ -1,0 +1,176 @@
+"""Plain nested data -> typed, range-checked `RunConfig`. Torch-free and Hydra-free."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from rltrain.config import schema
+from rltrain.config.contradictions import check_contradictions
+from rltrain.errors import RequestError
+
+_Range = Mapping[str, float | None]
+
+
+def validate(plain: Mapping[str, Any]) -> schema.RunConfig:
+    """The typed config of `plain`, which holds every key of the schema.
+
+    Whole floats count as integers where an integer is asked (1e5 is 100000). A group that an algorithm has no use for
+    may be absent.
+
+    Raises:
+        RequestError: an unknown or missing key, a wrong type, a number out of range, keys that contradict each other.
+    """
+    config = _build(schema.RunConfig, plain, "")
+    check_contradictions(config)
+    return config
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """The inverse of `validate`: dicts, lists, strings, numbers, booleans and None only."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def closest(word: str, candidates: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Up to `count` of `candidates` that look like `word`, the best first; capitals do not matter."""
+    originals = {candidate.lower(): candidate for candidate in candidates}
+    return [originals[match] for match in difflib.get_close_matches(word.lower(), originals, count, cutoff)]
+
+
+def suggestion(word: str, candidates: Iterable[str]) -> str:
+    """`; did you mean x?` or nothing, to end a message with."""
+    matches = closest(word, candidates)
+    return f"; did you mean {matches[0]}?" if matches else ""
+
+
+def show(value: object) -> str:
+    """A value as the user would type it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_plain(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _build(cls: type, values: Any, path: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise RequestError(f"{path}={show(values)}: must be a mapping of keys ({', '.join(_keys(cls))})")
+    prefix = f"{path}." if path else ""
+    for key in values:
+        if key not in _keys(cls):
+            where = f" of {path}={values['name']}" if path and isinstance(values.get("name"), str) else ""
+            raise RequestError(
+                f"{prefix}{key}: unknown key{where}{suggestion(str(key), _keys(cls))}\nknown: {', '.join(_keys(cls))}"
+            )
+    hints = get_type_hints(cls)
+    built = {}
+    for field in dataclasses.fields(cls):
+        key = prefix + field.name
+        if field.name not in values and not _optional(hints[field.name]):
+            raise RequestError(f"{key}: missing")
+        built[field.name] = _convert(hints[field.name], values.get(field.name), key, field.metadata)
+    return cls(**built)
+
+
+def _keys(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _optional(hint: Any) -> bool:
+    return type(None) in get_args(hint)
+
+
+def _convert(hint: Any, value: Any, key: str, limits: _Range) -> Any:
+    if key in schema.GROUP_CONFIGS:
+        if value is None and _optional(hint):
+            return None
+        return _build(_group_class(key, value), value, key)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, key)  # type: ignore[arg-type]
+    if get_origin(hint) in (Union, types.UnionType):
+        return _convert_union(hint, value, key, limits)
+    if get_origin(hint) is Literal:
+        if value in get_args(hint) and isinstance(value, str):
+            return value
+        allowed = [str(choice) for choice in get_args(hint)]
+        raise RequestError(f"{key}={show(value)}: must be {_alternatives(allowed)}{suggestion(str(value), allowed)}")
+    if get_origin(hint) is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(get_args(hint)[0], item, f"{key}[{i}]", limits) for i, item in enumerate(value))
+        raise RequestError(f"{key}={show(value)}: must be a list of integers, such as [128,128]")
+    if get_origin(hint) is dict:
+        if isinstance(value, Mapping):
+            return {str(name): _plain(item) for name, item in value.items()}
+        raise RequestError(f"{key}={show(value)}: must be a mapping, such as {{x: 1}}")
+    return _convert_scalar(hint, value, key, limits)
+
+
+def _group_class(group: str, value: Any) -> type:
+    classes = schema.GROUP_CONFIGS[group]
+    name = value.get("name") if isinstance(value, Mapping) else None
+    if not isinstance(name, str) or name not in classes:
+        raise RequestError(
+            f"{group}.name={show(name)}: must be {_alternatives(list(classes))}{suggestion(str(name), classes)}"
+        )
+    return classes[name]
+
+
+def _convert_union(hint: Any, value: Any, key: str, limits: _Range) -> Any:
+    if value is None and _optional(hint):
+        return None
+    words = [str(word) for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
+    if isinstance(value, str) and value in words:
+        return value
+    (scalar,) = [part for part in get_args(hint) if part is not type(None) and get_origin(part) is not Literal]
+    return _convert_scalar(scalar, value, key, limits, [*words, *(["null"] if _optional(hint) else [])])
+
+
+def _convert_scalar(hint: type, value: Any, key: str, limits: _Range, words: list[str] | None = None) -> Any:
+    accepted = value
+    if hint is int and isinstance(value, float) and value.is_integer():
+        accepted = int(value)
+    if hint is float and type(value) is int:
+        accepted = float(value)
+    if hint is str and type(value) in (int, float):
+        accepted = str(value)
+    if type(accepted) is not hint:
+        names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
+        rule = _alternatives([names[hint] + _limits_text(limits), *(words or [])])
+        raise RequestError(f"{key}={show(value)}: must be {rule}")
+    if hint in (int, float) and not _within(accepted, limits):
+        raise RequestError(f"{key}={show(value)}: must be {_limits_text(limits).strip() or 'finite'}")
+    return accepted
+
+
+def _within(value: float, limits: _Range) -> bool:
+    low, high, above, below = (limits.get(name) for name in ("low", "high", "above", "below"))
+    return (
+        math.isfinite(value)
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _limits_text(limits: _Range) -> str:
+    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
+    parts = [f"{sign} {limits[name]:g}" for name, sign in signs.items() if limits.get(name) is not None]
+    return " " + " and ".join(parts) if parts else ""
+
+
+def _alternatives(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,25 @@
+"""What an environment looks like, found out before anything else is built. Torch-free."""
+
+from __future__ import annotations
+
+from rltrain.config.schema import EnvConfig
+from rltrain.envs.make import find_environment
+from rltrain.envs.spaces import action_spec, observation_spec
+from rltrain.errors import RequestError
+from rltrain.types import ActionSpec, ObservationSpec
+
+
+def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
+    """Builds the environment once and closes it again.
+
+    Raises:
+        RequestError: no such environment, kwargs that it does not take, a package it needs is missing, a space that is
+            not supported.
+    """
+    env = find_environment(config)()
+    try:
+        return observation_spec(env.observation_space), action_spec(env.action_space)
+    except RequestError as error:
+        raise RequestError(f"env={config.id}: {error}") from None
+    finally:
+        env.close()

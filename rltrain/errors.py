@@ -1,0 +1,30 @@
+"""The ways a command may end badly, and the exit code of each."""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """The request is wrong: a message of at most three lines, exit code 2."""
+
+
+class CheckpointError(RequestError):
+    """A checkpoint is damaged, foreign or absent."""
+
+
+class RunFailed(Exception):
+    """The run itself failed: exit code 1, the traceback goes to the run's log."""
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after it was saved.
+
+    Args:
+        exit_code: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, exit_code: int, message: str = "") -> None:
+        super().__init__(message or {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}.get(exit_code, "stopped"))
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int, str]]:
+        return type(self), (self.exit_code, str(self))
