@@ -72,7 +72,7 @@ def preflight(config: RunConfig) -> None:
 
 def train_job(cfg: DictConfig) -> float | None:
     """Hydra's task function: trains one composed job in the folder that Hydra made for it."""
-    from rltrain.training.runner import train
+    from rltrain.job import train
 
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)

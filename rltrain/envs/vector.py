@@ -7,11 +7,14 @@ idle, and the true successor at an episode's end, in one process and in workers 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from gymnasium import Space
 
 from rltrain.config.schema import EnvConfig
-from rltrain.envs.lanes import LaneGroup, Lanes, LaneState
+from rltrain.envs.lane_group import LaneGroup, LaneState
+from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker, find_environment
 from rltrain.envs.spaces import ActionTransform, action_spec, make_action_transform, observation_spec
 from rltrain.errors import CheckpointError, RequestError, RunFailed
@@ -47,7 +50,8 @@ def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed)
         group = WorkerGroup(make, num_envs, config.step_timeout)
     else:
         group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)
-    return VectorEnv(group, num_envs, episode_seed, transform, specs, make, config.reward_clip)
+    spaces = first.observation_space, first.action_space
+    return VectorEnv(group, num_envs, episode_seed, transform, specs, spaces, make, config.reward_clip)
 
 
 class VectorEnv:
@@ -58,6 +62,7 @@ class VectorEnv:
 
     Attributes:
         observation_spec, action_spec: what the agent sees.
+        observation_space, action_space: what one environment has.
         reward_threshold: the return that counts as solved, where the environment says so.
         max_episode_steps: where episodes are cut, None for never.
     """
@@ -69,12 +74,14 @@ class VectorEnv:
         episode_seed: EpisodeSeed,
         transform: ActionTransform,
         specs: tuple[ObservationSpec, ActionSpec],
+        spaces: tuple[Space[Any], Space[Any]],
         made_by: EnvMaker,
         reward_clip: float | None,
     ) -> None:
         self.id = made_by.id
         self.num_envs = num_envs
         self.observation_spec, self.action_spec = specs
+        self.observation_space, self.action_space = spaces
         self.reward_threshold = made_by.spec.reward_threshold
         self.max_episode_steps = made_by.max_episode_steps or made_by.spec.max_episode_steps
         self._group = group

@@ -1,0 +1,84 @@
+"""Collects what a log period brings, without asking the device for a number before the period ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rltrain.errors import RunFailed
+from rltrain.types import Episode
+
+
+class Recorder:
+    """Means, since the last row, of the update's metrics and of the finished episodes' returns and lengths.
+
+    On the CPU every metric is checked as it comes, before the next update; on a device at the end of the period, since
+    each look would stop it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._check_at_once = device.type == "cpu"
+        self._sums: dict[str, Tensor] = {}
+        self._updates = 0
+        self._returns: list[float] = []
+        self._lengths: list[int] = []
+
+    def add(self, metrics: Mapping[str, Tensor], episodes: list[Episode], step: int) -> None:
+        """metrics: [] by tag, {} when no gradient step was made.
+
+        Raises:
+            RunFailed: a metric is not finite.
+        """
+        for episode in episodes:
+            self._returns.append(episode.episode_return)
+            self._lengths.append(episode.length)
+        if not metrics:
+            return
+        if self._check_at_once:
+            for tag, value in metrics.items():
+                _require_finite(tag, value.item(), step)
+        self._updates += 1
+        for tag, value in metrics.items():
+            self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+
+    def check(self, step: int) -> None:
+        """Raises:
+        RunFailed: a metric since the last row is not finite. Waits for the device.
+        """
+        for tag, total in self._sums.items():
+            _require_finite(tag, total.item(), step)
+
+    def flush(self, step: int) -> dict[str, float]:
+        """The means, and a fresh start. Tags of which nothing came are left out."""
+        self.check(step)
+        scalars = {tag: total.item() / self._updates for tag, total in self._sums.items()}
+        if self._returns:
+            scalars["rollout/episode_return"] = sum(self._returns) / len(self._returns)
+            scalars["rollout/episode_length"] = sum(self._lengths) / len(self._lengths)
+        self._sums, self._updates, self._returns, self._lengths = {}, 0, [], []
+        return scalars
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "sums": {tag: total.item() for tag, total in self._sums.items()},
+            "updates": self._updates,
+            "returns": list(self._returns),
+            "lengths": list(self._lengths),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums = {tag: torch.tensor(total, device=self._device) for tag, total in state["sums"].items()}
+        self._updates = state["updates"]
+        self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
+
+
+def _require_finite(tag: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise RunFailed(
+            f"{tag} is {value} at environment step {step}; try a smaller algo.optimizer.lr or algo.max_grad_norm"
+        )

@@ -1,0 +1,213 @@
+"""The training loop: act, step, observe, update, record; and what is due at which environment step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+
+from rltrain.agents.agent import Agent, StateDict
+from rltrain.config.schema import RunConfig
+from rltrain.envs.vector import VectorEnv
+from rltrain.errors import RunFailed
+from rltrain.loggers.logger import Logger
+from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
+from rltrain.training.recorder import Recorder
+
+
+class Checkpointer(Protocol):
+    """Where the trainer's state goes."""
+
+    def save(self, step: int, state: StateDict) -> None:
+        """The whole state, as the newest checkpoint."""
+        ...
+
+    def save_best(self, step: int, state: StateDict) -> None:
+        """The best network so far."""
+        ...
+
+
+class Trainer:
+    """One run from its present state to its end, or to a request to stop.
+
+    Everything it counts is in environment steps. What is due at a step is done in a fixed order (log, evaluate, save),
+    so that a run which is stopped and continued does the same things at the same steps.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        envs: VectorEnv,
+        agent: Agent,
+        evaluator: Evaluator,
+        logger: Logger,
+        checkpointer: Checkpointer,
+        device: torch.device,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._envs = envs
+        self._agent = agent
+        self._evaluator = evaluator
+        self._logger = logger
+        self._checkpointer = checkpointer
+        self._stop_requested = stop_requested
+        self._recorder = Recorder(device)
+        self._obs = envs.reset()
+        self.step = 0
+        self.episodes = 0
+        self.solve_step: int | None = None
+        self.best_return: float | None = None
+        self._stop_return_reached = False
+        self._duties_from: int | None = None  # the step before the vector step whose duties are not yet done
+        self._saved_step: int | None = None
+        self.train_seconds = 0.0
+        self._row_step, self._row_seconds = 0, 0.0  # where the last row of metrics was written
+
+    def run(self) -> bool:
+        """Trains to the end; True if it got there, False if it was asked to stop. Either way its state is saved.
+
+        Raises:
+            RunFailed: an environment failed, or a number is not finite; nothing is saved then.
+        """
+        if self._duties_from is not None:
+            self._do_duties()
+        while not self.done and not self._stop_requested():
+            self._vector_step()
+            if self._is_due():
+                self._do_duties()
+        if self._saved_step != self.step or self._duties_from is not None:
+            self._save()
+        return self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether a limit is reached and everything that was due then is done."""
+        return self._limit_reached and self._duties_from is None
+
+    @property
+    def _limit_reached(self) -> bool:
+        config = self._config
+        enough_episodes = config.total_episodes is not None and self.episodes >= config.total_episodes
+        return self.step >= config.total_steps or enough_episodes or self._stop_return_reached
+
+    def _vector_step(self) -> None:
+        start = time.perf_counter()
+        agent = self._agent
+        before = self.step
+        action = agent.act(self._obs)
+        transition, self._obs, episodes = self._envs.step(action, agent.active)
+        agent.observe(transition, episodes)
+        self.step += int(transition.active.sum())
+        self.episodes += len(episodes)
+        self._recorder.add(agent.update(), episodes, self.step)
+        self._duties_from = before
+        self.train_seconds += time.perf_counter() - start
+
+    def _is_due(self) -> bool:
+        """Whether this step has duties; if it has none they count as done."""
+        config = self._config
+        periods = (config.log_period, config.eval.period, config.checkpoint.period)
+        if self._limit_reached or any(self._crossed(period) for period in periods):
+            return True
+        self._duties_from = None
+        return False
+
+    def _crossed(self, period: int | None) -> bool:
+        assert self._duties_from is not None
+        return period is not None and self.step // period > self._duties_from // period
+
+    def _do_duties(self) -> None:
+        """Logs, evaluates and saves what is due. An evaluation that is interrupted leaves all of it for the resume."""
+        config = self._config
+        evaluation = None
+        if self._crossed(config.eval.period):
+            evaluation = self._evaluator.evaluate(self._agent, config.eval.episodes, self.step, self._stop_requested)
+            if evaluation is None or not self._judge(evaluation):
+                return
+        row: dict[str, float] = {}
+        if self._crossed(config.log_period) or self._limit_reached:
+            row |= self._log_row()
+        if evaluation is not None:
+            row |= {"eval/episode_return": evaluation.mean, "eval/episode_return_std": evaluation.std}
+        if row:
+            self._logger.log(self.step, row)
+        save = self._crossed(config.checkpoint.period)
+        self._duties_from = None
+        if save:
+            self._save()
+
+    def _log_row(self) -> dict[str, float]:
+        seconds = self.train_seconds - self._row_seconds
+        speed = (self.step - self._row_step) / seconds if seconds > 0 else 0.0
+        self._row_step, self._row_seconds = self.step, self.train_seconds
+        return {**self._recorder.flush(self.step), **self._agent.scalars(), "time/steps_per_second": speed}
+
+    def _judge(self, evaluation: EpisodeStatistics) -> bool:
+        """Keeps the best network and decides whether to stop early; False if that was interrupted."""
+        config = self._config
+        if config.stop_at_return is not None and evaluation.mean >= config.stop_at_return:
+            key = CONFIRM_KEY_OFFSET + self.step
+            confirmation = self._evaluator.evaluate(self._agent, REPORT_EPISODES, key, self._stop_requested)
+            if confirmation is None:
+                return False
+            self._stop_return_reached = confirmation.mean >= config.stop_at_return
+        threshold = self._envs.reward_threshold
+        if self.solve_step is None and threshold is not None and evaluation.mean >= threshold:
+            self.solve_step = self.step
+        if self.best_return is None or evaluation.mean > self.best_return:
+            self.best_return = evaluation.mean
+            self._checkpointer.save_best(self.step, self._checked_state())
+        return True
+
+    def _save(self) -> None:
+        self._checkpointer.save(self.step, self._checked_state())
+        self._saved_step = self.step
+
+    def _checked_state(self) -> StateDict:
+        """The state, once it is known to be finite: a broken network never replaces a good checkpoint."""
+        self._recorder.check(self.step)
+        state = self.state_dict()
+        for name, tensor in state["network"].items():
+            if not torch.isfinite(tensor).all():
+                raise RunFailed(f"the weights of {name} are not finite at environment step {self.step}")
+        return state
+
+    def state_dict(self) -> StateDict:
+        """All that a continued run needs: the agent's sections, and `state` with the trainer's own counters."""
+        agent = self._agent.state_dict()
+        state = {
+            "agent": agent["state"],
+            "envs": self._envs.state_dict(),
+            "recorder": self._recorder.state_dict(),
+            "step": self.step,
+            "episodes": self.episodes,
+            "solve_step": self.solve_step,
+            "best_return": self.best_return,
+            "stop_return_reached": self._stop_return_reached,
+            "duties_from": self._duties_from,
+            "train_seconds": self.train_seconds,
+            "row_step": self._row_step,
+            "row_seconds": self._row_seconds,
+        }
+        return {**agent, "state": state}
+
+    def load_state_dict(self, sections: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Continues from `sections`; False if running episodes could not be continued and begin anew."""
+        state = sections["state"]
+        self._agent.load_state_dict({**sections, "state": state["agent"]})
+        running = state["envs"]["episode"].copy()
+        self._obs, exact = self._envs.load_state_dict(state["envs"])
+        if not exact:
+            self._agent.abandon_episodes(self._envs.state_dict()["episode"] != running)
+        self._recorder.load_state_dict(state["recorder"])
+        self.step, self.episodes = state["step"], state["episodes"]
+        self.solve_step, self.best_return = state["solve_step"], state["best_return"]
+        self._stop_return_reached = state["stop_return_reached"]
+        self._duties_from = state["duties_from"]
+        self.train_seconds = state["train_seconds"]
+        self._row_step, self._row_seconds = state["row_step"], state["row_seconds"]
+        self._saved_step = self.step
+        return exact
