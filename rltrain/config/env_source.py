@@ -10,6 +10,7 @@ import importlib.util
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
@@ -33,6 +34,13 @@ def env_ids() -> list[str]:
     import gymnasium
 
     return sorted(gymnasium.registry)
+
+
+def env_specs() -> list[Any]:
+    """Gymnasium's own record (`EnvSpec`) of every registered environment, sorted by id."""
+    import gymnasium
+
+    return [gymnasium.registry[env_id] for env_id in env_ids()]
 
 
 def is_env_id(env_id: str) -> bool:

@@ -12,7 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.default_element import GroupDefault, ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -33,6 +37,7 @@ class RunConfigLoader(ConfigLoaderImpl):
     """Composes jobs; a sweep's jobs get the folder that was reserved for the sweep."""
 
     _choices: dict[str, str]
+    _shared_repo: CachingConfigRepository | None = None
 
     def _load_configuration_impl(
         self,
@@ -43,9 +48,14 @@ class RunConfigLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         effective = [f"++{line}" if line.startswith(_OPEN) else line for line in overrides]
-        if run_mode == RunMode.RUN:
-            effective += self._tuned_override(config_name, effective)
-        cfg = super()._load_configuration_impl(config_name, effective, run_mode, from_shell, validate_sweep_overrides)
+        try:
+            if run_mode == RunMode.RUN:
+                effective += self._tuned_override(config_name, effective)
+            cfg = super()._load_configuration_impl(
+                config_name, effective, run_mode, from_shell, validate_sweep_overrides
+            )
+        finally:
+            self._shared_repo = None
         cfg.hydra.overrides.task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]
         if run_mode == RunMode.RUN:
             _write_validated(cfg)
@@ -59,13 +69,25 @@ class RunConfigLoader(ConfigLoaderImpl):
         config.hydra.sweep.dir = master_config.hydra.sweep.dir
         return config
 
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        """Looking for the tuned file and composing read each file once. Composing may change what it read: once."""
+        if self._shared_repo is not None:
+            repo, self._shared_repo = self._shared_repo, None
+            return OverridesParser.create().parse_overrides(overrides=overrides), repo
+        parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        return parsed, repo
+
     def _tuned_override(self, config_name: str | None, overrides: list[str]) -> list[str]:
-        defaults = self.compute_defaults_list(config_name, overrides, RunMode.RUN)
+        parsed, repo = self._parse_overrides_and_create_caching_repo(config_name, overrides)
+        defaults = create_defaults_list(repo, config_name, parsed, prepend_hydra=True, skip_missing=False)
+        self._shared_repo = repo
         choices = _choices_of(defaults.defaults)
         if choices.get("tuned") != "auto" or "algo" not in choices or "env" not in choices:
             return []
         name = tuned_name(choices["algo"], choices["env"])
-        return [f"tuned={name}"] if self.repository.config_exists(f"tuned/{name}") else []
+        return [f"tuned={name}"] if repo.config_exists(f"tuned/{name}") else []
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         self._choices = _choices_of(defaults)

@@ -1,0 +1,50 @@
+"""`rltrain list WHAT [PART]`: what can be chosen, one line each."""
+
+from __future__ import annotations
+
+from rltrain.config.folders import description, group_files, import_plugins
+from rltrain.config.validate import suggestion
+from rltrain.errors import RequestError
+
+_GROUPS = {
+    "algos": "algo",
+    "envs": "env",
+    "networks": "network",
+    "target_updates": "target_update",
+    "explorations": "exploration",
+    "devices": "device",
+    "experiments": "experiment",
+    "tuned": "tuned",
+}
+
+
+def main(args: list[str]) -> int:
+    """Prints the choices of one group, those that contain PART."""
+    if not args or len(args) > 2:
+        raise RequestError(f"list: say what: rltrain list {'|'.join(_GROUPS)} [PART]")
+    what, part = args[0], args[1].lower() if len(args) == 2 else ""
+    group = _GROUPS.get(what) or (what if what in _GROUPS.values() else None)
+    if group is None:
+        raise RequestError(f"list {what}: no such list{suggestion(what, _GROUPS)}\nlists: {', '.join(_GROUPS)}")
+    import_plugins()
+    rows = {name: description(path) for name, path in group_files(group).items()}
+    if group == "tuned":
+        rows = {name: text for name, text in rows.items() if name not in ("auto", "none")}
+    if group == "env":
+        rows = {**_registered(), **rows}
+    rows = {name: text for name, text in sorted(rows.items()) if part in name.lower()}
+    width = min(max(map(len, rows), default=0), 40)
+    for name, text in rows.items():
+        print(f"{name:<{width}}  {text}".rstrip())
+    return 0
+
+
+def _registered() -> dict[str, str]:
+    from rltrain.config.env_source import env_specs
+
+    rows = {}
+    for spec in env_specs():
+        limit = f"{spec.max_episode_steps} steps" if spec.max_episode_steps else "no time limit"
+        solved = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
+        rows[spec.id] = limit + solved
+    return rows

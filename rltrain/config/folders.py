@@ -1,0 +1,66 @@
+"""Where configs lie, the shipped ones and the user's. Hydra-free, so that --help and `list` answer at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+
+from rltrain.errors import RequestError
+
+
+def conf_folder() -> Path:
+    """`rltrain/conf` in an installed wheel, `conf` beside the package in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def user_folders(config_dir: str | None = None) -> list[tuple[str, Path]]:
+    """(where it was named, absolute folder) of each folder of the user's own configs, the strongest first.
+
+    `config_dir` comes before $RLTRAIN_CONF, which may name several folders, separated as in $PATH.
+    """
+    named = [("--config-dir", config_dir)] if config_dir is not None else []
+    named += [("RLTRAIN_CONF", folder) for folder in os.environ.get("RLTRAIN_CONF", "").split(os.pathsep) if folder]
+    for origin, folder in named:
+        if not Path(folder).is_dir():
+            raise RequestError(f"{origin}={folder}: is not a folder")
+    return [(origin, Path(folder).absolute()) for origin, folder in named]
+
+
+def import_plugins() -> None:
+    """Imports the modules that $RLTRAIN_PLUGINS names, so that they can register what they add."""
+    for module in filter(None, (name.strip() for name in os.environ.get("RLTRAIN_PLUGINS", "").split(","))):
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise RequestError(
+                f"RLTRAIN_PLUGINS={module}: cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+
+def group_files(group: str, config_dir: str | None = None) -> dict[str, Path]:
+    """Choice -> file of a group, sorted; a user's file hides the shipped one of the same name."""
+    folders = [conf_folder(), *(folder for _, folder in reversed(user_folders(config_dir)))]
+    files = {
+        path.relative_to(folder / group).with_suffix("").as_posix(): path
+        for folder in folders
+        for path in (folder / group).rglob("*.yaml")
+    }
+    return dict(sorted(files.items()))
+
+
+def description(path: Path) -> str:
+    """The first sentence of the comment at a config's top."""
+    words = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.lstrip("# ")
+        if text.startswith("@package"):
+            continue
+        words.append(text)
+        if text.endswith((".", ":")):
+            break
+    return " ".join(words).split(". ")[0].split(": ")[0].rstrip(".:")
