@@ -3,64 +3,22 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import gymnasium
 import numpy as np
 
+from rltrain.envs.lane_group import MAX_RECORDED_ACTIONS, MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import one_line
 from rltrain.envs.spaces import observation_spec
 from rltrain.errors import RunFailed
 
 _log = logging.getLogger(__name__)
 _LARGEST_REWARD = float(np.finfo(np.float32).max)  # rewards become float32: above this they would be infinite
-
-MAX_RECORDED_ACTIONS = 100_000  # per running episode; a longer one cannot be replayed
-MAX_REPLAY_SECONDS = 60.0  # for all lanes of a process together
-
-
-class Finished(NamedTuple):
-    lane: int
-    episode_return: float
-    length: int
-
-
-@dataclass(slots=True)
-class LaneStep:
-    """What n lanes did in one step. Rows of idle lanes hold nothing of meaning, but `obs` is true for all."""
-
-    obs: np.ndarray  # [n, *obs], the observation to act on: after an episode's end, the next one's first
-    next_obs: np.ndarray  # [n, *obs], the true successor; the same array as obs where no episode ended
-    reward: np.ndarray  # [n] float32
-    terminated: np.ndarray  # [n] bool
-    truncated: np.ndarray  # [n] bool
-    finished: list[Finished]
-
-
-@dataclass(slots=True)
-class LaneState:
-    """The running episodes of n lanes, as data."""
-
-    obs: np.ndarray  # [n, *obs]
-    episode_return: list[float]
-    episode_length: list[int]
-    actions: list[np.ndarray | None]  # per lane [length, *action] as the environment got them; None: too many
-
-
-class LaneGroup(Protocol):
-    """n environments that step together; seeds come from outside, one per episode."""
-
-    def reset(self, seeds: Sequence[int]) -> np.ndarray: ...
-    def step(self, actions: Sequence[Any], active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep: ...
-    def state(self) -> LaneState: ...
-    def restore(
-        self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]
-    ) -> tuple[np.ndarray, list[bool]]: ...
-    def close(self) -> None: ...
 
 
 class Lanes:
@@ -70,12 +28,16 @@ class Lanes:
         envs: copies of one environment.
         first: index of envs[0] among all environments of the run, for messages.
         id: the environment's id, for messages.
+        progress: byte 0..7 hold the lane that is busy, for a parent that must name the one that hangs or dies.
     """
 
-    def __init__(self, envs: list[gymnasium.Env[Any, Any]], first: int, id: str) -> None:
+    def __init__(
+        self, envs: list[gymnasium.Env[Any, Any]], first: int, id: str, progress: mmap.mmap | None = None
+    ) -> None:
         self._envs = envs
         self._first = first
         self._id = id
+        self._progress = progress
         spec = observation_spec(envs[0].observation_space)
         self._row_shape = spec.shape
         self._shape = (len(envs), *spec.shape)
@@ -122,6 +84,8 @@ class Lanes:
         ended: list[int] = []
         for lane in lanes:
             action = actions[lane]
+            if self._progress is not None:
+                self._show_progress(lane)
             if self._length[lane] < MAX_RECORDED_ACTIONS:
                 self._actions[lane].append(action.tobytes() if self._box_actions else action)
             try:
@@ -172,7 +136,7 @@ class Lanes:
         return obs, exact
 
     def close(self) -> None:
-        """Closes every environment; one that fails to close is logged, it can harm no result."""
+        """Closes every environment; one that fails to do so is logged."""
         for lane, env in enumerate(self._envs):
             try:
                 env.close()
@@ -185,6 +149,7 @@ class Lanes:
         self._return[lane] = 0.0
         self._length[lane] = 0
         self._actions[lane] = []
+        self._show_progress(lane)
         try:
             observation, _ = self._envs[lane].reset(seed=seed)
             self._write(lane, observation, obs)
@@ -193,6 +158,10 @@ class Lanes:
         except (Exception, SystemExit) as error:
             raise self._failure(lane, 0, one_line(error)) from error
         self._check_finite(obs[lane : lane + 1], lane)
+
+    def _show_progress(self, lane: int) -> None:
+        if self._progress is not None:
+            self._progress[:8] = lane.to_bytes(8, "little")
 
     def _write(self, lane: int, observation: Any, obs: np.ndarray) -> None:
         if self._discrete_n:

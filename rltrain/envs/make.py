@@ -37,8 +37,9 @@ class EnvMaker:
 
     def __call__(self) -> gymnasium.Env[Any, Any]:
         def make() -> gymnasium.Env[Any, Any]:
+            gymnasium.registry.setdefault(self.spec.id, self.spec)  # a worker may not have it
             return gymnasium.make(
-                self.spec, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
+                self.spec.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
             )
 
         return _refusing(self.id, make)

@@ -5,7 +5,7 @@ Supported: Box and Discrete observations, Discrete and floating-point Box action
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from rltrain.types import ActionSpec, ObservationSpec
 # Environments write "unbounded" as inf or as the largest float; 2 * 3.4e38 is no range to scale -1..1 onto.
 _LARGEST = float(np.finfo(np.float32).max)
 
-ActionTransform = Callable[[np.ndarray], Sequence[Any]]
+ActionTransform = Callable[[np.ndarray], Any]
 
 
 def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
@@ -36,7 +36,7 @@ def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
 
 
 def action_spec(space: spaces.Space[Any]) -> ActionSpec:
-    """What an agent sees of `space`; `low` and `high` are the environment's float32 bounds, infinite where there is none.
+    """What an agent sees of `space`; `low` and `high` are float32, infinite where the environment has no bound.
 
     Raises:
         RequestError: the space is neither Discrete nor a floating-point Box, or an empty Box.
@@ -79,7 +79,8 @@ def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
 
     def to_box(action: np.ndarray) -> np.ndarray:
         wanted = np.asarray(action, np.float64) * scale + centre
-        return np.minimum(np.maximum(wanted, low), high).astype(dtype)
+        within: np.ndarray = np.minimum(np.maximum(wanted, low), high)
+        return within.astype(dtype)
 
     return to_box
 

@@ -1,0 +1,52 @@
+"""What passes between the vector environment and the environments that it steps, here or in workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+MAX_RECORDED_ACTIONS = 100_000  # per running episode; a longer one cannot be replayed
+MAX_REPLAY_SECONDS = 60.0  # for all lanes of a process together
+
+
+class Finished(NamedTuple):
+    lane: int
+    episode_return: float
+    length: int
+
+
+@dataclass(slots=True)
+class LaneStep:
+    """What n lanes did in one step. Rows of idle lanes hold nothing of meaning, but `obs` is true for all."""
+
+    obs: np.ndarray  # [n, *obs], the observation to act on: after an episode's end, the next one's first
+    next_obs: np.ndarray  # [n, *obs], the true successor; the same array as obs where no episode ended
+    reward: np.ndarray  # [n] float32
+    terminated: np.ndarray  # [n] bool
+    truncated: np.ndarray  # [n] bool
+    finished: list[Finished]
+
+
+@dataclass(slots=True)
+class LaneState:
+    """The running episodes of n lanes, as data."""
+
+    obs: np.ndarray  # [n, *obs]
+    episode_return: list[float]
+    episode_length: list[int]
+    actions: list[np.ndarray | None]  # per lane [length, *action] as the environment got them; None: too many
+
+
+class LaneGroup(Protocol):
+    """n environments that step together; seeds come from outside, one per episode."""
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray: ...
+    def step(self, actions: Sequence[Any], active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep: ...
+    def state(self) -> LaneState: ...
+    def restore(
+        self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]
+    ) -> tuple[np.ndarray, list[bool]]: ...
+    def close(self) -> None: ...

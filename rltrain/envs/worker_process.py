@@ -1,0 +1,79 @@
+"""Runs lanes in worker processes: the worker's side.
+
+A worker leaves stopping to its parent. It ignores SIGINT and SIGTERM, which also reach it when they go to the process
+group, and ends when its parent's end of the socket closes, however the parent ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from rltrain.envs.lanes import Lanes
+from rltrain.envs.make import EnvMaker, one_line
+from rltrain.errors import RequestError, RunFailed
+
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
+def serve() -> None:
+    """Answers requests until the parent says close or is gone; argv[2:4] are the socket and the progress file."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    logging.getLogger("rltrain").addHandler(logging.NullHandler())  # the parent has logged the same
+    logging.getLogger("rltrain").propagate = False
+    connection_file, progress_file = int(sys.argv[2]), int(sys.argv[3])
+    progress = mmap.mmap(progress_file, mmap.PAGESIZE)
+    os.close(progress_file)
+    os.set_inheritable(connection_file, False)
+    threading.Thread(target=_end_with_parent, args=(connection_file,), daemon=True).start()
+    with suppress(EOFError, OSError):  # the parent is gone
+        _answer(Connection(connection_file), progress)
+
+
+def _end_with_parent(file: int) -> None:
+    watcher = select.poll()
+    watcher.register(file, 0)  # only the other end's closing wakes it, even while an environment hangs
+    watcher.poll()
+    os._exit(1)
+
+
+def _answer(connection: Connection, progress: mmap.mmap) -> None:
+    lanes: Lanes | None = None
+    while True:
+        method, args = connection.recv()
+        answer: tuple[str, Any]
+        try:
+            if method == "make":
+                payload, first, count = args
+                lanes = _make(payload, first, count, progress)
+                answer = ("ok", None)
+            else:
+                answer = ("ok", getattr(lanes, method)(*args))
+        except (RequestError, RunFailed) as error:
+            answer = ("error", (error, traceback.format_exc()))
+        except Exception as error:
+            answer = ("error", (RunFailed(f"a worker process failed: {one_line(error)}"), traceback.format_exc()))
+        connection.send(answer)
+        if method == "close":
+            return
+
+
+def _make(payload: bytes, first: int, count: int, progress: mmap.mmap) -> Lanes:
+    try:
+        make: EnvMaker = cloudpickle.loads(payload)
+    except Exception as error:
+        raise RequestError(f"the environment cannot be taken to a worker process: {one_line(error)}") from error
+    return Lanes([make() for _ in range(count)], first, make.id, progress)

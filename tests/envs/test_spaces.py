@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rltrain.config.schema import EnvConfig
+from rltrain.envs.spaces import (
+    action_spec,
+    from_env_observation,
+    make_action_transform,
+    observation_spec,
+    to_env_action,
+)
+from rltrain.envs.vector import make_vector_env
+from rltrain.errors import RequestError
+from rltrain.types import ObservationSpec
+
+
+def make(id):
+    return make_vector_env(EnvConfig(id, {}, None, None, "sync", None), 2, lambda env, number: 10 * env + number)
+
+
+@pytest.mark.parametrize(
+    ("space", "spec"),
+    [
+        (spaces.Box(-1, 1, (3,), np.float64), ObservationSpec("box", (3,), "float32")),
+        (spaces.Box(0, 9, (2, 2), np.int32), ObservationSpec("box", (2, 2), "float32")),
+        (spaces.Box(0, 1, (4,), np.bool_), ObservationSpec("box", (4,), "float32")),
+        (spaces.Box(0, 255, (3, 4, 2), np.uint8), ObservationSpec("box", (3, 4, 2), "uint8")),
+        (spaces.Discrete(4, start=-2), ObservationSpec("discrete", (), "int64", 4)),
+    ],
+)
+def test_observation_specs(space, spec):
+    assert observation_spec(space) == spec
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.MultiBinary(3),
+        spaces.MultiDiscrete([2, 3]),
+        spaces.Dict({"a": spaces.Discrete(2)}),
+        spaces.Text(3),
+        spaces.Box(0, 1, (0,)),
+    ],
+)
+def test_other_spaces_are_refused_by_name(space):
+    name = type(space).__name__
+    with pytest.raises(RequestError, match=f"observation space {name}"):
+        observation_spec(space)
+    with pytest.raises(RequestError, match=f"action space {name}"):
+        action_spec(space)
+
+
+def test_discrete_with_a_start_is_shifted_both_ways():
+    envs = make("probe_envs:Shifted-v0")
+    assert (envs.action_spec.n, envs.observation_spec.n) == (3, 4)
+    assert envs.reset().tolist() == [3, 3]  # the environment shows 1, its space starts at -2
+    _, obs, _ = envs.step(np.array([0, 2]))  # 5 and 7 for the environment, which then shows -2 and 0
+    assert obs.tolist() == [0, 2]
+    assert obs.dtype == np.int64
+    assert to_env_action(spaces.Discrete(3, start=5), np.int64(2)) == 7
+    assert from_env_observation(spaces.Discrete(4, start=-2), -1) == 1
+
+
+def test_box_actions_are_scaled_and_clipped_at_the_door():
+    envs = make("probe_envs:EchoBox-v0")  # bounds [-2, 6], [0, inf), (-inf, 1], none
+    spec = envs.action_spec
+    assert np.array_equal(spec.low, np.array([-2, 0, -np.inf, -np.inf], np.float32))
+    assert np.array_equal(spec.high, np.array([6, np.inf, 1, np.inf], np.float32))
+    envs.reset()
+    for agent, env in [
+        ([-1, 0.5, 0.5, 0.5], [-2, 0.5, 0.5, 0.5]),
+        ([1, -1, 3, 1e6], [6, 0, 1, 1e6]),
+        ([0.5, 7, -8, -9], [4, 7, -8, -9]),
+        ([-1.5, 0, 0, 0], [-2, 0, 0, 0]),
+        ([2, 0, 0, 0], [6, 0, 0, 0]),
+    ]:
+        action = np.array([agent, [0, 0, 0, 0]], np.float32)
+        transition, _, _ = envs.step(action)
+        assert np.array_equal(transition.next_obs, np.array([env, [2, 0, 0, 0]], np.float32))
+        assert np.array_equal(transition.action, np.array([agent, [0, 0, 0, 0]], np.float32))  # as the agent chose it
+
+
+def test_the_largest_float_is_no_bound():
+    largest = float(np.finfo(np.float32).max)
+    space = spaces.Box(np.float32(-largest), np.float32(largest), (1,), np.float32)
+    assert np.isinf(action_spec(space).high).all()
+    assert make_action_transform(space)(np.array([[0.25]], np.float32)).tolist() == [[0.25]]
+
+
+def test_actions_have_the_dtype_of_the_space():
+    for dtype in (np.float32, np.float64):
+        assert make_action_transform(spaces.Box(-1, 1, (1,), dtype))(np.zeros((2, 1), np.float32)).dtype == dtype
+
+
+def test_images_stay_uint8():
+    envs = make("probe_envs:Images-v0")
+    obs = envs.reset()
+    assert (obs.dtype, obs.shape, obs.max()) == (np.uint8, (2, 3, 4, 2), 200)
+
+
+def test_float64_observations_become_float32():
+    envs = make("probe_envs:Walk-v0")
+    obs = envs.reset()
+    assert obs.dtype == np.float32
+    assert np.array_equal(obs[1], np.random.Generator(np.random.PCG64(10)).normal(size=2).astype(np.float32))
