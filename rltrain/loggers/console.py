@@ -35,7 +35,12 @@ class ConsoleLogger:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total_steps, initial=start_step, file=self._stream, unit="step", unit_scale=True, dynamic_ncols=True
+                total=total_steps,
+                initial=start_step,
+                file=self._stream,
+                unit="step",
+                unit_scale=True,
+                dynamic_ncols=True,
             )
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ queue's thread dies and surfaces it in some later call.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -31,7 +32,7 @@ _FLUSH_SECONDS: Final = 5.0
 _FILE_NUMBER = itertools.count()
 _LOG = logging.getLogger(__name__)
 
-# Category -> chart -> tags, each a regular expression that the whole tag must match.
+# Category -> chart -> tags.
 _DASHBOARD: Final = {
     "Returns": {
         "training and evaluation": ["rollout/episode_return", "eval/episode_return"],
@@ -42,7 +43,6 @@ _DASHBOARD: Final = {
         "losses": ["train/td_loss", "train/policy_loss", "train/value_loss"],
         "mean Q": ["train/q_value"],
         "gradient norm": ["train/grad_norm"],
-        "learning rate": ["train/learning_rate"],
     },
     "Exploration and speed": {
         "epsilon and entropy": ["train/epsilon", "train/entropy"],
@@ -55,16 +55,14 @@ _DASHBOARD: Final = {
 class TensorBoardLogger:
     """Writes one event per log call into a new file in the run's folder; values are float32.
 
-    A file that cannot be written is reported once, in the log, and training goes on: metrics.jsonl has the same numbers.
+    A file that cannot be written is reported once, as a warning, and training goes on: metrics.jsonl says the same.
 
     Args:
         resume_step: where the run continues from: TensorBoard then drops what earlier files say of later steps.
         hparams: flat hyperparameters for the HParams table (nested mappings are joined with dots).
     """
 
-    def __init__(
-        self, folder: Path, resume_step: int | None = None, hparams: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, resume_step: int | None = None, hparams: Mapping[str, Any] | None = None) -> None:
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBER)}"
         self._path = folder / name
         self._writer: RecordWriter | None = None
@@ -120,10 +118,8 @@ class TensorBoardLogger:
         writer, self._writer = self._writer, None
         if writer is not None:
             # The buffered rest cannot be written either; closing raises once and then counts as closed.
-            try:
+            with contextlib.suppress(OSError):
                 writer.close()
-            except OSError:
-                pass
         _LOG.warning("%s: cannot be written: %s; no TensorBoard from here on", self._path, error.strerror or error)
 
 
@@ -133,7 +129,7 @@ def _layout_value() -> Summary.Value:
             layout_pb2.Category(
                 title=category,
                 chart=[
-                    layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=tags))
+                    layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=map(_exactly, tags)))
                     for chart, tags in charts.items()
                 ],
             )
@@ -145,6 +141,11 @@ def _layout_value() -> Summary.Value:
         metadata=custom_scalar.create_summary_metadata(),
         tensor=TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()]),
     )
+
+
+def _exactly(tag: str) -> str:
+    """TensorBoard takes a tag for a regular expression that matches any beginning of a tag."""
+    return f"{tag}$"
 
 
 def _session_start_value(hparams: Mapping[str, Any]) -> Summary.Value:
@@ -167,7 +168,8 @@ def _session_end_value(completed: bool) -> Summary.Value:
 
 def _hparams_value(tag: str, data: HParamsPluginData) -> Summary.Value:
     metadata = SummaryMetadata.FromString(hparams_metadata.create_summary_metadata(data).SerializeToString())
-    return Summary.Value(tag=tag, metadata=metadata, tensor=TensorProto(dtype=DT_FLOAT, tensor_shape=TensorShapeProto()))
+    nothing = TensorProto(dtype=DT_FLOAT, tensor_shape=TensorShapeProto())
+    return Summary.Value(tag=tag, metadata=metadata, tensor=nothing)
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

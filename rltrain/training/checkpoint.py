@@ -90,29 +90,15 @@ def write_checkpoint(
     """
     if taken := RESERVED_KEYS & manifest.keys():
         raise ValueError(f"the manifest's keys {sorted(taken)} are reserved")
-    state_text = plain_data.encode(dict(state)).encode()
-    content = json.loads(plain_data.encode({**manifest, "format": FORMAT, "step": step}))
+    if odd := [stem for stem in tensors if not FILE_NAME.fullmatch(f"{stem}.safetensors")]:
+        raise ValueError(f"{odd[0]!r} is no file stem")
+    texts = {STATE: plain_data.encode(state), MANIFEST: plain_data.encode({**manifest, "format": FORMAT, "step": step})}
     writing = _aside(folder, "writing")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
-        files: dict[str, dict[str, Any]] = {}
-        for stem, group in tensors.items():
-            name = f"{stem}.safetensors"
-            if not FILE_NAME.fullmatch(name):
-                raise ValueError(f"{stem!r} is no file stem")
-            with HashingFile(writing / name) as file:
-                write_tensors(file.write, group)
-            files[name] = file.summary()
-        with HashingFile(writing / STATE) as file:
-            file.write(state_text)
-        files[STATE] = file.summary()
-        content["files"] = files
-        content["sha256"] = digest_of_manifest(content)
-        with HashingFile(writing / MANIFEST) as file:
-            file.write(json.dumps(content, indent=1).encode())
-        fsync_folder(writing)
+        _write_files(writing, tensors, texts)
         _move_into_place(writing, folder)
     except OSError as error:
         shutil.rmtree(writing, ignore_errors=True)
@@ -198,6 +184,22 @@ def clean(run: Path) -> None:
 
 def _aside(folder: Path, kind: str) -> Path:
     return folder.with_name(f".{kind}_{folder.name}")
+
+
+def _write_files(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]) -> None:
+    files: dict[str, dict[str, Any]] = {}
+    for stem, group in tensors.items():
+        with HashingFile(folder / f"{stem}.safetensors") as file:
+            write_tensors(file.write, group)
+        files[f"{stem}.safetensors"] = file.summary()
+    with HashingFile(folder / STATE) as file:
+        file.write(texts[STATE].encode())
+    files[STATE] = file.summary()
+    content = {**json.loads(texts[MANIFEST]), "files": files}
+    content["sha256"] = digest_of_manifest(content)
+    with HashingFile(folder / MANIFEST) as file:
+        file.write(json.dumps(content, indent=1).encode())
+    fsync_folder(folder)
 
 
 def _move_into_place(writing: Path, folder: Path) -> None:

@@ -71,7 +71,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = parse_json(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged: {'empty' if not text else 'no valid JSON'}") from error
-    if not isinstance(manifest, dict) or not RESERVED_KEYS <= manifest.keys():
+    if not isinstance(manifest, dict) or not manifest.keys() >= RESERVED_KEYS:
         raise CheckpointError(f"{path}: not the manifest of an rltrain checkpoint")
     if manifest["sha256"] != digest_of_manifest(manifest):
         raise CheckpointError(f"{path}: damaged: its SHA-256 does not match")
@@ -135,7 +135,7 @@ def _read_verified(path: Path, entry: Mapping[str, Any], keep: bool) -> Tensor:
         if keep and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
             raise CheckpointError(f"{path}: {size} bytes are more than this machine's memory")
         data = torch.empty(size if keep else min(size, _CHUNK), dtype=torch.uint8)
-        view = memoryview(data.numpy())
+        view = data.numpy().data
         digest = hashlib.sha256()
         done = 0
         while done < size:

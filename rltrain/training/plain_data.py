@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ def parse_json(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] |
 
 
 def _to_json(value: Any, place: str) -> Any:
-    if value is None or isinstance(value, str | bool | int) and not isinstance(value, np.generic):
+    if value is None or (isinstance(value, str | bool | int) and not isinstance(value, np.generic)):
         return value
     if isinstance(value, np.generic) and value.dtype.name in _ARRAY_DTYPES:
         return _to_json(value.item(), place)
@@ -57,7 +57,7 @@ def _to_json(value: Any, place: str) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"{place} is {value}; only finite numbers are saved")
         return value
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{place} has the key {key!r}; keys are strings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -60,15 +61,13 @@ class RunFolder:
     ) -> None:
         if self._handler is not None:
             logging.getLogger("rltrain").removeHandler(self._handler)
-            try:
+            with contextlib.suppress(OSError):  # a full disk: what could be written was
                 self._handler.close()
-            except OSError:  # a full disk; what could be written was
-                pass
             self._handler = None
         self._release()
 
     def write_record(self, **changes: Any) -> dict[str, Any]:
-        """Merge `changes` (status, seed, device, versions, git, timings, argv, ...) into run.json and return it whole."""
+        """Merge `changes` (status, seed, device, versions, git, timings, argv, ...) into run.json; returns it whole."""
         record = {**(self.read_record() if self.record.exists() else {}), **changes}
         self._write(self.record, _json(record))
         return record

@@ -58,7 +58,7 @@ def write_tensors(write: Callable[[Any], object], tensors: Mapping[str, Tensor])
     for name in names:
         if tensors[name].numel():
             flat = tensors[name].detach().cpu().contiguous().reshape(-1)
-            write(memoryview(flat.view(torch.uint8).numpy()))
+            write(flat.view(torch.uint8).numpy().data)
 
 
 def parse_tensors(data: Tensor) -> dict[str, Tensor]:

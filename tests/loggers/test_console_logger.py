@@ -1,0 +1,87 @@
+"""What a person sees, and a logger of several."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from rltrain.loggers import console
+from rltrain.loggers.console import ConsoleLogger
+from rltrain.loggers.jsonl import JsonlLogger, read_rows
+from rltrain.loggers.logger import MultiLogger, NullLogger
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(console.time, "monotonic", clock.monotonic)
+    return clock
+
+
+def test_a_line_every_few_seconds(clock: Clock) -> None:
+    out = io.StringIO()
+    logger = ConsoleLogger(20_000, start_step=10_000, stream=out)
+    for second in range(1, 11):
+        clock.now = 100.0 + second
+        scalars = {"rollout/episode_return": 21.25, "train/td_loss": 1.0}
+        logger.log(10_000 + 500 * second, scalars | ({"eval/episode_return": 99.0} if second == 7 else {}))
+    logger.close(True)
+    assert out.getvalue().splitlines() == [
+        "step 12,500/20,000  return 21.2  500 steps/s  0:00:15 left",
+        "step 15,000/20,000  return 21.2  eval 99.0  500 steps/s  0:00:10 left",
+    ]
+
+
+def test_no_speed_and_no_return_yet(clock: Clock) -> None:
+    out = io.StringIO()
+    logger = ConsoleLogger(10, stream=out)
+    clock.now += 60
+    logger.log(0, {})
+    assert out.getvalue() == "step 0/10  0 steps/s\n"
+
+
+def test_a_bar_on_a_terminal_only_and_only_for_a_single_run(clock: Clock) -> None:
+    terminal, sweep, pipe = Terminal(), Terminal(), io.StringIO()
+    for stream, bar in ((terminal, True), (sweep, False), (pipe, True)):
+        logger = ConsoleLogger(100, stream=stream, bar=bar)
+        clock.now += 6
+        logger.log(50, {"rollout/episode_return": 21.0})
+        logger.log(103, {})  # a vector step may pass the end
+        logger.flush()
+        logger.close()
+        logger.close()
+    assert "\r" in terminal.getvalue()
+    assert "100/100" in terminal.getvalue()
+    assert "return 21.0" in terminal.getvalue()
+    assert sweep.getvalue() == pipe.getvalue() == "step 50/100  return 21.0  8 steps/s  0:00:06 left\n"
+
+
+def test_several_loggers_are_all_closed_although_one_fails(tmp_path: Path) -> None:
+    class Failing(NullLogger):
+        def close(self, completed: bool | None = None) -> None:
+            raise OSError("full")
+
+    paths = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    files = [JsonlLogger(path) for path in paths]
+    several = MultiLogger([files[0], Failing(), files[1]])
+    several.log(1, {"a": 2.0})
+    several.flush()
+    with pytest.raises(OSError, match="full"):
+        several.close()
+    assert [list(read_rows(path)) for path in paths] == [[{"step": 1, "a": 2.0}]] * 2
+    with pytest.raises(ValueError, match="after close"):
+        files[1].log(2, {})

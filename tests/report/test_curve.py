@@ -1,0 +1,89 @@
+"""The learning curve: its numbers, and that nothing in a run folder breaks it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rltrain.report import curve
+from rltrain.report.curve import moving_average, plot_learning_curve
+
+
+def make_run(path: Path, rows: int) -> Path:
+    path.mkdir(exist_ok=True)
+    random = np.random.default_rng(0)
+    with open(path / "metrics.jsonl", "w") as file:
+        for step in range(100, 100 * rows + 1, 100):
+            row = {"step": step, "rollout/episode_return": float(random.normal(step / 100, 30)), "train/td_loss": 1.0}
+            if step % 1000 == 0:
+                row |= {"eval/episode_return": step / 100, "eval/episode_return_std": 20.0}
+            file.write(json.dumps(row) + "\n")
+    (path / "config.yaml").write_text("algo: {name: dqn}\nenv: {id: CartPole-v1}\nseed: 3\n")
+    (path / "result.json").write_text('{"threshold": 475.0}')
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+
+
+def test_moving_average_equals_brute_force() -> None:
+    values = np.array([3.0, -1.0, 4.0, 1.0, -5.0, 9.0])
+    for window in (1, 3, 10):
+        expected = [np.mean(values[max(0, end - window) : end]) for end in range(1, 7)]
+        np.testing.assert_allclose(moving_average(values, window), expected, rtol=1e-12)
+    assert moving_average(values, 3)[2] == 2.0
+
+
+def has_colour(picture: np.ndarray, colour: str) -> bool:
+    wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    return bool((np.abs(picture.astype(int) - wanted).max(axis=2) < 12).sum() > 200)
+
+
+def test_the_picture_shows_training_evaluation_and_threshold(tmp_path: Path) -> None:
+    path = plot_learning_curve(make_run(tmp_path, 500))
+    assert path == tmp_path / "learning_curve.png"
+    whole = pixels(path)
+    assert whole.shape == (540, 960, 3)
+    assert all(has_colour(whole, colour) for colour in (curve._BLUE, curve._ORANGE, curve._GREY))
+    (tmp_path / "result.json").unlink()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("eval/episode_return", None)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not has_colour(pixels(plot_learning_curve(tmp_path)), curve._ORANGE)
+
+
+def test_it_is_drawn_quickly_and_without_pyplot(tmp_path: Path) -> None:
+    make_run(tmp_path, 20_000)
+    plot_learning_curve(make_run(tmp_path / "warm", 10))
+    begin = time.process_time()
+    plot_learning_curve(tmp_path)
+    assert time.process_time() - begin < 1.5
+    assert "matplotlib.pyplot" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "",
+        '{"step": 5, "train/td_loss": 1.0}\n',
+        '{"step": 5, "rollout/episode_return": 3.0}\n',
+        '{"step": 5, "rollout/episode_return": null, "eval/episode_return": 2.0}\n{"step": 9, "rollout/epi',
+        '{"step": 5, "rollout/episode_return": "x", "eval/episode_return": NaN}\n',
+        '{"step": 5, "eval/episode_return": 1, "eval/episode_return_std": 1}\n{"step": 6, "eval/episode_return": 1}\n',
+    ],
+)
+def test_sparse_and_torn_metrics_are_drawn(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(rows)
+    (tmp_path / "config.yaml").write_text("seed: !!python/name:os.system\n")
+    (tmp_path / "result.json").write_text("[" * 100_000)
+    assert pixels(plot_learning_curve(tmp_path)).shape == (540, 960, 3)
+    assert not list(tmp_path.glob(".writing*"))
