@@ -45,7 +45,7 @@ def _adam(
         params = params * (1.0 - lr * config.weight_decay)
     step = state["step"] + 1.0
     exp_avg = torch.lerp(state["exp_avg"], grad, 1.0 - _BETA1)
-    exp_avg_sq = _BETA2 * state["exp_avg_sq"] + (1.0 - _BETA2) * grad.square()
+    exp_avg_sq = torch.addcmul(_BETA2 * state["exp_avg_sq"], grad, grad, value=1.0 - _BETA2)
     new_state = {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
     second_moment = exp_avg_sq
     if config.amsgrad:
@@ -66,7 +66,7 @@ def _rmsprop(
     """Tieleman & Hinton 2012, as PyTorch has it: eps is added after the root."""
     if config.weight_decay:
         grad = grad + config.weight_decay * params
-    square_avg = _RMSPROP_ALPHA * state["square_avg"] + (1.0 - _RMSPROP_ALPHA) * grad.square()
+    square_avg = torch.addcmul(_RMSPROP_ALPHA * state["square_avg"], grad, grad, value=1.0 - _RMSPROP_ALPHA)
     new_state = {"step": state["step"] + 1.0, "square_avg": square_avg}
     return params - lr * grad / (square_avg.sqrt() + config.eps), new_state
 

@@ -7,6 +7,7 @@ stacking and finiteness checks are each a single tensor operation instead of one
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,16 @@ class FlatNetwork:
     which are views of it, and whatever captured its memory, always see the present weights.
 
     Raises:
-        ValueError: the module has buffers (batch normalisation, say): a pure update has nowhere to keep them.
+        ValueError: the module has buffers (batch normalisation, say), which a pure update has nowhere to keep, or one
+            parameter in two places.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
-        buffers = [name for name, _ in module.named_buffers()]
-        if buffers:
-            raise ValueError(f"a network may hold parameters only, {type(module).__name__} has buffers: {buffers}")
+        kind = type(module).__name__
+        if buffers := [name for name, _ in module.named_buffers()]:
+            raise ValueError(f"a network may hold parameters only, {kind} has buffers: {buffers}")
+        if len(list(module.named_parameters())) != len(list(module.named_parameters(remove_duplicate=False))):
+            raise ValueError(f"a network may not share a parameter between layers, {kind} does")
         self._module = module.to(device)
         named = dict(module.named_parameters())
         self._names = list(named)
@@ -40,19 +44,37 @@ class FlatNetwork:
         for parameter, view in zip(named.values(), self.named(self.params).values(), strict=True):
             parameter.requires_grad_(False)
             parameter.data = view
+        self._own = list(named.values())
+        self._slots = [self._slot(name) for name in self._names]
 
     def __call__(self, obs: Tensor) -> Tensor:
         output: Tensor = self._module(obs)
         return output
 
     def apply(self, params: Tensor, obs: Tensor) -> Tensor:
-        output: Tensor = functional_call(self._module, self.named(params), (obs,))
+        if torch.compiler.is_compiling():
+            compiled: Tensor = functional_call(self._module, self.named(params), (obs,))
+            return compiled
+        # functional_call does the same and costs as much as a small network itself.
+        pieces = self.named(params).values()
+        for (owner, name), piece in zip(self._slots, pieces, strict=True):
+            owner[name] = piece
+        try:
+            output: Tensor = self._module(obs)
+        finally:
+            for (owner, name), own in zip(self._slots, self._own, strict=True):
+                owner[name] = own
         return output
 
     def named(self, params: Tensor) -> dict[str, Tensor]:
         """Views of `params` [P] by parameter name, in the module's own shapes."""
         pieces = params.split(self._sizes)
         return {name: piece.view(shape) for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)}
+
+    def _slot(self, name: str) -> tuple[dict[str, Any], str]:
+        """The dict entry through which a submodule reads the parameter called `name`."""
+        path, _, attribute = name.rpartition(".")
+        return self._module.get_submodule(path)._parameters, attribute  # type: ignore[return-value]
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: view.detach().clone() for name, view in self.named(self.params).items()}
