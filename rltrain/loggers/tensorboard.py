@@ -72,9 +72,10 @@ class TensorBoardLogger:
         except OSError as error:
             self._give_up(error)
         self._write(Event(file_version="brain.Event:2"))
-        if resume_step is not None:
-            # Purges every event whose step is equal or higher.
-            self._write(Event(session_log=SessionLog(status=SessionLog.START), step=resume_step + 1))
+        # A run's second START purges what was read of its step and later ones; the first only begins the run, so a new
+        # run needs one too.
+        first_step = 0 if resume_step is None else resume_step + 1
+        self._write(Event(session_log=SessionLog(status=SessionLog.START), step=first_step))
         self._write(Event(summary=Summary(value=[_layout_value()])))
         if hparams is not None:
             self._write(Event(summary=Summary(value=[_session_start_value(hparams)])))

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams
@@ -24,7 +25,12 @@ def load(folder: Path) -> EventAccumulator:
 
 
 def steps(folder: Path, tag: str = "train/td_loss") -> list[int]:
-    return [event.step for event in load(folder).Scalars(tag)]
+    """What both of TensorBoard's own readers see: the one for scripts and the one behind its pages."""
+    page = plugin_event_accumulator.EventAccumulator(str(folder), tensor_size_guidance={"scalars": 0})
+    page.Reload()
+    seen = [event.step for event in load(folder).Scalars(tag)]
+    assert [event.step for event in page.Tensors(tag)] == seen
+    return seen
 
 
 def write(folder: Path, logged: range, resume_step: int | None = None, completed: bool | None = None) -> None:
