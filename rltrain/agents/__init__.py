@@ -1,13 +1,15 @@
-"""Agents by name. A new one: a file here, its dataclass in the schema, a YAML in conf/algo, and a line in AGENTS."""
+"""Agents by name. A new one: a file here, its dataclass in the schema, a YAML in conf/algo, and a line in AGENTS and in POLICIES."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from rltrain.agents.agent import Agent, AgentContext, Policy
-from rltrain.agents.dqn import DQN
-from rltrain.agents.reinforce import Reinforce
+from rltrain.agents.agent import Agent, AgentContext, LoadablePolicy, Policy
+from rltrain.agents.dqn import DQN, GreedyQ
+from rltrain.agents.reinforce import GreedyPolicy, Reinforce
 
 AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"dqn": DQN, "reinforce": Reinforce}
+POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"dqn": GreedyQ, "reinforce": GreedyPolicy}
+"""What is left of an agent when it only acts."""
 
-__all__ = ["AGENTS", "Agent", "AgentContext", "Policy"]
+__all__ = ["AGENTS", "POLICIES", "Agent", "AgentContext", "LoadablePolicy", "Policy"]

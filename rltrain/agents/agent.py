@@ -35,7 +35,19 @@ class Policy(Protocol):
         ...
 
 
-class Agent(Policy, Protocol):
+class LoadablePolicy(Policy, Protocol):
+    """A policy whose weights can come from a checkpoint."""
+
+    def load_network(self, network: Mapping[str, Tensor]) -> None:
+        """Takes the weights of the `network` section of a checkpoint.
+
+        Raises:
+            ValueError: they do not fit this network.
+        """
+        ...
+
+
+class Agent(LoadablePolicy, Protocol):
     """The loop calls act, observe, update, in this order, once per vector step."""
 
     active: np.ndarray
@@ -78,10 +90,6 @@ class Agent(Policy, Protocol):
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Copies in place; `state` has the form that state_dict returns."""
-        ...
-
-    def load_network(self, network: Mapping[str, Tensor]) -> None:
-        """Starts from another run's weights (the `network` section of its checkpoint), and nothing else of it."""
         ...
 
 

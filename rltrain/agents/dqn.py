@@ -84,7 +84,28 @@ def make_hyperparameters(config: DQNConfig, device: torch.device) -> Hyperparame
     return {name: torch.tensor(value, device=device) for name, value in values.items() if value is not None}
 
 
-class DQN:
+class GreedyQ:
+    """The policy that takes argmax_a Q(s, a; theta)."""
+
+    def __init__(self, context: AgentContext) -> None:
+        run = context.config
+        self._device = context.device
+        self._num_actions = context.action.n
+        init_seed = derive_seed(run.seed, "network")
+        self.q_network = make_network(run.network, context.observation, self._num_actions, init_seed, self._device)
+
+    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            q_values = self.q_network(torch.from_numpy(obs).to(self._device))  # [N, A]
+            # The one wait for the device per step: the environments need the actions.
+            action: np.ndarray = q_values.argmax(-1).cpu().numpy()
+        return action
+
+    def load_network(self, network: Mapping[str, Tensor]) -> None:
+        self.q_network.load_state_dict(without_prefix("q_network", network))
+
+
+class DQN(GreedyQ):
     """The agent: acts epsilon-greedily, keeps transitions, and makes gradient steps when they are due.
 
     At environment step s, floor((s - learning_starts) / train_period) * gradient_steps gradient steps have been made,
@@ -92,16 +113,13 @@ class DQN:
     """
 
     def __init__(self, context: AgentContext) -> None:
+        super().__init__(context)
         run, device = context.config, context.device
         config = cast(DQNConfig, run.algo)
         assert run.exploration is not None and run.target_update is not None
         self._config = config
-        self._device = device
-        self._num_actions = context.action.n
         self.active = np.ones(run.num_envs, dtype=bool)
-        init_seed = derive_seed(run.seed, "network")
-        self.q_network = make_network(run.network, context.observation, self._num_actions, init_seed, device)
-        self.target_network = make_network(run.network, context.observation, self._num_actions, init_seed, device)
+        self._target_params = self.q_network.params.clone()  # [P], theta^-
         self._optimizer = init_optimizer(config.optimizer, self.q_network.params)
         self._hyperparameters = make_hyperparameters(config, device)
         self._update = make_update(config, self.q_network.apply)
@@ -135,13 +153,6 @@ class DQN:
             return random_action
         return np.where(explore, random_action, self.act_greedy(obs))
 
-    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            q_values = self.q_network(torch.from_numpy(obs).to(self._device))  # [N, A]
-            # The one wait for the device per step: the environments need the actions.
-            action: np.ndarray = q_values.argmax(-1).cpu().numpy()
-        return action
-
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
         self.env_steps += len(transition.reward)
         self.episodes += len(episodes)
@@ -154,7 +165,7 @@ class DQN:
         due = phases * config.gradient_steps - self.gradient_steps
         steps = [self._gradient_step() for _ in range(due)]
         self._target_update.after_env_steps(
-            self.target_network.params,
+            self._target_params,
             self.q_network.params,
             (self._target_seen[0], self.env_steps),
             (self._target_seen[1], self.episodes),
@@ -164,14 +175,14 @@ class DQN:
 
     def _gradient_step(self) -> dict[str, Tensor]:
         batch = self.replay.sample(self._replay_draws.take(self._config.batch_size))
-        state = DQNState(self.q_network.params, self.target_network.params, self._optimizer)
+        state = DQNState(self.q_network.params, self._target_params, self._optimizer)
         with torch.no_grad():
             new_state, metrics = self._update(state, batch, self._hyperparameters)
             self.q_network.params.copy_(new_state.params)
         self._optimizer = new_state.optimizer
         self.gradient_steps += 1
         self._target_update.after_gradient_step(
-            self.target_network.params, self.q_network.params, self.gradient_steps
+            self._target_params, self.q_network.params, self.gradient_steps
         )
         return metrics
 
@@ -189,7 +200,7 @@ class DQN:
         return {
             "network": {
                 **with_prefix("q_network", self.q_network.state_dict()),
-                **with_prefix("target_network", self.target_network.state_dict()),
+                **with_prefix("target_network", self.q_network.state_dict(self._target_params)),
             },
             "optimizer": dict(self._optimizer),
             "replay": {
@@ -208,7 +219,7 @@ class DQN:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         self.q_network.load_state_dict(without_prefix("q_network", state["network"]))
-        self.target_network.load_state_dict(without_prefix("target_network", state["network"]))
+        self._target_params.copy_(self.q_network.flatten(without_prefix("target_network", state["network"])))
         self._optimizer = {name: tensor.to(self._device) for name, tensor in state["optimizer"].items()}
         self.replay.load_state_dict(without_prefix("replay", state["replay"]))
         self._window.load_state_dict(without_prefix("n_step", state["replay"]))
@@ -220,6 +231,5 @@ class DQN:
         self._replay_draws.load_state_dict(plain["replay_draws"])
 
     def load_network(self, network: Mapping[str, Tensor]) -> None:
-        weights = without_prefix("q_network", network)
-        self.q_network.load_state_dict(weights)
-        self.target_network.load_state_dict(weights)
+        super().load_network(network)
+        self._target_params.copy_(self.q_network.params)

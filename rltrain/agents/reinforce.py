@@ -138,19 +138,36 @@ def make_hyperparameters(config: ReinforceConfig, device: torch.device) -> Hyper
     return {name: torch.tensor(number, device=device) for name, number in values.items() if number is not None}
 
 
-class Reinforce:
+class GreedyPolicy:
+    """The policy network and the most likely action of its distribution."""
+
+    def __init__(self, context: AgentContext) -> None:
+        run = context.config
+        self._device = context.device
+        self._distribution: Distribution = DISTRIBUTIONS[context.action.kind](context.action)
+        outputs, init_seed = self._distribution.outputs, derive_seed(run.seed, "network", 0)
+        self.policy = make_network(run.network, context.observation, outputs, init_seed, self._device)
+
+    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            output = self.policy(torch.from_numpy(obs).to(self._device))  # [N, head]
+            action: np.ndarray = self._distribution.mode(output).cpu().numpy()
+        return action
+
+    def load_network(self, network: Mapping[str, Tensor]) -> None:
+        self.policy.load_state_dict(without_prefix("policy", network))
+
+
+class Reinforce(GreedyPolicy):
     """The agent: samples from its policy, keeps whole episodes, and updates once it has `episodes_per_update`."""
 
     def __init__(self, context: AgentContext) -> None:
+        super().__init__(context)
         run, device = context.config, context.device
         config = cast(ReinforceConfig, run.algo)
         self._config = config
-        self._device = device
-        self._distribution = DISTRIBUTIONS[context.action.kind](context.action)
-        policy_seed, value_seed = derive_seed(run.seed, "network", 0), derive_seed(run.seed, "network", 1)
-        outputs = self._distribution.outputs
-        self.policy = make_network(run.network, context.observation, outputs, policy_seed, device)
         value_config = replace(run.network, hidden=config.value.hidden, output_scale=1.0)
+        value_seed = derive_seed(run.seed, "network", 1)
         self.value = make_network(value_config, context.observation, 1, value_seed, device)
         self._optimizer = init_optimizer(config.optimizer, self.policy.params)
         self._value_optimizer = init_optimizer(config.optimizer, self.value.params)
@@ -180,12 +197,6 @@ class Reinforce:
             draws = torch.from_numpy(noise.astype(np.float32)).to(self._device)  # [N, noise]
             # The one wait for the device per step: the environments need the actions.
             action: np.ndarray = self._distribution.sample(output, draws).cpu().numpy()
-        return action
-
-    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            output = self.policy(torch.from_numpy(obs).to(self._device))  # [N, head]
-            action: np.ndarray = self._distribution.mode(output).cpu().numpy()
         return action
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
@@ -237,5 +248,5 @@ class Reinforce:
         self._draws.load_state_dict(state["state"]["draws"])
 
     def load_network(self, network: Mapping[str, Tensor]) -> None:
-        self.policy.load_state_dict(without_prefix("policy", network))
+        super().load_network(network)
         self.value.load_state_dict(without_prefix("value", network))

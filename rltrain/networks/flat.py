@@ -76,18 +76,22 @@ class FlatNetwork:
         path, _, attribute = name.rpartition(".")
         return self._module.get_submodule(path)._parameters, attribute  # type: ignore[return-value]
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {name: view.detach().clone() for name, view in self.named(self.params).items()}
+    def state_dict(self, params: Tensor | None = None) -> dict[str, Tensor]:
+        """Copies by parameter name, of `params` [P] or the network's own."""
+        return {name: view.clone() for name, view in self.named(self.params if params is None else params).items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copies in place.
+        """Copies in place; raises as `flatten` does."""
+        self.params.copy_(self.flatten(state))
+
+    def flatten(self, state: Mapping[str, Tensor]) -> Tensor:
+        """The inverse of `state_dict`: params [P] on the network's device.
 
         Raises:
             ValueError: names or shapes differ from this network's.
         """
-        expected = {name: tuple(view.shape) for name, view in self.named(self.params).items()}
+        expected = {name: tuple(shape) for name, shape in zip(self._names, self._shapes, strict=True)}
         found = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if expected != found:
             raise ValueError(f"the weights do not fit the network: expected {expected}, found {found}")
-        for name, view in self.named(self.params).items():
-            view.copy_(state[name])
+        return torch.cat([state[name].to(self.params).reshape(-1) for name in self._names])
