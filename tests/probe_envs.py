@@ -10,7 +10,7 @@ Those that are there to learn on are named with their answer. Discount is gamma.
     Flip-v0                the best action flips if truncation is taken for termination
     Target-v0              one step, Box(2), reward -mean((a - 0.3)^2): best action [0.3, 0.3], return 0
     LongShort-v0           the first action picks 1 or `long` steps, `short_return` or `long_return`
-    Chain-v0               Discrete obs, 10 right actions to a reward of 1, a wrong one ends the episode: greedy return 1,
+    Chain-v0               Discrete obs, 10 right actions to a reward of 1, a wrong one ends it: greedy return 1,
                            random 2^-10
     DelayedReward-v0       obs one-hot of the time t, reward 1 only at the last of 4 steps: V(t) = gamma^(3 - t)
     Counter-v0             obs counts up from a seeded start, terminated or truncated after `length` steps: next_obs =

@@ -49,6 +49,8 @@ class Lanes:
         self._action_shape = envs[0].action_space.shape or ()
         self._steps = [env.step for env in envs]
         self._all = range(len(envs))
+        self._zeros = np.zeros(len(envs), np.float32)
+        self._false = np.zeros(len(envs), np.bool_)
         self._obs = np.zeros(self._shape, self._dtype)
         self._seed = [-1] * len(envs)
         self._return = [0.0] * len(envs)
@@ -71,16 +73,13 @@ class Lanes:
         Raises:
             RunFailed: an environment raised, or returned what its space does not hold or what is not finite.
         """
-        count = len(self._envs)
         if active is None:
             lanes: Sequence[int] = self._all
             obs = np.empty(self._shape, self._dtype)
         else:
             lanes = np.flatnonzero(active).tolist()
             obs = self._obs.copy()
-        reward = np.zeros(count, np.float32)
-        terminated = np.zeros(count, np.bool_)
-        truncated = np.zeros(count, np.bool_)
+        reward, terminated, truncated = self._zeros.copy(), self._false.copy(), self._false.copy()
         ended: list[int] = []
         for lane in lanes:
             action = actions[lane]

@@ -16,9 +16,9 @@ from rltrain.config.schema import EnvConfig
 from rltrain.envs.lane_group import LaneGroup, LaneState
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker, find_environment
-from rltrain.envs.spaces import ActionTransform, action_spec, make_action_transform, observation_spec
+from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
 from rltrain.errors import CheckpointError, RequestError, RunFailed
-from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
+from rltrain.types import Episode, Transition
 
 EpisodeSeed = Callable[[int, int], int]
 
@@ -37,11 +37,11 @@ def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed)
     make = find_environment(config)
     first = make()
     try:
-        specs = observation_spec(first.observation_space), action_spec(first.action_space)
+        observation_spec(first.observation_space), action_spec(first.action_space)
     except RequestError as error:
         first.close()
         raise RequestError(f"environment {config.id}: {error}") from None
-    transform = make_action_transform(first.action_space)
+    spaces = first.observation_space, first.action_space
     group: LaneGroup
     if config.vectorization == "async":
         from rltrain.envs.workers import WorkerGroup
@@ -50,8 +50,7 @@ def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed)
         group = WorkerGroup(make, num_envs, config.step_timeout)
     else:
         group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)
-    spaces = first.observation_space, first.action_space
-    return VectorEnv(group, num_envs, episode_seed, transform, specs, spaces, make, config.reward_clip)
+    return VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip)
 
 
 class VectorEnv:
@@ -61,8 +60,8 @@ class VectorEnv:
     array where no episode ended, and the observation returned now is the next transition's `obs`: read only.
 
     Attributes:
+        observation_space, action_space: Gymnasium's own.
         observation_spec, action_spec: what the agent sees.
-        observation_space, action_space: what one environment has.
         reward_threshold: the return that counts as solved, where the environment says so.
         max_episode_steps: where episodes are cut, None for never.
     """
@@ -72,26 +71,25 @@ class VectorEnv:
         group: LaneGroup,
         num_envs: int,
         episode_seed: EpisodeSeed,
-        transform: ActionTransform,
-        specs: tuple[ObservationSpec, ActionSpec],
         spaces: tuple[Space[Any], Space[Any]],
         made_by: EnvMaker,
         reward_clip: float | None,
     ) -> None:
         self.id = made_by.id
         self.num_envs = num_envs
-        self.observation_spec, self.action_spec = specs
         self.observation_space, self.action_space = spaces
+        self.observation_spec, self.action_spec = observation_spec(spaces[0]), action_spec(spaces[1])
         self.reward_threshold = made_by.spec.reward_threshold
         self.max_episode_steps = made_by.max_episode_steps or made_by.spec.max_episode_steps
         self._group = group
         self._episode_seed = episode_seed
-        self._transform = transform
+        self._transform = make_action_transform(spaces[1])
         self._reward_clip = reward_clip
         self._all_active = np.ones(num_envs, np.bool_)
-        self._all_active.flags.writeable = False
         self._action_shape = (num_envs, *self.action_spec.shape)
-        self._start_episodes([0] * num_envs)
+        self._largest_action = self.action_spec.n - 1 if self.action_spec.kind == "discrete" else None
+        self._numbers: list[int] = []
+        self._next_seeds: list[int] = []
         self._obs: np.ndarray | None = None
 
     def reset(self) -> np.ndarray:
@@ -116,8 +114,7 @@ class VectorEnv:
             RunFailed: an environment raised, hung or died, or a number is not finite.
         """
         assert self._obs is not None, "reset() comes first"
-        self._check(action if active is None else action[active], action.shape)
-        done = self._group.step(self._transform(action), active, self._next_seeds)
+        done = self._group.step(self._to_env(action, active), active, self._next_seeds)
         if self._reward_clip is not None:
             np.clip(done.reward, -self._reward_clip, self._reward_clip, out=done.reward)
         transition = Transition(
@@ -127,7 +124,7 @@ class VectorEnv:
             done.next_obs,
             done.terminated,
             done.truncated,
-            self._all_active if active is None else active,
+            self._all_active.copy() if active is None else active,
         )
         self._obs = done.obs
         episodes = [Episode(f.lane, self._numbers[f.lane], f.episode_return, f.length) for f in done.finished]
@@ -178,16 +175,20 @@ class VectorEnv:
         self._numbers[env] = number
         self._next_seeds[env] = self._episode_seed(env, number + 1)
 
-    def _check(self, action: np.ndarray, shape: tuple[int, ...]) -> None:
-        if shape != self._action_shape:
-            raise RunFailed(f"{self.id}: actions have shape {shape}, expected {self._action_shape}")
-        if self.action_spec.kind == "box":
-            if not np.isfinite(action).all():
-                raise RunFailed(f"{self.id}: the agent's action is not finite: {' '.join(str(action).split())[:200]}")
-            return
+    def _to_env(self, action: np.ndarray, active: np.ndarray | None) -> Any:
+        """The environments' own actions; refuses what no environment would take, in active rows."""
+        if action.shape != self._action_shape:
+            raise RunFailed(f"{self.id}: actions have shape {action.shape}, expected {self._action_shape}")
+        if not self._is_valid(action) and (active is None or not self._is_valid(action[active])):
+            wrong = "not finite" if self.action_spec.kind == "box" else f"outside 0..{self.action_spec.n - 1}"
+            raise RunFailed(f"{self.id}: the agent's action is {wrong}: {' '.join(str(action).split())[:200]}")
+        return self._transform(action)
+
+    def _is_valid(self, action: np.ndarray) -> bool:
+        if self._largest_action is None:
+            return bool(np.isfinite(action).all())
         numbers = action.tolist()
-        if numbers and not 0 <= min(numbers) <= max(numbers) < self.action_spec.n:
-            raise RunFailed(f"{self.id}: the agent's action is outside 0..{self.action_spec.n - 1}: {numbers}")
+        return not numbers or (min(numbers) >= 0 and max(numbers) <= self._largest_action)
 
     def _unpack(self, state: dict[str, np.ndarray]) -> tuple[list[int], LaneState]:
         expected = (self.num_envs, *self.observation_spec.shape)
@@ -197,6 +198,9 @@ class VectorEnv:
                 f"expected {self.observation_spec.dtype} {expected}"
             )
         counts = state["action_count"].tolist()
+        lengths = {len(state[name]) for name in ("episode", "episode_return", "episode_length", "action_count")}
+        if lengths != {self.num_envs} or sum(max(count, 0) for count in counts) > len(state["actions"]):
+            raise CheckpointError(f"{self.id}: the stored episodes do not fit each other")
         ends = np.cumsum([max(count, 0) for count in counts]).tolist()
         actions = [
             None if count < 0 else state["actions"][end - count : end] for count, end in zip(counts, ends, strict=True)
