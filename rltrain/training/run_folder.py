@@ -48,7 +48,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         try:
             self._acquire()
-            self._handler = logging.FileHandler(self.log, encoding="utf-8")
+            self._handler = _LogFile(self.log, encoding="utf-8")
         except OSError as error:
             self._release()
             raise RequestError(f"{self.path}: the run folder cannot be used: {error.strerror or error}") from error
@@ -133,12 +133,17 @@ class RunFolder:
             self._lock = None
 
 
-class _PlainDumper(yaml.SafeDumper):
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: on a full disk the standard handler prints a traceback for every record."""
+
+
+class _PlainDumper(yaml.SafeDumper):  # type: ignore[misc]
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-class _PlainLoader(yaml.SafeLoader):
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """SafeLoader without aliases, with which a few lines can describe more data than any memory holds."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

@@ -348,13 +348,13 @@ def test_a_stem_or_key_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
 def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         newest_checkpoint(tmp_path)
-    for step in (20, 100, 120_000_000):
+    for step in (20, 99_999_999, 100_000_000):
         write(step_folder(tmp_path, step), step)
     write(best_folder(tmp_path), 20)
-    assert newest_checkpoint(tmp_path) == (step_folder(tmp_path, 120_000_000), [])
-    (step_folder(tmp_path, 120_000_000) / "state.json").write_text("")
-    assert newest_checkpoint(tmp_path) == (step_folder(tmp_path, 100), [step_folder(tmp_path, 120_000_000)])
-    for step in (20, 100):
+    assert newest_checkpoint(tmp_path) == (step_folder(tmp_path, 100_000_000), [])
+    (step_folder(tmp_path, 100_000_000) / "state.json").write_text("")
+    assert newest_checkpoint(tmp_path) == (step_folder(tmp_path, 99_999_999), [step_folder(tmp_path, 100_000_000)])
+    for step in (20, 99_999_999):
         (step_folder(tmp_path, step) / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"no whole checkpoint.*state\.json"):
         newest_checkpoint(tmp_path)

@@ -61,7 +61,8 @@ import os, subprocess, sys
 from pathlib import Path
 from rltrain.training.run_folder import RunFolder
 folder = RunFolder(Path(sys.argv[1])).__enter__()
-child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=0, stdout=subprocess.DEVNULL)
+code = "import sys; sys.stdin.read()"
+child = subprocess.Popen([sys.executable, "-c", code], stdin=0, stdout=subprocess.DEVNULL, close_fds=False)
 print(child.pid, flush=True)
 os._exit(1)
 """
@@ -182,6 +183,18 @@ def test_the_log_holds_tracebacks_and_ends_with_its_run(tmp_path: Path) -> None:
     assert "ValueError: in one" in text
     assert "two" not in text
     assert "after" not in text
+
+
+def test_a_log_on_a_full_disk_is_silent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with RunFolder(tmp_path):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+            for _ in range(100):
+                logging.getLogger("rltrain.test").error("x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "Logging error" not in capsys.readouterr().err
 
 
 def test_the_newest_run_is_found(tmp_path: Path) -> None:
