@@ -32,6 +32,7 @@ class TrainedPolicy:
         self.action_space = space_from_plain(checkpoint.manifest["action_space"])
         self.checkpoint = checkpoint.folder
         self.env_step = checkpoint.step
+        self.solve_step: int | None = checkpoint.state.get("solve_step")
         observation, action = observation_spec(self.observation_space), action_spec(self.action_space)
         context = AgentContext(self.config, observation, action, torch.device(device))
         self.agent_policy: LoadablePolicy = POLICIES[self.config.algo.name](context)

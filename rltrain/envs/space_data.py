@@ -17,7 +17,13 @@ def space_to_plain(space: spaces.Space[Any]) -> dict[str, Any]:
         return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
     assert isinstance(space, spaces.Box)
     low, high = (np.asarray(bound, np.float64) for bound in (space.low, space.high))
-    return {"kind": "box", "dtype": str(np.dtype(space.dtype)), "low": _bound(low), "high": _bound(high), "shape": list(space.shape)}
+    return {
+        "kind": "box",
+        "dtype": str(np.dtype(space.dtype)),
+        "low": _bound(low),
+        "high": _bound(high),
+        "shape": list(space.shape),
+    }
 
 
 def space_from_plain(plain: Mapping[str, Any]) -> spaces.Space[Any]:

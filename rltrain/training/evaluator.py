@@ -80,6 +80,11 @@ class Evaluator:
                 returns[self._episode_id(episode.env, episode.number)] = episode.episode_return
         return EpisodeStatistics(tuple(returns[number] for number in sorted(returns)))
 
+    @property
+    def reward_threshold(self) -> float | None:
+        """The return that counts as solved, where the environment says so."""
+        return self._environments().reward_threshold
+
     def close(self) -> None:
         if self._envs is not None:
             self._envs.close()

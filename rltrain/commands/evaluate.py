@@ -1,0 +1,116 @@
+"""`rltrain evaluate [RUN_OR_CHECKPOINT] [episodes=100] [seed=..] [checkpoint=last|best] [video=true] [--json]`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rltrain.config.stored import parse_arguments, require_trusted
+from rltrain.errors import Interrupted, RequestError
+
+if TYPE_CHECKING:
+    from rltrain.policy import TrainedPolicy
+
+_DEFAULTS = {"episodes": 100, "seed": None, "checkpoint": "last", "video": False, "json": False, "trust": False, "device": "cpu"}
+
+
+def main(args: list[str]) -> int:
+    name, options = parse_arguments(args, _DEFAULTS)
+    _check(options)
+    place = find_run(name, announce=not options["json"])
+    from rltrain.policy import load
+    from rltrain.training.checkpoint import best_folder
+    from rltrain.training.run_folder import RunFolder
+    from rltrain.training.stopping import StopSignal
+
+    is_checkpoint = (place / "manifest.json").exists()
+    policy = load(best_folder(place) if options["checkpoint"] == "best" and not is_checkpoint else place, _device(options))
+    require_trusted(policy.config, options["trust"])
+    with StopSignal() as stop:
+        result = evaluate(policy, options["episodes"], options["seed"], lambda: stop.requested)
+    if result is None:
+        raise Interrupted(stop.exit_code)
+    run = policy.checkpoint.parent.parent
+    if (run / "run.json").exists():
+        RunFolder(run).write_evaluation(result)
+    if options["video"]:
+        from rltrain.report.video import record_episode
+
+        result["video"] = str(record_episode(policy, run, result["seed"]))
+    if options["json"]:
+        print(json.dumps(result, indent=2))
+        return 0
+    stats = result["episode_return"]
+    print(
+        f"{policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}: greedy return of "
+        f"{result['episodes']} episodes {stats['mean']:.1f} +- {stats['std']:.1f} (min {stats['min']:g}, max {stats['max']:g})"
+    )
+    if "video" in result:
+        print(f"video {result['video']}")
+    return 0
+
+
+def evaluate(policy: TrainedPolicy, episodes: int, seed: int | None, stop: Any) -> dict[str, Any] | None:
+    """What evaluation.json holds; None if `stop()` became true. Same policy and seed, same numbers."""
+    from rltrain.training.evaluator import REPORT_KEY, Evaluator
+
+    seed = policy.config.seed if seed is None else seed
+    evaluator = Evaluator(policy.config.env, seed, episodes)
+    try:
+        statistics = evaluator.evaluate(policy.agent_policy, episodes, REPORT_KEY, stop)
+        threshold = evaluator.reward_threshold
+    finally:
+        evaluator.close()
+    if statistics is None:
+        return None
+    return {
+        "env_step": policy.env_step,
+        "episodes": episodes,
+        "episode_return": statistics.to_plain(),
+        "threshold": threshold,
+        "solve_step": policy.solve_step,
+        "checkpoint": policy.checkpoint.name,
+        "seed": seed,
+    }
+
+
+def find_run(name: str | None, announce: bool = True) -> Path:
+    """The folder that the user means: the one named, or the newest run under outputs/, which is then said.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if name is not None:
+        if not Path(name).is_dir():
+            raise RequestError(f"{name}: no such folder")
+        return Path(name)
+    from rltrain.training.run_folder import newest_run
+
+    run = newest_run(Path("outputs"))
+    if announce:
+        print(f"newest run: {run}")
+    return run
+
+
+def _check(options: dict[str, Any]) -> None:
+    if type(options["episodes"]) is not int or options["episodes"] < 1:
+        raise RequestError(f"episodes={options['episodes']}: must be a whole number, at least 1")
+    if options["seed"] is not None and (type(options["seed"]) is not int or options["seed"] < 0):
+        raise RequestError(f"seed={options['seed']}: must be a whole number, at least 0")
+    if options["checkpoint"] not in ("last", "best"):
+        raise RequestError(f"checkpoint={options['checkpoint']}: must be last or best")
+    if options["device"] not in ("cpu", "cuda", "auto"):
+        raise RequestError(f"device={options['device']}: must be auto, cpu or cuda")
+    for flag in ("video", "json", "trust"):
+        if not isinstance(options[flag], bool):
+            raise RequestError(f"{flag}={options[flag]}: must be true or false")
+
+
+def _device(options: dict[str, Any]) -> Any:
+    from rltrain.config.schema import DeviceConfig
+    from rltrain.device import configure_torch, resolve_device
+
+    config = DeviceConfig(options["device"], 0, "auto", False)
+    configure_torch(config)
+    return resolve_device(config)

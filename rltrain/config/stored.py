@@ -1,0 +1,106 @@
+"""Configs that come from a run folder: data of possibly foreign origin, changed by `key=value` on the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import show, suggestion, to_plain, validate
+from rltrain.errors import RequestError
+
+Arguments = dict[str, Any]
+
+
+def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str | None, Arguments]:
+    """`[PATH] [key=value ...]` -> the path, and `defaults` with what was given; `flag` and `--flag` are `flag=true`.
+
+    Raises:
+        RequestError: an unknown key, a value of another type, a second path.
+    """
+    path, values = None, dict(defaults)
+    for arg in args:
+        key, equals, text = arg.removeprefix("--").partition("=")
+        if not equals and not (arg.startswith("--") and key in defaults):
+            if arg.startswith("-"):
+                raise RequestError(f"{arg}: unknown option; known: {', '.join(defaults)}")
+            if path is not None:
+                raise RequestError(f"{arg}: one folder is enough, and {path} was given too")
+            path = arg
+            continue
+        if key not in defaults:
+            raise RequestError(f"{key}: unknown key{suggestion(key, defaults)}; known: {', '.join(defaults)}")
+        values[key] = True if not equals else parse_value(text)
+    return path, values
+
+
+def parse_value(text: str) -> Any:
+    """A value as YAML reads it: numbers, booleans, null, lists, text; no tags."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise RequestError(f"{text}: is no value that YAML can read") from None
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML takes 1e5 for text
+    except ValueError:
+        return value
+
+
+def changed(config: RunConfig, overrides: list[str], allowed: tuple[str, ...]) -> tuple[RunConfig, dict[str, Any]]:
+    """`config` with `key=value` overrides applied, and the keys that differ from it, dotted -> new value.
+
+    Args:
+        allowed: the keys, or the sections before a dot, that may differ.
+
+    Raises:
+        RequestError: an unknown key, a bad value, or a difference that would make it another experiment.
+    """
+    plain = to_plain(config)
+    differences: dict[str, Any] = {}
+    refused: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise RequestError(f"{override}: give changes as key=value")
+        *path, name = (f"{key}.name" if isinstance(plain.get(key), dict) else key).split(".")
+        section = plain
+        for part in path:
+            section = section.get(part) if isinstance(section, dict) else None  # type: ignore[assignment]
+        if not isinstance(section, dict) or name not in section:
+            raise RequestError(f"{key}: is no key of this run's config{suggestion(key, _dotted(plain))}")
+        value = parse_value(text)
+        if section[name] == value:
+            continue
+        dotted = ".".join([*path, name])
+        if dotted not in allowed and path[:1] not in [[entry] for entry in allowed]:
+            refused.append(f"{dotted}={show(section[name])} (asked: {show(value)})")
+        section[name] = value
+        differences[dotted] = value
+    if refused:
+        raise RequestError(f"a resumed run keeps {', '.join(refused)}\na new run may start from its network: init_from=RUN")
+    return validate(plain), differences
+
+
+def require_trusted(config: RunConfig, trust: bool) -> None:
+    """Refuses a stored config whose environment id imports a module, unless the user said that it may.
+
+    Raises:
+        RequestError: `env.id` is `module:id`, and neither `trust=true` nor RLTRAIN_PLUGINS covers the module.
+    """
+    module, colon, _ = config.env.id.partition(":")
+    plugins = [name.strip() for name in os.environ.get("RLTRAIN_PLUGINS", "").split(",")]
+    if colon and not trust and module not in plugins:
+        raise RequestError(
+            f"env.id={config.env.id}: the stored config would import the Python module {module}\n"
+            f"if you know where it comes from, say trust=true (or RLTRAIN_PLUGINS={module})"
+        )
+
+
+def _dotted(plain: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for key, value in plain.items():
+        keys += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
+    return keys

@@ -1,0 +1,45 @@
+"""One greedy episode as a moving picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rltrain.envs.make import find_environment
+from rltrain.errors import RequestError
+from rltrain.policy import TrainedPolicy
+from rltrain.seeding import derive_seed
+from rltrain.training.evaluator import REPORT_KEY
+
+_MOST_FRAMES = 1_000
+_FRAME_MILLISECONDS = 33
+
+
+def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
+    """Plays the first episode of a reported evaluation and writes `evaluation.gif` into `folder`.
+
+    Raises:
+        RequestError: the environment cannot draw itself.
+    """
+    from PIL import Image
+
+    config = policy.config.env
+    env = find_environment(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))()
+    try:
+        obs, _ = env.reset(seed=derive_seed(seed, "evaluation", REPORT_KEY, 0))
+        frames: list[Image.Image] = []
+        ended = False
+        while not ended and len(frames) < _MOST_FRAMES:
+            frame = env.render()
+            if not isinstance(frame, np.ndarray):
+                raise RequestError(f"video=true: {config.id} draws no frames")
+            frames.append(Image.fromarray(frame).quantize(64))
+            obs, _, terminated, truncated, _ = env.step(policy.act(obs))
+            ended = bool(terminated or truncated)
+    finally:
+        env.close()
+    path = folder / "evaluation.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0)
+    return path
