@@ -148,7 +148,10 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, damage: st
         path.mkdir()
     elif damage == "pipe":
         os.mkfifo(path)
-    assert str(path) in refusal(path.parent)
+    message = refusal(path.parent)
+    assert str(path) in message
+    if damage in ("empty", "torn", "longer") and name != "manifest.json":  # seen before a large file is hashed
+        assert "bytes where the manifest says" in message
 
 
 def test_files_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
