@@ -47,7 +47,7 @@ class JsonlLogger:
             raise self._failure(error) from error
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        row: dict[str, float | None] = {"step": step}
+        row: dict[str, float | None] = {"step": int(step)}
         for tag, value in scalars.items():
             number = float(value)
             row[tag] = number if math.isfinite(number) else None

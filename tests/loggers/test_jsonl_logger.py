@@ -23,7 +23,7 @@ def write(path: Path, steps: range, resume_step: int | None = None) -> None:
 def test_rows_are_exact_json_and_there_at_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     logger = JsonlLogger(path)
-    logger.log(5, {"a/b": 0.1 + 0.2, "n": np.float32(0.5), "nan": float("nan"), "inf": np.inf})
+    logger.log(np.int64(5), {"a/b": 0.1 + 0.2, "n": np.float32(0.5), "nan": float("nan"), "inf": np.inf})
     expected = {"step": 5, "a/b": 0.30000000000000004, "n": 0.5, "nan": None, "inf": None}
     assert [json.loads(line) for line in path.read_text().splitlines()] == [expected]
     assert list(read_rows(path)) == [expected]
