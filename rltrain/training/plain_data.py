@@ -28,7 +28,7 @@ def encode(data: Any) -> str:
         ValueError: a NaN or infinite float outside an array.
         TypeError: a value that is no plain data, or a key that is no string; names its place.
     """
-    return json.dumps(_to_json(data, "state"), allow_nan=False, separators=(",", ":"))
+    return json.dumps(_to_json(data, "state"), separators=(",", ":"))
 
 
 def decode(text: str | bytes) -> Any:

@@ -94,6 +94,14 @@ def test_non_contiguous_and_shared_tensors_are_saved_as_they_look() -> None:
     assert torch.equal(read["row"], base[1])
 
 
+def test_tensors_are_read_without_a_copy() -> None:
+    out = bytearray()
+    write_tensors(out.extend, {"a": torch.ones(3, dtype=torch.uint8), "b": torch.ones(3), "c": torch.ones(1).double()})
+    data = torch.tensor(list(out), dtype=torch.uint8)
+    storages = {tensor.untyped_storage().data_ptr() for tensor in parse_tensors(data).values()}
+    assert storages == {data.untyped_storage().data_ptr()}
+
+
 def test_only_some_tensor_files_can_be_read(tmp_path: Path) -> None:
     folder = write(step_folder(tmp_path, 20))
     (folder / "replay.safetensors").unlink()
@@ -191,6 +199,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, name: 
         {"files": []},
         {"files": {}},
         {"files": {"state.json": {}}},
+        {"files": {"state.json": []}},
         {"files": {"state.json": {"size": True, "sha256": "x"}}},
         {"files": {"state.json": {"size": -1, "sha256": "x"}}},
         {"files": {"state.json": {"size": 10**30, "sha256": "x"}}},
@@ -230,6 +239,8 @@ def tensor(shape: Any, offsets: Any, dtype: Any = "F32") -> dict[str, Any]:
     [
         ({"w": tensor([2**40], [0, 2**42])}, b""),
         ({"w": tensor([2**31, 2**31, 4], [0, 0])}, b""),
+        ({"w": tensor([2], [0, 4])}, b"\0" * 4),
+        ({"w": tensor([1], [0, 8])}, b"\0" * 8),
         ({"w": tensor([0, 2**61, 2**61], [0, 0])}, b""),
         ({"w": tensor([1] * 65, [0, 4])}, b"\0" * 4),
         ({"w": tensor([-1], [0, 4])}, b"\0" * 4),

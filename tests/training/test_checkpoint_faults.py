@@ -65,7 +65,7 @@ def kill_writers(run: Path, rounds: int) -> None:
             newest, skipped = newest_checkpoint(run)
             assert skipped == []
             newest_step, best_step = check_whole(newest), check_whole(best_folder(run))
-            assert newest_step - 1 <= best_step <= newest_step
+            assert newest_step - 2 <= best_step <= newest_step  # 2: the writer before was killed between the two
             writer.send_signal(signal.SIGCONT)
         time.sleep(chance.uniform(0, 0.02))
         writer.kill()
