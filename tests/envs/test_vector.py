@@ -238,6 +238,16 @@ def test_a_state_of_another_environment_is_refused():
             other.load_state_dict(envs.state_dict())
 
 
+def test_a_state_whose_parts_do_not_fit_is_refused():
+    envs = make("CartPole-v1", 2)
+    envs.reset()
+    envs.step(np.array([0, 1]))
+    state = envs.state_dict()
+    for name, array in {"actions": state["actions"][:1], "episode": state["episode"][:1]}.items():
+        with pytest.raises(CheckpointError, match="do not fit"):
+            envs.load_state_dict({**state, name: array})
+
+
 @pytest.mark.parametrize(
     ("id", "kwargs", "text"),
     [
@@ -265,6 +275,14 @@ def test_a_fault_names_environment_index_and_step(id, kwargs, text):
     assert "\n" not in str(caught.value)
     envs.close()
     envs.close()
+
+
+def test_a_discrete_observation_may_come_as_an_array_without_axes():
+    envs = make("probe_envs:Shifted-v0", 1)
+    unwrapped = envs._group._envs[0].unwrapped
+    unwrapped.observe = lambda: np.array(-2)
+    assert envs.reset().tolist() == [0]
+    assert envs.step(np.array([1]))[1].tolist() == [0]
 
 
 def test_a_fault_in_a_reset_says_so():

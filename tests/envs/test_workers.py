@@ -1,4 +1,5 @@
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -117,6 +118,19 @@ def test_no_worker_outlives_its_parent_while_its_environment_hangs():
         assert all(map(running, pids))
         parent.kill()
         assert gone_within(pids, 5)
+        assert parent.stderr.read() == ""
+
+
+def test_a_signal_while_workers_start_does_not_end_them():
+    code = "import signal; signal.signal(signal.SIGINT, lambda *_: None); print(flush=True)" + _PARENT
+    arguments = [sys.executable, "-c", code, "Pid-v0", "forget"]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        parent.stdout.readline()
+        while not select.select([parent.stdout], [], [], 0.005)[0]:
+            os.killpg(parent.pid, signal.SIGINT)
+        assert len(parent.stdout.read().split()) == 2
         assert parent.stderr.read() == ""
 
 
