@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -79,6 +81,8 @@ class _SweepTask:
         self._main_process = os.getpid()
 
     def __call__(self, cfg: DictConfig) -> float | None:
+        job = HydraConfig.get()
+        print(f"job {job.job.num}     {' '.join(job.overrides.task)}", flush=True)
         try:
             return self._task(cfg)
         except Interrupted as error:
@@ -102,10 +106,22 @@ def run_sweep(
     sweeper.launcher = launcher
     cfg.hydra.sweep.dir = str(reserve_folder(Path(cfg.hydra.sweep.dir), exact=False))
     callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
-    sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    try:
+        sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+    except Exception:
+        _remove_unused(Path(cfg.hydra.sweep.dir))
+        raise
+    except SystemExit as stop:
+        raise Interrupted(int(stop.code or 1), f"sweep stopped; what was done is in {cfg.hydra.sweep.dir}") from stop
     callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
+    done = launcher.jobs - len(launcher.failures)
+    print(f"sweep     {done} of {launcher.jobs} jobs done, in {cfg.hydra.sweep.dir}")
     for number, line, error in launcher.failures:
         print(f"job {number} failed ({line}): {error}", file=sys.stderr)
-    done = launcher.jobs - len(launcher.failures)
-    print(f"sweep: {done} of {launcher.jobs} jobs done, in {cfg.hydra.sweep.dir}")
     return 1 if launcher.failures else 0
+
+
+def _remove_unused(folder: Path) -> None:
+    """Removes a sweep's folder in which only Hydra's record of the request lies."""
+    if {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+        shutil.rmtree(folder)

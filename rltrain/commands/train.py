@@ -12,17 +12,14 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import run_job
-from hydra.errors import HydraException
+from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from rltrain.commands.sweep import run_sweep
 from rltrain.config.application import CONFIG_NAME, create_application
 from rltrain.config.info import compose_info
-from rltrain.config.messages import check_overrides, explain
+from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import validate
@@ -48,7 +45,7 @@ def main(args: list[str]) -> int:
             return run_sweep(hydra, overrides, train_job, preflight)
         else:
             _run(hydra, overrides)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except COMPOSE_ERRORS as error:
         raise explain(error, overrides, hydra.config_loader) from error
     return 0
 
@@ -109,7 +106,8 @@ def _run(hydra: Hydra, overrides: list[str]) -> None:
         job_subdir_key=None,
     )
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
-    _ = job.return_value  # raises what the job raised
+    if job.status == JobStatus.FAILED:
+        raise job._return_value  # job.return_value would print a line of its own before it raises
 
 
 def _run_config(cfg: DictConfig) -> RunConfig:
@@ -133,4 +131,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
         raise RequestError(f"{message}\nsee rltrain --help")
 
     parser.error = error  # type: ignore[method-assign]
-    return parser.parse_intermixed_args(args)
+    options = parser.parse_intermixed_args(args)
+    if options.config_name or options.config_path:
+        raise RequestError("--config-name, --config-path: not used here; see --config-dir and experiment=...")
+    return options

@@ -21,6 +21,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rltrain.config.messages import COMPOSE_ERRORS, explain
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
 
@@ -64,8 +65,10 @@ class RunConfigLoader(ConfigLoaderImpl):
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         try:
             config = super().load_sweep_config(master_config, sweep_overrides)
-        except RequestError as error:
-            raise RequestError(f"in the job `{' '.join(sweep_overrides)}`: {error}") from error
+        except (RequestError, *COMPOSE_ERRORS) as error:
+            reason = error if isinstance(error, RequestError) else explain(error, sweep_overrides, self)
+            raise RequestError(f"in the job `{' '.join(sweep_overrides)}`: {reason}") from error
+        config.hydra.mode = RunMode.MULTIRUN
         config.hydra.sweep.dir = master_config.hydra.sweep.dir
         return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
@@ -11,12 +12,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from rltrain.config import schema
 from rltrain.config.validate import closest, show, suggestion
 from rltrain.errors import RequestError
 
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 _COMMANDS = ("list", "resume", "evaluate")
+_SYNONYMS = {"learning_rate": "lr", "batch": "batch_size", "timesteps": "total_steps"}
 _WHAT_IS_MISSING = {"target_update": "target network", "exploration": "exploration schedule"}
 
 
@@ -58,7 +63,18 @@ def explain(error: Exception, overrides: Sequence[str], loader: ConfigLoaderImpl
             message = _unknown(key, choices)
             if message is not None:
                 return RequestError(f"{line}: {message}")
+    within = re.match(r"In '(tuned|experiment)/(.+)': Could not override '(\w+)'", str(error))
+    if within is not None:
+        file, name, group = within.groups()
+        return RequestError(f"{file}={name}: picks a {group}, and algo={choices.get('algo', 'the algorithm')} has none")
+    missing = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
+    if missing is not None:
+        return RequestError(
+            f"hydra/{missing[1]}={missing[2]}: is not installed; its package is hydra-{missing[2]}-{missing[1]}"
+        )
     cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return RequestError(f"{cause.full_key}: {str(cause).splitlines()[0]}")
     lines = [text.strip() for text in str(cause).splitlines() if text.strip()]
     return RequestError("\n".join(lines[:3]) or type(error).__name__)
 
@@ -120,7 +136,8 @@ def _choices(loader: Any, overrides: Sequence[str]) -> dict[str, str]:
     """The choices that the overrides which name a choice lead to, as far as they can be found out."""
     names = [line for line in overrides if line.partition("=")[0] in ("algo", "env", "network", "experiment", "tuned")]
     more = [line for line in overrides if line.partition("=")[0] in _WHAT_IS_MISSING]
-    for attempt in (names + more, names):
+    plain = [line for line in names if line.startswith(("algo=", "env="))]
+    for attempt in (names + more, names, plain):
         try:
             found = loader.compute_defaults_list("config", attempt, RunMode.MULTIRUN).overrides.known_choices
         except Exception:
@@ -134,14 +151,21 @@ def _unknown(key: str, choices: Mapping[str, str]) -> str | None:
     leaves = sorted(_schema_keys(schema.RunConfig, "", choices))
     if key in leaves or key.startswith("env.kwargs") or any(leaf.startswith(f"{key}.") for leaf in leaves):
         return None
-    last = key.rpartition(".")[2]
+    last = _SYNONYMS.get(key.rpartition(".")[2], key.rpartition(".")[2])
+    section = key.partition(".")[0]
+    owner = f" of {section}={choices[section]}" if section in choices and "." in key else ""
+    elsewhere = [
+        f"{section}={name}"
+        for name, cls in schema.GROUP_CONFIGS.get(section, {}).items()
+        if key in _schema_keys(cls, f"{section}.", {})
+    ]
+    if elsewhere:
+        return f"unknown key{owner}; it belongs to {' and '.join(elsewhere)}"
     same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == last]
     matches = same or closest(key, leaves) or closest(last, [leaf for leaf in leaves if "." not in leaf])
     if not matches:
         by_name = {leaf.rpartition(".")[2]: leaf for leaf in leaves}
         matches = [by_name[name] for name in closest(last, by_name)]
-    section = key.partition(".")[0]
-    owner = f" of {section}={choices[section]}" if section in choices and "." in key else ""
     guess = f"; did you mean {' or '.join(matches[:3])}?" if matches else "; `rltrain --cfg job` shows all keys"
     return f"unknown key{owner}{guess}"
 

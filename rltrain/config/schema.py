@@ -144,6 +144,7 @@ class DeviceConfig:
     name: Literal["auto", "cpu", "cuda"]
     index: int = ranged(0)
     threads: int | Literal["auto"] = ranged(1)
+    compile: bool | Literal["auto"]
     deterministic: bool
 
 

@@ -80,7 +80,9 @@ def changed(config: RunConfig, overrides: list[str], allowed: tuple[str, ...]) -
         section[name] = value
         differences[dotted] = value
     if refused:
-        raise RequestError(f"a resumed run keeps {', '.join(refused)}\na new run may start from its network: init_from=RUN")
+        raise RequestError(
+            f"a resumed run keeps {', '.join(refused)}\na new run may start from its network: init_from=RUN"
+        )
     return validate(plain), differences
 
 

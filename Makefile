@@ -1,0 +1,43 @@
+# make train   sets up .venv, trains DQN on CartPole-v1 and says what next
+# make test    sets up .venv, runs the fast tests
+# make check   ruff, mypy and the fast tests
+# PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: train test test-all check clean
+.DEFAULT_GOAL := train
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("rltrain needs Python >= 3.11, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (the first time takes minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,render]'
+	@touch $@
+
+train: $(STAMP)
+	@$(BIN)/rltrain algo=dqn env=CartPole-v1
+	@echo
+	@echo "What next:  source $(BIN)/activate, then"
+	@echo "  tensorboard --logdir outputs                look at the curves"
+	@echo "  rltrain evaluate                            100 greedy episodes of the newest run"
+	@echo "  rltrain algo=reinforce env=Acrobot-v1       another algorithm, another environment"
+	@echo "  rltrain --help                              everything else"
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	@$(BIN)/python -m pytest -m ''
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
