@@ -78,7 +78,8 @@ def test_it_is_drawn_quickly_and_without_pyplot(tmp_path: Path) -> None:
         '{"step": 5, "rollout/episode_return": 3.0}\n',
         '{"step": 5, "rollout/episode_return": null, "eval/episode_return": 2.0}\n{"step": 9, "rollout/epi',
         '{"step": 5, "rollout/episode_return": "x", "eval/episode_return": NaN}\n',
-        '{"step": 5, "eval/episode_return": 1, "eval/episode_return_std": 1}\n{"step": 6, "eval/episode_return": 1}\n',
+        '{"step": 5, "eval/episode_return": 1}\n{"step": 6, "eval/episode_return": 1, "eval/episode_return_std": 1}\n'
+        '{"step": 7, "eval/episode_return": 1, "eval/episode_return_std": 1}\n',
     ],
 )
 def test_sparse_and_torn_metrics_are_drawn(tmp_path: Path, rows: str) -> None:
