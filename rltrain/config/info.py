@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ComposeInfo:
     overrides: list[str] = field(default_factory=list)
 
 
-def compose_info(hydra_cfg: DictConfig, plain: Mapping[Any, Any]) -> ComposeInfo:
+def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
     """Reads it from Hydra's own record of a job, so it also works in another launcher's process.
 
     Args:
@@ -53,7 +53,7 @@ def compose_info(hydra_cfg: DictConfig, plain: Mapping[Any, Any]) -> ComposeInfo
     return ComposeInfo(str(name), keys, overrides)
 
 
-def _tuned_file(hydra_cfg: DictConfig, name: str) -> dict[Any, Any]:
+def _tuned_file(hydra_cfg: Any, name: str) -> dict[Any, Any]:
     for source in hydra_cfg.runtime.config_sources:
         path = Path(source.path) / "tuned" / f"{name}.yaml"
         if source.schema == "file" and path.is_file():

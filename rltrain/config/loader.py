@@ -114,7 +114,9 @@ def _keep_own_sections(path: str, result: ConfigResult, choices: Mapping[str, st
     """Drops from a file what it says about choices that are not in force."""
     group, _, name = path.partition("/")
     picks = {
-        entry.group.lstrip("/"): entry.value for entry in result.defaults_list or [] if isinstance(entry, GroupDefault)
+        str(entry.group).lstrip("/"): entry.value
+        for entry in result.defaults_list or []
+        if isinstance(entry, GroupDefault)
     }
     if group == "tuned":
         if name not in ("auto", "none") and not name.startswith(f"{choices['algo']}_"):

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
@@ -45,7 +44,7 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             raise RequestError(f"{line}: {_unknown(key, {}) or f'{key} exists: write {line[1:]}'}")
 
 
-def explain(error: Exception, overrides: Sequence[str], loader: ConfigLoaderImpl) -> RequestError:
+def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestError:
     """The RequestError that says what `error` means, in at most three lines."""
     choices = _choices(loader, overrides)
     for line in overrides:
@@ -179,7 +178,9 @@ def _schema_keys(cls: type, prefix: str, choices: Mapping[str, str]) -> Iterable
             chosen = [classes[choices[key]]] if choices.get(key) in classes else list(classes.values())
         else:
             hint = hints[field.name]
-            chosen = [part for part in (hint, *get_args(hint)) if dataclasses.is_dataclass(part)]
+            chosen = [
+                part for part in (hint, *get_args(hint)) if isinstance(part, type) and dataclasses.is_dataclass(part)
+            ]
         if not chosen:
             yield key
         for part in chosen:

@@ -5,113 +5,130 @@ Torch-free and Hydra-free: the command line reads it to refuse a request in a fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 
-def ranged(
-    low: float | None = None, high: float | None = None, *, above: float | None = None, below: float | None = None
-) -> Any:
-    """A field whose number x must satisfy low <= x <= high, x > above, x < below (those that are given)."""
-    return field(metadata={"low": low, "high": high, "above": above, "below": below})
+@dataclass(frozen=True)
+class Range:
+    """A number x must satisfy low <= x <= high, x > above, x < below (those that are given)."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, x: float) -> bool:
+        return (
+            math.isfinite(x)
+            and (self.low is None or x >= self.low)
+            and (self.high is None or x <= self.high)
+            and (self.above is None or x > self.above)
+            and (self.below is None or x < self.below)
+        )
+
+    def __str__(self) -> str:
+        signs = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
+        return " and ".join(f"{sign} {limit:g}" for sign, limit in signs.items() if limit is not None)
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     name: Literal["adam", "adamw", "rmsprop"]
-    lr: float = ranged(above=0)
-    eps: float = ranged(above=0)
-    weight_decay: float = ranged(0)
+    lr: Annotated[float, Range(above=0)]
+    eps: Annotated[float, Range(above=0)]
+    weight_decay: Annotated[float, Range(0)]
     amsgrad: bool
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     name: str
-    hidden: tuple[int, ...] = ranged(1)
+    hidden: Annotated[tuple[int, ...], Range(1)]
     activation: Literal["relu", "tanh", "elu", "gelu", "silu"]
-    output_scale: float = ranged(above=0)
+    output_scale: Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
 class HardUpdateConfig:
     name: Literal["hard"]
-    period: int = ranged(1)
+    period: Annotated[int, Range(1)]
     unit: Literal["env_steps", "gradient_steps", "episodes"]
 
 
 @dataclass(frozen=True)
 class SoftUpdateConfig:
     name: Literal["soft"]
-    tau: float = ranged(above=0, high=1)
-    period: int = ranged(1)
+    tau: Annotated[float, Range(above=0, high=1)]
+    period: Annotated[int, Range(1)]
     unit: Literal["env_steps", "gradient_steps", "episodes"]
 
 
 @dataclass(frozen=True)
 class LinearConfig:
     name: Literal["linear"]
-    start: float = ranged(0, 1)
-    end: float = ranged(0, 1)
-    steps: int = ranged(1)
+    start: Annotated[float, Range(0, 1)]
+    end: Annotated[float, Range(0, 1)]
+    steps: Annotated[int, Range(1)]
 
 
 @dataclass(frozen=True)
 class ExponentialConfig:
     name: Literal["exponential"]
-    start: float = ranged(0, 1)
-    end: float = ranged(0, 1)
-    decay: float = ranged(above=0)
+    start: Annotated[float, Range(0, 1)]
+    end: Annotated[float, Range(0, 1)]
+    decay: Annotated[float, Range(above=0)]
 
 
 @dataclass(frozen=True)
 class PerEpisodeConfig:
     name: Literal["per_episode"]
-    start: float = ranged(0, 1)
-    end: float = ranged(0, 1)
-    decay: float = ranged(above=0, high=1)
+    start: Annotated[float, Range(0, 1)]
+    end: Annotated[float, Range(0, 1)]
+    decay: Annotated[float, Range(above=0, high=1)]
 
 
 @dataclass(frozen=True)
 class ConstantConfig:
     name: Literal["constant"]
-    end: float = ranged(0, 1)
+    end: Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
 class DQNConfig:
     name: Literal["dqn"]
-    gamma: float = ranged(0, 1)
-    n_step: int = ranged(1)
+    gamma: Annotated[float, Range(0, 1)]
+    n_step: Annotated[int, Range(1)]
     double: bool
-    batch_size: int = ranged(1)
-    buffer_size: int = ranged(1)
-    learning_starts: int = ranged(0)
-    train_period: int = ranged(1)
-    gradient_steps: int = ranged(1)
+    batch_size: Annotated[int, Range(1)]
+    buffer_size: Annotated[int, Range(1)]
+    learning_starts: Annotated[int, Range(0)]
+    train_period: Annotated[int, Range(1)]
+    gradient_steps: Annotated[int, Range(1)]
     loss: Literal["mse", "huber"]
-    max_grad_norm: float | None = ranged(above=0)
-    max_grad_value: float | None = ranged(above=0)
+    max_grad_norm: Annotated[float | None, Range(above=0)]
+    max_grad_value: Annotated[float | None, Range(above=0)]
     optimizer: OptimizerConfig
 
 
 @dataclass(frozen=True)
 class ValueConfig:
-    lr: float = ranged(above=0)
-    steps: int = ranged(1)
-    hidden: tuple[int, ...] = ranged(1)
+    lr: Annotated[float, Range(above=0)]
+    steps: Annotated[int, Range(1)]
+    hidden: Annotated[tuple[int, ...], Range(1)]
 
 
 @dataclass(frozen=True)
 class ReinforceConfig:
     name: Literal["reinforce"]
-    gamma: float = ranged(0, 1)
-    episodes_per_update: int = ranged(1)
+    gamma: Annotated[float, Range(0, 1)]
+    episodes_per_update: Annotated[int, Range(1)]
     baseline: Literal["none", "mean", "value"]
     normalize_returns: Literal["none", "episode", "batch"]
     loss_reduction: Literal["mean", "sum"]
-    entropy_coef: float = ranged(0)
-    max_grad_norm: float | None = ranged(above=0)
+    entropy_coef: Annotated[float, Range(0)]
+    max_grad_norm: Annotated[float | None, Range(above=0)]
     value: ValueConfig
     optimizer: OptimizerConfig
 
@@ -120,30 +137,30 @@ class ReinforceConfig:
 class EnvConfig:
     id: str
     kwargs: dict[str, Any]
-    max_episode_steps: int | None = ranged(1)
-    reward_clip: float | None = ranged(above=0)
+    max_episode_steps: Annotated[int | None, Range(1)]
+    reward_clip: Annotated[float | None, Range(above=0)]
     vectorization: Literal["sync", "async"]
-    step_timeout: float | None = ranged(above=0)
+    step_timeout: Annotated[float | None, Range(above=0)]
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    period: int | None = ranged(1)
-    episodes: int = ranged(1)
+    period: Annotated[int | None, Range(1)]
+    episodes: Annotated[int, Range(1)]
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    period: int | None = ranged(1)
-    keep: int = ranged(1)
+    period: Annotated[int | None, Range(1)]
+    keep: Annotated[int, Range(1)]
     replay: bool
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
     name: Literal["auto", "cpu", "cuda"]
-    index: int = ranged(0)
-    threads: int | Literal["auto"] = ranged(1)
+    index: Annotated[int, Range(0)]
+    threads: Annotated[int | Literal["auto"], Range(1)]
     compile: bool | Literal["auto"]
     deterministic: bool
 
@@ -156,11 +173,11 @@ ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | Consta
 @dataclass(frozen=True)
 class RunConfig:
     name: str | None
-    seed: int = ranged(0)
-    total_steps: int = ranged(1)
-    total_episodes: int | None = ranged(1)
-    num_envs: int = ranged(1)
-    log_period: int = ranged(1)
+    seed: Annotated[int, Range(0)]
+    total_steps: Annotated[int, Range(1)]
+    total_episodes: Annotated[int | None, Range(1)]
+    num_envs: Annotated[int, Range(1)]
+    log_period: Annotated[int, Range(1)]
     stop_at_return: float | None
     init_from: str | None
     dry_run: bool

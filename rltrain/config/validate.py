@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rltrain.config import schema
 from rltrain.config.contradictions import check_contradictions
 from rltrain.errors import RequestError
 
-_Range = Mapping[str, float | None]
+_ANY_NUMBER = schema.Range()
 
 
 def validate(plain: Mapping[str, Any]) -> schema.RunConfig:
@@ -25,7 +24,7 @@ def validate(plain: Mapping[str, Any]) -> schema.RunConfig:
     Raises:
         RequestError: an unknown or missing key, a wrong type, a number out of range, keys that contradict each other.
     """
-    config = _build(schema.RunConfig, plain, "")
+    config: schema.RunConfig = _build(schema.RunConfig, plain, "")
     check_contradictions(config)
     return config
 
@@ -75,13 +74,16 @@ def _build(cls: type, values: Any, path: str) -> Any:
             raise RequestError(
                 f"{prefix}{key}: unknown key{where}{suggestion(str(key), _keys(cls))}\nknown: {', '.join(_keys(cls))}"
             )
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     built = {}
     for field in dataclasses.fields(cls):
         key = prefix + field.name
-        if field.name not in values and not _optional(hints[field.name]):
+        hint, limits = hints[field.name], _ANY_NUMBER
+        if get_origin(hint) is Annotated:
+            hint, limits = get_args(hint)
+        if field.name not in values and not _optional(hint):
             raise RequestError(f"{key}: missing")
-        built[field.name] = _convert(hints[field.name], values.get(field.name), key, field.metadata)
+        built[field.name] = _convert(hint, values.get(field.name), key, limits)
     return cls(**built)
 
 
@@ -93,7 +95,7 @@ def _optional(hint: Any) -> bool:
     return type(None) in get_args(hint)
 
 
-def _convert(hint: Any, value: Any, key: str, limits: _Range) -> Any:
+def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
     if key in schema.GROUP_CONFIGS:
         if value is None and _optional(hint):
             return None
@@ -128,7 +130,7 @@ def _group_class(group: str, value: Any) -> type:
     return classes[name]
 
 
-def _convert_union(hint: Any, value: Any, key: str, limits: _Range) -> Any:
+def _convert_union(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
     if value is None and _optional(hint):
         return None
     words = [str(word) for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
@@ -138,7 +140,7 @@ def _convert_union(hint: Any, value: Any, key: str, limits: _Range) -> Any:
     return _convert_scalar(scalar, value, key, limits, [*words, *(["null"] if _optional(hint) else [])])
 
 
-def _convert_scalar(hint: type, value: Any, key: str, limits: _Range, words: list[str] | None = None) -> Any:
+def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, words: list[str] | None = None) -> Any:
     accepted = value
     if hint is int and isinstance(value, float) and value.is_integer():
         accepted = int(value)
@@ -148,28 +150,11 @@ def _convert_scalar(hint: type, value: Any, key: str, limits: _Range, words: lis
         accepted = str(value)
     if type(accepted) is not hint:
         names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
-        rule = _alternatives([names[hint] + _limits_text(limits), *(words or [])])
+        rule = _alternatives([f"{names[hint]} {limits}".strip(), *(words or [])])
         raise RequestError(f"{key}={show(value)}: must be {rule}")
-    if hint in (int, float) and not _within(accepted, limits):
-        raise RequestError(f"{key}={show(value)}: must be {_limits_text(limits).strip() or 'finite'}")
+    if isinstance(accepted, (int, float)) and accepted not in limits:
+        raise RequestError(f"{key}={show(value)}: must be {limits if str(limits) else 'finite'}")
     return accepted
-
-
-def _within(value: float, limits: _Range) -> bool:
-    low, high, above, below = (limits.get(name) for name in ("low", "high", "above", "below"))
-    return (
-        math.isfinite(value)
-        and (low is None or value >= low)
-        and (high is None or value <= high)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
-def _limits_text(limits: _Range) -> str:
-    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
-    parts = [f"{sign} {limits[name]:g}" for name, sign in signs.items() if limits.get(name) is not None]
-    return " " + " and ".join(parts) if parts else ""
 
 
 def _alternatives(words: list[str]) -> str:
