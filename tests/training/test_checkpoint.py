@@ -296,6 +296,7 @@ def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(tmp_path: Pa
     "array",
     [
         {"dtype": "object", "shape": [1], "base64": "AAAAAAAAAAA="},
+        {"dtype": "S8", "shape": [1], "base64": "AAAAAAAAAAA="},
         {"dtype": "float64", "shape": [2**60], "base64": "AAAAAAAAAAA="},
         {"dtype": "float64", "shape": [-1, 0], "base64": ""},
         {"dtype": "float64", "shape": "x", "base64": "AAAAAAAAAAA="},
