@@ -45,7 +45,9 @@ def normalize(x: Tensor, mask: Tensor, dim: tuple[int, ...]) -> Tensor:
     A group of one value is left as it is: it has no deviation, and 0 would silence the episode.
     """
     count = mask.sum(dim, keepdim=True)
-    centred = (x - masked_mean(x, mask, dim)) * mask
+    centred = x - masked_mean(x, mask, dim)
+    # The mean of equal values may be off by a rounding, which the division would make a 1: centred twice it is gone.
+    centred = (centred - masked_mean(centred, mask, dim)) * mask
     std = (centred.square().sum(dim, keepdim=True) / (count - 1.0).clamp(min=1.0)).sqrt()
     return torch.where(count > 1.0, centred / (std + _STD_EPS), x * mask)
 

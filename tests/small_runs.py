@@ -1,0 +1,127 @@
+"""Small configurations, agents, and scripted steps for them, for tests of what learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from rltrain.agents import AGENTS, Agent, AgentContext
+from rltrain.config.schema import (
+    AlgoConfig,
+    CheckpointConfig,
+    DeviceConfig,
+    DQNConfig,
+    EnvConfig,
+    EvalConfig,
+    HardUpdateConfig,
+    LinearConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    ReinforceConfig,
+    RunConfig,
+    ValueConfig,
+)
+from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
+
+CPU = torch.device("cpu")
+VECTOR = ObservationSpec("box", (3,), "float32")
+STATES = ObservationSpec("discrete", (), "int64", n=6)
+IMAGES = ObservationSpec("box", (2, 2), "uint8")
+DISCRETE = ActionSpec("discrete", (), n=3)
+BOX = ActionSpec("box", (2,))
+
+
+def optimizer(name: str = "adam", **changes: Any) -> OptimizerConfig:
+    return replace(OptimizerConfig(name, 1e-3, 1e-8, 0.0, False), **changes)  # type: ignore[arg-type]
+
+
+def dqn_config(**changes: Any) -> DQNConfig:
+    config = DQNConfig(
+        name="dqn", gamma=0.9, n_step=1, double=True, batch_size=8, buffer_size=50, learning_starts=10, train_period=1,
+        gradient_steps=1, loss="huber", max_grad_norm=10.0, max_grad_value=None, optimizer=optimizer(),
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def reinforce_config(**changes: Any) -> ReinforceConfig:
+    config = ReinforceConfig(
+        name="reinforce", gamma=0.9, episodes_per_update=4, baseline="value", normalize_returns="batch",
+        loss_reduction="mean", entropy_coef=0.01, max_grad_norm=1.0, value=ValueConfig(1e-2, 2, (8,)),
+        optimizer=optimizer(),
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def env_config(id: str, **kwargs: Any) -> EnvConfig:
+    return EnvConfig(id, kwargs, None, None, "sync", None)
+
+
+def run_config(algo: AlgoConfig, **changes: Any) -> RunConfig:
+    dqn = algo.name == "dqn"
+    config = RunConfig(
+        name=None, seed=0, total_steps=200, total_episodes=None, num_envs=1, log_period=50, stop_at_return=None,
+        init_from=None, dry_run=False, eval=EvalConfig(None, 3), checkpoint=CheckpointConfig(None, 3, True), algo=algo,
+        network=NetworkConfig("mlp", (8,), "tanh", 1.0),
+        target_update=HardUpdateConfig("hard", 7, "env_steps") if dqn else None,
+        exploration=LinearConfig("linear", 1.0, 0.1, 60) if dqn else None,
+        env=env_config("CartPole-v1"),
+        device=DeviceConfig(name="cpu", index=0, threads=1, compile=False, deterministic=False),
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def make_agent(
+    config: RunConfig, observation: ObservationSpec = VECTOR, action: ActionSpec = DISCRETE, device: torch.device = CPU
+) -> Agent:
+    return AGENTS[config.algo.name](AgentContext(config, observation, action, device))
+
+
+class ScriptedEnvs:
+    """N environments that show random observations and pay random rewards; episodes end with probability 0.15, half of
+    them cut. What it does depends on its seed and on which environments step, not on the actions."""
+
+    def __init__(self, num_envs: int, observation: ObservationSpec = VECTOR, seed: int = 0) -> None:
+        self.num_envs, self._spec = num_envs, observation
+        self._generator = np.random.default_rng(seed)
+        self._length = np.zeros(num_envs, np.int64)
+        self._number = np.zeros(num_envs, np.int64)
+        self.obs = self._draw()
+
+    def _draw(self) -> np.ndarray:
+        shape = (self.num_envs, *self._spec.shape)
+        if self._spec.dtype == "float32":
+            return self._generator.normal(size=shape).astype(np.float32)
+        return self._generator.integers(0, self._spec.n or 256, shape).astype(self._spec.dtype)
+
+    def step(self, action: np.ndarray, active: np.ndarray) -> tuple[Transition, list[Episode]]:
+        next_obs, after_reset = self._draw(), self._draw()
+        ended = active & (self._generator.random(self.num_envs) < 0.15)
+        cut = self._generator.random(self.num_envs) < 0.5
+        reward = self._generator.normal(size=self.num_envs).astype(np.float32)
+        self._length += active
+        transition = Transition(self.obs, action, reward, next_obs, ended & ~cut, ended & cut, active)
+        episodes = [Episode(int(i), int(self._number[i]), 0.0, int(self._length[i])) for i in np.flatnonzero(ended)]
+        self._length[ended] = 0
+        self._number += ended
+        rows = ended.reshape(-1, *[1] * len(self._spec.shape))
+        idle = ~active.reshape(rows.shape)
+        self.obs = np.where(idle, self.obs, np.where(rows, after_reset, next_obs))
+        return transition, episodes
+
+
+def drive(agent: Agent, envs: ScriptedEnvs, vector_steps: int) -> Iterator[dict[str, Any]]:
+    """Runs the loop's act, step, observe, update; yields the metrics of each vector step."""
+    for _ in range(vector_steps):
+        active = agent.active.copy()
+        transition, episodes = envs.step(agent.act(envs.obs), active)
+        agent.observe(transition, episodes)
+        yield agent.update()
+
+
+def network_of(agent: Agent) -> dict[str, torch.Tensor]:
+    """A copy of all weights."""
+    return {name: tensor.clone() for name, tensor in agent.state_dict()["network"].items()}
