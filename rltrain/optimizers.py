@@ -21,7 +21,9 @@ _RMSPROP_ALPHA = 0.99
 
 def init_optimizer(config: OptimizerConfig, params: Tensor) -> OptimizerState:
     """Zero moments, each [P], and the step count []."""
-    names = {"adam": ["exp_avg", "exp_avg_sq"], "adamw": ["exp_avg", "exp_avg_sq"], "rmsprop": ["square_avg"]}[config.name]
+    names = {"adam": ["exp_avg", "exp_avg_sq"], "adamw": ["exp_avg", "exp_avg_sq"], "rmsprop": ["square_avg"]}[
+        config.name
+    ]
     if config.amsgrad:
         names = [*names, "max_exp_avg_sq"]
     state = {name: torch.zeros_like(params) for name in names}
@@ -71,7 +73,11 @@ def _rmsprop(
     return params - lr * grad / (square_avg.sqrt() + config.eps), new_state
 
 
-OPTIMIZERS: dict[str, Callable[..., tuple[Tensor, OptimizerState]]] = {"adam": _adam, "adamw": _adam, "rmsprop": _rmsprop}
+OPTIMIZERS: dict[str, Callable[..., tuple[Tensor, OptimizerState]]] = {
+    "adam": _adam,
+    "adamw": _adam,
+    "rmsprop": _rmsprop,
+}
 
 
 def clip_gradient(grad: Tensor, max_norm: Tensor | None, max_value: Tensor | None) -> tuple[Tensor, Tensor]:

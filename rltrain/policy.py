@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from rltrain.agents import POLICIES, AgentContext, LoadablePolicy
-from rltrain.build import newest_source
+from rltrain.build import checkpoint_of
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import validate
 from rltrain.envs.space_data import space_from_plain
@@ -57,4 +56,4 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:
     Raises:
         CheckpointError: there is none, or it is damaged or foreign.
     """
-    return TrainedPolicy(read_checkpoint(newest_source(Path(run)), only=("network",)), device)
+    return TrainedPolicy(read_checkpoint(checkpoint_of(Path(run)), only=("network",)), device)

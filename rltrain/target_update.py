@@ -40,6 +40,6 @@ class TargetUpdate:
 
 
 def polyak_(target_params: Tensor, params: Tensor, tau: float) -> None:
-    """theta^- <- tau theta + (1 - tau) theta^-, in place; tau = 1 copies exactly. Lillicrap et al. 2016, algorithm 1."""
+    """theta^- <- tau theta + (1 - tau) theta^-, in place; tau 1 copies exactly. Lillicrap et al. 2016, algorithm 1."""
     with torch.no_grad():
         target_params.lerp_(params, tau)

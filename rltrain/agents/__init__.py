@@ -1,4 +1,4 @@
-"""Agents by name. A new one: a file here, its dataclass in the schema, a YAML in conf/algo, and a line in AGENTS and in POLICIES."""
+"""Agents by name. A new one: a file here, a dataclass in the schema, conf/algo/<name>.yaml, a line in both dicts."""
 
 from __future__ import annotations
 

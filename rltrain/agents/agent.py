@@ -25,6 +25,7 @@ class AgentContext:
     observation: ObservationSpec
     action: ActionSpec
     device: torch.device
+    compile_update: bool = False
 
 
 class Policy(Protocol):
@@ -50,9 +51,12 @@ class LoadablePolicy(Policy, Protocol):
 class Agent(LoadablePolicy, Protocol):
     """The loop calls act, observe, update, in this order, once per vector step."""
 
-    active: np.ndarray
-    """[N] bool: which environments the next vector step moves."""
     gradient_steps: int
+
+    @property
+    def active(self) -> np.ndarray:
+        """[N] bool: which environments the next vector step moves."""
+        ...
 
     @property
     def num_parameters(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -89,4 +90,4 @@ class DiagonalGaussian:
         return gaussian_entropy(split_gaussian(output)[1])
 
 
-DISTRIBUTIONS: dict[str, type[Categorical] | type[DiagonalGaussian]] = {"discrete": Categorical, "box": DiagonalGaussian}
+DISTRIBUTIONS: dict[str, Callable[[ActionSpec], Distribution]] = {"discrete": Categorical, "box": DiagonalGaussian}

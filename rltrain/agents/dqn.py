@@ -1,4 +1,4 @@
-"""Deep Q-networks. Mnih et al. 2015 (algorithm 1), with double Q-learning (van Hasselt et al. 2016) and n-step returns."""
+"""Deep Q-networks. Mnih et al. 2015 (algorithm 1); double Q-learning, van Hasselt et al. 2016; n-step returns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rltrain.agents.agent import AgentContext, StateDict, mean_metrics, with_prefix, without_prefix
+from rltrain.compiling import compiled
 from rltrain.config.schema import DQNConfig
 from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks import make_network
@@ -19,6 +20,7 @@ from rltrain.optimizers import (
     OptimizerState,
     clip_gradient,
     eager_gradient,
+    functional_gradient,
     init_optimizer,
     optimizer_step,
 )
@@ -62,9 +64,7 @@ def make_update(config: DQNConfig, q_network: Apply, gradient: Gradient = eager_
         loss = td_loss(config.loss, q_value, target).mean()
         return loss, {"train/td_loss": loss.detach(), "train/q_value": q_value.detach().mean()}
 
-    def update(
-        state: DQNState, batch: Batch, hyperparameters: Hyperparameters
-    ) -> tuple[DQNState, dict[str, Tensor]]:
+    def update(state: DQNState, batch: Batch, hyperparameters: Hyperparameters) -> tuple[DQNState, dict[str, Tensor]]:
         grad, metrics = gradient(lambda params: loss_fn(params, state.target_params, batch), state.params)  # [P]
         grad, grad_norm = clip_gradient(
             grad, hyperparameters.get("max_grad_norm"), hyperparameters.get("max_grad_value")
@@ -116,13 +116,16 @@ class DQN(GreedyQ):
         super().__init__(context)
         run, device = context.config, context.device
         config = cast(DQNConfig, run.algo)
-        assert run.exploration is not None and run.target_update is not None
+        assert run.exploration is not None
+        assert run.target_update is not None
         self._config = config
         self.active = np.ones(run.num_envs, dtype=bool)
         self._target_params = self.q_network.params.clone()  # [P], theta^-
         self._optimizer = init_optimizer(config.optimizer, self.q_network.params)
         self._hyperparameters = make_hyperparameters(config, device)
         self._update = make_update(config, self.q_network.apply)
+        if context.compile_update:
+            self._update = compiled(make_update(config, self.q_network.apply, functional_gradient), self._update)
         self._target_update = TargetUpdate(run.target_update)
         self._epsilon = make_schedule(run.exploration)
         self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device)
@@ -148,7 +151,7 @@ class DQN(GreedyQ):
     def act(self, obs: np.ndarray) -> np.ndarray:
         draws = self._exploration_draws.take(2 * len(obs)).reshape(2, -1)  # [2, N]
         explore = draws[0] < self.epsilon  # [N]
-        random_action = (draws[1] * self._num_actions).astype(np.int64)  # [N]
+        random_action: np.ndarray = (draws[1] * self._num_actions).astype(np.int64)  # [N]
         if explore.all():
             return random_action
         return np.where(explore, random_action, self.act_greedy(obs))
@@ -181,9 +184,7 @@ class DQN(GreedyQ):
             self.q_network.params.copy_(new_state.params)
         self._optimizer = new_state.optimizer
         self.gradient_steps += 1
-        self._target_update.after_gradient_step(
-            self._target_params, self.q_network.params, self.gradient_steps
-        )
+        self._target_update.after_gradient_step(self._target_params, self.q_network.params, self.gradient_steps)
         return metrics
 
     def scalars(self) -> dict[str, float]:

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from rltrain.agents.agent import AgentContext, StateDict, with_prefix, without_prefix
+from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
+from rltrain.compiling import compiled
 from rltrain.config.schema import ReinforceConfig
 from rltrain.losses.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply
-from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
 from rltrain.optimizers import (
     Gradient,
     OptimizerState,
     clip_gradient,
     eager_gradient,
+    functional_gradient,
     init_optimizer,
     optimizer_step,
 )
@@ -172,7 +174,11 @@ class Reinforce(GreedyPolicy):
         self._optimizer = init_optimizer(config.optimizer, self.policy.params)
         self._value_optimizer = init_optimizer(config.optimizer, self.value.params)
         self._hyperparameters = make_hyperparameters(config, device)
-        self._update = make_update(config, self.policy.apply, self.value.apply, self._distribution)
+        networks = self.policy.apply, self.value.apply
+        self._update = make_update(config, *networks, self._distribution)
+        if context.compile_update:
+            functional = make_update(config, *networks, self._distribution, functional_gradient)
+            self._update = compiled(functional, self._update)
         self._rollout = RolloutBuffer(config.episodes_per_update, run.num_envs, context.observation, context.action)
         self._draws = RandomBlock(make_generator(run.seed, "policy"), self._distribution.noise)
         self.gradient_steps = 0

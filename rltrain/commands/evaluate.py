@@ -12,7 +12,15 @@ from rltrain.errors import Interrupted, RequestError
 if TYPE_CHECKING:
     from rltrain.policy import TrainedPolicy
 
-_DEFAULTS = {"episodes": 100, "seed": None, "checkpoint": "last", "video": False, "json": False, "trust": False, "device": "cpu"}
+_DEFAULTS = {
+    "episodes": 100,
+    "seed": None,
+    "checkpoint": "last",
+    "video": False,
+    "json": False,
+    "trust": False,
+    "device": "cpu",
+}
 
 
 def main(args: list[str]) -> int:
@@ -25,7 +33,9 @@ def main(args: list[str]) -> int:
     from rltrain.training.stopping import StopSignal
 
     is_checkpoint = (place / "manifest.json").exists()
-    policy = load(best_folder(place) if options["checkpoint"] == "best" and not is_checkpoint else place, _device(options))
+    policy = load(
+        best_folder(place) if options["checkpoint"] == "best" and not is_checkpoint else place, _device(options)
+    )
     require_trusted(policy.config, options["trust"])
     with StopSignal() as stop:
         result = evaluate(policy, options["episodes"], options["seed"], lambda: stop.requested)
@@ -44,7 +54,8 @@ def main(args: list[str]) -> int:
     stats = result["episode_return"]
     print(
         f"{policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}: greedy return of "
-        f"{result['episodes']} episodes {stats['mean']:.1f} +- {stats['std']:.1f} (min {stats['min']:g}, max {stats['max']:g})"
+        f"{result['episodes']} episodes {stats['mean']:.1f} +- {stats['std']:.1f} "
+        f"(min {stats['min']:g}, max {stats['max']:g})"
     )
     if "video" in result:
         print(f"video {result['video']}")
@@ -111,6 +122,6 @@ def _device(options: dict[str, Any]) -> Any:
     from rltrain.config.schema import DeviceConfig
     from rltrain.device import configure_torch, resolve_device
 
-    config = DeviceConfig(options["device"], 0, "auto", False)
+    config = DeviceConfig(name=options["device"], index=0, threads="auto", compile=False, deterministic=False)
     configure_torch(config)
     return resolve_device(config)

@@ -49,4 +49,3 @@ def td_loss(name: str, prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.shape != target.shape:
         raise ValueError(f"td_loss needs equal shapes, got {tuple(prediction.shape)} and {tuple(target.shape)}")
     return TD_LOSSES[name](prediction, target.detach())
-

@@ -68,13 +68,13 @@ class FlatNetwork:
 
     def named(self, params: Tensor) -> dict[str, Tensor]:
         """Views of `params` [P] by parameter name, in the module's own shapes."""
-        pieces = params.split(self._sizes)
+        pieces = torch.split(params, self._sizes)
         return {name: piece.view(shape) for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)}
 
     def _slot(self, name: str) -> tuple[dict[str, Any], str]:
         """The dict entry through which a submodule reads the parameter called `name`."""
         path, _, attribute = name.rpartition(".")
-        return self._module.get_submodule(path)._parameters, attribute  # type: ignore[return-value]
+        return self._module.get_submodule(path)._parameters, attribute
 
     def state_dict(self, params: Tensor | None = None) -> dict[str, Tensor]:
         """Copies by parameter name, of `params` [P] or the network's own."""

@@ -33,7 +33,7 @@ class NStepWindow:
         self._time = 0
 
     def push(self, transition: Transition) -> list[Columns]:
-        """The n-step transitions that this step completes, the longest windows first; all environments must be active."""
+        """The n-step transitions that this step completes, the longest windows first; every environment is active."""
         ended = transition.terminated | transition.truncated  # [N]
         if self._n == 1:
             discount = (self._powers[1] * ~transition.terminated).astype(np.float32)

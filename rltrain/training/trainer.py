@@ -15,6 +15,7 @@ from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.recorder import Recorder
+from rltrain.training.stopping import StopSignal
 
 
 class Checkpointer(Protocol):
@@ -45,7 +46,7 @@ class Trainer:
         logger: Logger,
         checkpointer: Checkpointer,
         device: torch.device,
-        stop_requested: Callable[[], bool],
+        stop: StopSignal,
     ) -> None:
         self._config = config
         self._envs = envs
@@ -53,7 +54,7 @@ class Trainer:
         self._evaluator = evaluator
         self._logger = logger
         self._checkpointer = checkpointer
-        self._stop_requested = stop_requested
+        self._stop_requested: Callable[[], bool] = lambda: stop.requested
         self._recorder = Recorder(device)
         self._obs = envs.reset()
         self.step = 0
