@@ -18,6 +18,6 @@ def make_network(
 ) -> FlatNetwork:
     """Weights are drawn on the CPU from `seed` alone, so they are the same on every device; no other stream moves."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
         module = NETWORKS[config.name](config, observation, outputs)
     return FlatNetwork(module, device)

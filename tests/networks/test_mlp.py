@@ -1,0 +1,76 @@
+"""The multilayer perceptron and its encoder against NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from rltrain.config.schema import NetworkConfig
+from rltrain.networks.encoder import ObservationEncoder
+from rltrain.networks.mlp import ACTIVATIONS, MLP
+from rltrain.types import ObservationSpec
+
+VECTOR = ObservationSpec("box", (3,), "float32")
+FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "tanh": np.tanh,
+    "elu": lambda x: np.where(x > 0.0, x, np.exp(x) - 1.0),
+    "gelu": lambda x: 0.5 * x * (1.0 + np.vectorize(math.erf)(x / math.sqrt(2.0))),
+    "silu": lambda x: x / (1.0 + np.exp(-x)),
+}
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_the_forward_pass_equals_numpy(activation: str) -> None:
+    torch.manual_seed(0)
+    network = MLP(NetworkConfig("mlp", (5, 4), activation, 1.0), VECTOR, 2)  # type: ignore[arg-type]
+    obs = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    x = obs.astype(np.float64)
+    parameters = [p.detach().double().numpy() for p in network.parameters()]
+    for layer, (weight, bias) in enumerate(zip(parameters[::2], parameters[1::2], strict=True)):
+        x = x @ weight.T + bias
+        x = FUNCTIONS[activation](x) if layer < 2 else x
+    np.testing.assert_allclose(network(torch.from_numpy(obs)).detach().numpy(), x, rtol=1e-4, atol=1e-5)
+
+
+def test_without_hidden_layers_it_is_linear() -> None:
+    network = MLP(NetworkConfig("mlp", (), "relu", 1.0), VECTOR, 2)
+    assert [tuple(p.shape) for p in network.parameters()] == [(2, 3), (2,)]
+    a, b, zero = torch.randn(3), torch.randn(3), torch.zeros(3)
+    torch.testing.assert_close(network(a + b) - network(zero), network(a) + network(b) - 2 * network(zero))
+
+
+def test_the_output_scale_shrinks_the_last_layer_only() -> None:
+    def parameters(scale: float) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        return list(MLP(NetworkConfig("mlp", (5,), "tanh", scale), VECTOR, 2).parameters())
+
+    plain, scaled = parameters(1.0), parameters(0.01)
+    assert all(torch.equal(a, b) for a, b in zip(plain[:2], scaled[:2], strict=True))
+    assert all(torch.equal(0.01 * a, b) for a, b in zip(plain[2:], scaled[2:], strict=True))
+
+
+def test_discrete_observations_become_one_hot() -> None:
+    encoder = ObservationEncoder(ObservationSpec("discrete", (), "int64", n=4))
+    assert encoder.out_features == 4
+    assert encoder(torch.tensor([2, 0])).tolist() == [[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    assert encoder(torch.tensor([[1, 3, 0]])).shape == (1, 3, 4)
+
+
+def test_images_are_flattened_and_scaled_once() -> None:
+    encoder = ObservationEncoder(ObservationSpec("box", (2, 2), "uint8"))
+    image = torch.tensor([[[0, 51], [102, 255]]], dtype=torch.uint8)
+    assert encoder(image).tolist()[0] == pytest.approx([0.0, 0.2, 0.4, 1.0])
+    assert encoder(image.expand(3, 5, 2, 2)).shape == (3, 5, 4)
+
+
+def test_scalar_and_shaped_boxes_keep_their_leading_axes() -> None:
+    assert ObservationEncoder(ObservationSpec("box", (), "float32"))(torch.zeros(6, 2)).shape == (6, 2, 1)
+    shaped = ObservationEncoder(ObservationSpec("box", (2, 3), "float32"))
+    assert shaped.out_features == 6
+    obs = torch.arange(12.0).reshape(2, 2, 3)
+    assert shaped(obs).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
