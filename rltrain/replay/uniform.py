@@ -78,7 +78,7 @@ class UniformReplay:
         return Batch(*(array.index_select(0, rows) for array in self._arrays))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The rows in use, in the order in which they lie, and [head]: all data needed to continue exactly."""
+        """Views of the rows in use, in the order in which they lie, and [head]: all that continuing exactly needs."""
         rows = {name: array[: self.size] for name, array in zip(Batch._fields, self._arrays, strict=True)}
         return {**rows, "head": torch.tensor([self._head])}
 
@@ -86,11 +86,18 @@ class UniformReplay:
         """Copies in place.
 
         Raises:
-            ValueError: more rows than the capacity, or rows of another shape.
+            ValueError: rows of another shape or kind, or a ring that this one cannot continue.
         """
         size, head = len(state["reward"]), int(state["head"])
-        if size > self.capacity or (size < self.capacity and head != size):
+        if size > self.capacity or head not in (range(size) if size == self.capacity else [size]):
             raise ValueError(f"a replay of {self.capacity} cannot continue one of {size} rows with its head at {head}")
+        for name, array in zip(Batch._fields, self._arrays, strict=True):
+            rows, expected = state[name], (size, *array.shape[1:])
+            if tuple(rows.shape) != expected or rows.dtype != array.dtype:
+                raise ValueError(
+                    f"a replay cannot hold {name} of shape {tuple(rows.shape)}, {rows.dtype}: "
+                    f"expected {expected}, {array.dtype}"
+                )
         for name, array in zip(Batch._fields, self._arrays, strict=True):
             array[:size].copy_(state[name])
         self.size, self._head = size, head
