@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import OmegaConf, open_dict
 
 from rltrain.config.env_source import GymnasiumConfigSource
 from rltrain.config.folders import conf_folder, import_plugins, user_folders
+from rltrain.config.info import ComposeInfo, compose_info
 from rltrain.config.loader import RunConfigLoader
+from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import run_name
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import validate
 
 CONFIG_NAME = "config"
 
@@ -28,10 +35,30 @@ def create_application(config_dir: str | None = None) -> Hydra:
     OmegaConf.register_new_resolver("rltrain_run_name", run_name, replace=True)
     Plugins.instance().register(GymnasiumConfigSource)
     search_path = create_config_search_path(str(conf_folder()))
-    for origin, folder in reversed(user_folders(config_dir)):
+    for origin, folder in user_folders(config_dir):
         search_path.prepend(origin, f"file://{folder}", anchor=SearchPathQuery(provider="main"))
     search_path.prepend("gymnasium", "gymnasium://", anchor=SearchPathQuery(provider="schema"))
     GlobalHydra.instance().clear()
     hydra = Hydra(task_name="rltrain", config_loader=RunConfigLoader(search_path))
     GlobalHydra.instance().initialize(hydra)
     return hydra
+
+
+def compose(overrides: list[str], config_dir: str | None = None) -> tuple[RunConfig, ComposeInfo]:
+    """The config that `rltrain <overrides>` would run with, and how it came about; creates nothing.
+
+    Raises:
+        RequestError: as the command line would.
+    """
+    hydra = create_application(config_dir)
+    try:
+        check_overrides(overrides, hydra.config_loader)
+        cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN)
+    except COMPOSE_ERRORS as error:
+        raise explain(error, overrides, hydra.config_loader) from error
+    finally:
+        GlobalHydra.instance().clear()
+    with open_dict(cfg):
+        hydra_cfg = cfg.pop("hydra")
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return validate(plain), compose_info(hydra_cfg, plain)

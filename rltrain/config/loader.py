@@ -8,12 +8,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import GroupDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -62,7 +64,21 @@ class RunConfigLoader(ConfigLoaderImpl):
             _write_validated(cfg)
         return cfg
 
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._sweep_configs: dict[tuple[str, ...], DictConfig] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_sweep_configs": {}}  # a launcher sends the loader to every worker
+
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Composed once per job, though the sweeper, our own check and the launcher each ask for it."""
+        key = tuple(sweep_overrides)
+        if key not in self._sweep_configs:
+            self._sweep_configs[key] = self._compose_job(master_config, sweep_overrides)
+        return copy.deepcopy(self._sweep_configs[key])
+
+    def _compose_job(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         try:
             config = super().load_sweep_config(master_config, sweep_overrides)
         except (RequestError, *COMPOSE_ERRORS) as error:

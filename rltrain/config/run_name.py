@@ -44,12 +44,15 @@ def reserve_folder(wanted: Path, *, exact: bool) -> Path:
 
 
 def _reserve_exact(folder: Path) -> Path:
+    """Of two runs that ask for one folder at once, the one that makes .hydra in it has it."""
     try:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        if any(folder.iterdir()):
+            raise FileExistsError
+        (folder / ".hydra").mkdir()
     except FileExistsError:
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise RequestError(
-                f"hydra.run.dir={folder}: exists and is not empty; a run never writes into another's folder\n"
-                f"(`rltrain resume {folder}` continues a run)"
-            ) from None
+        raise RequestError(
+            f"hydra.run.dir={folder}: exists and is not empty; a run never writes into another's folder\n"
+            f"(`rltrain resume {folder}` continues a run)"
+        ) from None
     return folder

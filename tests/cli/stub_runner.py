@@ -1,0 +1,30 @@
+"""Stands in for the training run where a test is about the command line; loaded through RLTRAIN_PLUGINS."""
+
+import os
+import signal
+import sys
+import types
+
+from rltrain.errors import Interrupted, RequestError, RunFailed
+
+
+def train(config, folder, console, info=None):  # type: ignore[no-untyped-def]
+    (folder / "run.json").write_text(f'{{"seed": {config.seed}}}')
+    print(f"trained {config.algo.name} {config.env.id} {config.seed} console={console} tuned={info.tuned}")
+    if config.seed == 13:
+        raise RunFailed("the environment blew up")
+    if config.seed == 14:
+        raise ZeroDivisionError("a bug")
+    if config.seed == 15:
+        raise Interrupted(130)
+    if config.seed == 16:
+        (folder / "run.json").unlink()
+        raise RequestError("what only a run can tell")
+    if config.seed == 17:
+        os.kill(os.getpid(), signal.SIGINT)
+    return float(config.seed)
+
+
+module = types.ModuleType("rltrain.job")
+module.train = train  # type: ignore[attr-defined]
+sys.modules["rltrain.job"] = module

@@ -1,0 +1,226 @@
+"""The command `rltrain` in processes of its own: exit codes, messages, run folders, what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rltrain.cli import main
+from rltrain.config.schema import ALGO_CONFIGS
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Shell:
+    """Types `rltrain ...` in this process, which is quicker than a new one, with the stub instead of training."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
+
+    def __call__(self, *args: str, plugins: str = "stub_runner", **env: str) -> Ended:
+        for key, value in {"RLTRAIN_PLUGINS": plugins, **env}.items():
+            self._monkeypatch.setenv(key, value)
+        self._capfd.readouterr()
+        returncode = main(list(args))
+        return Ended(returncode, *self._capfd.readouterr())
+
+
+@pytest.fixture
+def rltrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLTRAIN_CONF", raising=False)
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = {name: sys.modules.pop(name, None) for name in ("rltrain.job", "stub_runner")}
+    yield Shell(monkeypatch, capfd)
+    for name, module in before.items():
+        sys.modules.pop(name, None)
+        if module is not None:
+            sys.modules[name] = module
+
+
+def test_one_run_has_a_folder_of_its_own(rltrain: Shell, tmp_path: Path) -> None:
+    done = rltrain()
+    assert (done.returncode, done.stdout) == (0, "trained dqn CartPole-v1 0 console=True tuned=dqn_CartPole-v1\n")
+    (run,) = (tmp_path / "outputs").glob("*/*")
+    assert run.name.endswith("_dqn_CartPole-v1")
+    assert {path.name for path in run.iterdir()} == {".hydra", "run.json"}
+
+
+def test_runs_started_together_share_nothing(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(HERE), "RLTRAIN_PLUGINS": "stub_runner"}
+    command = [sys.executable, "-m", "rltrain", "hydra.run.dir=out/${env.id}"]
+    at_once = [sys.executable, "-m", "rltrain", "env=gymnasium:CartPole-v1", "name=both"]
+    fixed = [subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE) for _ in range(2)]
+    free = [subprocess.Popen(at_once, cwd=tmp_path, env=env) for _ in range(2)]
+    assert sorted(process.wait(60) for process in fixed) == [0, 2]
+    assert [process.wait(60) for process in free] == [0, 0]
+    runs = list((tmp_path / "outputs").glob("*/*"))
+    assert len(runs) == 2
+    assert all("_dqn_CartPole-v1_both" in run.name for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("args", "exit_code", "message"),
+    [
+        (["seed=13"], 1, "rltrain: the environment blew up\n"),
+        (["seed=15"], 130, "rltrain: stopped by SIGINT\n"),
+        (["seed=17"], 130, "rltrain: stopped by SIGINT\n"),
+    ],
+)
+def test_how_a_run_ends(rltrain: Shell, args: list[str], exit_code: int, message: str) -> None:
+    ended = rltrain(*args)
+    assert (ended.returncode, ended.stderr) == (exit_code, message)
+
+
+def test_a_bug_is_one_line_and_a_traceback_in_the_log(rltrain: Shell, tmp_path: Path) -> None:
+    ended = rltrain("seed=14")
+    (log,) = (tmp_path / "outputs").glob("*/*/run.log")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("rltrain: ZeroDivisionError: a bug (traceback in ")
+    assert "Traceback" not in ended.stderr
+    assert "Traceback" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["env=CartPol-v1"], "rltrain: env=CartPol-v1: no such environment\nclosest: CartPole-v1,"),
+        (["env=Pendulum-v1"], "rltrain: algo=dqn: needs discrete actions, and Pendulum-v1 has continuous ones"),
+        (["env=Blackjack-v1"], "rltrain: env=Blackjack-v1: observation space Tuple is not supported"),
+        (["env.kwargs.foo=1"], "rltrain: "),
+        (["env=nosuchmodule:X-v0"], "rltrain: "),
+        (["seed=16"], "rltrain: what only a run can tell\n"),
+        (["--nonsense"], "rltrain: unrecognized arguments: --nonsense\n"),
+        (["-m", "seed=0,-1"], "rltrain: in the job `seed=-1`: seed=-1: must be >= 0\n"),
+        (["-m", "env=CartPole-v1,Pendulum-v1"], "rltrain: in the job `env=Pendulum-v1`: algo=dqn: needs discrete"),
+        (["-m", "algo=dqn,reinforce", "target_update=hard"], "rltrain: in the job `algo=reinforce target_update=hard`"),
+    ],
+)
+def test_a_wrong_request_leaves_no_folder(rltrain: Shell, tmp_path: Path, args: list[str], message: str) -> None:
+    refused = rltrain(*args)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(message)
+    assert len(refused.stderr.splitlines()) <= 3
+    assert "Traceback" not in refused.stderr
+    assert "trained" not in refused.stdout or "seed=16" in args
+    assert not list(tmp_path.glob("outputs/**/.hydra")) and not list(tmp_path.glob("outputs/**/multirun.yaml"))
+
+
+def test_cuda_that_is_not_there_is_refused(rltrain: Shell, tmp_path: Path) -> None:
+    refused = rltrain("device=cuda", CUDA_VISIBLE_DEVICES="")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("rltrain: device=cuda")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_run_s_folder_is_not_written_into_again(rltrain: Shell, tmp_path: Path) -> None:
+    assert rltrain("hydra.run.dir=here").returncode == 0
+    again = rltrain("hydra.run.dir=here", "seed=1")
+    assert again.returncode == 2
+    assert again.stderr.startswith("rltrain: hydra.run.dir=here: exists and is not empty")
+    assert json.loads((tmp_path / "here" / "run.json").read_text()) == {"seed": 0}
+
+
+def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:
+    ended = rltrain("-m", "seed=13,1,14,2", "hydra.sweeper.max_batch_size=2")
+    assert ended.returncode == 1
+    assert [line for line in ended.stdout.splitlines() if line.startswith("trained")] == [
+        f"trained dqn CartPole-v1 {seed} console=False tuned=dqn_CartPole-v1" for seed in (13, 1, 14, 2)
+    ]
+    first, second = ended.stderr.splitlines()
+    assert first == "job 0 failed (seed=13): the environment blew up"
+    assert second.startswith("job 2 failed (seed=14): ZeroDivisionError: a bug")
+    assert "sweep     2 of 4 jobs done" in ended.stdout
+    assert sorted(path.parent.name for path in tmp_path.glob("outputs/multirun/*/*/*/run.json")) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("seed", [15, 17])
+def test_sigint_stops_the_whole_sweep(rltrain: Shell, seed: int) -> None:
+    ended = rltrain("-m", f"seed=1,{seed},2")
+    assert ended.returncode == 130
+    assert "trained dqn CartPole-v1 2" not in ended.stdout
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_plug_ins_add_environments_and_algorithms(
+    rltrain: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ALGO_CONFIGS, "mine", object)  # put back afterwards
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from typing import Annotated, Literal\n"
+        "import gymnasium\n"
+        "from rltrain.config.schema import ALGO_CONFIGS, Range\n"
+        "@dataclass(frozen=True)\n"
+        "class Mine:\n"
+        "    name: Literal['mine']\n"
+        "    knob: Annotated[float, Range(0, 1)]\n"
+        "ALGO_CONFIGS['mine'] = Mine\n"
+        "gymnasium.register('Mine-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    (tmp_path / "conf" / "algo").mkdir(parents=True)
+    (tmp_path / "conf" / "algo" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [{/network: mlp}, _self_]\nalgo: {name: mine, knob: 0.5}\n"
+    )
+    args = ["algo=mine", "env=Mine-v0", "--config-dir", "conf"]
+    shown = rltrain(*args, "--cfg", "job", "--package", "algo", plugins="mine")
+    assert shown.stdout.splitlines()[1:] == ["name: mine", "knob: 0.5"]
+    refused = rltrain(*args, "algo.knob=2", plugins="mine")
+    assert refused.stderr == "rltrain: algo.knob=2: must be >= 0 and <= 1\n"
+    missing = rltrain(plugins="no_such_module")
+    assert missing.returncode == 2 and missing.stderr.startswith("rltrain: RLTRAIN_PLUGINS=no_such_module: cannot be")
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--cfg", "job"], ["list", "algos"], ["list", "envs"], ["seed=x"], ["env=CartPol-v1"]]
+)
+def test_answers_without_torch(tmp_path: Path, args: list[str]) -> None:
+    code = (
+        "import sys\nfrom rltrain.cli import main\n"
+        f"main({args!r})\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'tensorboard', 'matplotlib')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False).returncode == 0
+
+
+def test_the_default_start_imports_no_gymnasium(tmp_path: Path) -> None:
+    code = "import sys\nfrom rltrain.cli import main\nmain(['--cfg', 'job'])\nsys.exit('gymnasium' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False).returncode == 0
+
+
+def test_completion_knows_groups_and_environment_ids(rltrain: Shell) -> None:
+    for line, expected in (("rltrain env=Cart", "env=CartPole-v1"), ("rltrain target_update=", "target_update=soft")):
+        asked = rltrain("-sc", "query=bash", COMP_LINE=line, plugins="")
+        assert expected in asked.stdout.split()
+    assert "complete" in rltrain("--shell-completion", "install=bash").stdout
+
+
+def test_the_help_fits_a_screen_or_two_and_names_every_choice(rltrain: Shell) -> None:
+    text = rltrain("--help").stdout
+    assert len(text.splitlines()) <= 60 and max(map(len, text.splitlines())) <= 120
+    for word in ("dqn", "reinforce", "soft", "per_episode", "lecture_dqn", "rltrain resume", "rltrain evaluate", "-m"):
+        assert word in text
+
+
+def test_lists(rltrain: Shell) -> None:
+    assert rltrain("list", "algos").stdout.splitlines()[1].startswith("reinforce  REINFORCE")
+    envs = rltrain("list", "envs", "cartpole").stdout
+    assert "CartPole-v1         500 steps, solved at 475\n" in envs
+    wrong = rltrain("list", "algo_s")
+    assert wrong.returncode == 2 and "did you mean algos?" in wrong.stderr

@@ -1,0 +1,180 @@
+"""How the config files, the user's files and the command line come together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rltrain.config.application import compose
+from rltrain.config.folders import conf_folder
+from rltrain.config.validate import to_plain
+from rltrain.errors import RequestError
+
+GROUPS = ("network", "target_update", "exploration")
+TUNED = sorted(path.stem for path in (conf_folder() / "tuned").glob("*_*.yaml"))
+
+
+def resolved(*overrides: str, config_dir: Path | None = None) -> dict[str, Any]:
+    return to_plain(compose(list(overrides), None if config_dir is None else str(config_dir))[0])
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return folder
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("tuned", TUNED)
+def test_what_a_tuned_file_says_about_a_choice_reaches_only_that_choice(tuned: str) -> None:
+    algo, _, env = tuned.partition("_")
+    run = [f"algo={algo}", f"env={env}"]
+    picked = resolved(*run)
+    untuned = resolved(*run, "tuned=none")
+    for group in GROUPS:
+        if untuned[group] is None:
+            continue
+        for choice in choices(group):
+            if choice == picked[group]["name"]:
+                continue
+            by_hand = resolved(*run, f"{group}={choice}")
+            assert by_hand[group] == resolved(*run, "tuned=none", f"{group}={choice}")[group]
+            assert by_hand["algo"] == picked["algo"]
+
+
+@pytest.mark.parametrize("tuned", TUNED)
+def test_a_tuned_file_is_picked_up_and_told(tuned: str) -> None:
+    algo, _, env = tuned.partition("_")
+    content = yaml.safe_load((conf_folder() / "tuned" / f"{tuned}.yaml").read_text())
+    config, info = compose([f"algo={algo}", f"env={env}"])
+    assert info.tuned == tuned
+    assert config.total_steps == content["total_steps"] == info.tuned_keys["total_steps"]
+    off, nothing = compose([f"algo={algo}", f"env={env}", "tuned=none"])
+    assert nothing.tuned is None and nothing.tuned_keys == {}
+    assert off != config
+
+
+def test_precedence_is_algorithm_tuned_experiment_command_line(tmp_path: Path) -> None:
+    write(tmp_path, "tuned/dqn_Acrobot-v1.yaml", "# @package _global_\nalgo: {n_step: 2, batch_size: 2, gamma: 0.2}\n")
+    write(
+        tmp_path,
+        "experiment/mine.yaml",
+        "# @package _global_\ndefaults: [{override /algo: dqn}]\nalgo: {batch_size: 3, gamma: 0.3}\n",
+    )
+    run = ["algo=dqn", "env=Acrobot-v1", "experiment=mine", "algo.gamma=0.4"]
+    config, info = compose(run, str(tmp_path))
+    algo = to_plain(config)["algo"]
+    assert (algo["n_step"], algo["batch_size"], algo["gamma"]) == (2, 3, 0.4)
+    assert algo["buffer_size"] == resolved("env=Acrobot-v1")["algo"]["buffer_size"]
+    assert info.tuned_keys == {"algo.n_step": 2}
+    assert info.overrides == run
+
+
+def test_the_trap_of_a_period_that_belongs_to_another_choice(tmp_path: Path) -> None:
+    text = "# @package _global_\ndefaults: [{override /target_update: hard}]\ntarget_update: {period: 10}\n"
+    write(tmp_path, "tuned/dqn_Acrobot-v1.yaml", text)
+    run = ["env=Acrobot-v1"]
+    assert resolved(*run, config_dir=tmp_path)["target_update"]["period"] == 10
+    soft, info = compose([*run, "target_update=soft"], str(tmp_path))
+    assert to_plain(soft)["target_update"] == {"name": "soft", "tau": 0.01, "period": 1, "unit": "gradient_steps"}
+    assert info.tuned_keys == {}
+    again = resolved(*run, "target_update=hard", "target_update.unit=episodes", config_dir=tmp_path)
+    assert again["target_update"] == {"name": "hard", "period": 10, "unit": "episodes"}
+
+
+def test_a_recipe_s_values_reach_only_its_own_choices() -> None:
+    changed = resolved("experiment=notes_dqn", "exploration=linear", "env=Acrobot-v1")
+    assert changed["exploration"] == resolved("tuned=none")["exploration"]
+    assert changed["env"]["max_episode_steps"] is None
+    assert changed["algo"]["gamma"] == 0.98
+
+
+def test_a_section_without_its_choice_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "tuned/dqn_Acrobot-v1.yaml", "# @package _global_\ntarget_update: {period: 10}\n")
+    with pytest.raises(RequestError, match=r"add `override /target_update: \.\.\.` to its defaults"):
+        resolved("env=Acrobot-v1", config_dir=tmp_path)
+
+
+def test_any_registered_environment_composes() -> None:
+    assert resolved("env=phys2d/CartPole-v1")["env"]["id"] == "phys2d/CartPole-v1"
+    assert resolved("env=some.module:Thing-v0")["env"]["id"] == "some.module:Thing-v0"
+
+
+def test_env_kwargs_are_open_and_nothing_else() -> None:
+    env = resolved("env.kwargs.gravity=1.6", "env.kwargs.deep.er=[1,x]")["env"]
+    assert env["kwargs"] == {"gravity": 1.6, "deep": {"er": [1, "x"]}}
+    with pytest.raises(RequestError, match=r"env\.kwarg\.gravity=1: unknown key"):
+        resolved("env.kwarg.gravity=1")
+
+
+def test_a_user_s_file_replaces_the_shipped_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from_variable = write(tmp_path / "a", "env/CartPole-v1.yaml", "id: CartPole-v1\nreward_clip: 3.0\n")
+    write(tmp_path / "a", "network/mlp.yaml", "name: mlp\nhidden: [7]\nactivation: tanh\noutput_scale: 2.0\n")
+    from_option = write(tmp_path / "b", "env/CartPole-v1.yaml", "id: CartPole-v1\nreward_clip: 4.0\n")
+    monkeypatch.setenv("RLTRAIN_CONF", str(from_variable))
+    assert resolved("tuned=none")["env"]["reward_clip"] == 3.0
+    assert resolved("tuned=none")["network"]["hidden"] == [7]
+    assert resolved("tuned=none", config_dir=from_option)["env"]["reward_clip"] == 4.0
+    monkeypatch.setenv("RLTRAIN_CONF", str(tmp_path / "missing"))
+    with pytest.raises(RequestError, match=r"RLTRAIN_CONF=.*missing: is not a folder"):
+        resolved()
+
+
+def test_a_typo_in_a_user_s_file_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "exploration/linear.yaml", "name: linear\nstart: 1.0\nend: 0.1\nstepps: 100\n")
+    with pytest.raises(RequestError, match=r"exploration\.stepps: unknown key .* did you mean steps\?"):
+        resolved("tuned=none", config_dir=tmp_path)
+
+
+def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "conf/network/mlp.yaml", "name: mlp\nhidden: [7]\nactivation: tanh\noutput_scale: 2.0\n")
+    monkeypatch.chdir(tmp_path)
+    assert resolved("tuned=none")["network"]["hidden"] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("algo=dqnn", "algo=dqnn: no such choice; did you mean dqn?\nchoices: dqn, reinforce"),
+        ("env=CartPol-v1", "env=CartPol-v1: no such environment\nclosest: CartPole-v1, CartPole-v0, phys2d/CartPole-v"),
+        ("env=", "env=: env needs one of its choices"),
+        ("tuned=null", "tuned=null: tuned=none turns it off"),
+        ("~seed", "~seed: a key cannot be deleted"),
+        ("+typo=1", "+typo=1: unknown key"),
+        ("++typo=1", "typo: unknown key"),
+        ("+seed=1", "+seed=1: seed exists: write seed=1"),
+        ("seed=abc", "seed=abc: must be an integer >= 0"),
+        ("seed=1,2", "seed=1,2: several values are a sweep: add -m"),
+        ("lr=1e-3", "lr=1e-3: unknown key; did you mean algo.optimizer.lr?"),
+        ("learning_rate=1e-3", "learning_rate=1e-3: unknown key; did you mean algo.optimizer.lr?"),
+        ("algo.gama=0.9", "algo.gama=0.9: unknown key of algo=dqn; did you mean algo.gamma?"),
+        ("exploration.decay=0.9", "exploration.decay=0.9: unknown key of exploration=linear; it belongs to"),
+        ('algo.gamma="', 'algo.gamma=": cannot be read as key=value'),
+        ("seed=${nothing}", "seed: Interpolation key 'nothing' not found"),
+        ("evalute", "evalute: is neither key=value nor a command (list, resume, evaluate); did you mean evaluate?"),
+        ("network@x=mlp", "network@x=mlp: a group cannot be moved"),
+        ("experiment=lecture", "experiment=lecture: no such choice; did you mean lecture_dqn?"),
+    ],
+)
+def test_refused_lines(line: str, message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        resolved(line)
+    assert str(error.value).startswith(message)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_reinforce_has_no_target_network() -> None:
+    for line in ("target_update=soft", "target_update.period=3"):
+        with pytest.raises(RequestError, match=rf"^{line}: reinforce has no target network$"):
+            resolved("algo=reinforce", line)
+    with pytest.raises(RequestError, match=r"^exploration=linear: reinforce has no exploration schedule$"):
+        resolved("algo=reinforce", "exploration=linear")
+    with pytest.raises(RequestError, match=r"^experiment=lecture_dqn: picks a target_update, and algo=reinforce has"):
+        resolved("algo=reinforce", "experiment=lecture_dqn")

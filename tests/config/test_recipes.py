@@ -1,0 +1,179 @@
+"""The recipes of the lectures, the notes and the guide, key by key: the numbers are those of their sources."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from rltrain.config.application import compose
+from rltrain.config.folders import conf_folder
+from rltrain.config.validate import to_plain
+
+RUN: dict[str, Any] = {
+    "name": None,
+    "seed": 0,
+    "num_envs": 1,
+    "log_period": 1000,
+    "stop_at_return": None,
+    "init_from": None,
+    "dry_run": False,
+    "eval": {"period": 5000, "episodes": 10},
+    "checkpoint": {"period": 10000, "keep": 3, "replay": True},
+    "device": {"name": "auto", "index": 0, "threads": "auto", "compile": "auto", "deterministic": False},
+    "target_update": None,
+    "exploration": None,
+}
+ENV: dict[str, Any] = {
+    "kwargs": {},
+    "max_episode_steps": None,
+    "reward_clip": None,
+    "vectorization": "sync",
+    "step_timeout": None,
+}
+CARTPOLE = {**ENV, "id": "CartPole-v1"}
+ONE_LAYER = {"name": "mlp", "hidden": [128], "activation": "relu", "output_scale": 1.0}
+LECTURE_DQN = {
+    **RUN,
+    "total_steps": 100_000,
+    "total_episodes": 200,
+    "env": CARTPOLE,
+    "network": ONE_LAYER,
+    "algo": {
+        "name": "dqn",
+        "gamma": 0.99,
+        "n_step": 1,
+        "double": False,
+        "batch_size": 64,
+        "buffer_size": 10_000,
+        "learning_starts": 63,
+        "train_period": 1,
+        "gradient_steps": 1,
+        "loss": "mse",
+        "max_grad_norm": None,
+        "max_grad_value": None,
+        "optimizer": {"name": "adam", "lr": 0.001, "eps": 1e-08, "weight_decay": 0.0, "amsgrad": False},
+    },
+    "target_update": {"name": "hard", "period": 10, "unit": "episodes"},
+    "exploration": {"name": "per_episode", "start": 1.0, "end": 0.1, "decay": 0.995},
+}
+NOTES_DQN = {
+    **RUN,
+    "total_steps": 100_000,
+    "total_episodes": 500,
+    "env": {**CARTPOLE, "max_episode_steps": 200},
+    "network": ONE_LAYER,
+    "algo": {
+        "name": "dqn",
+        "gamma": 0.98,
+        "n_step": 1,
+        "double": False,
+        "batch_size": 64,
+        "buffer_size": 10_000,
+        "learning_starts": 500,
+        "train_period": 1,
+        "gradient_steps": 1,
+        "loss": "mse",
+        "max_grad_norm": None,
+        "max_grad_value": None,
+        "optimizer": {"name": "adam", "lr": 0.002, "eps": 1e-08, "weight_decay": 0.0, "amsgrad": False},
+    },
+    "target_update": {"name": "hard", "period": 10, "unit": "gradient_steps"},
+    "exploration": {"name": "constant", "end": 0.01},
+}
+GUIDE_DQN = {
+    **RUN,
+    "total_steps": 300_000,
+    "total_episodes": 600,
+    "env": CARTPOLE,
+    "network": {"name": "mlp", "hidden": [128, 128], "activation": "relu", "output_scale": 1.0},
+    "algo": {
+        "name": "dqn",
+        "gamma": 0.99,
+        "n_step": 1,
+        "double": False,
+        "batch_size": 128,
+        "buffer_size": 10_000,
+        "learning_starts": 127,
+        "train_period": 1,
+        "gradient_steps": 1,
+        "loss": "huber",
+        "max_grad_norm": None,
+        "max_grad_value": 100.0,
+        "optimizer": {"name": "adamw", "lr": 0.0001, "eps": 1e-08, "weight_decay": 0.01, "amsgrad": True},
+    },
+    "target_update": {"name": "soft", "tau": 0.005, "period": 1, "unit": "env_steps"},
+    "exploration": {"name": "exponential", "start": 0.9, "end": 0.05, "decay": 1000.0},
+}
+LECTURE_REINFORCE = {
+    **RUN,
+    "total_steps": 250_000,
+    "total_episodes": 500,
+    "env": CARTPOLE,
+    "network": ONE_LAYER,
+    "algo": {
+        "name": "reinforce",
+        "gamma": 0.99,
+        "episodes_per_update": 1,
+        "baseline": "none",
+        "normalize_returns": "episode",
+        "loss_reduction": "sum",
+        "entropy_coef": 0.0,
+        "max_grad_norm": None,
+        "value": {"lr": 0.01, "steps": 1, "hidden": [128]},
+        "optimizer": {"name": "adam", "lr": 0.01, "eps": 1e-08, "weight_decay": 0.0, "amsgrad": False},
+    },
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "lecture_dqn": LECTURE_DQN,
+    "notes_dqn": NOTES_DQN,
+    "guide_dqn": GUIDE_DQN,
+    "lecture_reinforce": LECTURE_REINFORCE,
+    "lecture_reinforce_baseline": {**LECTURE_REINFORCE, "algo": {**LECTURE_REINFORCE["algo"], "baseline": "value"}},
+    "lecture_reinforce_continuous": {
+        **LECTURE_REINFORCE,
+        "total_steps": 100_000,
+        "env": {**ENV, "id": "Pendulum-v1"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_whole_resolved_config(name: str) -> None:
+    config, info = compose([f"experiment={name}"])
+    assert to_plain(config) == RECIPES[name]
+    assert info.tuned is None
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_key_is_stated_in_the_recipe_itself(name: str) -> None:
+    content = yaml.safe_load((conf_folder() / "experiment" / f"{name}.yaml").read_text())
+    assert {"override /tuned": "none"} in content.pop("defaults")
+    expected = copy.deepcopy(RECIPES[name])
+    free = {"seed", "device"}  # the seed is the user's, the device the machine's
+    stated = {
+        key: value for key, value in expected.items() if key not in free and not (value is None and key in GROUPS)
+    }
+    assert _shape(content) == _shape(stated)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_limit_cuts_the_episodes(name: str) -> None:
+    recipe = RECIPES[name]
+    longest = {"CartPole-v1": 500, "Pendulum-v1": 200}[recipe["env"]["id"]]
+    assert recipe["total_steps"] >= recipe["total_episodes"] * min(
+        longest, recipe["env"]["max_episode_steps"] or longest
+    )
+
+
+def test_every_recipe_is_compared() -> None:
+    assert set(RECIPES) == {path.stem for path in (conf_folder() / "experiment").glob("*.yaml")}
+
+
+GROUPS = ("target_update", "exploration")
+
+
+def _shape(tree: Any) -> Any:
+    return {key: _shape(value) for key, value in tree.items()} if isinstance(tree, dict) else None

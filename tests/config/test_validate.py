@@ -1,0 +1,177 @@
+"""Types, ranges and contradictions: what is refused, and in which words."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from rltrain.config.validate import to_plain, validate
+from rltrain.errors import RequestError
+
+OPTIMIZER = {"name": "adam", "lr": 1e-3, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}
+DQN: dict[str, Any] = {
+    "name": None,
+    "seed": 0,
+    "total_steps": 1000,
+    "total_episodes": None,
+    "num_envs": 1,
+    "log_period": 100,
+    "stop_at_return": None,
+    "init_from": None,
+    "dry_run": False,
+    "eval": {"period": 500, "episodes": 5},
+    "checkpoint": {"period": None, "keep": 1, "replay": True},
+    "algo": {
+        "name": "dqn",
+        "gamma": 0.99,
+        "n_step": 1,
+        "double": True,
+        "batch_size": 32,
+        "buffer_size": 500,
+        "learning_starts": 100,
+        "train_period": 1,
+        "gradient_steps": 1,
+        "loss": "huber",
+        "max_grad_norm": None,
+        "max_grad_value": None,
+        "optimizer": OPTIMIZER,
+    },
+    "network": {"name": "mlp", "hidden": [64], "activation": "relu", "output_scale": 1.0},
+    "target_update": {"name": "hard", "period": 100, "unit": "env_steps"},
+    "exploration": {"name": "linear", "start": 1.0, "end": 0.1, "steps": 100},
+    "env": {
+        "id": "CartPole-v1",
+        "kwargs": {"a": [1, {"b": None}]},
+        "max_episode_steps": None,
+        "reward_clip": None,
+        "vectorization": "sync",
+        "step_timeout": None,
+    },
+    "device": {"name": "cpu", "index": 0, "threads": "auto", "compile": "auto", "deterministic": False},
+}
+REINFORCE: dict[str, Any] = {
+    **{key: value for key, value in DQN.items() if key not in ("target_update", "exploration")},
+    "algo": {
+        "name": "reinforce",
+        "gamma": 0.99,
+        "episodes_per_update": 4,
+        "baseline": "value",
+        "normalize_returns": "batch",
+        "loss_reduction": "mean",
+        "entropy_coef": 0.0,
+        "max_grad_norm": 0.5,
+        "value": {"lr": 1e-3, "steps": 1, "hidden": []},
+        "optimizer": OPTIMIZER,
+    },
+}
+
+
+def with_keys(plain: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A copy of `plain` with dotted keys (dots written as two underscores) set."""
+    changed = copy.deepcopy(plain)
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        node = changed
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return changed
+
+
+@pytest.mark.parametrize("plain", [DQN, REINFORCE], ids=["dqn", "reinforce"])
+def test_plain_data_survives_the_round_trip(plain: dict[str, Any]) -> None:
+    config = validate(plain)
+    assert validate(to_plain(config)) == config
+    assert to_plain(config) == {**plain, **{key: to_plain(config)[key] for key in ("target_update", "exploration")}}
+
+
+def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
+    config = validate(with_keys(DQN, total_steps=1e5, algo__gamma=1, algo__learning_starts=1e3))
+    assert (config.total_steps, type(config.total_steps)) == (100_000, int)
+    assert type(config.algo.gamma) is float
+    with pytest.raises(RequestError, match=r"total_steps=1000\.5: must be an integer >= 1"):
+        validate(with_keys(DQN, total_steps=1000.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": -1}, "seed=-1: must be >= 0"),
+        ({"seed": True}, "seed=true: must be an integer >= 0"),
+        ({"seed": None}, "seed=null: must be an integer >= 0"),
+        ({"total_steps": 0}, "total_steps=0: must be >= 1"),
+        ({"total_steps": float("inf")}, "total_steps=inf: must be an integer >= 1"),
+        ({"algo__gamma": 1.01}, "algo.gamma=1.01: must be >= 0 and <= 1"),
+        ({"algo__gamma": float("nan")}, "algo.gamma=nan: must be >= 0 and <= 1"),
+        ({"algo__optimizer__lr": 0}, "algo.optimizer.lr=0: must be > 0"),
+        ({"algo__optimizer__lr": float("inf")}, "algo.optimizer.lr=inf: must be > 0"),
+        (
+            {"algo__optimizer__name": "adm"},
+            "algo.optimizer.name=adm: must be adam, adamw or rmsprop; did you mean adam?",
+        ),
+        ({"algo__double": "yes"}, "algo.double=yes: must be true or false"),
+        ({"algo__max_grad_norm": 0}, "algo.max_grad_norm=0: must be > 0"),
+        ({"algo__max_grad_norm": "x"}, "algo.max_grad_norm=x: must be a number > 0 or null"),
+        ({"algo__name": "dqqn"}, "algo.name=dqqn: must be dqn or reinforce; did you mean dqn?"),
+        ({"algo__typo": 1}, "algo.typo: unknown key of algo=dqn"),
+        ({"algo__batch_sise": 1}, "algo.batch_sise: unknown key of algo=dqn; did you mean batch_size?"),
+        ({"network__hidden": 64}, "network.hidden=64: must be a list of integers, such as [128,128]"),
+        ({"network__hidden": [64, 0]}, "network.hidden[1]=0: must be >= 1"),
+        ({"device__threads": "many"}, "device.threads=many: must be an integer >= 1 or auto"),
+        ({"env__kwargs": 3}, "env.kwargs=3: must be a mapping, such as {x: 1}"),
+        ({"eval": 5}, "eval=5: must be a mapping of keys (period, episodes)"),
+        ({"name": "../x"}, "name=../x: must be letters, digits"),
+        ({"exploration__start": 0.05}, "exploration.start=0.05 is below exploration.end=0.1"),
+        ({"algo__batch_size": 501}, "algo.batch_size=501 is larger than algo.buffer_size=500"),
+        ({"algo__learning_starts": 1000}, "learning would never start: the first update is due at step 1001"),
+        ({"algo__n_step": 102}, "algo.n_step=102: the first update at step 101"),
+        ({"stop_at_return": 1.0, "eval__period": None}, "stop_at_return=1 needs evaluations"),
+        ({"env__step_timeout": 1.0}, "env.step_timeout=1 needs env.vectorization=async"),
+        ({"target_update": None}, "target_update: is missing, and algo=dqn needs it"),
+        (
+            {"algo__optimizer": {**OPTIMIZER, "name": "rmsprop", "amsgrad": True}},
+            "algo.optimizer.amsgrad=true: only adam and adamw",
+        ),
+    ],
+)
+def test_refusals_of_dqn(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        validate(with_keys(DQN, **change))
+    assert str(error.value).startswith(message)
+    assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_update": DQN["target_update"]}, "target_update: reinforce has no target network"),
+        ({"exploration": DQN["exploration"]}, "exploration: reinforce has no exploration schedule"),
+        ({"num_envs": 3}, "num_envs=3 must divide algo.episodes_per_update=4"),
+        ({"num_envs": 8}, "num_envs=8 must divide algo.episodes_per_update=4"),
+        ({"total_episodes": 3}, "learning would never start: total_episodes=3"),
+        ({"algo__value__steps": 0}, "algo.value.steps=0: must be >= 1"),
+    ],
+)
+def test_refusals_of_reinforce(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        validate(with_keys(REINFORCE, **change))
+    assert str(error.value).startswith(message)
+
+
+def test_limits_are_exact() -> None:
+    validate(with_keys(DQN, algo__batch_size=500))
+    validate(with_keys(DQN, algo__learning_starts=999))
+    validate(with_keys(DQN, algo__learning_starts=2000, total_episodes=5))
+    validate(with_keys(DQN, algo__n_step=101))
+    with pytest.raises(RequestError, match="n_step"):
+        validate(with_keys(DQN, algo__n_step=51, num_envs=3, algo__learning_starts=149))
+    validate(with_keys(DQN, algo__n_step=51, num_envs=3, algo__learning_starts=150))
+
+
+def test_a_missing_key_is_named() -> None:
+    plain = copy.deepcopy(DQN)
+    del plain["algo"]["optimizer"]["eps"]
+    with pytest.raises(RequestError, match=r"^algo\.optimizer\.eps: missing$"):
+        validate(plain)
