@@ -1,0 +1,40 @@
+"""Run folders: names that are one path component, and folders that only one run gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rltrain.config.run_name import reserve_folder, run_name, safe
+from rltrain.errors import RequestError
+
+
+def test_names_are_one_harmless_component() -> None:
+    assert run_name("dqn", "my.module:ALE/Pong-v5", None) == "dqn_ALE-Pong-v5"
+    assert run_name("dqn", "CartPole-v1", "first try") == "dqn_CartPole-v1_first-try"
+    assert safe("../../etc") == "etc"
+    assert safe("..") == "run"
+    assert len(safe("x" * 500)) == 100
+
+
+def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
+    names = [reserve_folder(tmp_path / "deep" / "run", exact=False).name for _ in range(3)]
+    assert names == ["run", "run_2", "run_3"]
+
+
+def test_two_runs_that_both_saw_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(_: Path) -> Iterator[Path]:
+        return iter(())
+
+    monkeypatch.setattr(Path, "iterdir", empty)
+    assert reserve_folder(tmp_path / "run", exact=True) == tmp_path / "run"
+    with pytest.raises(RequestError, match="exists and is not empty"):
+        reserve_folder(tmp_path / "run", exact=True)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RequestError, match=r"file/run: the run folder cannot be created: "):
+        reserve_folder(tmp_path / "file" / "run", exact=False)
