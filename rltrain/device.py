@@ -33,5 +33,7 @@ def configure_torch(config: DeviceConfig) -> int:
     """
     threads = 1 if config.threads == "auto" else config.threads
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    # Asking for what is already so would import the whole compiler, a second of every start.
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     return threads

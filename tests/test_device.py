@@ -1,0 +1,70 @@
+"""Which device a request gets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rltrain.config.schema import DeviceConfig
+from rltrain.device import configure_torch, resolve_device
+from rltrain.errors import RequestError
+
+
+def config(name: str, index: int = 0, threads: int | str = "auto", deterministic: bool = False) -> DeviceConfig:
+    return DeviceConfig(name=name, index=index, threads=threads, compile=False, deterministic=deterministic)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def cuda_devices(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: request.param)
+
+
+@pytest.mark.parametrize("cuda_devices", [0, 2], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_cpu_is_the_cpu() -> None:
+    assert resolve_device(config("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("cuda_devices", [2], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_auto_and_cuda_take_the_device_of_that_index() -> None:
+    assert resolve_device(config("auto")) == torch.device("cuda", 0)
+    assert resolve_device(config("cuda", 1)) == torch.device("cuda", 1)
+    for name in ("auto", "cuda"):
+        with pytest.raises(RequestError, match=f"device={name} device.index=2: 2 CUDA devices are visible"):
+            resolve_device(config(name, 2))
+
+
+@pytest.mark.parametrize("cuda_devices", [0], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_without_cuda_auto_falls_back_and_cuda_is_refused() -> None:
+    assert resolve_device(config("auto")) == torch.device("cpu")
+    with pytest.raises(RequestError, match="torch sees no CUDA device"):
+        resolve_device(config("cuda"))
+
+
+def test_threads_and_determinism_are_set_for_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job before this one in the same process may have had others."""
+    state = {"deterministic": False}
+
+    def use(mode: bool, *, warn_only: bool = False) -> None:
+        assert mode != state["deterministic"], "asking for what is already so imports the compiler: 1 s of every start"
+        assert warn_only
+        state["deterministic"] = mode
+
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", use)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: state["deterministic"])
+    threads = torch.get_num_threads()
+    try:
+        for asked, expected_threads, deterministic in [
+            (2, 2, True),
+            ("auto", 1, True),
+            ("auto", 1, False),
+            (1, 1, False),
+        ]:
+            found = configure_torch(config("cpu", threads=asked, deterministic=deterministic))
+            assert found == torch.get_num_threads() == expected_threads
+            assert state["deterministic"] == deterministic
+    finally:
+        torch.set_num_threads(threads)
