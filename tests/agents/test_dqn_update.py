@@ -1,0 +1,170 @@
+"""DQN's gradient step against NumPy: the pure function in float64, and the whole agent on a recorded stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy_reference import NumpyAdam, NumpyMLP, clipped
+from small_runs import CPU, VECTOR, ScriptedEnvs, dqn_config, make_agent, network_of, optimizer, run_config
+
+from rltrain.agents.dqn import DQNState, make_hyperparameters, make_update
+from rltrain.config.schema import DQNConfig, NetworkConfig
+from rltrain.networks import make_network
+from rltrain.optimizers import init_optimizer
+from rltrain.replay import Batch
+from rltrain.seeding import make_generator
+from rltrain.types import Transition
+
+NETWORK = NetworkConfig("mlp", (5, 4), "tanh", 1.0)
+MLP = NumpyMLP(3, 5, 4, 3)
+SIZE = 16
+Arrays = tuple[np.ndarray, ...]
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def loss_and_gradient(
+    config: DQNConfig, params: np.ndarray, target_params: np.ndarray, batch: Arrays
+) -> tuple[float, float, np.ndarray]:
+    """Mnih et al. 2015, algorithm 1, written out: mean loss, mean Q(s, a), and the gradient with y held fixed."""
+    obs, action, reward, next_obs, discount = batch
+    rows = np.arange(len(action))
+    q_values = MLP.forward(params, obs)
+    target_next = MLP.forward(target_params, next_obs)
+    chooser = MLP.forward(params, next_obs) if config.double else target_next
+    y = reward + discount * target_next[rows, chooser.argmax(1)]
+    error = q_values[rows, action] - y
+    if config.loss == "mse":
+        loss, slope = error**2, 2.0 * error
+    else:
+        loss = np.where(np.abs(error) < 1.0, 0.5 * error**2, np.abs(error) - 0.5)
+        slope = np.clip(error, -1.0, 1.0)
+    output_gradient = np.zeros_like(q_values)
+    output_gradient[rows, action] = slope / len(action)
+    return loss.mean(), q_values[rows, action].mean(), MLP.gradient(params, obs, output_gradient)
+
+
+def step_by_hand(
+    config: DQNConfig, adam: NumpyAdam, params: np.ndarray, target_params: np.ndarray, batch: Arrays
+) -> tuple[np.ndarray, dict[str, float]]:
+    loss, q_value, grad = loss_and_gradient(config, params, target_params, batch)
+    norm = float(np.sqrt((grad**2).sum()))
+    if config.max_grad_value is not None:
+        grad = np.clip(grad, -config.max_grad_value, config.max_grad_value)
+    params = adam.step(params, clipped(grad, config.max_grad_norm))
+    return params, {"train/td_loss": loss, "train/q_value": q_value, "train/grad_norm": norm}
+
+
+def random_batch(generator: np.random.Generator, gamma: float, n_step: int) -> Arrays:
+    """Rewards large enough for both branches of huber; full and partial windows, ended and not."""
+    lengths = generator.integers(1, n_step + 1, SIZE)
+    discount = gamma**lengths * generator.integers(0, 2, SIZE)
+    obs, next_obs = generator.normal(size=(2, SIZE, 3))
+    return obs, generator.integers(0, 3, SIZE), 2.0 * generator.normal(size=SIZE), next_obs, discount
+
+
+CONFIGS = {
+    "plain": dqn_config(double=False, loss="mse", max_grad_norm=None),
+    "double": dqn_config(double=True, loss="mse", max_grad_norm=None),
+    "huber": dqn_config(double=False, loss="huber", max_grad_norm=None),
+    "double huber, norm clipped": dqn_config(max_grad_norm=0.1),
+    "values clipped": dqn_config(max_grad_norm=None, max_grad_value=0.02),
+    "both clipped": dqn_config(max_grad_norm=0.05, max_grad_value=0.02),
+    "n-step": dqn_config(n_step=3, gamma=0.7),
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_gradient_steps_equal_those_by_hand(name: str) -> None:
+    config, generator = CONFIGS[name], np.random.default_rng(0)
+    network = make_network(NETWORK, VECTOR, 3, 0, CPU)
+    target_params = network.params + 0.3 * torch.randn(MLP.num_parameters)
+    state = DQNState(network.params, target_params.clone(), init_optimizer(config.optimizer, network.params))
+    update, hyperparameters = make_update(config, network.apply), make_hyperparameters(config, CPU)
+    params, adam = network.params.numpy().copy(), NumpyAdam(config.optimizer.lr)
+    for _ in range(5):
+        batch = random_batch(generator, config.gamma, config.n_step)
+        state, metrics = update(state, Batch(*map(torch.from_numpy, batch)), hyperparameters)
+        params, expected = step_by_hand(config, adam, params, target_params.numpy(), batch)
+        np.testing.assert_allclose(state.params.numpy(), params, rtol=1e-10, atol=1e-13)
+        assert {tag: value.item() for tag, value in metrics.items()} == pytest.approx(expected, rel=1e-9)
+        assert torch.equal(state.target_params, target_params)
+
+
+def test_the_gradient_by_hand_equals_finite_differences_with_the_target_held_fixed() -> None:
+    config, generator = dqn_config(), np.random.default_rng(1)
+    params, target_params = generator.normal(size=(2, MLP.num_parameters))
+    batch = random_batch(generator, 0.9, 1)
+    obs, action, reward, next_obs, discount = batch
+    rows = np.arange(SIZE)
+    best = MLP.forward(params, next_obs).argmax(1)
+    y = reward + discount * MLP.forward(target_params, next_obs)[rows, best]
+
+    def loss(theta: np.ndarray) -> float:
+        error = np.abs(MLP.forward(theta, obs)[rows, action] - y)
+        return float(np.where(error < 1.0, 0.5 * error**2, error - 0.5).mean())
+
+    step = 1e-6 * np.eye(MLP.num_parameters)
+    differences = np.array([(loss(params + e) - loss(params - e)) / 2e-6 for e in step])
+    np.testing.assert_allclose(loss_and_gradient(config, params, target_params, batch)[2], differences, atol=1e-8)
+
+
+def windows(transitions: list[Transition], n: int, gamma: float) -> list[tuple[Any, ...]]:
+    """The n-step transitions of one environment, in the order in which they are complete, by definition."""
+    ends = [bool(t.terminated[0] or t.truncated[0]) for t in transitions]
+    found = []
+    for now, last in enumerate(transitions):
+        first = max([now - n + 1, 0, *(k + 1 for k in range(now) if ends[k])])
+        for start in range(first, now + 1):
+            length = now - start + 1
+            if length == n or ends[now]:
+                reward = sum(gamma**k * t.reward[0] for k, t in enumerate(transitions[start : now + 1]))
+                discount = 0.0 if last.terminated[0] else gamma**length
+                first_step = transitions[start]
+                found.append((first_step.obs[0], first_step.action[0], reward, last.next_obs[0], discount))
+    return found
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_agents_first_gradient_steps_equal_those_by_hand(n_step: int, device: torch.device) -> None:
+    """Everything between the environment and the weights: windows, ring, draws, discount, target, optimiser."""
+    config = dqn_config(n_step=n_step, gamma=0.8, learning_starts=30, optimizer=optimizer(lr=0.01, eps=1e-2))
+    agent = make_agent(run_config(config, network=NETWORK, seed=3), device=device)
+    envs, transitions = ScriptedEnvs(1, seed=1), []
+
+    def flat(prefix: str) -> np.ndarray:
+        weights = network_of(agent)
+        return np.concatenate(
+            [t.cpu().double().numpy().ravel() for name, t in weights.items() if name.startswith(prefix)]
+        )
+
+    params, adam = flat("q_network."), NumpyAdam(0.01, 1e-2)
+    draws = make_generator(3, "replay").random((2, config.batch_size))
+    for step in range(1, 33):
+        transition, episodes = envs.step(agent.act(envs.obs), agent.active)
+        transitions.append(transition)
+        agent.observe(transition, episodes)
+        target_params = flat("target_network.")
+        metrics = agent.update()
+        if step <= 30:
+            assert metrics == {}
+            continue
+        stored = windows(transitions, n_step, config.gamma)
+        assert len(stored) <= config.buffer_size
+        batch = tuple(
+            np.array(column, np.float64 if k != 1 else np.int64)
+            for k, column in enumerate(zip(*(stored[int(u * len(stored))] for u in draws[step - 31]), strict=True))
+        )
+        params, expected = step_by_hand(config, adam, params, target_params, batch)
+        np.testing.assert_allclose(flat("q_network."), params, rtol=1e-4, atol=1e-6)
+        assert {tag: value.item() for tag, value in metrics.items()} == pytest.approx(expected, rel=1e-4)
