@@ -81,11 +81,11 @@ def make_agent(
 
 
 class ScriptedEnvs:
-    """N environments that show random observations and pay random rewards; episodes end with probability 0.15, half of
+    """N environments that show random observations and pay random rewards; episodes end with probability `end`, half of
     them cut. What it does depends on its seed and on which environments step, not on the actions."""
 
-    def __init__(self, num_envs: int, observation: ObservationSpec = VECTOR, seed: int = 0) -> None:
-        self.num_envs, self._spec = num_envs, observation
+    def __init__(self, num_envs: int, observation: ObservationSpec = VECTOR, seed: int = 0, end: float = 0.15) -> None:
+        self.num_envs, self._spec, self._end = num_envs, observation, end
         self._generator = np.random.default_rng(seed)
         self._length = np.zeros(num_envs, np.int64)
         self._number = np.zeros(num_envs, np.int64)
@@ -99,7 +99,7 @@ class ScriptedEnvs:
 
     def step(self, action: np.ndarray, active: np.ndarray) -> tuple[Transition, list[Episode]]:
         next_obs, after_reset = self._draw(), self._draw()
-        ended = active & (self._generator.random(self.num_envs) < 0.15)
+        ended = active & (self._generator.random(self.num_envs) < self._end)
         cut = self._generator.random(self.num_envs) < 0.5
         reward = self._generator.normal(size=self.num_envs).astype(np.float32)
         self._length += active
@@ -125,3 +125,13 @@ def drive(agent: Agent, envs: ScriptedEnvs, vector_steps: int) -> Iterator[dict[
 def network_of(agent: Agent) -> dict[str, torch.Tensor]:
     """A copy of all weights."""
     return {name: tensor.clone() for name, tensor in agent.state_dict()["network"].items()}
+
+
+def assert_same_state(a: Agent, b: Agent) -> None:
+    """Bit for bit."""
+    first, second = a.state_dict(), b.state_dict()
+    assert first["state"] == second["state"]
+    for section in ("network", "optimizer", "replay"):
+        assert list(first[section]) == list(second[section])
+        for name, tensor in first[section].items():
+            assert torch.equal(tensor, second[section][name]), name
