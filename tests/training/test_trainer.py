@@ -1,0 +1,362 @@
+"""The loop: what is due at which step, what is saved, and that looking at a run does not change it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_runs import (
+    CPU,
+    assert_same_state,
+    dqn_config,
+    env_config,
+    make_agent,
+    reinforce_config,
+    run_config,
+)
+
+from rltrain.agents.agent import Agent, StateDict
+from rltrain.build import build_envs
+from rltrain.config.schema import CheckpointConfig, EvalConfig, RunConfig
+from rltrain.errors import RunFailed
+from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics, Evaluator
+from rltrain.training.trainer import Trainer
+from rltrain.types import Episode, Transition
+
+SEVEN_STEPS = env_config("probe_envs:FixedLength-v0")
+BANDIT = env_config("probe_envs:Bandit-v0")  # its threshold is 1
+ALGOS = {"dqn": dqn_config(n_step=2, train_period=3), "reinforce": reinforce_config(episodes_per_update=3)}
+
+
+class CountingAgent:
+    """Acts without a network; its loss is how often it was updated, its weight whatever a test puts there."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.active = np.ones(num_envs, bool)
+        self.gradient_steps = 0
+        self.weight = 1.0
+        self.loss: Callable[[int], float] = float
+        self.abandoned: list[list[bool]] = []
+        self.order: list[str] = []
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        self.order.append("act")
+        return np.zeros(len(obs), np.int64)
+
+    act_greedy = act
+
+    def observe(self, transition: Transition, episodes: list[Episode]) -> None:
+        self.order.append("observe")
+
+    def update(self) -> dict[str, torch.Tensor]:
+        self.order.append("update")
+        self.gradient_steps += 1
+        return {"train/td_loss": torch.tensor(self.loss(self.gradient_steps), dtype=torch.float64)}
+
+    def scalars(self) -> dict[str, float]:
+        return {"train/gradient_steps": float(self.gradient_steps)}
+
+    def abandon_episodes(self, envs: np.ndarray) -> None:
+        self.abandoned.append(envs.tolist())
+
+    def state_dict(self) -> StateDict:
+        network = {"q_network.weight": torch.tensor([self.weight])}
+        return {"network": network, "optimizer": {}, "replay": {}, "state": {"gradient_steps": self.gradient_steps}}
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        self.gradient_steps = state["state"]["gradient_steps"]
+
+
+class ScriptedEvaluator:
+    """Returns the given means in turn (the last one for ever) and notes what was asked."""
+
+    def __init__(self, *means: float | None) -> None:
+        self.means, self.asked = list(means), list[tuple[int, int]]()
+
+    def evaluate(
+        self, policy: object, episodes: int, key: int, stop: Callable[[], bool] = lambda: False
+    ) -> EpisodeStatistics | None:
+        self.asked.append((key, episodes))
+        mean = self.means.pop(0) if len(self.means) > 1 else self.means[0]
+        return None if mean is None else EpisodeStatistics((mean - 1.0, mean + 1.0))
+
+
+class Log:
+    """Keeps the rows, without what the clock says."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        self.rows.append((step, {tag: value for tag, value in scalars.items() if tag != "time/steps_per_second"}))
+
+    def flush(self) -> None: ...
+
+    def close(self, completed: bool | None = None) -> None: ...
+
+
+class Keeper:
+    """Keeps what was saved, as deep copies."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[int, StateDict]] = []
+        self.best: list[int] = []
+
+    def save(self, step: int, state: StateDict) -> None:
+        self.saved.append((step, copy.deepcopy(state)))
+
+    def save_best(self, step: int, state: StateDict) -> None:
+        self.best.append(step)
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for step, _ in self.saved]
+
+
+class Stop:
+    """Asked once per vector step: true from the look after `looks` on."""
+
+    def __init__(self, looks: int | None = None) -> None:
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:
+        if self.looks is not None:
+            self.looks -= 1
+        return self.looks is not None and self.looks < 0
+
+
+class Run:
+    """A trainer with everything around it at hand."""
+
+    def __init__(
+        self, config: RunConfig, evaluator: Any = None, agent: Any = None, stop_after: int | None = None
+    ) -> None:
+        self.envs = build_envs(config)
+        self.agent = agent or CountingAgent(config.num_envs)
+        self.log, self.keeper = Log(), Keeper()
+        self.evaluator = evaluator or ScriptedEvaluator(0.0)
+        self.trainer = Trainer(
+            config, self.envs, self.agent, self.evaluator, self.log, self.keeper, CPU, stop=Stop(stop_after)  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+def short_config(**changes: Any) -> RunConfig:
+    keys: dict[str, Any] = {"env": SEVEN_STEPS, "total_steps": 40, "log_period": 10**6}
+    return run_config(dqn_config(), **{**keys, **changes})
+
+
+def multiples(period: int, num_envs: int, until: int) -> list[int]:
+    """The first step that a loop of num_envs steps at a time reaches at or after each multiple of the period."""
+    due = {-(-multiple // num_envs) * num_envs for multiple in range(period, until + 1, period)}
+    return sorted(due)
+
+
+def test_the_order_is_act_step_observe_update() -> None:
+    run = Run(short_config(total_steps=3))
+    run.trainer.run()
+    assert run.agent.order == ["act", "observe", "update"] * 3
+
+
+@pytest.mark.parametrize(("num_envs", "last"), [(1, 42), (4, 44), (5, 45)])
+def test_every_period_is_in_environment_steps(num_envs: int, last: int) -> None:
+    config = short_config(
+        num_envs=num_envs,
+        total_steps=42,
+        log_period=10,
+        eval=EvalConfig(15, 3),
+        checkpoint=CheckpointConfig(7, 3, True),
+    )
+    run = Run(config)
+    assert run.trainer.run()
+    assert run.trainer.step == last
+    evaluated = multiples(15, num_envs, last)
+    assert run.evaluator.asked == [(step, 3) for step in evaluated]
+    logged = {step for step, row in run.log.rows if "train/gradient_steps" in row}
+    assert logged == {*multiples(10, num_envs, last), last}
+    assert {step for step, row in run.log.rows if "eval/episode_return" in row} == set(evaluated)
+    steps = [step for step, _ in run.log.rows]
+    assert steps == sorted(set(steps)), "one row per step"
+    assert run.keeper.steps == sorted({*multiples(7, num_envs, last), last})
+
+
+def test_several_multiples_in_one_vector_step_are_one_duty() -> None:
+    run = Run(short_config(num_envs=8, total_steps=32, log_period=3, eval=EvalConfig(2, 1)))
+    run.trainer.run()
+    assert [step for step, _ in run.log.rows] == [key for key, _ in run.evaluator.asked] == [8, 16, 24, 32]
+
+
+def test_a_row_holds_the_means_of_its_period_and_undiscounted_returns() -> None:
+    run = Run(short_config(total_steps=20, log_period=8, eval=EvalConfig(16, 3)), ScriptedEvaluator(5.0))
+    run.trainer.run()
+    assert run.log.rows == [
+        (8, {"train/td_loss": 4.5, "rollout/episode_return": 21.0, "rollout/episode_length": 7.0,
+             "train/gradient_steps": 8.0}),
+        (16, {"train/td_loss": 12.5, "rollout/episode_return": 21.0, "rollout/episode_length": 7.0,
+              "train/gradient_steps": 16.0, "eval/episode_return": 5.0, "eval/episode_return_std": 1.0}),
+        (20, {"train/td_loss": 18.5, "train/gradient_steps": 20.0}),
+    ]  # fmt: skip
+
+
+def test_idle_environments_take_no_steps() -> None:
+    config = short_config(num_envs=4, total_steps=30)
+    agent = CountingAgent(4)
+    agent.active = np.array([True, False, True, True])
+    run = Run(config, agent=agent)
+    run.trainer.run()
+    assert (run.trainer.step, len(agent.order)) == (30, 30)  # ten vector steps of three calls
+
+
+@pytest.mark.parametrize(("num_envs", "steps", "episodes"), [(1, 21, 3), (2, 28, 4)])
+def test_the_limit_that_comes_first_ends_the_run(num_envs: int, steps: int, episodes: int) -> None:
+    run = Run(short_config(num_envs=num_envs, total_steps=1000, total_episodes=3))
+    assert run.trainer.run()
+    assert (run.trainer.step, run.trainer.episodes) == (steps, episodes)
+    assert run.keeper.steps == [steps]
+    assert [step for step, _ in run.log.rows] == [steps]
+
+
+def test_a_return_that_ends_the_run_is_confirmed_on_a_hundred_other_episodes() -> None:
+    evaluator = ScriptedEvaluator(5.0, 20.0, 14.0, 21.0, 15.0)
+    run = Run(short_config(total_steps=1000, stop_at_return=15.0, eval=EvalConfig(10, 3)), evaluator)
+    assert run.trainer.run()
+    assert run.trainer.step == 30  # at 20 the confirmation said 14
+    assert [episodes for _, episodes in evaluator.asked] == [3, 3, REPORT_EPISODES, 3, REPORT_EPISODES]
+    keys = [key for key, _ in evaluator.asked]
+    assert len(set(keys)) == 5
+    assert keys[:2] == [10, 20]
+    assert keys[3] == 30
+    assert run.log.rows[-1][1]["eval/episode_return"] == 21.0
+
+
+def test_the_best_network_and_the_first_solving_step_are_kept() -> None:
+    evaluator = ScriptedEvaluator(0.5, 0.2, 0.5, 1.0, 0.9, 3.0)
+    run = Run(short_config(env=BANDIT, total_steps=60, eval=EvalConfig(10, 3)), evaluator)
+    run.trainer.run()
+    assert run.keeper.best == [10, 40, 60]
+    assert run.trainer.solve_step == 40
+    assert run.trainer.best_return == 3.0
+
+
+def test_a_finished_run_does_nothing_when_it_is_run_again() -> None:
+    run = Run(short_config(checkpoint=CheckpointConfig(20, 3, True)))
+    assert run.trainer.run()
+    before = len(run.agent.order)
+    assert run.trainer.run()
+    assert len(run.agent.order) == before
+    assert run.keeper.steps == [20, 40]
+
+
+def test_a_request_to_stop_finishes_the_step_and_saves() -> None:
+    run = Run(short_config(log_period=3), stop_after=5)
+    assert not run.trainer.run()
+    assert run.keeper.steps == [5]
+    assert run.keeper.saved[0][1]["state"]["step"] == 5
+
+
+def test_an_interrupted_evaluation_is_made_again_on_resume_with_all_that_was_due() -> None:
+    config = short_config(log_period=10, eval=EvalConfig(10, 3), checkpoint=CheckpointConfig(10, 3, True))
+    whole = Run(config, ScriptedEvaluator(4.0))
+    whole.trainer.run()
+
+    first = Run(config, ScriptedEvaluator(4.0, None), stop_after=20)
+    assert not first.trainer.run()
+    assert first.keeper.steps == [10, 20]
+    assert [step for step, _ in first.log.rows] == [10]
+    second = Run(config, ScriptedEvaluator(4.0))
+    second.trainer.load_state_dict(first.keeper.saved[-1][1])
+    assert second.trainer.run()
+    assert second.evaluator.asked == [(20, 3), (30, 3), (40, 3)]
+    assert first.log.rows + second.log.rows == whole.log.rows
+    assert second.keeper.steps == [20, 30, 40]
+
+
+def test_an_interrupted_confirmation_decides_nothing() -> None:
+    config = short_config(total_steps=30, stop_at_return=3.0, eval=EvalConfig(10, 3))
+    first = Run(config, ScriptedEvaluator(4.0, None), stop_after=10)
+    assert not first.trainer.run()
+    assert first.keeper.best == []
+    second = Run(config, ScriptedEvaluator(4.0))
+    second.trainer.load_state_dict(first.keeper.saved[-1][1])
+    assert second.trainer.run()
+    assert second.trainer.step == 10
+    assert second.evaluator.asked == first.evaluator.asked == [(10, 3), (second.evaluator.asked[1][0], REPORT_EPISODES)]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_at_once_and_is_never_saved(value: float) -> None:
+    run = Run(short_config(checkpoint=CheckpointConfig(1, 3, True)))
+    run.agent.loss = lambda count: value if count == 13 else 1.0
+    with pytest.raises(RunFailed, match=r"train/td_loss is .* at environment step 13"):
+        run.trainer.run()
+    assert run.keeper.steps == list(range(1, 13))
+
+
+def test_a_weight_that_is_not_finite_is_never_saved() -> None:
+    run = Run(short_config(checkpoint=CheckpointConfig(10, 3, True), eval=EvalConfig(15, 3)))
+    run.agent.loss = lambda count: setattr(run.agent, "weight", np.nan if count == 15 else 1.0) or 1.0
+    with pytest.raises(RunFailed, match=r"weights of q_network.weight are not finite at environment step 15"):
+        run.trainer.run()  # the best network is judged at step 15
+    assert run.keeper.steps == [10]
+    assert run.keeper.best == []
+
+
+def test_episodes_that_do_not_replay_are_abandoned_where_they_are() -> None:
+    config = short_config(env=env_config("probe_envs:Unrepeatable-v0"), num_envs=2, total_steps=20)
+    first = Run(config, stop_after=4)
+    first.trainer.run()
+    second = Run(config)
+    assert not second.trainer.load_state_dict(first.keeper.saved[-1][1])
+    assert second.agent.abandoned == [[True, True]]
+    third = Run(short_config(num_envs=2))
+    fourth = Run(short_config(num_envs=2), stop_after=4)
+    fourth.trainer.run()
+    assert third.trainer.load_state_dict(fourth.keeper.saved[-1][1])
+    assert third.agent.abandoned == []
+
+
+def real_run(name: str, num_envs: int, *, seed: int = 0, stop_after: int | None = None, **changes: Any) -> Run:
+    config = run_config(ALGOS[name], num_envs=num_envs, seed=seed, **{"total_steps": 150, **changes})
+    envs = build_envs(config)
+    agent: Agent = make_agent(config, envs.observation_spec, envs.action_spec)
+    envs.close()
+    return Run(config, Evaluator(config.env, seed, 3), agent, stop_after)
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("name", list(ALGOS))
+def test_evaluating_and_saving_leave_the_training_as_it_was(name: str, num_envs: int) -> None:
+    plain = real_run(name, num_envs)
+    watched = real_run(name, num_envs, eval=EvalConfig(20, 3), checkpoint=CheckpointConfig(7, 3, True))
+    for run in (plain, watched):
+        assert run.trainer.run()
+    assert len(watched.keeper.saved) > 7
+    assert plain.agent.gradient_steps > 1
+    assert_same_state(plain.agent, watched.agent)
+    ends = [run.envs.state_dict() for run in (plain, watched)]
+    assert all(np.array_equal(ends[0][key], ends[1][key]) for key in ends[0])
+    evaluations = ("eval/episode_return", "eval/episode_return_std")
+    rows = [{tag: v for tag, v in row.items() if tag not in evaluations} for _, row in watched.log.rows]
+    assert [row for row in rows if row] == [row for _, row in plain.log.rows]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("name", list(ALGOS))
+@pytest.mark.parametrize("stop_after", [1, 43])
+def test_a_run_stopped_at_k_continues_bit_for_bit(name: str, num_envs: int, stop_after: int) -> None:
+    changes: dict[str, Any] = {"eval": EvalConfig(40, 2), "total_steps": 150 * num_envs}
+    whole = real_run(name, num_envs, **changes)
+    assert whole.trainer.run()
+    first = real_run(name, num_envs, stop_after=stop_after, **changes)
+    assert not first.trainer.run()
+    second = real_run(name, num_envs, **changes)
+    second.agent.act(np.zeros((num_envs, 4), np.float32))  # what it did before must not matter
+    assert second.trainer.load_state_dict(first.keeper.saved[-1][1])
+    assert second.trainer.run()
+    assert first.log.rows + second.log.rows == whole.log.rows
+    assert_same_state(second.agent, whole.agent)
+    assert (second.trainer.best_return, second.trainer.episodes) == (whole.trainer.best_return, whole.trainer.episodes)
