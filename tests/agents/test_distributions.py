@@ -1,0 +1,48 @@
+"""How a head's numbers become actions and log-probabilities."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rltrain.agents.distributions import DISTRIBUTIONS
+from rltrain.types import ActionSpec
+
+CATEGORICAL = DISTRIBUTIONS["discrete"](ActionSpec("discrete", (), n=3))
+GAUSSIAN = DISTRIBUTIONS["box"](ActionSpec("box", (2, 2)))
+
+
+def test_what_each_asks_of_the_network_and_of_the_random_stream() -> None:
+    assert (CATEGORICAL.outputs, CATEGORICAL.noise, CATEGORICAL.noise_size) == (3, "uniform", 1)
+    assert (GAUSSIAN.outputs, GAUSSIAN.noise, GAUSSIAN.noise_size) == (8, "normal", 4)
+
+
+def test_a_categorical_action_is_an_index() -> None:
+    output = torch.log(torch.tensor([[0.2, 0.5, 0.3]])).expand(3, 3)
+    assert CATEGORICAL.sample(output, torch.tensor([[0.1], [0.6], [0.71]])).tolist() == [0, 1, 2]
+    assert CATEGORICAL.mode(output).tolist() == [1, 1, 1]
+    assert CATEGORICAL.log_prob(output[:1], torch.tensor([2])).tolist() == pytest.approx([math.log(0.3)])
+
+
+def test_a_gaussian_action_is_mean_plus_deviation_times_noise_in_the_actions_shape() -> None:
+    mean, log_std = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.log(torch.tensor([[1.0, 0.5, 2.0, 0.1]]))
+    output = torch.cat([mean, log_std], -1)
+    action = GAUSSIAN.sample(output, torch.tensor([[1.0, -2.0, 0.5, 10.0]]))
+    torch.testing.assert_close(action, torch.tensor([[[2.0, 1.0], [4.0, 5.0]]]))
+    assert GAUSSIAN.mode(output).tolist() == [[[1.0, 2.0], [3.0, 4.0]]]
+    reference = torch.distributions.Normal(mean, log_std.exp())
+    torch.testing.assert_close(GAUSSIAN.log_prob(output, action), reference.log_prob(action.reshape(1, 4)).sum(-1))
+    torch.testing.assert_close(GAUSSIAN.entropy(output), reference.entropy().sum(-1))
+
+
+def test_the_log_probability_is_of_the_action_as_drawn_however_far_outside_the_bounds() -> None:
+    """The density of 5 under a standard Gaussian in each of four dimensions, not that of what bounds of 1 make of it."""
+    expected = 4.0 * (-12.5 - 0.5 * math.log(2.0 * math.pi))
+    assert GAUSSIAN.log_prob(torch.zeros(1, 8), torch.full((1, 2, 2), 5.0)).item() == pytest.approx(expected)
+
+
+def test_rollouts_keep_their_two_leading_axes() -> None:
+    assert GAUSSIAN.log_prob(torch.zeros(5, 7, 8), torch.zeros(5, 7, 2, 2)).shape == (5, 7)
+    assert CATEGORICAL.log_prob(torch.zeros(5, 7, 3), torch.zeros(5, 7, dtype=torch.int64)).shape == (5, 7)
