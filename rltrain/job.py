@@ -22,7 +22,7 @@ from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
 from rltrain.training.run_folder import RunFolder, git_state, versions
 from rltrain.training.stopping import StopSignal
-from rltrain.training.trainer import Trainer
+from rltrain.training.trainer import Trainer, last_logged_step
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class _Job:
                 load_initial_network(parts.agent, Path(config.init_from))
             self._write_record(run, parts)
             evaluator = Evaluator(config.env, config.seed, max(config.eval.episodes, REPORT_EPISODES))
-            logger = build_logger(config, run, None if source is None else source.step, self.console)
+            logger = build_logger(config, run, None if source is None else last_logged_step(source.state), self.console)
             try:
                 keeper = _Keeper(config, run, parts)
                 trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop)

@@ -63,7 +63,8 @@ class TensorBoardLogger:
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None, hparams: Mapping[str, Any] | None = None) -> None:
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBER)}"
+        # TensorBoard reads a run's files in the order of their names: whole seconds would not order a quick resume.
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBER)}"
         self._path = folder / name
         self._writer: RecordWriter | None = None
         self._flush_at = 0.0

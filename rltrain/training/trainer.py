@@ -30,6 +30,12 @@ class Checkpointer(Protocol):
         ...
 
 
+def last_logged_step(state: Mapping[str, Any]) -> int:
+    """The last environment step whose row had been written when the trainer's `state` was saved."""
+    # With duties undone the row of this very step is still to come, and an attempt that was killed may have written it.
+    return int(state["step"]) - (state["duties_from"] is not None)
+
+
 class Trainer:
     """One run from its present state to its end, or to a request to stop.
 
@@ -164,6 +170,7 @@ class Trainer:
         return True
 
     def _save(self) -> None:
+        self._logger.flush()  # a run that is killed continues from here: what was logged until now must be in the files
         self._checkpointer.save(self.step, self._checked_state())
         self._saved_step = self.step
 

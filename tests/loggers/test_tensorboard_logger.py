@@ -152,3 +152,11 @@ def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: p
     logger.log(0, {"a": 1.0})
     logger.close(True)
     assert len(caplog.records) == 1
+
+
+def test_files_of_one_second_are_read_in_their_order(tmp_path: Path) -> None:
+    for resume_step in [None, *range(11)]:
+        logger = TensorBoardLogger(tmp_path, resume_step)
+        logger.log((resume_step or 0) + 1, {"train/td_loss": 1.0})
+        logger.close()
+    assert steps(tmp_path) == list(range(1, 12))

@@ -1,0 +1,171 @@
+"""Whole runs in this process: trained, stopped where a test wants, continued, and compared file by file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import rltrain.job
+import rltrain.report.curve
+from rltrain.cli import main
+from rltrain.config.schema import RunConfig
+from rltrain.errors import Interrupted
+from rltrain.loggers.jsonl import read_rows
+from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+
+CLOCKS = {"time/steps_per_second", "train_seconds", "row_seconds"}
+"""What may differ between two runs that are the same."""
+CONTINUED = 0
+
+
+class StopAfter:
+    """Stands in for StopSignal: after `looks` looks at it a stop is requested. The loop looks once per vector step, of
+    training and of evaluations alike, so that any moment of a run has its number."""
+
+    exit_code = 143
+
+    def __init__(self, looks: int | None = None) -> None:
+        self._allowed = looks
+        self.looks = 0
+
+    @property
+    def requested(self) -> bool:
+        self.looks += 1
+        return self._allowed is not None and self.looks > self._allowed
+
+    def __enter__(self) -> StopAfter:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Crash(BaseException):
+    """Ends a run on the spot."""
+
+
+class KillAfter(StopAfter):
+    """Leaves of the run what `kill -9` leaves at that look: its files as they are on the disk then."""
+
+    def __init__(self, looks: int, run: Path) -> None:
+        super().__init__(looks)
+        self._run, self._copy = run, run.with_name("killed")
+
+    @property
+    def requested(self) -> bool:
+        if super().requested:
+            shutil.copytree(self._run, self._copy)
+            raise Crash
+        return False
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is Crash:
+            shutil.rmtree(self._run)
+            self._copy.rename(self._run)
+
+
+@contextmanager
+def stopping(stop: Any) -> Iterator[None]:
+    """Runs inside look at `stop`, and draw no learning curve (which would be most of a short run's time)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rltrain.job, "StopSignal", lambda: stop)
+        patch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
+        yield
+
+
+def train(config: RunConfig, folder: Path, stop: StopAfter | None = None) -> int:
+    """One run in a new folder; returns how often it looked whether to stop. A stopped one is an exit code 143."""
+    stop = stop or StopAfter()
+    folder.mkdir(parents=True)
+    with stopping(stop):
+        try:
+            rltrain.job.train(config, folder, console=False)
+        except (Interrupted, Crash):
+            assert stop._allowed is not None
+    return stop.looks
+
+
+def resume(folder: Path, *args: str, stop: StopAfter | None = None) -> int:
+    """`rltrain resume folder ...`, to the end or until `stop`; returns the exit code (-1: it crashed)."""
+    with stopping(stop or StopAfter()):
+        try:
+            return main(["resume", str(folder), *args])
+        except Crash:
+            return -1
+
+
+def newest(run: Path) -> Checkpoint:
+    return read_checkpoint(newest_checkpoint(run)[0])
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl, without what the clock says."""
+    return [{tag: value for tag, value in row.items() if tag not in CLOCKS} for row in read_rows(run / "metrics.jsonl")]
+
+
+def event_series(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> (step, value) as TensorBoard shows it, from all event files of the run."""
+    accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
+        for tag in accumulator.Tags()["scalars"]
+        if tag not in CLOCKS
+    }
+
+
+def assert_same_data(a: Any, b: Any, where: str = "state") -> None:
+    """Nested plain data, arrays and tensors are equal, bit for bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - CLOCKS:
+            assert_same_data(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, np.ndarray):
+        assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes(), where
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype and a.shape == b.shape, where
+        assert a.numpy().tobytes() == b.numpy().tobytes(), where
+    else:
+        assert type(a) is type(b) and a == b, where
+
+
+def assert_same_checkpoint(a: Checkpoint, b: Checkpoint) -> None:
+    """Weights, target, optimizer, replay, counters, generators and running episodes."""
+    assert a.step == b.step
+    assert_same_data(a.tensors, b.tensors, "tensors")
+    assert_same_data(a.state, b.state)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Everything that training leaves is equal: the newest and the best checkpoint, every metric, the result."""
+    assert_same_checkpoint(newest(a), newest(b))
+    best = [run / "checkpoints" / "best" for run in (a, b)]
+    assert best[0].exists() == best[1].exists()
+    if best[0].exists():
+        assert_same_checkpoint(read_checkpoint(best[0]), read_checkpoint(best[1]))
+    assert rows(a) == rows(b)
+    assert event_series(a) == event_series(b)
+    assert (a / "result.json").read_text() == (b / "result.json").read_text()
+    records = [json.loads((run / "run.json").read_text()) for run in (a, b)]
+    assert [record["status"] for record in records] == ["completed", "completed"]
+
+
+def rltrain_process(folder: Path, *args: str) -> subprocess.Popen[str]:
+    """`rltrain args` in a process and a session of its own, with the probe environments as a plug-in."""
+    variables = {**os.environ, "RLTRAIN_PLUGINS": "probe_envs", "RLTRAIN_CONF": ""}
+    command = [sys.executable, "-m", "rltrain", *args]
+    return subprocess.Popen(
+        command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
