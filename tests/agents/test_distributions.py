@@ -38,7 +38,7 @@ def test_a_gaussian_action_is_mean_plus_deviation_times_noise_in_the_actions_sha
 
 
 def test_the_log_probability_is_of_the_action_as_drawn_however_far_outside_the_bounds() -> None:
-    """The density of 5 under a standard Gaussian in each of four dimensions, not that of what bounds of 1 make of it."""
+    """The density of 5 under a standard Gaussian in each of four dimensions, not of what bounds of 1 make of it."""
     expected = 4.0 * (-12.5 - 0.5 * math.log(2.0 * math.pi))
     assert GAUSSIAN.log_prob(torch.zeros(1, 8), torch.full((1, 2, 2), 5.0)).item() == pytest.approx(expected)
 
