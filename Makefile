@@ -1,6 +1,8 @@
 # make train   sets up .venv, trains DQN on CartPole-v1 and says what next
 # make test    sets up .venv, runs the fast tests
 # make check   ruff, mypy and the fast tests
+# make test-all   the slow tests too
+# make results, make recipes   the runs behind docs/results.md and docs/recipes.md (about an hour of two cores)
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-all check clean
+.PHONY: train test test-all check results recipes clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -38,6 +40,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+results: $(STAMP)
+	@$(BIN)/python benchmarks/results.py results
+
+recipes: $(STAMP)
+	@$(BIN)/python benchmarks/results.py recipes
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,235 @@
+"""`make results`: every score that the documentation claims, from runs on seeds 0 to 19 made by this script.
+
+Each run is the shell command that its row shows, with a seed and, for the solve step, an evaluation of 100 greedy
+episodes every 1,000 environment steps. Runs that are there already (outputs/results) are kept; delete the folder to
+start over. Tuning was done on seeds from 1000 up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "outputs" / "results"
+DOCS = ROOT / "docs"
+SCORING = ("eval.period=1000", "eval.episodes=100")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: a command, its seeds, and the goal that it has to reach."""
+
+    name: str
+    command: tuple[str, ...]
+    seeds: range
+    goal: float | None = None
+    """Final greedy mean of 100 episodes that a seed must reach."""
+    goal_seeds: int = 0
+    goal_solve_step: int | None = None
+    """The median over the seeds must not be above it."""
+    expectation: str = ""
+
+
+RESULTS = (
+    Row("dqn_CartPole-v1", ("algo=dqn", "env=CartPole-v1"), range(20), 475, 19, 10_000),
+    Row("reinforce_CartPole-v1", ("algo=reinforce", "env=CartPole-v1"), range(20), 475, 19, 15_000),
+)
+RECIPES = tuple(
+    Row(name, (f"experiment={name}",), range(10), expectation=expectation)
+    for name, expectation in (
+        (
+            "lecture_dqn",
+            "Returns that climb within 200 episodes and then swing: epsilon still is 0.37 at the end.",
+        ),
+        ("lecture_reinforce", "Noisy progress: one episode per update is a high-variance gradient."),
+        ("lecture_reinforce_baseline", "The same with less variance, so faster on most seeds."),
+        (
+            "lecture_reinforce_continuous",
+            "Little or none: 500 updates from one episode each are far too few for a swing-up.",
+        ),
+        ("notes_dqn", "Close to the cap of 200 steps within 500 episodes, with deep dips."),
+        ("guide_dqn", "Long episodes, often 500 steps, towards episode 600."),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one seed came to."""
+
+    seed: int
+    final: float
+    solve_step: int | None
+    eval_steps: np.ndarray  # [E] environment steps
+    eval_returns: np.ndarray  # [E] greedy means
+    train_steps: np.ndarray  # [R]
+    train_returns: np.ndarray  # [R] training means
+
+
+def run_seed(row: Row, seed: int, scoring: Sequence[str]) -> Outcome:
+    folder = RUNS / row.name / f"seed_{seed:02d}"
+    if not (folder / "result.json").exists():
+        log = folder.with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        rltrain = Path(sys.executable).with_name("rltrain")
+        command = [str(rltrain), *row.command, f"seed={seed}", *scoring, f"hydra.run.dir={folder}"]
+        with log.open("w") as output:
+            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT).returncode
+        if code:
+            raise SystemExit(f"{' '.join(command)} ended with {code}; see {log}")
+    return read_outcome(folder, seed)
+
+
+def read_outcome(folder: Path, seed: int) -> Outcome:
+    result = json.loads((folder / "result.json").read_text())
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+    def series(tag: str) -> tuple[np.ndarray, np.ndarray]:
+        pairs = [(row["step"], row[tag]) for row in rows if tag in row]
+        return np.array([step for step, _ in pairs]), np.array([value for _, value in pairs])
+
+    return Outcome(
+        seed,
+        result["episode_return"]["mean"],
+        result["solve_step"],
+        *series("eval/episode_return"),
+        *series("rollout/episode_return"),
+    )
+
+
+def solve_text(steps: Sequence[int | None]) -> str:
+    """Median, and how many never solved it; an unsolved seed counts as infinitely late."""
+    median = float(np.median([np.inf if step is None else step for step in steps]))
+    return f"{median:,.0f}" if np.isfinite(median) else "never"
+
+
+def table(rows: Sequence[tuple[Row, list[Outcome]]]) -> str:
+    lines = [
+        "| command | seeds | final greedy return: median (min to max) | goal | median solve step (goal) "
+        "| ever solved | seeds whose final network is below the goal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row, outcomes in rows:
+        finals = np.array([outcome.final for outcome in outcomes])
+        goal = row.goal if row.goal is not None else -np.inf
+        reached = int((finals >= goal).sum())
+        steps = [outcome.solve_step for outcome in outcomes]
+        solved = [step for step in steps if step is not None]
+        below = ", ".join(f"{o.seed} ({o.final:.0f})" for o in outcomes if o.final < goal) or "none"
+        met = "reached" if reached >= row.goal_seeds else "missed"
+        in_time = np.median([np.inf if s is None else s for s in steps]) <= (row.goal_solve_step or np.inf)
+        lines.append(
+            f"| `rltrain {' '.join(row.command)}` | {len(outcomes)} | {np.median(finals):.0f} ({finals.min():.0f} to "
+            f"{finals.max():.0f}) | {reached} of {len(outcomes)} at {row.goal:g} ({row.goal_seeds} asked: {met}) | "
+            f"{solve_text(steps)} (<= {row.goal_solve_step:,}: {'reached' if in_time else 'missed'}) | "
+            f"{len(solved)} of {len(outcomes)} | {below} |"
+        )
+    return "\n".join(lines)
+
+
+def seed_table(outcomes: Sequence[Outcome]) -> str:
+    """Every seed, the failed ones too."""
+    head = "| seed | " + " | ".join(str(o.seed) for o in outcomes) + " |"
+    line = "|---|" + "---|" * len(outcomes)
+    finals = "| final | " + " | ".join(f"{o.final:.0f}" for o in outcomes) + " |"
+    solves = (
+        "| solve step | " + " | ".join("-" if o.solve_step is None else f"{o.solve_step:,}" for o in outcomes) + " |"
+    )
+    return "\n".join([head, line, finals, solves])
+
+
+def plot(row: Row, outcomes: Sequence[Outcome], path: Path) -> None:
+    """All seeds thin, their median thick, the middle half shaded; evaluations where there are many, else training."""
+    figure = Figure(figsize=(8, 4.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    evaluated = row.goal is not None
+    curves = [(o.eval_steps, o.eval_returns) if evaluated else (o.train_steps, o.train_returns) for o in outcomes]
+    last = max(float(steps[-1]) for steps, _ in curves)
+    grid = np.linspace(0, last, 200)
+    values = np.array([np.interp(grid, steps, returns, right=np.nan) for steps, returns in curves])  # [seeds, 200]
+    for steps, returns in curves:
+        axes.plot(steps, returns, color="tab:blue", alpha=0.25, linewidth=0.8)
+    enough = np.isfinite(values).sum(0) >= max(2, len(curves) // 2)
+    low, middle, high = np.nanpercentile(values[:, enough], [25, 50, 75], axis=0)
+    axes.fill_between(grid[enough], low, high, color="tab:blue", alpha=0.2, linewidth=0)
+    axes.plot(grid[enough], middle, color="tab:blue", linewidth=2, label=f"median of {len(curves)} seeds, middle half")
+    if row.goal is not None:
+        axes.axhline(row.goal, color="tab:green", linestyle="--", linewidth=1, label=f"goal {row.goal:g}")
+    axes.set(xlabel="environment steps", ylabel="greedy return (100 episodes)" if evaluated else "training return")
+    axes.set_title(f"rltrain {' '.join(row.command)}", fontsize=10, family="monospace")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
+    parts = [
+        "# Results",
+        "Made by `make results`: seeds 0 to 19, none left out. *Final* is the last network's mean over 100 greedy"
+        " episodes; the *solve step* is the first evaluation (every 1,000 environment steps, 100 greedy episodes) at or above the"
+        " environment's threshold. Settings were tuned on seeds from 1000 up (`conf/tuned`).",
+        table(rows),
+    ]
+    for row, outcomes in rows:
+        plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
+        parts += [f"## {row.name}", seed_table(outcomes), f"![curves](results/{row.name}.png)"]
+    (DOCS / "results.md").write_text("\n\n".join(parts) + "\n")
+
+
+def write_recipes(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
+    parts = [
+        "# The course's recipes",
+        "Made by `make recipes`: each recipe on seeds 0 to 9, exactly as its file in `conf/experiment` states it. The"
+        " curves are training returns, with exploration; *final* is the last network's mean over 100 greedy episodes.",
+    ]
+    for row, outcomes in rows:
+        plot(row, outcomes, DOCS / "recipes" / f"{row.name}.png")
+        finals = "| final | " + " | ".join(f"{o.final:.0f}" for o in outcomes) + " |"
+        head = "| seed | " + " | ".join(str(o.seed) for o in outcomes) + " |\n|---|" + "---|" * len(outcomes)
+        parts += [
+            f"## {row.name}",
+            f"`rltrain {' '.join(row.command)}`. What the course leads one to expect: {row.expectation}",
+            f"{head}\n{finals}",
+            f"![curves](recipes/{row.name}.png)",
+        ]
+    (DOCS / "recipes.md").write_text("\n\n".join(parts) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("results", "recipes"))
+    parser.add_argument(
+        "--only", default="", help="rows whose name contains this; the pages are written only without it"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side")
+    options = parser.parse_args()
+    rows = [row for row in (RESULTS if options.what == "results" else RECIPES) if options.only in row.name]
+    scoring = SCORING if options.what == "results" else ()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        futures = [(row, [pool.submit(run_seed, row, seed, scoring) for seed in row.seeds]) for row in rows]
+        done = [(row, [future.result() for future in runs]) for row, runs in futures]
+    if not options.only:
+        (write_results if options.what == "results" else write_recipes)(done)
+    for row, outcomes in done:
+        print(
+            row.name,
+            " ".join(f"{outcome.final:.0f}" for outcome in outcomes),
+            solve_text([o.solve_step for o in outcomes]),
+        )
+
+
+if __name__ == "__main__":
+    main()
