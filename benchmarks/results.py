@@ -179,8 +179,8 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
     parts = [
         "# Results",
         "Made by `make results`: seeds 0 to 19, none left out. *Final* is the last network's mean over 100 greedy"
-        " episodes; the *solve step* is the first evaluation (every 1,000 environment steps, 100 greedy episodes) at or above the"
-        " environment's threshold. Settings were tuned on seeds from 1000 up (`conf/tuned`).",
+        " episodes; the *solve step* is the first evaluation (every 1,000 environment steps, 100 greedy episodes) at or"
+        " above the environment's threshold. Settings were tuned on seeds from 1000 up (`conf/tuned`).",
         table(rows),
     ]
     for row, outcomes in rows:
