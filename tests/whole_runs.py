@@ -169,3 +169,11 @@ def rltrain_process(folder: Path, *args: str) -> subprocess.Popen[str]:
         command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
+
+
+def rltrain_here(folder: Path, *args: str) -> int:
+    """`rltrain args`, started in `folder` but in this process; draws no learning curve. Returns the exit code."""
+    with stopping(StopAfter()), pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("RLTRAIN_PLUGINS", "probe_envs")
+        return main(list(args))

@@ -1,0 +1,198 @@
+"""Environments with known answers, through the command line: what is learned there is known in closed form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from whole_runs import newest, rltrain_here, rows
+
+import rltrain
+
+GAMMA = 0.9
+COMMON = ["hydra.run.dir=run", "tuned=none", "device=cpu", "device.compile=false", "eval.period=null", "log_period=100"]
+# With a linear function of one-hot observations Q-learning is tabular: what it finds is exact.
+DQN = [
+    "network.hidden=[]", f"algo.gamma={GAMMA}", "algo.loss=mse", "algo.batch_size=32", "algo.optimizer.lr=0.05",
+    "algo.max_grad_norm=null", "algo.learning_starts=200", "algo.gradient_steps=4", "total_steps=400",
+    "exploration=constant", "exploration.end=1", "target_update=hard", "target_update.unit=gradient_steps",
+    "target_update.period=20",
+]  # fmt: skip
+REINFORCE = [
+    "algo=reinforce", "network.hidden=[]", "algo.gamma=1", "algo.baseline=mean", "algo.normalize_returns=none",
+    "algo.optimizer.lr=0.05", "algo.max_grad_norm=null",
+]  # fmt: skip
+
+
+@dataclass
+class Run:
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, float]:
+        result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return dict(result["episode_return"])
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return rows(self.folder)
+
+    def head(self, network: str, obs: Any) -> np.ndarray:
+        """What a linear network of the newest checkpoint says of obs [N, D]: [N, outputs]."""
+        weights = {name: tensor for name, tensor in newest(self.folder).tensors["network"].items() if network in name}
+        (weight,) = (tensor for name, tensor in weights.items() if name.endswith("weight"))
+        (bias,) = (tensor for name, tensor in weights.items() if name.endswith("bias"))
+        return (torch.as_tensor(obs, dtype=torch.float32) @ weight.T + bias).numpy()
+
+
+Trained = Callable[..., Run]
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Trained:
+    def train(*args: str) -> Run:
+        assert rltrain_here(tmp_path, *COMMON, *args) == 0
+        return Run(tmp_path / "run")
+
+    return train
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_cut_episode_is_worth_what_would_have_followed(trained: Trained, n_step: int, num_envs: int) -> None:
+    run = trained(*DQN, "env=probe_envs:ConstantTruncated-v0", f"algo.n_step={n_step}", f"num_envs={num_envs}")
+    assert run.head("q_network", [[1.0]]) == pytest.approx(1 / (1 - GAMMA), rel=0.03)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_nothing_follows_a_terminated_episode(trained: Trained, n_step: int) -> None:
+    run = trained(*DQN, "env=probe_envs:Countdown-v0", f"algo.n_step={n_step}")
+    values = [(1 - GAMMA ** (5 - t)) / (1 - GAMMA) for t in range(5)]
+    q_values = run.head("q_network", np.eye(5))
+    assert q_values[:, 0] == pytest.approx(values, abs=0.02)
+    assert q_values[:, 1] == pytest.approx(values, abs=0.02)
+    # Nothing is random here, so the error goes to 0: it would stay large if shapes were broadcast in the loss.
+    assert run.rows[-1]["train/td_loss"] < 1e-3
+
+
+def test_an_end_that_comes_by_chance(trained: Trained) -> None:
+    run = trained(*DQN, "env=probe_envs:ConstantTerminated-v0", "total_steps=1200", "algo.learning_starts=1000")
+    assert run.head("q_network", [[1.0]]) == pytest.approx(1 / (1 - 0.9 * GAMMA), rel=0.15)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_a_delayed_reward_is_discounted_once_per_step(trained: Trained, n_step: int) -> None:
+    run = trained(*DQN, "env=probe_envs:DelayedReward-v0", f"algo.n_step={n_step}")
+    assert run.head("q_network", np.eye(4))[:, 0] == pytest.approx([GAMMA**3, GAMMA**2, GAMMA, 1.0], abs=0.01)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+def test_the_best_action_before_a_cut(trained: Trained, n_step: int) -> None:
+    run = trained(*DQN, "env=probe_envs:Flip-v0", f"algo.n_step={n_step}")
+    (stay, go), _ = run.head("q_network", np.eye(2))
+    assert stay == pytest.approx(1 / (1 - GAMMA), rel=0.03)
+    assert go == pytest.approx(0.5 + 0.75 * GAMMA, rel=0.05)
+    assert run.result["mean"] == 1.0  # staying is cut at once; going would return 1.25
+
+
+def test_ten_right_actions_and_an_evaluation_that_does_not_explore(trained: Trained) -> None:
+    """Training acts at random to its end (and succeeds in one episode of 1024); greedy episodes all succeed."""
+    run = trained(
+        *DQN, "env=probe_envs:Chain-v0", "algo.optimizer.name=rmsprop", "algo.optimizer.lr=0.01", "log_period=1000",
+        "algo.batch_size=512", "algo.learning_starts=6000", "total_steps=6400", "algo.gradient_steps=2",
+    )  # fmt: skip
+    assert run.result == {"mean": 1.0, "std": 0.0, "min": 1.0, "max": 1.0}
+    assert max(row["rollout/episode_return"] for row in run.rows) < 0.05
+
+
+def test_bandit_by_dqn(trained: Trained) -> None:
+    run = trained(*DQN, "env=probe_envs:Bandit-v0")
+    assert run.head("q_network", [[1.0]])[0] == pytest.approx([0.25, 1.0], abs=1e-3)
+    assert run.result["mean"] == 1.0
+
+
+@pytest.mark.parametrize("baseline", ["none", "mean", "value"])
+def test_bandit_by_reinforce(trained: Trained, baseline: str) -> None:
+    run = trained(*REINFORCE, "env=probe_envs:Bandit-v0", "total_steps=800", f"algo.baseline={baseline}")
+    assert run.result["mean"] == 1.0
+    assert np.diff(run.head("policy", [[1.0]])) > 2  # the better arm is drawn more than 7 times as often
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_a_gaussian_policy_finds_its_target(trained: Trained, num_envs: int) -> None:
+    run = trained(
+        *REINFORCE, "env=probe_envs:Target-v0", f"num_envs={num_envs}", "algo.episodes_per_update=32",
+        "algo.optimizer.lr=0.03", "total_steps=3000",
+    )  # fmt: skip
+    mean, log_std = np.split(run.head("policy", [[1.0]])[0], 2)
+    assert mean == pytest.approx([0.3, 0.3], abs=0.05)
+    assert (log_std < -1).all()
+    assert run.result["mean"] > -0.0025
+    assert rltrain.load(run.folder).act(np.ones(1, np.float32)) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(
+    ("env", "obs", "values"),
+    [
+        ("ConstantTruncated", [[1.0]], [1 / (1 - GAMMA)]),
+        ("Countdown", np.eye(5), [(1 - GAMMA ** (5 - t)) / (1 - GAMMA) for t in range(5)]),
+        ("DelayedReward", np.eye(4), [GAMMA**3, GAMMA**2, GAMMA, 1.0]),
+    ],
+)
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_the_value_baseline_is_the_value(
+    trained: Trained, num_envs: int, env: str, obs: Any, values: list[float]
+) -> None:
+    run = trained(
+        *REINFORCE, f"env=probe_envs:{env}-v0", f"algo.gamma={GAMMA}", "algo.baseline=value", "algo.value.hidden=[]",
+        "algo.value.lr=0.1", "algo.value.steps=10", "algo.episodes_per_update=2", f"num_envs={num_envs}",
+        "total_steps=1200",
+    )  # fmt: skip
+    assert run.head("value", obs)[:, 0] == pytest.approx(values, rel=0.02)
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_short_episodes_are_not_favoured(trained: Trained, num_envs: int) -> None:
+    """The long episode pays twice as much. Who updates with the episodes that end first sees mostly short ones, and
+    without a baseline reinforces what it sees."""
+    run = trained(
+        *REINFORCE, "env=probe_envs:LongShort-v0", "env.kwargs.long_return=2", f"num_envs={num_envs}",
+        "algo.baseline=none", "algo.loss_reduction=sum", "algo.episodes_per_update=16", "total_steps=5000",
+    )  # fmt: skip
+    assert run.result["mean"] == 2.0
+    assert run.rows[-1]["rollout/episode_return"] > 1.8
+
+
+def test_actions_and_observations_that_do_not_start_at_zero(trained: Trained) -> None:
+    run = trained(*DQN, "env=probe_envs:Shifted-v0", "algo.gamma=0")
+    assert run.head("q_network", np.eye(4)[1:]) == pytest.approx(np.tile([5.0, 6.0, 7.0], (3, 1)), abs=0.01)
+    assert run.result["mean"] == 35.0
+    action = rltrain.load(run.folder).act(-1)
+    assert action == 7 and isinstance(action, int)
+
+
+def test_clipped_rewards_train_and_unclipped_ones_are_reported(trained: Trained) -> None:
+    run = trained(*DQN, "env=probe_envs:FixedLength-v0", "env.reward_clip=1", "algo.gamma=0")
+    assert run.head("q_network", [[1.0]]) == pytest.approx(1.0, abs=0.01)
+    assert run.result == {"mean": 21.0, "std": 0.0, "min": 21.0, "max": 21.0}
+    assert {row["rollout/episode_return"] for row in run.rows} == {21.0}
+    assert {row["rollout/episode_length"] for row in run.rows} == {7.0}
+
+
+@pytest.mark.parametrize("num_envs", [1, 4])
+def test_everything_is_counted_in_environment_steps(trained: Trained, num_envs: int) -> None:
+    run = trained(
+        "env=probe_envs:Bandit-v0", f"num_envs={num_envs}", "total_steps=200", "log_period=20", "network.hidden=[]",
+        "algo.batch_size=8", "algo.learning_starts=40", "algo.train_period=8", "algo.gradient_steps=3",
+        "exploration=linear", "exploration.start=1", "exploration.end=0.5", "exploration.steps=100",
+    )  # fmt: skip
+    seen = {row["step"]: (row["train/gradient_steps"], row["train/epsilon"]) for row in run.rows}
+    assert seen == {
+        step: (max(0, step - 40) // 8 * 3, pytest.approx(1 - 0.5 * min(step / 100, 1))) for step in range(20, 201, 20)
+    }
