@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from rltrain import __version__
+from rltrain.config.folders import import_plugins
 from rltrain.errors import Interrupted, RequestError, RunFailed
 
 COMMANDS = ("resume", "evaluate", "list")
@@ -40,6 +41,7 @@ def _dispatch(args: list[str]) -> int:
             from rltrain.commands.help import print_help
 
             return print_help()
+        import_plugins()  # a stored run may use what they add
         module = importlib.import_module(f"rltrain.commands.{command}")
         return int(module.main(args[1:]))
     if command == "--version":

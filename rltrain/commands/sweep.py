@@ -115,7 +115,9 @@ def run_sweep(
         raise Interrupted(int(stop.code or 1), f"sweep stopped; what was done is in {cfg.hydra.sweep.dir}") from stop
     callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
     done = launcher.jobs - len(launcher.failures)
-    print(f"sweep     {done} of {launcher.jobs} jobs done, in {cfg.hydra.sweep.dir}")
+    folder = Path(cfg.hydra.sweep.dir)
+    _remove_unused(folder)  # after a dry run
+    print(f"sweep     {done} of {launcher.jobs} jobs done{f', in {folder}' if folder.exists() else ''}")
     for number, line, error in launcher.failures:
         print(f"job {number} failed ({line}): {error}", file=sys.stderr)
     return 1 if launcher.failures else 0

@@ -23,7 +23,7 @@ from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import validate
+from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 
 
@@ -84,16 +84,23 @@ def preflight(config: RunConfig) -> None:
 def train_job(cfg: DictConfig) -> float | None:
     """Hydra's task function: trains one composed job in the folder that Hydra made for it."""
     gc.enable()
-    from rltrain.job import train
-
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     config = validate({str(key): value for key, value in plain.items()})
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
     single = hydra_cfg.mode != RunMode.MULTIRUN
+    info = compose_info(hydra_cfg, plain)
+    if config.dry_run:
+        from rltrain.job import dry_run
+
+        _remove_unused(folder)
+        dry_run(config, info)
+        return None
+    from rltrain.job import train
+
     try:
-        return train(config, folder, console=single, info=compose_info(hydra_cfg, plain))
+        return train(config, folder, console=single, info=info)
     except RequestError:
         _remove_unused(folder)
         raise
@@ -107,7 +114,13 @@ def train_job(cfg: DictConfig) -> float | None:
 
 def _run(hydra: Hydra, overrides: list[str]) -> None:
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
-    preflight(_run_config(cfg))
+    config = _run_config(cfg)
+    preflight(config)
+    if config.dry_run:
+        from rltrain.job import dry_run
+
+        dry_run(config, compose_info(cfg.hydra, to_plain(config)))
+        return
     exact = any(override.startswith("hydra.run.dir=") for override in overrides)
     cfg.hydra.run.dir = str(reserve_folder(Path(cfg.hydra.run.dir), exact=exact))
     cfg.hydra.mode = RunMode.RUN

@@ -88,6 +88,22 @@ def test_how_a_run_ends(rltrain: Shell, args: list[str], exit_code: int, message
     assert (ended.returncode, ended.stderr) == (exit_code, message)
 
 
+def test_a_dry_run_trains_nothing_and_leaves_no_folder(rltrain: Shell, tmp_path: Path) -> None:
+    assert rltrain("dry_run=true", "seed=3").stdout == "looked at dqn CartPole-v1 3 tuned=dqn_CartPole-v1\n"
+    swept = rltrain("-m", "dry_run=true", "seed=3,4").stdout.splitlines()
+    assert [line for line in swept if line.startswith(("looked", "trained"))] == [
+        f"looked at dqn CartPole-v1 {seed} tuned=dqn_CartPole-v1" for seed in (3, 4)
+    ]
+    assert swept[-1] == "sweep     2 of 2 jobs done"
+    assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
+
+
+def test_a_stored_run_of_a_plug_in_is_read_with_the_plug_in(rltrain: Shell) -> None:
+    for command in ("evaluate", "resume"):
+        refused = rltrain(command, plugins="no_such_module")
+        assert refused.returncode == 2 and refused.stderr.startswith("rltrain: RLTRAIN_PLUGINS=no_such_module: cannot")
+
+
 def test_a_bug_is_one_line_and_a_traceback_in_the_log(rltrain: Shell, tmp_path: Path) -> None:
     ended = rltrain("seed=14")
     (log,) = (tmp_path / "outputs").glob("*/*/run.log")
