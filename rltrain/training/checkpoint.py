@@ -31,20 +31,21 @@ from rltrain.training.checkpoint_files import (
     MANIFEST,
     RESERVED_KEYS,
     STATE,
-    HashingFile,
     digest_of_manifest,
-    load_file,
+    open_verified,
     read_manifest,
-    verify_file,
+    read_state,
+    read_tensors,
+    write_tensors,
+    write_text,
 )
-from rltrain.training.safetensors_file import parse_tensors, write_tensors
 
 _STEP_NAME = re.compile(r"step_(\d{8,18})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory. The tensors (on the CPU) of one file share their memory; nothing else does."""
+    """A checkpoint in memory; the tensors are on the CPU."""
 
     manifest: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]]
@@ -137,7 +138,8 @@ def verify_checkpoint(folder: Path) -> None:
     """
     place = _place(folder)
     for name, entry in read_manifest(place)["files"].items():
-        verify_file(place / name, entry)
+        with open_verified(place / name, entry):
+            pass
 
 
 def newest_checkpoint(run: Path) -> tuple[Path, list[Path]]:
@@ -187,18 +189,13 @@ def _aside(folder: Path, kind: str) -> Path:
 
 
 def _write_files(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]) -> None:
-    files: dict[str, dict[str, Any]] = {}
+    files = {}
     for stem, group in tensors.items():
-        with HashingFile(folder / f"{stem}.safetensors") as file:
-            write_tensors(file.write, group)
-        files[f"{stem}.safetensors"] = file.summary()
-    with HashingFile(folder / STATE) as file:
-        file.write(texts[STATE].encode())
-    files[STATE] = file.summary()
+        files[f"{stem}.safetensors"] = write_tensors(folder / f"{stem}.safetensors", group)
+    files[STATE] = write_text(folder / STATE, texts[STATE])
     content = {**json.loads(texts[MANIFEST]), "files": files}
     content["sha256"] = digest_of_manifest(content)
-    with HashingFile(folder / MANIFEST) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    write_text(folder / MANIFEST, json.dumps(content, indent=1))
     fsync_folder(folder)
 
 
@@ -239,21 +236,12 @@ def _step_folders(run: Path) -> list[Path]:
 def _read(folder: Path, only: Collection[str] | None) -> Checkpoint:
     manifest = read_manifest(folder)
     files = manifest["files"]
-    wanted = [name for name in files if name != STATE and (only is None or name.rpartition(".")[0] in only)]
-    for stem in only or ():
-        if f"{stem}.safetensors" not in files:
-            raise CheckpointError(f"{folder / MANIFEST}: the checkpoint has no {stem}.safetensors")
-    tensors = {}
-    for name in wanted:
-        data = load_file(folder / name, files[name])
-        try:
-            tensors[name.rpartition(".")[0]] = parse_tensors(data)
-        except ValueError as error:
-            raise CheckpointError(f"{folder / name}: no valid safetensors file: {error}") from error
-    try:
-        state = plain_data.decode(bytes(load_file(folder / STATE, files[STATE]).numpy()))
-    except ValueError as error:
-        raise CheckpointError(f"{folder / STATE}: no valid state: {error}") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{folder / STATE}: no valid state: not a mapping")
+    stems = [name.removesuffix(".safetensors") for name in files if name != STATE]
+    if lacking := sorted(set(only or ()) - set(stems)):
+        raise CheckpointError(f"{folder / MANIFEST}: the checkpoint has no {lacking[0]}.safetensors")
+    wanted = stems if only is None else only
+    tensors = {stem: read_tensors(folder / f"{stem}.safetensors", files[f"{stem}.safetensors"]) for stem in wanted}
+    state = read_state(folder / STATE, files[STATE])
+    if read_manifest(folder) != manifest:  # between the check of a file and its use
+        raise CheckpointError(f"{folder}: the checkpoint was replaced while it was read")
     return Checkpoint(manifest=manifest, tensors=tensors, state=state, folder=folder)

@@ -8,15 +8,17 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
+import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rltrain.errors import CheckpointError
-from rltrain.training.plain_data import parse_json
+from rltrain.training import plain_data
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -24,34 +26,46 @@ STATE = "state.json"
 RESERVED_KEYS = frozenset(["format", "step", "files", "sha256"])
 FILE_NAME = re.compile(r"[A-Za-z0-9_]{1,64}\.safetensors|state\.json")
 _MAX_MANIFEST_BYTES = 16 << 20
-_CHUNK = 1 << 20
 
 
-class HashingFile:
-    """A new file that is hashed while it is written."""
+def write_text(path: Path, text: str) -> dict[str, Any]:
+    """Make a new file, on the disk when this returns; its size and SHA-256."""
+    path.write_bytes(text.encode())
+    return _seal(path)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._hash = hashlib.sha256()
-        self._size = 0
 
-    def __enter__(self) -> HashingFile:
-        self._file: BinaryIO = open(self._path, "xb")
-        return self
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Make a new safetensors file, on the disk when this returns; its size and SHA-256.
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        with self._file:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+    Tensors on a device, non-contiguous ones and those that share memory are copied on the host first.
 
-    def write(self, data: bytes | memoryview) -> None:
-        self._hash.update(data)
-        self._size += len(data)
-        self._file.write(data)
+    Raises:
+        OSError: the disk is full or refuses.
+        TypeError: a dtype that the format does not have, for instance complex128.
+    """
+    host: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        saved = tensor.detach().cpu().contiguous()
+        if saved.untyped_storage().data_ptr() in storages:
+            saved = saved.clone()  # the library refuses overlapping tensors
+        storages.add(saved.untyped_storage().data_ptr())
+        host[name] = saved
+    try:
+        safetensors.torch.save_file(host, path)
+    except KeyError as error:
+        raise TypeError(f"{path.name}: a tensor is {error.args[0]}, which is not saved") from error
+    except SafetensorError as error:
+        raise OSError(str(error).rpartition("I/O error: ")[2]) from error
+    path.chmod(path.parent.stat().st_mode & 0o666)  # the library makes it for its owner's eyes only
+    return _seal(path)
 
-    def summary(self) -> dict[str, Any]:
-        return {"size": self._size, "sha256": self._hash.hexdigest()}
+
+def _seal(path: Path) -> dict[str, Any]:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"size": file.tell(), "sha256": digest}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -68,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if len(text) > _MAX_MANIFEST_BYTES:
         raise CheckpointError(f"{path}: larger than the {_MAX_MANIFEST_BYTES} bytes that a manifest may have")
     try:
-        manifest = parse_json(text)
+        manifest = plain_data.parse_json(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged: {'empty' if not text else 'no valid JSON'}") from error
     if not isinstance(manifest, dict) or not manifest.keys() >= RESERVED_KEYS:
@@ -94,6 +108,59 @@ def digest_of_manifest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+@contextmanager
+def open_verified(path: Path, entry: Mapping[str, Any]) -> Iterator[io.BufferedReader]:
+    """A file, at its beginning, whose size and SHA-256 were found to be the manifest's.
+
+    Raises:
+        CheckpointError: they differ, the file cannot be read, or it is larger than this machine's memory.
+    """
+    with _open_regular(path) as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if size != entry["size"]:
+                raise CheckpointError(f"{path}: damaged: {size} bytes where the manifest says {entry['size']}")
+            if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+                raise CheckpointError(f"{path}: {size} bytes are more than this machine's memory")
+            if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                raise CheckpointError(f"{path}: damaged: its SHA-256 is not the manifest's")
+            file.seek(0)
+            yield file
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a verified file, on the CPU.
+
+    Raises:
+        CheckpointError: as open_verified, or it is no safetensors file.
+    """
+    with open_verified(path, entry):
+        try:
+            # Read, not mapped: should a mapped file be cut or become unreachable, the process would die of SIGBUS.
+            return safetensors.torch.load_file(path, backend="pread")
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"{path}: no valid safetensors file: {reason}") from error
+
+
+def read_state(path: Path, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain data of a verified file.
+
+    Raises:
+        CheckpointError: as open_verified, or it holds anything else.
+    """
+    with open_verified(path, entry) as file:
+        try:
+            state = plain_data.decode(file.read())
+        except ValueError as error:
+            raise CheckpointError(f"{path}: no valid state: {error}") from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path}: no valid state: not a mapping")
+    return state
+
+
 def _open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file, following no link and waiting for no pipe."""
     try:
@@ -107,44 +174,3 @@ def _open_regular(path: Path) -> io.BufferedReader:
         os.close(descriptor)
         raise CheckpointError(f"{path}: cannot be read: not a regular file")
     return os.fdopen(descriptor, "rb")
-
-
-def verify_file(path: Path, entry: Mapping[str, Any]) -> None:
-    """Compare a file with its size and SHA-256 in the manifest, without keeping it.
-
-    Raises:
-        CheckpointError: they differ, or the file cannot be read.
-    """
-    _read_verified(path, entry, keep=False)
-
-
-def load_file(path: Path, entry: Mapping[str, Any]) -> Tensor:
-    """The verified bytes of a file, uint8.
-
-    Raises:
-        CheckpointError: as verify_file, or the file is larger than this machine's memory.
-    """
-    return _read_verified(path, entry, keep=True)
-
-
-def _read_verified(path: Path, entry: Mapping[str, Any], keep: bool) -> Tensor:
-    with _open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != entry["size"]:
-            raise CheckpointError(f"{path}: damaged: {size} bytes where the manifest says {entry['size']}")
-        if keep and size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-            raise CheckpointError(f"{path}: {size} bytes are more than this machine's memory")
-        data = torch.empty(size if keep else min(size, _CHUNK), dtype=torch.uint8)
-        view = data.numpy().data
-        digest = hashlib.sha256()
-        done = 0
-        while done < size:
-            window = view[done : done + _CHUNK] if keep else view[: size - done]
-            count = file.readinto(window)
-            if not count:
-                break
-            digest.update(window[:count])
-            done += count
-    if done != size or digest.hexdigest() != entry["sha256"]:
-        raise CheckpointError(f"{path}: damaged: its SHA-256 is not the manifest's")
-    return data

@@ -97,17 +97,20 @@ def limit_file_size(size: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("name", ["step_00000001", "best"])
-def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("file", ["network.safetensors", "state.json"])
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, name: str, file: str) -> None:
     folder = tmp_path / "checkpoints" / name
     small, large = {"network": {"w": torch.ones(10)}}, {"network": {"w": torch.zeros(100_000)}}
     write_checkpoint(folder, step=1, manifest={}, tensors=small, state={})
+    tensors, state = (small, {"text": "x" * 400_000}) if file == "state.json" else (large, {})
     before = limit_file_size(50_000)
     try:
         with pytest.raises(RunFailed) as caught:
-            write_checkpoint(folder, step=2, manifest={}, tensors=large, state={})
+            write_checkpoint(folder, step=2, manifest={}, tensors=tensors, state=state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert str(folder) in str(caught.value)
+    assert "cannot be written: File too large" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert read_checkpoint(folder).step == 1
     assert os.listdir(folder.parent) == [name]
