@@ -2,6 +2,7 @@
 # make test    sets up .venv, runs the fast tests
 # make check   ruff, mypy and the fast tests
 # make test-all   the slow tests too
+# make mutants    puts known bugs in, one by one, and shows which test goes red (about 15 minutes)
 # make results, make recipes   the runs behind docs/results.md and docs/recipes.md (about an hour of two cores)
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-all check results recipes clean
+.PHONY: train test test-all check results recipes mutants clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -46,6 +47,9 @@ results: $(STAMP)
 
 recipes: $(STAMP)
 	@$(BIN)/python benchmarks/results.py recipes
+
+mutants: $(STAMP)
+	@$(BIN)/python tests/mutants/run.py
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
