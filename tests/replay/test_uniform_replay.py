@@ -116,8 +116,8 @@ def test_images_keep_their_bytes_and_actions_their_shape() -> None:
 @pytest.mark.parametrize("before", [0, 3, 5, 8])
 def test_a_loaded_replay_continues_as_the_saved_one(before: int, device: torch.device) -> None:
     replay, loaded = small_replay(5, device), small_replay(5, device)
-    if before:
-        replay.add(*numbered(0, before))
+    for number in range(before):
+        replay.add(*numbered(number, 1))
     loaded.add(*numbered(500, 4))  # what lay there is gone
     loaded.load_state_dict({name: tensor.cpu().clone() for name, tensor in replay.state_dict().items()})
     for ring in (replay, loaded):
