@@ -17,7 +17,7 @@ def test_k_soft_updates_in_closed_form() -> None:
 
 
 def test_a_hard_update_copies_exactly_and_into_the_same_memory() -> None:
-    params, target = torch.randn(1000) * 1e3, torch.randn(1000) * 1e-3
+    params, target = torch.randn(1000), torch.randn(1000) * torch.logspace(-4, 4, 1000)
     memory = target.data_ptr()
     polyak_(target, params, 1.0)
     assert torch.equal(target, params)
