@@ -28,3 +28,10 @@ class Interrupted(Exception):
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int, str]]:
         return type(self), (self.exit_code, str(self))
+
+
+def module_hint(error: BaseException, module: str) -> str:
+    """What helps the user whose own module `module` was not found; nothing for any other error."""
+    if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+        return " in the installed packages or $PYTHONPATH (PYTHONPATH=. adds this folder)"
+    return ""

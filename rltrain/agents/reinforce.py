@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 from rltrain.agents.agent import AgentContext, StateDict, with_prefix, without_prefix
 from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
 from rltrain.compiling import compiled
-from rltrain.config.schema import ReinforceConfig
+from rltrain.config.schema import NetworkConfig, ReinforceConfig
 from rltrain.losses.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply
@@ -168,7 +167,9 @@ class Reinforce(GreedyPolicy):
         run, device = context.config, context.device
         config = cast(ReinforceConfig, run.algo)
         self._config = config
-        value_config = replace(run.network, hidden=config.value.hidden, output_scale=1.0)
+        # A plug-in's network may have keys of its own.
+        activation = run.network.activation if isinstance(run.network, NetworkConfig) else "relu"
+        value_config = NetworkConfig("mlp", config.value.hidden, activation, 1.0)
         value_seed = derive_seed(run.seed, "network", 1)
         self.value = make_network(value_config, context.observation, 1, value_seed, device)
         self._optimizer = init_optimizer(config.optimizer, self.policy.params)

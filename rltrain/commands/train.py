@@ -22,7 +22,7 @@ from rltrain.config.application import CONFIG_NAME, create_application
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import reserve_folder
-from rltrain.config.schema import RunConfig
+from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 
@@ -70,9 +70,10 @@ def preflight(config: RunConfig) -> None:
 
     observations, actions = probe(config.env)
     del observations
-    if config.algo.name == "dqn" and actions.kind != "discrete":
+    if isinstance(config.algo, DQNConfig) and actions.kind != "discrete":
         raise RequestError(
-            f"algo=dqn: needs discrete actions, and {config.env.id} has continuous ones (Box{list(actions.shape)})\n"
+            f"algo={config.algo.name}: needs discrete actions, "
+            f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n"
             "algo=reinforce takes both"
         )
     if config.device.name == "cuda":
@@ -147,8 +148,8 @@ def _run_config(cfg: DictConfig) -> RunConfig:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Removes a run folder in which nothing but Hydra's own files lies."""
-    if {path.name for path in folder.iterdir()} <= {".hydra"}:
+    """Removes a run folder in which nothing lies but what is there before a run begins."""
+    if {path.name for path in folder.iterdir()} <= {".hydra", ".lock", "run.log"}:
         shutil.rmtree(folder)
 
 

@@ -6,7 +6,7 @@ import importlib
 import os
 from pathlib import Path
 
-from rltrain.errors import RequestError
+from rltrain.errors import RequestError, module_hint
 
 
 def conf_folder() -> Path:
@@ -37,6 +37,7 @@ def import_plugins() -> None:
         except Exception as error:
             raise RequestError(
                 f"RLTRAIN_PLUGINS={module}: cannot be imported: {type(error).__name__}: {error}"
+                + module_hint(error, module)
             ) from error
 
 

@@ -125,7 +125,8 @@ def _group_class(group: str, value: Any) -> type:
     name = value.get("name") if isinstance(value, Mapping) else None
     if not isinstance(name, str) or name not in classes:
         raise RequestError(
-            f"{group}.name={show(name)}: must be {_alternatives(list(classes))}{suggestion(str(name), classes)}"
+            f"{group}.name={show(name)}: must be {_alternatives(list(classes))}{suggestion(str(name), classes)}\n"
+            "(a plug-in that adds more is named in RLTRAIN_PLUGINS)"
         )
     return classes[name]
 

@@ -14,7 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from rltrain.config.schema import EnvConfig
-from rltrain.errors import RequestError
+from rltrain.errors import RequestError, module_hint
 
 _log = logging.getLogger(__name__)
 _already_warned: set[str] = set()
@@ -68,7 +68,12 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 def _find(id: str) -> EnvSpec:
     module, _, name = id.rpartition(":")
     if module:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if hint := module_hint(error, module):
+                raise RequestError(f"env={id}: {error}{hint}") from error
+            raise
     return gymnasium.spec(name)
 
 
