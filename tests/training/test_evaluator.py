@@ -26,6 +26,7 @@ class AlwaysZero:
         if self.calls == 0:
             self.first_obs = [row.copy() for row in obs]
         self.calls += 1
+        assert self.calls < 1000, "this evaluation does not end"
         return np.zeros(len(obs), np.int64)
 
 
