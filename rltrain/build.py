@@ -12,15 +12,15 @@ import torch
 from rltrain.agents import AGENTS, Agent, AgentContext
 from rltrain.compiling import choose_compile
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain
+from rltrain.config.validate import to_plain, validate
 from rltrain.device import configure_torch, resolve_device
 from rltrain.envs.vector import VectorEnv, make_vector_env
-from rltrain.errors import RequestError
+from rltrain.errors import CheckpointError, RequestError
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import Logger, MultiLogger
 from rltrain.seeding import derive_seed
-from rltrain.training.checkpoint import newest_checkpoint, read_checkpoint
+from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from rltrain.training.run_folder import RunFolder
 
 
@@ -96,3 +96,18 @@ def checkpoint_of(path: Path) -> Path:
         CheckpointError: a run without a whole checkpoint.
     """
     return path if (path / "manifest.json").exists() else newest_checkpoint(path)[0]
+
+
+def stored_config(source: Checkpoint) -> RunConfig:
+    """The config of the run that wrote a checkpoint.
+
+    Raises:
+        CheckpointError: there is none in it, or none that this version knows.
+    """
+    plain = source.manifest.get("config")
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"{source.folder}: its manifest has no config; it is no checkpoint of a run")
+    try:
+        return validate(plain)
+    except RequestError as error:
+        raise CheckpointError(f"{source.folder}: its config is not one of this version: {error}") from error

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rltrain.agents.agent import StateDict
 from rltrain.build import Parts, build, build_logger, load_initial_network
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
+from rltrain.envs.make import one_line
 from rltrain.envs.space_data import space_to_plain
-from rltrain.errors import Interrupted
+from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
 from rltrain.messages import dry_run_text, header, summary
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
@@ -61,36 +64,42 @@ class _Job:
     console: bool
     info: ComposeInfo
     source: checkpoint.Checkpoint | None
+    began: bool = False
 
     def run(self) -> float:
         with StopSignal() as stop, RunFolder(self.folder) as run:
             started = time.time()
             try:
                 mean = self._train(run, stop)
-            except BaseException as error:
-                interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-                if not interrupted:
-                    _log.error("the run failed", exc_info=error)
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                run.write_record(status="interrupted" if interrupted else "failed", reason=reason, **_timing(started))
+            except (Interrupted, KeyboardInterrupt) as error:
+                run.write_record(status="interrupted", reason=str(error), **_timing(started))
                 raise
+            except BaseException as error:
+                if isinstance(error, RequestError) and not self.began:
+                    raise  # a new folder stays empty; what the record of an older one says still holds
+                _log.error("the run failed", exc_info=error)
+                failure = _explained(error, run)
+                run.write_record(status="failed", reason=str(failure), **_timing(started))
+                if failure is error:
+                    raise
+                raise failure from error
             run.write_record(status="completed", reason=None, **_timing(started))
             return mean
 
     def _train(self, run: RunFolder, stop: StopSignal) -> float:
         config, source = self.config, self.source
         checkpoint.clean(run.path)
-        compiled = None if source is None else bool(source.manifest.get("compile", False))
-        with build(config, compiled) as parts:
+        with build(config, self._compiled_before()) as parts:
             if config.init_from is not None and source is None:
                 load_initial_network(parts.agent, Path(config.init_from))
-            self._write_record(run, parts)
             evaluator = Evaluator(config.env, config.seed, max(config.eval.episodes, REPORT_EPISODES))
             logger = build_logger(config, run, None if source is None else last_logged_step(source.state), self.console)
             try:
                 keeper = _Keeper(config, run, parts)
                 trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop)
-                exact = source is None or trainer.load_state_dict({**source.tensors, "state": source.state})
+                exact = source is None or _load(trainer, source)
+                self._write_record(run, parts)
+                self.began = True
                 print(header(config, self.info, parts, run.path, source, exact), flush=True)
                 if not trainer.run():
                     raise Interrupted(stop.exit_code)
@@ -102,6 +111,12 @@ class _Job:
                 logger.close()
                 evaluator.close()
             return self._report(run, trainer, final, parts)
+
+    def _compiled_before(self) -> bool | None:
+        """What `device.compile=auto` chose when the run began; None where that is still to be chosen."""
+        if self.source is None or self.config.device.compile != "auto":
+            return None
+        return bool(self.source.manifest.get("compile", False))
 
     def _write_record(self, run: RunFolder, parts: Parts) -> None:
         run.write_config(to_plain(self.config))
@@ -164,6 +179,26 @@ class _Keeper:
         self, folder: Path, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]
     ) -> None:
         checkpoint.write_checkpoint(folder, step=step, manifest=self._manifest, tensors=tensors, state=state)
+
+
+def _load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
+    """Trainer.load_state_dict, with what does not fit said as a request that cannot be met."""
+    try:
+        return trainer.load_state_dict({**source.tensors, "state": source.state})
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{source.folder}: does not fit this run: {one_line(error)}") from error
+
+
+def _explained(error: BaseException, run: RunFolder) -> BaseException:
+    """What nobody foresaw as a failure in one line; the log holds its traceback."""
+    if isinstance(error, RunFailed) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, RequestError):
+        return RunFailed(str(error))
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        keys = "algo.buffer_size, algo.batch_size, network.hidden or num_envs"
+        return RunFailed(f"out of memory: smaller {keys} need less (traceback in {run.log})")
+    return RunFailed(f"{one_line(error)} (traceback in {run.log})")
 
 
 def _timing(started: float) -> dict[str, float]:

@@ -10,6 +10,7 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.training.checkpoint import Checkpoint
 from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.run_folder import versions
 from rltrain.training.trainer import Trainer
 
 
@@ -40,11 +41,11 @@ def header(
         settings = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in info.tuned_keys.items())
         lines.append(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
     if source is not None:
-        how = "exactly" if exact else "but running episodes begin anew: the environment does not replay"
-        lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {how}")
+        lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {_continues(source, parts, exact)}")
     elif folder is not None:
-        exactly = "exactly (on this kind of machine)" if config.checkpoint.replay else "not (checkpoint.replay=false)"
-        lines.append(f"resume    {exactly}, saved every {_steps(config.checkpoint.period)} and when stopped")
+        lines.append(
+            f"resume    {_promise(config, parts)}, saved every {_steps(config.checkpoint.period)} and when stopped"
+        )
     if folder is not None:
         lines.append(f"folder    {folder}")
     return "\n".join(lines)
@@ -83,6 +84,25 @@ def summary(
         ("continue", f"rltrain resume {folder} total_steps={2 * config.total_steps}"),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
+
+
+def _promise(config: RunConfig, parts: Parts) -> str:
+    """How closely a resumed run will follow the uninterrupted one."""
+    if not config.checkpoint.replay:
+        return "not (checkpoint.replay=false)"
+    if parts.device.type != "cpu" and not config.device.deterministic:
+        return "closely (exactly with device.deterministic=true or on the CPU)"
+    return "exactly (on this kind of machine)"
+
+
+def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
+    """How closely this run follows the one that was saved."""
+    if not exact:
+        return "but running episodes begin anew: the environment does not replay"
+    now = {"device": str(parts.device), "threads": parts.threads, "compile": parts.compiled, **versions()}
+    then = {**source.manifest, **source.manifest.get("versions", {})}
+    other = [f"{name} {then[name]}" for name, value in now.items() if name in then and then[name] != value]
+    return f"but not bit for bit: it was saved with {', '.join(other)}" if other else "exactly"
 
 
 def _count(number: int, noun: str) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from rltrain.agents import POLICIES, AgentContext, LoadablePolicy
-from rltrain.build import checkpoint_of
+from rltrain.build import checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import validate
 from rltrain.envs.space_data import space_from_plain
 from rltrain.envs.spaces import action_spec, from_env_observation, observation_spec, to_env_action
 from rltrain.errors import CheckpointError
@@ -26,9 +25,12 @@ class TrainedPolicy:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
-        self.config: RunConfig = validate(checkpoint.manifest["config"])
-        self.observation_space = space_from_plain(checkpoint.manifest["observation_space"])
-        self.action_space = space_from_plain(checkpoint.manifest["action_space"])
+        self.config: RunConfig = stored_config(checkpoint)
+        try:
+            self.observation_space = space_from_plain(checkpoint.manifest.get("observation_space", {}))
+            self.action_space = space_from_plain(checkpoint.manifest.get("action_space", {}))
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.folder}: {error}") from error
         self.checkpoint = checkpoint.folder
         self.env_step = checkpoint.step
         self.solve_step: int | None = checkpoint.state.get("solve_step")

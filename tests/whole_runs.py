@@ -21,13 +21,19 @@ import rltrain.job
 import rltrain.report.curve
 from rltrain.cli import main
 from rltrain.config.schema import RunConfig
+from rltrain.config.validate import validate
 from rltrain.errors import Interrupted
 from rltrain.loggers.jsonl import read_rows
-from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
+from rltrain.training.checkpoint_files import RESERVED_KEYS
 
 CLOCKS = {"time/steps_per_second", "train_seconds", "row_seconds"}
 """What may differ between two runs that are the same."""
-CONTINUED = 0
+
+COMMON_ARGS = ["tuned=none", "device=cpu", "device.compile=false", "network.hidden=[8]", "log_period=100"]
+_PERIODS = ["total_steps=450", "eval.period=200", "eval.episodes=3", "checkpoint.period=100", "checkpoint.keep=2"]
+DQN_ARGS = [*COMMON_ARGS, *_PERIODS, "algo.learning_starts=50", "algo.batch_size=8"]
+REINFORCE_ARGS = [*COMMON_ARGS, *_PERIODS, "algo=reinforce", "env=Pendulum-v1", "env.max_episode_steps=20"]
 
 
 class StopAfter:
@@ -177,3 +183,41 @@ def rltrain_here(folder: Path, *args: str) -> int:
         patch.chdir(folder)
         patch.setenv("RLTRAIN_PLUGINS", "probe_envs")
         return main(list(args))
+
+
+def result_of(run: Path, name: str = "result.json") -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((run / name).read_text())
+    return result
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    return result_of(run, "run.json")
+
+
+def config_of(run: Path) -> RunConfig:
+    return validate(newest(run).manifest["config"])
+
+
+def one_line(capsys: pytest.CaptureFixture[str], lines: int = 1) -> str:
+    """What a command said on stderr, which must be short."""
+    error = capsys.readouterr().err
+    assert 1 <= len(error.splitlines()) <= lines, error
+    assert "Traceback" not in error
+    return error
+
+
+def rewrite(run: Path, manifest: dict[str, Any] | None = None, state: dict[str, Any] | None = None) -> None:
+    """The newest checkpoint again, with other entries (None: without them): whole, but of foreign origin."""
+    old = newest(run)
+    kept = {key: value for key, value in old.manifest.items() if key not in RESERVED_KEYS}
+    entries = []
+    for before, changes in ((kept, manifest or {}), (old.state, state or {})):
+        left_out = {key for key, value in changes.items() if value is None}
+        entries.append({key: value for key, value in {**before, **changes}.items() if key not in left_out})
+    write_checkpoint(old.folder, step=old.step, manifest=entries[0], tensors=old.tensors, state=entries[1])
+
+
+def flip_a_byte(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)

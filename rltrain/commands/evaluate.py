@@ -41,7 +41,7 @@ def main(args: list[str]) -> int:
         result = evaluate(policy, options["episodes"], options["seed"], lambda: stop.requested)
     if result is None:
         raise Interrupted(stop.exit_code)
-    run = policy.checkpoint.parent.parent
+    run = policy.checkpoint.absolute().parent.parent
     if (run / "run.json").exists():
         RunFolder(run).write_evaluation(result)
     if options["video"]:

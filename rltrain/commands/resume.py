@@ -6,7 +6,6 @@ from pathlib import Path
 
 from rltrain.commands.evaluate import find_run
 from rltrain.config.stored import changed, parse_value, require_trusted
-from rltrain.config.validate import validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 
 # What may differ without making it another experiment. Only the limits of the run must not shrink.
@@ -38,6 +37,10 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     if record.get("status") == "completed" and not overrides:
         print(f"{folder}: completed, nothing left to do; total_steps=N extends it")
         return
+    if record.get("status") == "running":
+        with RunFolder(folder):
+            pass  # its holder is gone, or else this has said who it is
+    from rltrain.build import stored_config
     from rltrain.job import resume
     from rltrain.training.checkpoint import newest_checkpoint, read_checkpoint
 
@@ -45,7 +48,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     for damaged in skipped:
         print(f"skipped the damaged checkpoint {damaged.name}")
     source = read_checkpoint(newest)
-    stored = validate(source.manifest["config"])
+    stored = stored_config(source)
     config, differences = changed(stored, overrides, _HARMLESS)
     require_trusted(config, trust)
     for key in ("total_steps", "total_episodes"):
@@ -53,7 +56,9 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
         if before is not None and after is not None and after < before:
             raise RequestError(f"{key}={after}: a run can be extended, not cut below its {before}")
     if "replay" not in source.tensors:
-        raise RequestError(f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued")
+        raise RequestError(
+            f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
+        )
     for key, value in differences.items():
         print(f"changed   {key}={value}")
     resume(config, folder, source)
@@ -76,4 +81,3 @@ def _resume_sweep(jobs: list[Path], overrides: list[str], trust: bool) -> int:
 
 def _job_number(folder: Path) -> tuple[int, str]:
     return (int(folder.name) if folder.name.isdigit() else 0, folder.name)
-

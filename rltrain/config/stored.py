@@ -65,7 +65,8 @@ def changed(config: RunConfig, overrides: list[str], allowed: tuple[str, ...]) -
         key, equals, text = override.partition("=")
         if not equals:
             raise RequestError(f"{override}: give changes as key=value")
-        *path, name = (f"{key}.name" if isinstance(plain.get(key), dict) else key).split(".")
+        choice = "id" if key == "env" else "name"
+        *path, name = (f"{key}.{choice}" if isinstance(plain.get(key), dict) else key).split(".")
         section = plain
         for part in path:
             section = section.get(part) if isinstance(section, dict) else None  # type: ignore[assignment]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import numpy as np
 
-from rltrain.envs.make import find_environment
+from rltrain.envs.make import find_environment, one_line
 from rltrain.errors import RequestError
 from rltrain.policy import TrainedPolicy
 from rltrain.seeding import derive_seed
@@ -32,10 +34,7 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
         frames: list[Image.Image] = []
         ended = False
         while not ended and len(frames) < _MOST_FRAMES:
-            frame = env.render()
-            if not isinstance(frame, np.ndarray):
-                raise RequestError(f"video=true: {config.id} draws no frames")
-            frames.append(Image.fromarray(frame).quantize(64))
+            frames.append(Image.fromarray(_frame(env, config.id)).quantize(64))
             obs, _, terminated, truncated, _ = env.step(policy.act(obs))
             ended = bool(terminated or truncated)
     finally:
@@ -43,3 +42,13 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
     path = folder / "evaluation.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0)
     return path
+
+
+def _frame(env: gymnasium.Env[Any, Any], id: str) -> np.ndarray:
+    try:
+        frame = env.render()
+    except Exception as error:
+        raise RequestError(f"video=true: {id} draws no frames: {one_line(error)}") from error
+    if not isinstance(frame, np.ndarray):
+        raise RequestError(f"video=true: {id} draws no frames")
+    return frame

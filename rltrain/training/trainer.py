@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from rltrain.agents.agent import Agent, StateDict
@@ -62,12 +63,12 @@ class Trainer:
         self._checkpointer = checkpointer
         self._stop_requested: Callable[[], bool] = lambda: stop.requested
         self._recorder = Recorder(device)
-        self._obs = envs.reset()
+        self._obs: np.ndarray | None = None
         self.step = 0
         self.episodes = 0
         self.solve_step: int | None = None
         self.best_return: float | None = None
-        self._stop_return_reached = False
+        self._confirmed_return: float | None = None  # of the last evaluation on which the run might have stopped
         self._duties_from: int | None = None  # the step before the vector step whose duties are not yet done
         self._saved_step: int | None = None
         self.train_seconds = 0.0
@@ -79,6 +80,8 @@ class Trainer:
         Raises:
             RunFailed: an environment failed, or a number is not finite; nothing is saved then.
         """
+        if self._obs is None:
+            self._obs = self._envs.reset()
         if self._duties_from is not None:
             self._do_duties()
         while not self.done and not self._stop_requested():
@@ -98,12 +101,18 @@ class Trainer:
     def _limit_reached(self) -> bool:
         config = self._config
         enough_episodes = config.total_episodes is not None and self.episodes >= config.total_episodes
-        return self.step >= config.total_steps or enough_episodes or self._stop_return_reached
+        return self.step >= config.total_steps or enough_episodes or self._return_reached
+
+    @property
+    def _return_reached(self) -> bool:
+        goal, confirmed = self._config.stop_at_return, self._confirmed_return
+        return goal is not None and confirmed is not None and confirmed >= goal
 
     def _vector_step(self) -> None:
         start = time.perf_counter()
         agent = self._agent
         before = self.step
+        assert self._obs is not None
         action = agent.act(self._obs)
         transition, self._obs, episodes = self._envs.step(action, agent.active)
         agent.observe(transition, episodes)
@@ -160,7 +169,7 @@ class Trainer:
             confirmation = self._evaluator.evaluate(self._agent, REPORT_EPISODES, key, self._stop_requested)
             if confirmation is None:
                 return False
-            self._stop_return_reached = confirmation.mean >= config.stop_at_return
+            self._confirmed_return = confirmation.mean
         threshold = self._envs.reward_threshold
         if self.solve_step is None and threshold is not None and evaluation.mean >= threshold:
             self.solve_step = self.step
@@ -194,7 +203,7 @@ class Trainer:
             "episodes": self.episodes,
             "solve_step": self.solve_step,
             "best_return": self.best_return,
-            "stop_return_reached": self._stop_return_reached,
+            "confirmed_return": self._confirmed_return,
             "duties_from": self._duties_from,
             "train_seconds": self.train_seconds,
             "row_step": self._row_step,
@@ -213,7 +222,7 @@ class Trainer:
         self._recorder.load_state_dict(state["recorder"])
         self.step, self.episodes = state["step"], state["episodes"]
         self.solve_step, self.best_return = state["solve_step"], state["best_return"]
-        self._stop_return_reached = state["stop_return_reached"]
+        self._confirmed_return = state["confirmed_return"]
         self._duties_from = state["duties_from"]
         self.train_seconds = state["train_seconds"]
         self._row_step, self._row_seconds = state["row_step"], state["row_seconds"]

@@ -1,0 +1,163 @@
+"""`rltrain resume`: what it continues, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from small_runs import dqn_config, env_config, run_config
+from whole_runs import (
+    StopAfter,
+    assert_same_run,
+    config_of,
+    flip_a_byte,
+    one_line,
+    record_of,
+    resume,
+    rewrite,
+    rltrain_here,
+    train,
+)
+
+from rltrain.cli import main
+from rltrain.config.schema import CheckpointConfig
+from rltrain.config.validate import to_plain
+from rltrain.training.run_folder import RunFolder
+
+
+class TestTrust:
+    @pytest.fixture
+    def stored(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        config = run_config(dqn_config(), env=env_config("probe_envs:Bandit-v0"), total_steps=60)
+        train(config, tmp_path / "run", StopAfter(30))
+        monkeypatch.delenv("RLTRAIN_PLUGINS")
+        return tmp_path / "run"
+
+    @pytest.mark.parametrize("command", ["evaluate", "resume"])
+    def test_a_stored_module_is_imported_only_by_consent(
+        self, command: str, stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        capsys.readouterr()
+        assert main([command, str(stored)]) == 2
+        error = one_line(capsys, 3)
+        assert "probe_envs" in error and "trust=true" in error
+        assert main([command, str(stored), "trust=false"]) == 2
+        assert main([command, str(stored), "trust=true"]) == 0
+        monkeypatch.setenv("RLTRAIN_PLUGINS", "probe_envs")
+        assert main([command, str(stored)]) == 0
+
+    @pytest.mark.parametrize("command", ["evaluate", "resume"])
+    def test_refusing_imports_nothing(self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        train(run_config(dqn_config(), total_steps=60), tmp_path / "run", StopAfter(30))
+        (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+        plain = to_plain(config_of(tmp_path / "run"))
+        rewrite(tmp_path / "run", {"config": {**plain, "env": {**plain["env"], "id": "evil:CartPole-v1"}}})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(tmp_path)
+            assert main([command, str(tmp_path / "run")]) == 2
+            assert main([command, str(tmp_path / "run"), "trust=true"]) == 2  # and then it is only said
+        assert "imported" in one_line(capsys, 10)
+
+
+class TestResume:
+    def test_a_finished_run(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        assert main(["resume", str(run)]) == 0
+        assert "nothing left to do" in capsys.readouterr().out
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+    @pytest.mark.parametrize(
+        ("args", "named"),
+        [
+            (["algo.gamma=0.5", "seed=3"], ["algo.gamma=0.99 (asked: 0.5)", "seed=0 (asked: 3)"]),
+            (["algo=reinforce"], ["algo", "dqn", "reinforce"]),
+            (["env=Acrobot-v1"], ["CartPole-v1", "Acrobot-v1"]),
+            (["env.id=Acrobot-v1"], ["CartPole-v1", "Acrobot-v1"]),
+            (["network.hidden=[9]"], ["network.hidden"]),
+            (["target_update=soft"], ["target_update"]),
+            (["total_steps=400"], ["total_steps=400"]),
+            (["total_setps=900"], ["total_setps", "total_steps"]),
+            (["total_steps=many"], ["total_steps"]),
+            (["--fast"], ["--fast"]),
+        ],
+    )
+    def test_another_experiment_is_refused(
+        self, args: list[str], named: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        assert main(["resume", str(run), *args]) == 2
+        error = one_line(capsys, 3)
+        assert all(name in error for name in named), error
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+    def test_a_running_run_is_refused_by_its_holder_s_name(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with RunFolder(run) as held:
+            held.write_record(status="running")
+            assert main(["resume", str(run)]) == 2
+            assert f"process {os.getpid()}" in one_line(capsys)
+            shutil.rmtree(run / "checkpoints")
+            assert main(["resume", str(run)]) == 2
+            assert f"process {os.getpid()}" in one_line(capsys)
+            assert record_of(run)["status"] == "running"
+
+    def test_a_damaged_checkpoint_is_skipped_and_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config = run_config(dqn_config(), checkpoint=CheckpointConfig(40, 3, True))
+        train(config, tmp_path / "whole")
+        train(config, tmp_path / "run", StopAfter(100))
+        flip_a_byte(tmp_path / "run" / "checkpoints" / "step_00000100" / "replay.safetensors")
+        capsys.readouterr()
+        assert resume(tmp_path / "run") == 0
+        assert "step_00000100" in capsys.readouterr().out
+        assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+    @pytest.mark.parametrize("command", ["evaluate", "resume"])
+    @pytest.mark.parametrize("damage", ["all damaged", "none", "no config", "no spaces", "another config"])
+    def test_nothing_usable_is_one_line(
+        self, command: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = tmp_path / "run"
+        train(run_config(dqn_config(), total_steps=60), run, StopAfter(30))
+        if damage == "all damaged":
+            for file in run.glob("checkpoints/*/network.safetensors"):
+                flip_a_byte(file)
+        elif damage == "none":
+            shutil.rmtree(run / "checkpoints")
+        elif damage == "no config":
+            rewrite(run, {"config": None})
+        elif damage == "no spaces":
+            rewrite(run, {"observation_space": None})
+        else:
+            plain = to_plain(config_of(run))
+            rewrite(run, {"config": {**plain, "network": {**plain["network"], "hidden": [9]}}})
+        capsys.readouterr()
+        expected = 0 if (command, damage) == ("resume", "no spaces") else 2
+        assert main([command, str(run)]) == expected
+        if expected:
+            assert "step_00000030" in one_line(capsys) or damage == "none"
+
+    def test_a_state_that_does_not_fit_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        train(run_config(dqn_config(), total_steps=60), tmp_path / "run", StopAfter(30))
+        rewrite(tmp_path / "run", state={"recorder": None})
+        capsys.readouterr()
+        assert main(["resume", str(tmp_path / "run")]) == 2
+        assert "step_00000030" in one_line(capsys)
+
+    def test_without_its_experience_a_run_cannot_go_on(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        train(run_config(dqn_config(), checkpoint=CheckpointConfig(None, 3, False)), tmp_path / "run", StopAfter(30))
+        assert "checkpoint.replay=false" in capsys.readouterr().out
+        assert resume(tmp_path / "run") == 2
+        assert "checkpoint.replay=false" in one_line(capsys)
+        assert main(["evaluate", str(tmp_path / "run"), "episodes=1"]) == 0
+
+    def test_what_is_no_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for command in ("resume", "evaluate"):
+            assert main([command, str(tmp_path / "nowhere")]) == 2
+            assert "nowhere" in one_line(capsys)
+            assert main([command, str(tmp_path)]) == 2
+            assert str(tmp_path) in one_line(capsys)
+            assert rltrain_here(tmp_path, command) == 2
+            assert "outputs" in one_line(capsys)
