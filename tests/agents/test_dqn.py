@@ -45,7 +45,7 @@ def part(agent: Agent, prefix: str) -> Tensor:
     return torch.cat([t.reshape(-1) for name, t in network_of(agent).items() if name.startswith(prefix)])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     learning_starts=st.integers(0, 25),
     train_period=st.integers(1, 7),
