@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ class Outcome:
 def run_seed(row: Row, seed: int, scoring: Sequence[str]) -> Outcome:
     folder = RUNS / row.name / f"seed_{seed:02d}"
     if not (folder / "result.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # an attempt that was cut off
         log = folder.with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         rltrain = Path(sys.executable).with_name("rltrain")
