@@ -49,7 +49,9 @@ def run(update: Variant, state: Any, batches: list[Any], hyperparameters: Any) -
     return state, metrics
 
 
-def assert_members_agree(make: Callable[[Any], Variant], states: list[Any], data: list[list[Any]], hyper: list[Any]) -> None:
+def assert_members_agree(
+    make: Callable[[Any], Variant], states: list[Any], data: list[list[Any]], hyper: list[Any]
+) -> None:
     reference = [run(make(eager_gradient), s, d, h) for s, d, h in zip(states, data, hyper, strict=True)]
     population = torch.vmap(make(functional_gradient))
     batches = [stack([data[m][k] for m in range(MEMBERS)]) for k in range(UPDATES)]
@@ -96,9 +98,13 @@ def reinforce_case(
         length = torch.randint(1, 9, (4,))
         mask = (torch.arange(8) < length[:, None]).double()
         last = (torch.arange(8) == length[:, None] - 1).double()
-        actions: Tensor = torch.randint(0, action.n, (4, 8)) if action.kind == "discrete" else torch.randn(4, 8, *action.shape)
+        actions: Tensor = (
+            torch.randint(0, action.n, (4, 8)) if action.kind == "discrete" else torch.randn(4, 8, *action.shape)
+        )
         truncated = torch.randint(0, 2, (4,)).double()
-        return Rollout(torch.randn(4, 8, 4), actions, torch.randn(4, 8) * mask, mask, last, torch.randn(4, 4), truncated)
+        return Rollout(
+            torch.randn(4, 8, 4), actions, torch.randn(4, 8) * mask, mask, last, torch.randn(4, 4), truncated
+        )
 
     data = [[rollout() for _ in range(UPDATES)] for _ in range(MEMBERS)]
     hyper = [
