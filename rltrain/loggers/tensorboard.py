@@ -40,7 +40,9 @@ _DASHBOARD: Final = {
         "episode length": ["rollout/episode_length"],
     },
     "Learning": {
-        "losses": ["train/td_loss", "train/policy_loss", "train/value_loss"],
+        "TD loss": ["train/td_loss"],
+        "policy loss": ["train/policy_loss"],
+        "value loss": ["train/value_loss"],
         "mean Q": ["train/q_value"],
         "gradient norm": ["train/grad_norm"],
     },
