@@ -47,7 +47,12 @@ def train(config: RunConfig, folder: Path, console: bool = True, info: ComposeIn
 
 def resume(config: RunConfig, folder: Path, source: checkpoint.Checkpoint, console: bool = True) -> float:
     """Continues the run in `folder` from `source`; like `train` otherwise."""
-    return _Job(config, folder, console, ComposeInfo(), source).run()
+    return _Job(config, folder, console, ComposeInfo(), source, last_logged_step(source.state)).run()
+
+
+def begin_again(config: RunConfig, folder: Path, console: bool = True) -> float:
+    """Trains a run whose folder holds no checkpoint, though it may hold rows and events of an earlier try."""
+    return _Job(config, folder, console, ComposeInfo(), None, log_from=0).run()
 
 
 def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
@@ -64,6 +69,7 @@ class _Job:
     console: bool
     info: ComposeInfo
     source: checkpoint.Checkpoint | None
+    log_from: int | None = None  # what was logged of later steps is dropped; None: the folder is new
     began: bool = False
 
     def run(self) -> float:
@@ -93,7 +99,7 @@ class _Job:
             if config.init_from is not None and source is None:
                 load_initial_network(parts.agent, Path(config.init_from))
             evaluator = Evaluator(config.env, config.seed, max(config.eval.episodes, REPORT_EPISODES))
-            logger = build_logger(config, run, None if source is None else last_logged_step(source.state), self.console)
+            logger = build_logger(config, run, self.log_from, self.console)
             try:
                 keeper = _Keeper(config, run, parts)
                 trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop)

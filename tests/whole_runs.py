@@ -56,6 +56,9 @@ class StopAfter:
 
     def __exit__(self, *_: object) -> None: ...
 
+    def aftermath(self) -> None:
+        """Called when the command has ended."""
+
 
 class Crash(BaseException):
     """Ends a run on the spot."""
@@ -75,8 +78,8 @@ class KillAfter(StopAfter):
             raise Crash
         return False
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is Crash:
+    def aftermath(self) -> None:
+        if self._copy.exists():
             shutil.rmtree(self._run)
             self._copy.rename(self._run)
 
@@ -99,16 +102,13 @@ def train(config: RunConfig, folder: Path, stop: StopAfter | None = None) -> int
             rltrain.job.train(config, folder, console=False)
         except (Interrupted, Crash):
             assert stop._allowed is not None
+    stop.aftermath()
     return stop.looks
 
 
 def resume(folder: Path, *args: str, stop: StopAfter | None = None) -> int:
     """`rltrain resume folder ...`, to the end or until `stop`; returns the exit code (-1: it crashed)."""
-    with stopping(stop or StopAfter()):
-        try:
-            return main(["resume", str(folder), *args])
-        except Crash:
-            return -1
+    return _command(["resume", str(folder), *args], stop)
 
 
 def newest(run: Path) -> Checkpoint:
@@ -177,12 +177,24 @@ def rltrain_process(folder: Path, *args: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def rltrain_here(folder: Path, *args: str) -> int:
-    """`rltrain args`, started in `folder` but in this process; draws no learning curve. Returns the exit code."""
-    with stopping(StopAfter()), pytest.MonkeyPatch.context() as patch:
+def rltrain_here(folder: Path, *args: str, stop: StopAfter | None = None) -> int:
+    """`rltrain args`, started in `folder` but in this process, to its end or until `stop`; draws no learning curve.
+    Returns the exit code (-1: it was killed)."""
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("RLTRAIN_PLUGINS", "probe_envs")
-        return main(list(args))
+        return _command([*args], stop)
+
+
+def _command(args: list[str], stop: StopAfter | None) -> int:
+    stop = stop or StopAfter()
+    with stopping(stop):
+        try:
+            code = main(args)
+        except Crash:
+            code = -1
+    stop.aftermath()
+    return code
 
 
 def result_of(run: Path, name: str = "result.json") -> dict[str, Any]:

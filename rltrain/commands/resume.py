@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rltrain.commands.evaluate import find_run
+from rltrain.config.schema import RunConfig
 from rltrain.config.stored import changed, parse_value, require_trusted
-from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.config.validate import validate
+from rltrain.errors import RequestError, RunFailed
 
 # What may differ without making it another experiment. Only the limits of the run must not shrink.
 _HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "eval", "checkpoint", "device")
@@ -23,61 +26,79 @@ def main(args: list[str]) -> int:
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
         return 0
-    jobs = sorted((path.parent for path in place.glob("*/run.json")), key=_job_number)
-    if not jobs:
+    if not (place / "jobs.json").exists() and not any(place.glob("*/run.json")):
         raise RequestError(f"{place}: is neither a run nor a sweep (no run.json in it)")
-    return _resume_sweep(jobs, overrides, trust)
+    return _resume_sweep(place, overrides, trust)
 
 
 def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     """Continues one run; says so and returns where nothing is left to do."""
     from rltrain.training.run_folder import RunFolder
 
-    record = RunFolder(folder).read_record()
-    if record.get("status") == "completed" and not overrides:
+    run = RunFolder(folder)
+    status = run.read_record().get("status")
+    if status == "completed" and not overrides:
         print(f"{folder}: completed, nothing left to do; total_steps=N extends it")
         return
-    if record.get("status") == "running":
-        with RunFolder(folder):
+    if status == "running":
+        with run:
             pass  # its holder is gone, or else this has said who it is
     from rltrain.build import stored_config
     from rltrain.job import resume
-    from rltrain.training.checkpoint import newest_checkpoint, read_checkpoint
+    from rltrain.training.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
 
+    if status in ("running", "failed") and not has_checkpoint(folder):
+        print(f"{folder}: ended before its first checkpoint, begins anew")
+        _begin(run.read_config(), folder, overrides, trust)
+        return
     newest, skipped = newest_checkpoint(folder)
     for damaged in skipped:
         print(f"skipped the damaged checkpoint {damaged.name}")
     source = read_checkpoint(newest)
-    stored = stored_config(source)
+    config = _changed(stored_config(source), overrides, trust)
+    if "replay" not in source.tensors:
+        raise RequestError(
+            f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
+        )
+    resume(config, folder, source)
+
+
+def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
+    from rltrain.training.sweep_folder import SweepFolder
+
+    failed: list[str] = []
+    with SweepFolder(place) as sweep:
+        for folder, plain in sweep.jobs().items():
+            name = folder.relative_to(place)
+            print(f"job {name}")
+            try:
+                if plain is None or (folder / "run.json").exists():
+                    resume_run(folder, overrides, trust)
+                else:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    _begin(plain, folder, overrides, trust)
+            except (RequestError, RunFailed) as error:
+                failed.append(f"{name}: {' '.join(str(error).split())}")
+    if failed:
+        raise RunFailed("\n".join(["failed jobs:", *failed]))
+    return 0
+
+
+def _begin(plain: dict[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:
+    """Trains a run of which nothing is left or nothing was ever there."""
+    from rltrain.job import begin_again
+
+    begin_again(_changed(validate(plain), overrides, trust), folder)
+
+
+def _changed(stored: RunConfig, overrides: list[str], trust: bool) -> RunConfig:
+    """The stored config with the changes that are asked for, once it is known that they may be made."""
     config, differences = changed(stored, overrides, _HARMLESS)
     require_trusted(config, trust)
     for key in ("total_steps", "total_episodes"):
         before, after = getattr(stored, key), getattr(config, key)
         if before is not None and after is not None and after < before:
             raise RequestError(f"{key}={after}: a run can be extended, not cut below its {before}")
-    if "replay" not in source.tensors:
-        raise RequestError(
-            f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
-        )
     for key, value in differences.items():
         print(f"changed   {key}={value}")
-    resume(config, folder, source)
-
-
-def _resume_sweep(jobs: list[Path], overrides: list[str], trust: bool) -> int:
-    failed: list[str] = []
-    for job in jobs:
-        print(f"job {job.name}")
-        try:
-            resume_run(job, overrides, trust)
-        except Interrupted:
-            raise
-        except (RequestError, RunFailed) as error:
-            failed.append(f"{job.name}: {error}")
-    if failed:
-        raise RunFailed("\n".join(["failed jobs:", *failed]))
-    return 0
-
-
-def _job_number(folder: Path) -> tuple[int, str]:
-    return (int(folder.name) if folder.name.isdigit() else 0, folder.name)
+    return config

@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from rltrain.config.application import CONFIG_NAME
 from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import validate
+from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError
+from rltrain.training.sweep_folder import JOBS, SweepFolder
 
 Preflight = Callable[[RunConfig], None]
 
@@ -34,11 +35,14 @@ class CheckedLauncher(Launcher):
     A job that failed returns NaN to the sweeper, so that a sweeper of several batches goes on.
     """
 
-    def __init__(self, launcher: Launcher, preflight: Preflight, config: DictConfig, context: HydraContext) -> None:
+    def __init__(
+        self, launcher: Launcher, preflight: Preflight, config: DictConfig, context: HydraContext, folder: SweepFolder
+    ) -> None:
         self._launcher = launcher
         self._preflight = preflight
         self._config = config
         self._context = context
+        self._folder = folder
         self.jobs = 0
         self.failures: list[tuple[int, str, BaseException]] = []
 
@@ -46,7 +50,8 @@ class CheckedLauncher(Launcher):
         self._launcher.setup(**kwargs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        self._check(job_overrides)
+        planned = self._check(job_overrides, initial_job_idx)
+        self._folder.add_jobs(planned)
         self.jobs += len(job_overrides)
         returns = self._launcher.launch(job_overrides, initial_job_idx)
         for number, (job, overrides) in enumerate(zip(returns, job_overrides, strict=True), start=initial_job_idx):
@@ -58,9 +63,11 @@ class CheckedLauncher(Launcher):
                 job.status, job.return_value = JobStatus.COMPLETED, math.nan
         return returns
 
-    def _check(self, job_overrides: Sequence[Sequence[str]]) -> None:
+    def _check(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[str, dict[str, Any]]]:
+        """Refuses the sweep if one job is wrong; the folder, relative to the sweep's, and the config of each job."""
         checked: set[str] = set()
-        for overrides in job_overrides:
+        jobs: list[tuple[str, dict[str, Any]]] = []
+        for number, overrides in enumerate(job_overrides, start=first):
             cfg = self._context.config_loader.load_sweep_config(self._config, list(overrides))
             plain: Any = OmegaConf.to_container(cfg, resolve=False)
             config = validate({key: value for key, value in plain.items() if key != "hydra"})
@@ -71,6 +78,9 @@ class CheckedLauncher(Launcher):
             except RequestError as error:
                 raise RequestError(f"in the job `{' '.join(overrides)}`: {error}") from error
             checked.add(what)
+            cfg.hydra.job.num = number
+            jobs.append((str(cfg.hydra.sweep.subdir), to_plain(config)))
+        return jobs
 
 
 class _SweepTask:
@@ -102,20 +112,22 @@ def run_sweep(
     sweeper: Any = Plugins.instance().instantiate_sweeper(
         config=cfg, hydra_context=context, task_function=_SweepTask(task)
     )
-    launcher = CheckedLauncher(sweeper.launcher, preflight, cfg, context)
-    sweeper.launcher = launcher
-    cfg.hydra.sweep.dir = str(reserve_folder(Path(cfg.hydra.sweep.dir), exact=False))
+    folder = reserve_folder(Path(cfg.hydra.sweep.dir), exact=False)
+    cfg.hydra.sweep.dir = str(folder)
     callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
-    try:
-        sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
-    except Exception:
-        _remove_unused(Path(cfg.hydra.sweep.dir))
-        raise
-    except SystemExit as stop:
-        raise Interrupted(int(stop.code or 1), f"sweep stopped; what was done is in {cfg.hydra.sweep.dir}") from stop
+    with SweepFolder(folder) as sweep:
+        launcher = CheckedLauncher(sweeper.launcher, preflight, cfg, context, sweep)
+        sweeper.launcher = launcher
+        try:
+            sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+        except Exception:
+            _remove_unused(folder)
+            raise
+        except SystemExit as stop:
+            message = f"sweep stopped; `rltrain resume {folder}` finishes it"
+            raise Interrupted(int(stop.code or 1), message) from stop
     callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
     done = launcher.jobs - len(launcher.failures)
-    folder = Path(cfg.hydra.sweep.dir)
     _remove_unused(folder)  # after a dry run
     print(f"sweep     {done} of {launcher.jobs} jobs done{f', in {folder}' if folder.exists() else ''}")
     for number, line, error in launcher.failures:
@@ -124,6 +136,6 @@ def run_sweep(
 
 
 def _remove_unused(folder: Path) -> None:
-    """Removes a sweep's folder in which only Hydra's record of the request lies."""
-    if {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+    """Removes a sweep's folder in which only the request itself lies."""
+    if {path.name for path in folder.iterdir()} <= {"multirun.yaml", ".lock", JOBS}:
         shutil.rmtree(folder)

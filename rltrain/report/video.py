@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from rltrain.envs.make import find_environment, one_line
@@ -44,7 +43,7 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
     return path
 
 
-def _frame(env: gymnasium.Env[Any, Any], id: str) -> np.ndarray:
+def _frame(env: Any, id: str) -> np.ndarray:
     try:
         frame = env.render()
     except Exception as error:

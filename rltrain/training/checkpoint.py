@@ -160,6 +160,11 @@ def newest_checkpoint(run: Path) -> tuple[Path, list[Path]]:
     raise CheckpointError(f"{run} holds no whole checkpoint{reason}")
 
 
+def has_checkpoint(run: Path) -> bool:
+    """Whether a checkpoint of some step lies there, whole or damaged."""
+    return bool(_step_folders(run))
+
+
 def prune(run: Path, keep: int) -> None:
     """Remove all but the `keep` newest step checkpoints (never `best`), and what killed writers left."""
     clean(run)

@@ -47,7 +47,7 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         try:
-            self._acquire()
+            self._lock = lock_folder(self.path)
             self._handler = _LogFile(self.log, encoding="utf-8")
         except OSError as error:
             self._release()
@@ -69,11 +69,11 @@ class RunFolder:
     def write_record(self, **changes: Any) -> dict[str, Any]:
         """Merge `changes` (status, seed, device, versions, git, timings, argv, ...) into run.json; returns it whole."""
         record = {**(self.read_record() if self.record.exists() else {}), **changes}
-        self._write(self.record, _json(record))
+        self._write(self.record, json_text(record))
         return record
 
     def read_record(self) -> dict[str, Any]:
-        return _read_json(self.record)
+        return read_json(self.record)
 
     def write_config(self, plain: Mapping[str, Any]) -> None:
         self._write(self.config, yaml.dump(dict(plain), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
@@ -94,13 +94,13 @@ class RunFolder:
         return plain
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        self._write(self.result, _json(result))
+        self._write(self.result, json_text(result))
 
     def read_result(self) -> dict[str, Any]:
-        return _read_json(self.result)
+        return read_json(self.result)
 
     def write_evaluation(self, result: Mapping[str, Any]) -> None:
-        self._write(self.evaluation, _json(result))
+        self._write(self.evaluation, json_text(result))
 
     def _write(self, path: Path, text: str) -> None:
         try:
@@ -108,29 +108,36 @@ class RunFolder:
         except OSError as error:
             raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
 
-    def _acquire(self) -> None:
-        # The kernel drops the lock with its holder, however that dies. The file stays: removing it would let two
-        # processes hold locks on two files of one name.
-        lock = open(self.path / ".lock", "a+b")  # noqa: SIM115
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            holder = lock.read(200).decode(errors="replace").strip() or "another process"
-            lock.close()
-            raise RequestError(f"{self.path}: in use by {holder}") from error
-        except OSError:
-            lock.close()
-            raise
-        self._lock = lock
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-        lock.flush()
-
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def lock_folder(folder: Path) -> BinaryIO:
+    """Locks a folder for this process, until the returned file is closed or the process ends, however it does.
+
+    Raises:
+        RequestError: another process holds it.
+        OSError: it cannot be written.
+    """
+    # The kernel drops the lock with its holder. The file stays: removing it would let two processes hold locks on two
+    # files of one name.
+    lock = open(folder / ".lock", "a+b")  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.seek(0)
+        holder = lock.read(200).decode(errors="replace").strip() or "another process"
+        lock.close()
+        raise RequestError(f"{folder}: in use by {holder}") from error
+    except OSError:
+        lock.close()
+        raise
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    lock.flush()
+    return lock
 
 
 class _LogFile(logging.FileHandler):
@@ -191,7 +198,8 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _json(data: Mapping[str, Any]) -> str:
+def json_text(data: Mapping[str, Any]) -> str:
+    """As the JSON files of a folder are written."""
     return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
@@ -206,7 +214,12 @@ def _read_text(path: Path) -> str:
     return data.decode()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a mapping, of bounded size.
+
+    Raises:
+        RequestError: it is missing or holds something else.
+    """
     try:
         data = json.loads(_read_text(path))
     except (ValueError, RecursionError) as error:

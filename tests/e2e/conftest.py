@@ -13,7 +13,7 @@ from whole_runs import DQN_ARGS, REINFORCE_ARGS
 from rltrain.cli import main
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _probes_are_trusted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RLTRAIN_PLUGINS", "probe_envs")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,13 +49,6 @@ from rltrain.errors import Interrupted
 from rltrain.training.stopping import StopSignal
 
 SHORT = {"eval": EvalConfig(70, 3), "checkpoint": CheckpointConfig(60, 3, True), "total_steps": 160}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _probes_are_trusted() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RLTRAIN_PLUGINS", "probe_envs")
-        yield
 
 
 def dqn(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:

@@ -1,0 +1,191 @@
+"""`rltrain -m`: jobs that share a process share nothing else; what is unfinished can be finished."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from whole_runs import (
+    COMMON_ARGS,
+    KillAfter,
+    StopAfter,
+    assert_same_run,
+    config_of,
+    newest,
+    one_line,
+    record_of,
+    resume,
+    rltrain_here,
+    rltrain_process,
+    train,
+)
+
+from rltrain.config.validate import validate
+from rltrain.training.run_folder import RunFolder
+
+# DQN's own defaults learn from step 1000 on.
+MIXED = [*COMMON_ARGS, "total_steps=1060", "eval.period=500", "eval.episodes=2", "checkpoint.period=null"]
+SEEDS = [
+    *COMMON_ARGS, "hydra.sweep.dir=sweep", "env=probe_envs:FixedLength-v0", "total_steps=160", "algo.batch_size=8",
+    "algo.learning_starts=50", "eval.period=70", "checkpoint.period=60", "log_period=40",
+]  # fmt: skip
+
+
+def jobs_of(folder: Path) -> list[Path]:
+    return sorted((path.parent for path in folder.glob("**/run.json")), key=lambda path: int(path.name))
+
+
+def test_every_job_equals_the_same_run_alone(tmp_path: Path) -> None:
+    """Here alone means: in the opposite order, and after PyTorch's global state was touched."""
+    assert rltrain_here(tmp_path, "-m", *MIXED, "algo=dqn,reinforce", "num_envs=2", "seed=0,1") == 0
+    jobs = jobs_of(tmp_path)
+    assert len(jobs) == 4
+    torch.manual_seed(7)
+    for job in reversed(jobs):
+        alone = tmp_path / "alone" / job.name
+        train(config_of(job), alone)
+        assert_same_run(job, alone)
+    results = [newest(job).tensors["network"].values() for job in jobs]
+    weights = [tensor.numpy().tobytes() for tensors in results for tensor in tensors]
+    assert len(set(weights)) == len(weights)
+
+
+@pytest.mark.slow
+def test_a_job_equals_the_run_of_a_fresh_process(tmp_path: Path) -> None:
+    assert rltrain_here(tmp_path, "-m", *MIXED, "algo=reinforce,dqn", "num_envs=2,1", "seed=1") == 0
+    jobs = jobs_of(tmp_path)
+    for number, algo, num_envs in ((1, "reinforce", 1), (2, "dqn", 2)):
+        alone = [f"algo={algo}", f"num_envs={num_envs}", "seed=1", f"hydra.run.dir={algo}"]
+        process = rltrain_process(tmp_path, *MIXED, *alone)
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, (out, error)
+        assert_same_run(jobs[number], tmp_path / algo)
+
+
+class TestFailingJob:
+    @pytest.fixture
+    def sweep(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+        env = "env=probe_envs:Raises-v0,probe_envs:FixedLength-v0"
+        args = [arg for arg in SEEDS if not arg.startswith("env=")]
+        assert rltrain_here(tmp_path, "-m", *args, env, "seed=0,1") == 1
+        return tmp_path / "sweep"
+
+    def test_stops_no_other_and_is_named_at_the_end(self, sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        said = capsys.readouterr()
+        failed = [line for line in said.err.splitlines() if not line.startswith("step ")]
+        assert [line.split(" failed (")[0] for line in failed] == ["job 0", "job 1"]
+        assert all("the left wheel came off" in line for line in failed)
+        assert "seed=1)" in failed[1] and "Raises-v0" in failed[1]
+        assert "2 of 4 jobs done" in said.out
+        statuses = [record_of(job)["status"] for job in jobs_of(sweep)]
+        assert statuses == ["failed", "failed", "completed", "completed"]
+
+    def test_is_the_only_one_that_is_resumed(
+        self, sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = {job: newest(job).folder.stat().st_mtime_ns for job in jobs_of(sweep)[2:]}
+        capsys.readouterr()
+        assert resume(sweep) == 1  # nothing was repaired
+        assert [line.partition(":")[0] for line in one_line(capsys, 3).splitlines()[1:]] == ["0", "1"]
+        monkeypatch.setattr("probe_envs.Raises.fault", lambda env: 1.0)
+        assert resume(sweep) == 0
+        assert [record_of(job)["status"] for job in jobs_of(sweep)] == ["completed"] * 4
+        assert before == {job: newest(job).folder.stat().st_mtime_ns for job in jobs_of(sweep)[2:]}
+        for job in jobs_of(sweep)[:2]:
+            train(config_of(job), sweep.parent / "alone" / job.name)
+            assert_same_run(job, sweep.parent / "alone" / job.name)
+
+
+class TestStoppedSweep:
+    @pytest.fixture
+    def whole(self, tmp_path: Path) -> Path:
+        (tmp_path / "whole").mkdir()
+        assert rltrain_here(tmp_path / "whole", "-m", *SEEDS, "seed=range(0,4)") == 0
+        return tmp_path / "whole" / "sweep"
+
+    @pytest.mark.parametrize("kills", [False, True])
+    def test_is_finished_by_resume(
+        self, kills: bool, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The first job is done, the second has begun, two have not."""
+        sweep = tmp_path / "sweep"
+        stop = KillAfter(250 + 100, sweep) if kills else StopAfter(250 + 100)
+        assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=range(0,4)", stop=stop) == (-1 if kills else 143)
+        assert [record_of(job)["status"] for job in jobs_of(sweep)] == [
+            "completed",
+            "running" if kills else "interrupted",
+        ]
+        assert resume(sweep, stop=StopAfter(150)) == 143
+        assert resume(sweep) == 0
+        assert [job.name for job in jobs_of(sweep)] == ["0", "1", "2", "3"]
+        for number in range(4):
+            assert_same_run(whole / str(number), sweep / str(number))
+        capsys.readouterr()
+        assert resume(sweep) == 0
+        assert capsys.readouterr().out.count("nothing left to do") == 4
+
+    def test_can_be_extended(self, tmp_path: Path) -> None:
+        assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1") == 0
+        assert resume(tmp_path / "sweep", "total_steps=200") == 0
+        assert [newest(job).step for job in jobs_of(tmp_path / "sweep")] == [200, 200]
+
+    def test_is_not_resumed_while_it_runs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        stop = StopAfter(20)
+        assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=stop) == 143
+        capsys.readouterr()
+        with RunFolder(tmp_path / "sweep"):
+            assert resume(tmp_path / "sweep") == 2
+        assert f"process {os.getpid()}" in one_line(capsys)
+
+    def test_imports_no_module_without_consent(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=StopAfter(0)) == 143
+        monkeypatch.delenv("RLTRAIN_PLUGINS")
+        capsys.readouterr()
+        assert resume(tmp_path / "sweep") == 1
+        assert one_line(capsys, 5).count("trust=true") == 2
+        assert resume(tmp_path / "sweep", "trust=true") == 0
+
+    @pytest.mark.parametrize(
+        ("jobs", "exit_code"),
+        [
+            ("", 2),
+            ("{}", 2),
+            ("[1]", 2),
+            ('[{"folder": "../out", "config": {}}]', 2),
+            ('[{"folder": "3", "config": {}}]', 1),
+        ],
+    )
+    def test_a_list_of_jobs_that_somebody_changed(
+        self, jobs: str, exit_code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=StopAfter(20)) == 143
+        (tmp_path / "sweep" / "jobs.json").write_text(f'{{"jobs": {jobs}}}')
+        capsys.readouterr()
+        assert resume(tmp_path / "sweep") == exit_code
+        assert ("jobs.json" if exit_code == 2 else "3: ") in one_line(capsys, 3)
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_jobs_of_a_sweep_are_listed_before_the_first_begins(tmp_path: Path) -> None:
+    assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=3,4", stop=StopAfter(0)) == 143
+    jobs = json.loads((tmp_path / "sweep" / "jobs.json").read_text())["jobs"]
+    assert [(job["folder"], job["config"]["seed"]) for job in jobs] == [("0", 3), ("1", 4)]
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = tmp_path / "sweep"
+    assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0", stop=KillAfter(50, sweep)) == -1
+    assert list((sweep / "0" / "metrics.jsonl").read_text().splitlines())
+    run = (sweep / "0").rename(tmp_path / "run")
+    train(validate(RunFolder(run).read_config()), tmp_path / "whole")
+    capsys.readouterr()
+    assert resume(run) == 0
+    assert "begins anew" in capsys.readouterr().out
+    assert_same_run(tmp_path / "whole", run)

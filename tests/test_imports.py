@@ -1,0 +1,193 @@
+"""The arrows of the layout: who may import whom, read from the sources."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "rltrain"
+BASE = {"errors", "files", "seeding", "types"}
+"""What everybody may use; among each other: nothing."""
+ALLOWED: dict[str, set[str]] = {
+    "cli": {"commands", "config"},
+    "commands": {"config", "build", "job", "policy", "training", "report", "envs.probe", "device"},
+    "config": set(),
+    # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
+    "job": {"agents.agent", "build", "config", "envs", "messages", "report", "training"},
+    "messages": {"build", "config", "training"},
+    "policy": {"agents", "build", "config", "envs", "training"},
+    "build": {"agents", "compiling", "config", "device", "envs", "loggers", "networks", "replay", "training"},
+    # training knows agents and loggers by their protocols.
+    "training": {"agents.agent", "config.schema", "envs", "loggers.logger"},
+    "report": {"envs", "loggers.jsonl", "policy", "training"},
+    "agents": {
+        "compiling", "config.schema", "losses", "networks", "optimizers", "replay", "schedules", "target_update",
+    },
+    "networks": {"config.schema"},
+    "replay": {"config.schema"},
+    "losses": set(),
+    "optimizers": {"config.schema"},
+    "schedules": {"config.schema"},
+    "target_update": {"config.schema"},
+    "compiling": {"config.schema"},
+    "device": {"config.schema"},
+    "envs": {"config.schema"},
+    "loggers": set(),
+}  # fmt: skip
+HOMES: dict[str, set[str]] = {
+    "hydra": {"config", "commands"},
+    "omegaconf": {"config", "commands"},
+    "tensorboard": {"loggers.tensorboard"},
+    "tqdm": {"loggers.console"},
+    "gymnasium": {"envs", "build", "config.env_source"},
+    "cloudpickle": {"envs"},
+    "matplotlib": {"report"},
+    "PIL": {"report"},
+    "safetensors": {"training"},
+    "yaml": {"config", "training", "report.curve"},
+}
+NO_TORCH = {"cli", "commands", "config", "envs", "loggers", "report", "schedules", *BASE}
+NEEDED_TO_REFUSE = {"hydra", "omegaconf", "yaml"}
+"""The packages that a request may load before it is known to be right (and `--help` before anything)."""
+
+
+@dataclass(frozen=True)
+class Import:
+    by: str  # the importing module, without `rltrain.`: "agents.dqn"; the package itself is "agents"
+    of: str  # an own module, likewise, or the name of another package
+    own: bool
+    when: str  # "start": as the module is imported; "call": inside a function; "types": for type checkers only
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+MODULES = {_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def _statements(node: ast.AST, when: str = "start") -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, when
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _statements(child, "call")
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            yield from _statements(child, "types")
+        else:
+            yield from _statements(child, when)
+
+
+def _imports(module: str, source: str) -> Iterator[Import]:
+    for statement, when in _statements(ast.parse(source)):
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        else:
+            assert statement.level == 0, f"{module}: relative imports hide where something lies"
+            # `from rltrain.training import checkpoint` is of the module, not only of its package.
+            full = [f"{statement.module}.{alias.name}" for alias in statement.names]
+            names = [name if name.removeprefix("rltrain.") in MODULES else str(statement.module) for name in full]
+        for name in names:
+            top, _, rest = name.partition(".")
+            yield Import(module, rest if top == "rltrain" else top, top == "rltrain", when)
+
+
+IMPORTS = [entry for module, path in MODULES.items() for entry in _imports(module, path.read_text())]
+
+
+def _unit(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _within(module: str, places: set[str]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def _wrong_arrows(imports: list[Import]) -> list[str]:
+    wrong = []
+    for entry in imports:
+        by = _unit(entry.by)
+        if not entry.own or not entry.of or by in ("", "__main__", _unit(entry.of)):
+            continue
+        allowed = set() if by in BASE else ALLOWED.get(by, set()) | BASE
+        if not _within(entry.of, allowed):
+            wrong.append(f"{entry.by} -> {entry.of}")
+    return wrong
+
+
+def test_arrows_point_one_way() -> None:
+    assert _wrong_arrows(IMPORTS) == []
+
+
+def test_every_part_has_its_place_in_the_layout() -> None:
+    assert {_unit(module) for module in MODULES} - {"", "__main__"} == {*ALLOWED, *BASE}
+
+
+def test_the_layout_has_no_cycle() -> None:
+    TopologicalSorter({unit: {_unit(other) for other in others} for unit, others in ALLOWED.items()}).prepare()
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in MODULES}
+    for entry in IMPORTS:
+        if entry.own and entry.when != "types" and entry.by != "":
+            graph[entry.by].add(entry.of)
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_other_packages_stay_where_they_are_wrapped(package: str) -> None:
+    users = {entry.by for entry in IMPORTS if entry.of == package and not entry.own}
+    assert users
+    assert [user for user in users if not _within(user, HOMES[package])] == []
+
+
+def test_torch_stays_away_from_the_command_line_and_the_environments() -> None:
+    assert [entry for entry in IMPORTS if entry.of == "torch" and _within(entry.by, NO_TORCH)] == []
+
+
+def test_the_env_id_source_imports_gymnasium_only_when_asked() -> None:
+    assert {e.when for e in IMPORTS if (e.by, e.of) == ("config.env_source", "gymnasium")} <= {"call", "types"}
+
+
+def test_a_request_is_refused_without_loading_what_trains() -> None:
+    """Follows what the command line imports at once; a package's own file comes with each of its modules."""
+    seen: set[str] = set()
+    to_see = [module for module in MODULES if _unit(module) in ("cli", "commands", "config")]
+    loaded: dict[str, str] = {}
+    while to_see:
+        module = to_see.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        to_see += [module.rpartition(".")[0]]
+        for entry in IMPORTS:
+            if entry.by == module and entry.when == "start":
+                if entry.own:
+                    to_see.append(entry.of)
+                else:
+                    loaded.setdefault(entry.of, module)
+    heavy = {*HOMES, "torch", "numpy", "tqdm"} - NEEDED_TO_REFUSE
+    assert {package: by for package, by in loaded.items() if package in heavy} == {}
+
+
+def test_a_wrong_import_is_seen() -> None:
+    wrong = {
+        "losses.value": "import torch\nfrom rltrain.agents.dqn import DQN",
+        "training.trainer": "def f():\n    from rltrain.agents.dqn import DQN",
+        "agents.dqn": "import rltrain.envs.vector",
+        "envs.vector": "from rltrain.training import checkpoint",
+        "errors": "from rltrain.types import Episode",
+    }
+    entries = [entry for module, source in wrong.items() for entry in _imports(module, source)]
+    assert _wrong_arrows(entries) == [
+        "losses.value -> agents.dqn", "training.trainer -> agents.dqn", "agents.dqn -> envs.vector",
+        "envs.vector -> training.checkpoint", "errors -> types",
+    ]  # fmt: skip
+    with pytest.raises(AssertionError, match="relative"):
+        list(_imports("envs.vector", "from . import lanes"))
