@@ -94,7 +94,7 @@ def test_the_dashboard_shows_whole_tags_only(tmp_path: Path) -> None:
 
     assert shown("training and evaluation") == ["rollout/episode_return", "eval/episode_return"]
     assert shown("evaluation, spread") == ["eval/episode_return_std"]
-    assert shown("losses") == ["train/td_loss"]
+    assert shown("TD loss") == ["train/td_loss"]
 
 
 @pytest.mark.parametrize(("completed", "status"), [(True, STATUS_SUCCESS), (False, STATUS_FAILURE)])
