@@ -1,0 +1,172 @@
+"""README.md, followed literally: its commands are typed, its files written, its code run. Only runs are shortened."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+import rltrain.job
+from rltrain.agents import AGENTS, POLICIES
+from rltrain.cli import main
+from rltrain.config.schema import ALGO_CONFIGS, NETWORK_CONFIGS
+from rltrain.networks import NETWORKS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+REGISTRIES = (AGENTS, POLICIES, NETWORKS, ALGO_CONFIGS, NETWORK_CONFIGS, gymnasium.registry)
+MODULES = ("corridor", "residual", "hill_climbing")
+PLUG_INS = "## Add your own"
+FILES: dict[str, str] = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+
+
+def shell_blocks(text: str) -> list[list[str]]:
+    """The lines of each ```sh block that are about rltrain or the environment variables it reads."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = [
+        [line for line in block.splitlines() if re.match(r"(\w+=\S+ )*(rltrain|export)\b", line)] for block in blocks
+    ]
+    return [block for block in lines if block]
+
+
+BEFORE = [line for block in shell_blocks(README.partition(PLUG_INS)[0]) for line in block]
+AFTER = shell_blocks(README.partition(PLUG_INS)[2])
+
+
+class Typist:
+    """Types lines of a shell in this process, shortening what they train."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capfd = monkeypatch, capfd
+
+    def __call__(self, line: str, *more: str, run: str = "RUN") -> str:
+        """The output of a line; one with the comment `# refused: why` must be refused with why."""
+        words = shlex.split(line, comments=True)
+        self._capfd.readouterr()
+        with self._monkeypatch.context() as patch:
+            while words and re.match(r"[A-Z_]+=", words[0]):
+                self._set(patch, words.pop(0))
+            if words[0] == "export":
+                for word in words[1:]:
+                    self._set(self._monkeypatch, word)
+                return ""
+            assert words[0] == "rltrain"
+            code = main([run if word == "RUN" else word for word in words[1:]] + list(more))
+        output, errors = self._capfd.readouterr()
+        refused = re.search(r"# refused: (.*)", line)
+        assert code == (2 if refused else 0), errors
+        assert refused is None or refused[1] in errors
+        return output
+
+    @staticmethod
+    def _set(patch: pytest.MonkeyPatch, assignment: str) -> None:
+        name, _, value = assignment.partition("=")
+        patch.setenv(name, value)
+        if name == "PYTHONPATH":
+            patch.syspath_prepend(str(Path(value).absolute()))
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Typist]:
+    for name in ("RLTRAIN_CONF", "RLTRAIN_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rltrain.job, "REPORT_EPISODES", 2)
+    before = [dict(registry) for registry in REGISTRIES]
+    yield Typist(monkeypatch, capfd)
+    for registry, content in zip(REGISTRIES, before, strict=True):
+        registry.clear()
+        registry.update(content)
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of half a second."""
+    folder = tmp_path_factory.mktemp("readme") / "run"
+    short = ["total_steps=300", "eval.period=150", "eval.episodes=1", "checkpoint.period=150"]
+    assert main(["algo=reinforce", *short, f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+def test_the_readme_shows_what_it_talks_about() -> None:
+    assert set(FILES) >= {"corridor.py", "residual.py", "hill_climbing.py", "conf/algo/hill_climbing.yaml"}
+    assert len(BEFORE) >= 12 and len(AFTER) >= 4
+
+
+@pytest.mark.parametrize("line", [line for line in BEFORE if not re.match(r"rltrain (-m|evaluate|resume)", line)])
+def test_each_choice_composes(line: str, shell: Typist) -> None:
+    assert "total_steps: " in shell(line, "--cfg", "job")
+
+
+def test_the_sweep_s_jobs_are_all_right(shell: Typist) -> None:
+    (line,) = [line for line in BEFORE if line.startswith("rltrain -m")]
+    assert shell(line.replace("range(0,5)", "range(0,1)"), "dry_run=true").endswith("sweep     4 of 4 jobs done\n")
+
+
+@pytest.mark.parametrize("line", [line for line in BEFORE if re.match(r"rltrain (evaluate|resume) RUN", line)])
+def test_a_run_is_evaluated_and_continued(line: str, shell: Typist, run: Path) -> None:
+    if "video" in line:
+        pytest.importorskip("pygame")
+    shell(re.sub(r"total_steps=\S+", "total_steps=400", line), run=str(run))
+
+
+def test_the_python_code_acts(shell: Typist, run: Path) -> None:
+    (code,) = re.findall(r"^```python\n(import gymnasium\n\nimport rltrain\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code.replace('"RUN"', repr(str(run))), names)
+    assert names["action"] in (0, 1)
+
+
+def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
+    table = re.findall(r"^\| (`.*?`) \|", README.partition("## What a run folder holds")[2], re.MULTILINE)
+    told = {name.partition("/")[0] for row in table for name in re.findall(r"`([^`]+?)/?`", row)}
+    found = {re.sub(r"tfevents.*", "tfevents...", path.name) for path in run.iterdir()} - {".lock"}
+    assert found <= told
+    assert told - found <= {"evaluation.json", "evaluation.gif"}  # made by another command
+
+
+@pytest.mark.parametrize("block", range(len(AFTER)))
+def test_what_is_added_works(block: int, shell: Typist, tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for line in AFTER[block]:
+        trains = re.search(r"rltrain (?!list|evaluate|resume|--)", line)
+        short = [] if not trains else ["total_steps=300", "eval.period=150", "eval.episodes=1", "checkpoint.period=200"]
+        if trains and "hill_climbing" not in line:
+            short.append("algo.learning_starts=250")
+        output = shell(re.sub(r"(resume.*) total_steps=\S+", r"\1 total_steps=350", line), *short)
+        if trains and "refused" not in line:
+            assert re.search(r"trained +300 steps", output)
+
+
+def test_links_and_pictures_are_there() -> None:
+    generated = {"docs/results.md", "docs/recipes.md"}
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        if page.relative_to(ROOT).as_posix() in generated:
+            continue
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            path = (page.parent / target).resolve()
+            assert path.exists() or path.relative_to(ROOT).as_posix() in generated, f"{page.name}: {target}"
+            assert path.suffix != ".png" or path.stat().st_size < 200_000, target
+
+
+def test_reading_weights_needs_safetensors_alone(run: Path) -> None:
+    pytest.importorskip("safetensors")
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/checkpoint.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, dict[str, np.ndarray]] = {}
+    exec(code.replace('"RUN/', f'"{run}/').replace("step_00020000", "step_00000300"), names)
+    from rltrain import load
+
+    assert "torch" not in code and "rltrain" not in code.replace(str(run), "")
+    policy = load(run / "checkpoints/step_00000300").agent_policy.policy  # type: ignore[attr-defined]
+    for name, tensor in policy.state_dict().items():
+        assert np.array_equal(names["weights"][f"policy.{name}"], tensor.numpy())
