@@ -160,7 +160,9 @@ def plot(row: Row, outcomes: Sequence[Outcome], path: Path) -> None:
     curves = [(o.eval_steps, o.eval_returns) if evaluated else (o.train_steps, o.train_returns) for o in outcomes]
     last = max(float(steps[-1]) for steps, _ in curves)
     grid = np.linspace(0, last, 200)
-    values = np.array([np.interp(grid, steps, returns, right=np.nan) for steps, returns in curves])  # [seeds, 200]
+    # A run that ended because it was solved keeps its last value: dropping it would leave the median to the slow ones.
+    after = None if evaluated else np.nan
+    values = np.array([np.interp(grid, steps, returns, right=after) for steps, returns in curves])  # [seeds, 200]
     for steps, returns in curves:
         axes.plot(steps, returns, color="tab:blue", alpha=0.25, linewidth=0.8)
     enough = np.isfinite(values).sum(0) >= max(2, len(curves) // 2)
@@ -184,6 +186,10 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
         " episodes; the *solve step* is the first evaluation (every 1,000 environment steps, 100 greedy episodes) at or"
         " above the environment's threshold. Settings were tuned on seeds from 1000 up (`conf/tuned`).",
         table(rows),
+        "DQN's tuned settings end a run as soon as it is solved: an evaluation of at least 490, confirmed on 100 other"
+        " greedy episodes (`stop_at_return`). The final network is the one that was confirmed, *final* is measured on 100"
+        " episodes more, and the picture keeps a finished run's last value. With `stop_at_return=null` training goes on to 50,000 steps, and the network dips below the"
+        " threshold now and then; those runs are not scored here.",
     ]
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
