@@ -187,9 +187,9 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
         " above the environment's threshold. Settings were tuned on seeds from 1000 up (`conf/tuned`).",
         table(rows),
         "DQN's tuned settings end a run as soon as it is solved: an evaluation of at least 490, confirmed on 100 other"
-        " greedy episodes (`stop_at_return`). The final network is the one that was confirmed, *final* is measured on 100"
-        " episodes more, and the picture keeps a finished run's last value. With `stop_at_return=null` training goes on to 50,000 steps, and the network dips below the"
-        " threshold now and then; those runs are not scored here.",
+        " greedy episodes (`stop_at_return`). The final network is the one that was confirmed, *final* is measured on"
+        " 100 episodes more, and the picture keeps a finished run's last value. With `stop_at_return=null` training"
+        " goes on to 50,000 steps, and the network dips below the threshold now and then; those runs are not scored here.",
     ]
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "results" / f"{row.name}.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def header(
     ]
     if info.tuned is not None:
         settings = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in info.tuned_keys.items())
-        lines.append(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
+        lines += _wrapped(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
     if source is not None:
         lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {_continues(source, parts, exact)}")
     elif folder is not None:
@@ -56,7 +57,7 @@ def dry_run_text(parts: Parts) -> str:
     weights = parts.agent.state_dict()["network"]
     return "\n".join(
         [
-            f"spaces    observations {parts.envs.observation_space}, actions {parts.envs.action_space}",
+            *_wrapped(f"spaces    observations {parts.envs.observation_space}, actions {parts.envs.action_space}"),
             *(f"weights   {name:<36} {tuple(tensor.shape)}" for name, tensor in weights.items()),
             f"memory    {parts.agent.replay_bytes / 2**20:.1f} MiB of experience",
             "dry run   nothing was trained or written",
@@ -81,9 +82,26 @@ def summary(
         ("learning curve", curve),
         ("look", f"tensorboard --logdir {folder}"),
         ("evaluate", f"rltrain evaluate {folder} video=true"),
-        ("continue", f"rltrain resume {folder} total_steps={2 * config.total_steps}"),
+        ("continue", f"rltrain resume {folder} {_extension(config, trainer)}"),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
+
+
+def _extension(config: RunConfig, trainer: Trainer) -> str:
+    """What lifts the limit that ended the run."""
+    if trainer.step >= config.total_steps:
+        return f"total_steps={2 * config.total_steps}"
+    if config.total_episodes is not None and trainer.episodes >= config.total_episodes:
+        return f"total_episodes={2 * config.total_episodes}"
+    return "stop_at_return=null"
+
+
+def _wrapped(text: str) -> list[str]:
+    """A line of the header in as many as a terminal needs."""
+    words = " ".join(text[10:].split())
+    return textwrap.wrap(
+        words, 120, initial_indent=text[:10], subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _promise(config: RunConfig, parts: Parts) -> str:
@@ -103,6 +121,15 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
     then = {**source.manifest, **source.manifest.get("versions", {})}
     other = [f"{name} {then[name]}" for name, value in now.items() if name in then and then[name] != value]
     return f"but not bit for bit: it was saved with {', '.join(other)}" if other else "exactly"
+
+
+def _extension(config: RunConfig, trainer: Trainer) -> str:
+    """The change that lets a finished run go on: of the limit that ended it."""
+    if config.total_episodes is not None and trainer.episodes >= config.total_episodes:
+        return f"total_episodes={2 * config.total_episodes}"
+    if trainer.step < config.total_steps:
+        return "stop_at_return=null"
+    return f"total_steps={2 * config.total_steps}"
 
 
 def _count(number: int, noun: str) -> str:
