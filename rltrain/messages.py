@@ -87,15 +87,6 @@ def summary(
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
 
 
-def _extension(config: RunConfig, trainer: Trainer) -> str:
-    """What lifts the limit that ended the run."""
-    if trainer.step >= config.total_steps:
-        return f"total_steps={2 * config.total_steps}"
-    if config.total_episodes is not None and trainer.episodes >= config.total_episodes:
-        return f"total_episodes={2 * config.total_episodes}"
-    return "stop_at_return=null"
-
-
 def _wrapped(text: str) -> list[str]:
     """A line of the header in as many as a terminal needs."""
     words = " ".join(text[10:].split())
