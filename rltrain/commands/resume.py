@@ -8,7 +8,7 @@ from typing import Any
 from rltrain.commands.evaluate import find_run
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import changed, parse_value, require_trusted
-from rltrain.config.validate import validate
+from rltrain.config.validate import show, validate
 from rltrain.errors import RequestError, RunFailed
 
 # What may differ without making it another experiment. Only the limits of the run must not shrink.
@@ -100,5 +100,5 @@ def _changed(stored: RunConfig, overrides: list[str], trust: bool) -> RunConfig:
         if before is not None and after is not None and after < before:
             raise RequestError(f"{key}={after}: a run can be extended, not cut below its {before}")
     for key, value in differences.items():
-        print(f"changed   {key}={value}")
+        print(f"changed   {key}={show(value)}")
     return config
