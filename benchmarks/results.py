@@ -55,7 +55,7 @@ RECIPES = tuple(
             "Returns that climb within 200 episodes and then swing: epsilon still is 0.37 at the end.",
         ),
         ("lecture_reinforce", "Noisy progress: one episode per update is a high-variance gradient."),
-        ("lecture_reinforce_baseline", "The same with less variance, so faster on most seeds."),
+        ("lecture_reinforce_baseline", "The same with less variance, so faster."),
         (
             "lecture_reinforce_continuous",
             "Little or none: 500 updates from one episode each are far too few for a swing-up.",
@@ -92,6 +92,10 @@ def run_seed(row: Row, seed: int, scoring: Sequence[str]) -> Outcome:
         if code:
             raise SystemExit(f"{' '.join(command)} ended with {code}; see {log}")
     return read_outcome(folder, seed)
+
+
+def is_done(row: Row, seed: int) -> bool:
+    return (RUNS / row.name / f"seed_{seed:02d}" / "result.json").exists()
 
 
 def read_outcome(folder: Path, seed: int) -> Outcome:
@@ -189,7 +193,7 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
         "DQN's tuned settings end a run as soon as it is solved: an evaluation of at least 490, confirmed on 100 other"
         " greedy episodes (`stop_at_return`). The final network is the one that was confirmed, *final* is measured on"
         " 100 episodes more, and the picture keeps a finished run's last value. With `stop_at_return=null` training"
-        " goes on to 50,000 steps, and the network dips below the threshold now and then; those runs are not scored here.",
+        " goes on to 50,000 steps, and the network dips below the threshold now and then; such runs are not scored here.",
     ]
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
@@ -200,7 +204,7 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
 def write_recipes(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
     parts = [
         "# The course's recipes",
-        "Made by `make recipes`: each recipe on seeds 0 to 9, exactly as its file in `conf/experiment` states it. The"
+        "Made by `make recipes`: each recipe as its file in `conf/experiment` states it, on seeds 0 to 9. The"
         " curves are training returns, with exploration; *final* is the last network's mean over 100 greedy episodes.",
     ]
     for row, outcomes in rows:
@@ -209,7 +213,8 @@ def write_recipes(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
         head = "| seed | " + " | ".join(str(o.seed) for o in outcomes) + " |\n|---|" + "---|" * len(outcomes)
         parts += [
             f"## {row.name}",
-            f"`rltrain {' '.join(row.command)}`. What the course leads one to expect: {row.expectation}",
+            f"`rltrain {' '.join(row.command)}`, {len(outcomes)} of {len(row.seeds)} seeds run. What the course leads one"
+            f" to expect: {row.expectation}",
             f"{head}\n{finals}",
             f"![curves](recipes/{row.name}.png)",
         ]
@@ -222,12 +227,23 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="rows whose name contains this; the pages are written only without it"
     )
+    parser.add_argument("--done", action="store_true", help="run nothing; make the page of the runs that are there")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side")
     options = parser.parse_args()
     rows = [row for row in (RESULTS if options.what == "results" else RECIPES) if options.only in row.name]
     scoring = SCORING if options.what == "results" else ()
     with ThreadPoolExecutor(options.jobs) as pool:
-        futures = [(row, [pool.submit(run_seed, row, seed, scoring) for seed in row.seeds]) for row in rows]
+        futures = [
+            (
+                row,
+                [
+                    pool.submit(run_seed, row, seed, scoring)
+                    for seed in row.seeds
+                    if not options.done or is_done(row, seed)
+                ],
+            )
+            for row in rows
+        ]
         done = [(row, [future.result() for future in runs]) for row, runs in futures]
     if not options.only:
         (write_results if options.what == "results" else write_recipes)(done)
