@@ -8,7 +8,7 @@ from rltrain.config.folders import group_files, import_plugins
 _TEXT = """\
 rltrain {version}: trains deep RL agents; every setting is a key=value on the command line.
 
-  rltrain                                        train DQN on CartPole-v1 (about a minute)
+  rltrain                                        train DQN on CartPole-v1 until it is solved
   rltrain algo=reinforce env=Pendulum-v1 seed=3  any environment of Gymnasium, or module:id
   rltrain experiment=lecture_dqn                 a recipe: every key stated in one file
   rltrain -m seed='range(0,5)' env=CartPole-v1,Acrobot-v1      a sweep: a run for every combination

@@ -90,7 +90,7 @@ class RunFolder:
             reason = " ".join(str(error).split())
             raise RequestError(f"{self.config}: no plain YAML: {reason[:200]}") from error
         if not isinstance(plain, dict):
-            raise RequestError(f"{self.config}: no mapping")
+            raise RequestError(f"{self.config}: holds no mapping of keys")
         return plain
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ def newest_run(outputs: Path) -> Path:
     """
     records = [path for path in outputs.rglob("run.json") if path.is_file()]
     if not records:
-        raise RequestError(f"{outputs}: no run in it; name one")
+        raise RequestError(f"{outputs}: holds no run; give the folder of one")
     return max(records, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent
 
 
@@ -225,5 +225,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path}: no valid JSON") from error
     if not isinstance(data, dict):
-        raise RequestError(f"{path}: no mapping")
+        raise RequestError(f"{path}: holds no mapping of keys")
     return data
