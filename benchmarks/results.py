@@ -170,7 +170,7 @@ def plot(row: Row, outcomes: Sequence[Outcome], path: Path) -> None:
     for steps, returns in curves:
         axes.plot(steps, returns, color="tab:blue", alpha=0.25, linewidth=0.8)
     enough = np.isfinite(values).sum(0) >= max(2, len(curves) // 2)
-    low, middle, high = np.nanpercentile(values[:, enough], [25, 50, 75], axis=0)
+    low, middle, high = (np.nanpercentile(values[:, enough], q, axis=0) for q in (25, 50, 75))
     axes.fill_between(grid[enough], low, high, color="tab:blue", alpha=0.2, linewidth=0)
     axes.plot(grid[enough], middle, color="tab:blue", linewidth=2, label=f"median of {len(curves)} seeds, middle half")
     if row.goal is not None:
@@ -193,7 +193,7 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
         "DQN's tuned settings end a run as soon as it is solved: an evaluation of at least 490, confirmed on 100 other"
         " greedy episodes (`stop_at_return`). The final network is the one that was confirmed, *final* is measured on"
         " 100 episodes more, and the picture keeps a finished run's last value. With `stop_at_return=null` training"
-        " goes on to 50,000 steps, and the network dips below the threshold now and then; such runs are not scored here.",
+        " goes on to 50,000 steps, and the network dips below the threshold now and then; such runs are not scored.",
     ]
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
@@ -213,8 +213,8 @@ def write_recipes(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
         head = "| seed | " + " | ".join(str(o.seed) for o in outcomes) + " |\n|---|" + "---|" * len(outcomes)
         parts += [
             f"## {row.name}",
-            f"`rltrain {' '.join(row.command)}`, {len(outcomes)} of {len(row.seeds)} seeds run. What the course leads one"
-            f" to expect: {row.expectation}",
+            f"`rltrain {' '.join(row.command)}`, {len(outcomes)} of {len(row.seeds)} seeds run."
+            f" What the course leads one to expect: {row.expectation}",
             f"{head}\n{finals}",
             f"![curves](recipes/{row.name}.png)",
         ]
