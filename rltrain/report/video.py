@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
     """
     from PIL import Image
 
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else complains of a machine without a screen
     config = policy.config.env
     env = find_environment(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))()
     try:
