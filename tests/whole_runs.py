@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import rltrain.job
 import rltrain.report.curve
+import rltrain.training.trainer
 from rltrain.cli import main
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import validate
@@ -86,9 +87,12 @@ class KillAfter(StopAfter):
 
 @contextmanager
 def stopping(stop: Any) -> Iterator[None]:
-    """Runs inside look at `stop`, and draw no learning curve (which would be most of a short run's time)."""
+    """Runs inside look at `stop`. What would be most of a short run's time is short too: no learning curve is drawn, and
+    a reported result is of 10 episodes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rltrain.job, "StopSignal", lambda: stop)
+        patch.setattr(rltrain.job, "REPORT_EPISODES", 10)
+        patch.setattr(rltrain.training.trainer, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -171,6 +172,7 @@ def newest_run(outputs: Path) -> Path:
     return max(records, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers."""
     found = {"python": platform.python_version()}

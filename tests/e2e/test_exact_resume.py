@@ -48,7 +48,7 @@ from rltrain.config.validate import validate
 from rltrain.errors import Interrupted
 from rltrain.training.stopping import StopSignal
 
-SHORT = {"eval": EvalConfig(70, 3), "checkpoint": CheckpointConfig(60, 3, True), "total_steps": 160}
+SHORT = {"eval": EvalConfig(50, 3), "checkpoint": CheckpointConfig(40, 3, True), "total_steps": 110}
 
 
 def dqn(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
@@ -115,7 +115,7 @@ def test_stopped_before_the_first_step(tmp_path: Path) -> None:
 
 
 def test_stopped_in_the_middle_of_an_evaluation(tmp_path: Path) -> None:
-    config = dqn(eval=EvalConfig(60, 4), env=env_config("probe_envs:FixedLength-v0"))
+    config = dqn(eval=EvalConfig(60, 4), env=env_config("probe_envs:FixedLength-v0"), total_steps=130)
     train(config, tmp_path / "whole")
     # 60 looks before the vector steps, one after each of the 7 steps of the evaluation's episodes
     train(config, tmp_path / "parts", StopAfter(60 + 3))
@@ -204,6 +204,7 @@ def test_stopped_and_killed_anywhere_again_and_again(whole: Whole, stops: list[t
     check_stops(whole, stops)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["dqn 3 envs", "reinforce box actions"])
 def test_worker_processes_stop_and_continue_as_one_process_does(case: str, tmp_path: Path) -> None:
     config = replace(CASES[case], total_steps=120, num_envs=2 if "reinforce" in case else 3)
@@ -216,13 +217,13 @@ def test_worker_processes_stop_and_continue_as_one_process_does(case: str, tmp_p
 
 @pytest.mark.parametrize("case", ["dqn n-step, 3 envs", "reinforce box actions, 4 envs"])
 def test_an_extended_run_equals_the_longer_one(case: str, tmp_path: Path) -> None:
-    limits = EvalConfig(60, 3), CheckpointConfig(None, 3, True)
-    config = replace(CASES[case], total_steps=120, eval=limits[0], checkpoint=limits[1], log_period=60)
-    train(replace(config, total_steps=240), tmp_path / "whole")
+    limits = EvalConfig(40, 3), CheckpointConfig(None, 3, True)
+    config = replace(CASES[case], total_steps=80, eval=limits[0], checkpoint=limits[1], log_period=40)
+    train(replace(config, total_steps=160), tmp_path / "whole")
     train(config, tmp_path / "parts")
-    assert resume(tmp_path / "parts", "total_steps=240") == 0
+    assert resume(tmp_path / "parts", "total_steps=160") == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    assert "total_steps: 240" in (tmp_path / "parts" / "config.yaml").read_text()
+    assert "total_steps: 160" in (tmp_path / "parts" / "config.yaml").read_text()
 
 
 def test_a_run_extended_past_an_odd_end_has_the_same_weights(tmp_path: Path) -> None:
@@ -236,11 +237,11 @@ def test_a_run_extended_past_an_odd_end_has_the_same_weights(tmp_path: Path) -> 
 
 def test_an_environment_that_does_not_replay_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = dqn({"n_step": 3}, env=env_config("probe_envs:Unrepeatable-v0"), num_envs=2)
-    train(config, tmp_path / "run", StopAfter(60))
+    train(config, tmp_path / "run", StopAfter(30))
     capsys.readouterr()
     assert resume(tmp_path / "run") == 0
     assert "running episodes begin anew" in capsys.readouterr().out
-    assert newest(tmp_path / "run").step == 160
+    assert newest(tmp_path / "run").step == 110
 
 
 class SignalAfter(StopSignal):
@@ -263,10 +264,10 @@ def test_a_signal_saves_and_ends_with_its_exit_code(number: int, exit_code: int,
     config = CASES["reinforce 4 envs"]
     train(config, tmp_path / "whole")
     (tmp_path / "parts").mkdir()
-    with stopping(SignalAfter(20, number)), pytest.raises(Interrupted) as stopped:
+    with stopping(SignalAfter(12, number)), pytest.raises(Interrupted) as stopped:
         rltrain.job.train(config, tmp_path / "parts", console=False)
     assert stopped.value.exit_code == exit_code
-    with stopping(SignalAfter(10, number)):
+    with stopping(SignalAfter(8, number)):
         assert main(["resume", str(tmp_path / "parts")]) == exit_code
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert resume(tmp_path / "parts") == 0

@@ -13,6 +13,7 @@ from whole_runs import (
     assert_same_run,
     config_of,
     flip_a_byte,
+    newest,
     one_line,
     record_of,
     resume,
@@ -101,6 +102,17 @@ class TestResume:
             assert main(["resume", str(run)]) == 2
             assert f"process {os.getpid()}" in one_line(capsys)
             assert record_of(run)["status"] == "running"
+
+    def test_other_software_or_another_device_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run = tmp_path / "run"
+        train(run_config(dqn_config()), run, StopAfter(30))
+        old = newest(run).manifest
+        rewrite(run, {"versions": {**old["versions"], "torch": "0.9"}, "device": "cuda:0"})
+        capsys.readouterr()
+        assert resume(run, stop=StopAfter(10)) == 143
+        assert "but not bit for bit: it was saved with device cuda:0, torch 0.9" in capsys.readouterr().out
+        assert resume(run) == 0
+        assert ", exactly" in capsys.readouterr().out
 
     def test_a_damaged_checkpoint_is_skipped_and_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config = run_config(dqn_config(), checkpoint=CheckpointConfig(40, 3, True))

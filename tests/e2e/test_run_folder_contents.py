@@ -223,6 +223,15 @@ def test_evaluating_and_saving_change_nothing(tmp_path: Path) -> None:
         assert all(table == rows_of_the_period[0] for table in rows_of_the_period)
 
 
+def test_the_best_network_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
+    walk = env_config("probe_envs:Walk-v0")
+    train(run_config(reinforce_config(), env=walk, total_steps=400, eval=EvalConfig(40, 4)), tmp_path / "run")
+    returns = {row["step"]: row["eval/episode_return"] for row in rows(tmp_path / "run") if EVAL & row.keys()}
+    best = max(returns, key=lambda step: returns[step])
+    assert best not in (min(returns), max(returns))
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "best").step == best
+
+
 class TestInitFrom:
     def test_the_network_is_the_other_run_s(self, place: Path, tmp_path: Path) -> None:
         for source in (place / "dqn", place / "dqn" / "checkpoints" / "best"):
