@@ -87,8 +87,8 @@ class KillAfter(StopAfter):
 
 @contextmanager
 def stopping(stop: Any) -> Iterator[None]:
-    """Runs inside look at `stop`. What would be most of a short run's time is short too: no learning curve is drawn, and
-    a reported result is of 10 episodes."""
+    """Runs inside look at `stop`. What would be most of a short run's time is short too: no learning curve is drawn,
+    and a reported result is of 10 episodes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rltrain.job, "StopSignal", lambda: stop)
         patch.setattr(rltrain.job, "REPORT_EPISODES", 10)
