@@ -20,6 +20,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rltrain.config.application import CONFIG_NAME
+from rltrain.config.override_text import as_typed
 from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain, validate
@@ -59,7 +60,7 @@ class CheckedLauncher(Launcher):
                 error = job._return_value
                 if isinstance(error, Interrupted):
                     raise error
-                self.failures.append((number, " ".join(overrides), error))
+                self.failures.append((number, as_typed(overrides), error))
                 job.status, job.return_value = JobStatus.COMPLETED, math.nan
         return returns
 
@@ -76,7 +77,7 @@ class CheckedLauncher(Launcher):
                 if what not in checked:
                     self._preflight(config)
             except RequestError as error:
-                raise RequestError(f"in the job `{' '.join(overrides)}`: {error}") from error
+                raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
             cfg.hydra.job.num = number
             jobs.append((str(cfg.hydra.sweep.subdir), to_plain(config)))
@@ -92,7 +93,7 @@ class _SweepTask:
 
     def __call__(self, cfg: DictConfig) -> float | None:
         job = HydraConfig.get()
-        print(f"job {job.job.num}     {' '.join(job.overrides.task)}", flush=True)
+        print(f"job {job.job.num}     {as_typed(job.overrides.task)}", flush=True)
         try:
             return self._task(cfg)
         except Interrupted as error:

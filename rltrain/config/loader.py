@@ -24,6 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rltrain.config.messages import COMPOSE_ERRORS, explain
+from rltrain.config.override_text import as_typed
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
 
@@ -83,7 +84,7 @@ class RunConfigLoader(ConfigLoaderImpl):
             config = super().load_sweep_config(master_config, sweep_overrides)
         except (RequestError, *COMPOSE_ERRORS) as error:
             reason = error if isinstance(error, RequestError) else explain(error, sweep_overrides, self)
-            raise RequestError(f"in the job `{' '.join(sweep_overrides)}`: {reason}") from error
+            raise RequestError(f"in the job `{as_typed(sweep_overrides)}`: {reason}") from error
         config.hydra.mode = RunMode.MULTIRUN
         config.hydra.sweep.dir = master_config.hydra.sweep.dir
         return config

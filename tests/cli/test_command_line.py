@@ -166,6 +166,17 @@ def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:
     assert sorted(path.parent.name for path in tmp_path.glob("outputs/multirun/*/*/*/run.json")) == ["0", "1", "2", "3"]
 
 
+def test_the_jobs_of_a_sweep_are_named_as_they_are_typed(rltrain: Shell) -> None:
+    ended = rltrain("-m", "env=gymnasium:CartPole-v1", "seed=1,13")
+    jobs = [line for line in ended.stdout.splitlines() if line.startswith("job ")]
+    assert jobs == [f"job {number}     env=gymnasium:CartPole-v1 seed={seed}" for number, seed in ((0, 1), (1, 13))]
+    assert ended.stderr == "job 1 failed (env=gymnasium:CartPole-v1 seed=13): the environment blew up\n"
+    refused = rltrain("-m", "env=gymnasium:CartPole-v1,gymnasium:Pendulum-v1")
+    assert refused.stderr.startswith("rltrain: in the job `env=gymnasium:Pendulum-v1`: algo=dqn: needs discrete")
+    composed = rltrain("-m", "env=gymnasium:CartPole-v1", "seed=0,-1")
+    assert composed.stderr == "rltrain: in the job `env=gymnasium:CartPole-v1 seed=-1`: seed=-1: must be >= 0\n"
+
+
 @pytest.mark.parametrize("seed", [15, 17])
 def test_sigint_stops_the_whole_sweep(rltrain: Shell, seed: int) -> None:
     ended = rltrain("-m", f"seed=1,{seed},2")

@@ -1,0 +1,34 @@
+"""Overrides as a person types them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+
+def as_typed(overrides: Sequence[str]) -> str:
+    """The overrides of a sweep's job in one line, without the backslashes that Hydra's sweepers put in.
+
+    `env=corridor\\:Corridor-v0` is shown as `env=corridor:Corridor-v0`. What needs its backslashes keeps them, and
+    what the shell would split is quoted.
+    """
+    return " ".join(_as_typed(override) for override in overrides)
+
+
+def _as_typed(override: str) -> str:
+    plain = re.sub(r"\\(.)", r"\1", override)
+    text = plain if _meaning(plain) == _meaning(override) else override
+    return shlex.quote(text) if any(character.isspace() for character in text) else text
+
+
+def _meaning(override: str) -> object:
+    """The key and the one value that Hydra reads in an override; None where it reads no such thing."""
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        return parsed.type, parsed.key_or_group, parsed.get_value_element_as_str()
+    except HydraException:
+        return None
