@@ -6,10 +6,9 @@ import importlib
 import sys
 
 from rltrain import __version__
+from rltrain.config.command_names import COMMANDS
 from rltrain.config.folders import import_plugins
 from rltrain.errors import Interrupted, RequestError, RunFailed
-
-COMMANDS = ("resume", "evaluate", "list")
 
 
 def main(args: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from rltrain.config.folders import description, group_files, import_plugins
 from rltrain.config.validate import suggestion
 from rltrain.errors import RequestError
 
-_GROUPS = {
+LISTS = {
     "algos": "algo",
     "envs": "env",
     "networks": "network",
@@ -21,11 +21,11 @@ _GROUPS = {
 def main(args: list[str]) -> int:
     """Prints the choices of one group, those that contain PART."""
     if not args or len(args) > 2:
-        raise RequestError(f"list: say what: rltrain list {'|'.join(_GROUPS)} [PART]")
+        raise RequestError(f"list: say what: rltrain list {'|'.join(LISTS)} [PART]")
     what, part = args[0], args[1].lower() if len(args) == 2 else ""
-    group = _GROUPS.get(what) or (what if what in _GROUPS.values() else None)
+    group = LISTS.get(what) or (what if what in LISTS.values() else None)
     if group is None:
-        raise RequestError(f"list {what}: no such list{suggestion(what, _GROUPS)}\nlists: {', '.join(_GROUPS)}")
+        raise RequestError(f"list {what}: no such list{suggestion(what, LISTS)}\nlists: {', '.join(LISTS)}")
     import_plugins()
     rows = {name: description(path) for name, path in group_files(group).items()}
     if group == "tuned":

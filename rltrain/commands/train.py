@@ -45,7 +45,9 @@ def _main(args: list[str]) -> int:
     hydra = create_application(options.config_dir)
     overrides: list[str] = options.overrides
     if options.shell_completion:
-        hydra.shell_completion(CONFIG_NAME, overrides)
+        from rltrain.commands.completion import complete
+
+        complete(hydra, overrides)
         return 0
     try:
         check_overrides(overrides, hydra.config_loader)

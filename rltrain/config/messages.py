@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rltrain.config import schema
+from rltrain.config.command_names import COMMANDS
 from rltrain.config.validate import closest, show, suggestion
 from rltrain.errors import RequestError
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
-_COMMANDS = ("list", "resume", "evaluate")
 _SYNONYMS = {"learning_rate": "lr", "batch": "batch_size", "timesteps": "total_steps"}
 _WHAT_IS_MISSING = {"target_update": "target network", "exploration": "exploration schedule"}
 
@@ -87,7 +87,7 @@ def _parse(line: str) -> Override:
             quote = "; quote values that hold special characters: key='\"...\"'"
             raise RequestError(f"{line}: cannot be read as key=value{reason}{quote}") from error
         raise RequestError(
-            f"{line}: is neither key=value nor a command ({', '.join(_COMMANDS)}){suggestion(line, _COMMANDS)}\n"
+            f"{line}: is neither key=value nor a command ({', '.join(COMMANDS)}){suggestion(line, COMMANDS)}\n"
             "see rltrain --help"
         ) from error
 

@@ -215,7 +215,16 @@ def test_plug_ins_add_environments_and_algorithms(
 
 
 @pytest.mark.parametrize(
-    "args", [["--help"], ["--cfg", "job"], ["list", "algos"], ["list", "envs"], ["seed=x"], ["env=CartPol-v1"]]
+    "args",
+    [
+        ["--help"],
+        ["--cfg", "job"],
+        ["list", "algos"],
+        ["list", "envs"],
+        ["seed=x"],
+        ["env=CartPol-v1"],
+        ["-sc", "query=bash"],
+    ],
 )
 def test_answers_without_torch(tmp_path: Path, args: list[str]) -> None:
     code = (
@@ -223,7 +232,9 @@ def test_answers_without_torch(tmp_path: Path, args: list[str]) -> None:
         f"main({args!r})\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'tensorboard', 'matplotlib')))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    env = {**os.environ, "COMP_LINE": "rltrain "}
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False).returncode == 0
 
 
 def test_the_default_start_imports_no_gymnasium(tmp_path: Path) -> None:
@@ -236,6 +247,39 @@ def test_completion_knows_groups_and_environment_ids(rltrain: Shell) -> None:
         asked = rltrain("-sc", "query=bash", COMP_LINE=line, plugins="")
         assert expected in asked.stdout.split()
     assert "complete" in rltrain("--shell-completion", "install=bash").stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "not_expected"),
+    [
+        ("rltrain ", {"resume", "evaluate", "list", "algo=", "total_steps="}, set()),
+        ("rltrain re", {"resume"}, {"evaluate"}),
+        ("rltrain seed=1 ", {"algo="}, {"resume", "evaluate", "list"}),
+        ("rltrain seed=1 re", set(), {"resume"}),
+        ("rltrain list ", {"algos", "envs", "experiments"}, {"algo=", "list"}),
+        ("rltrain list en", {"envs"}, {"algos"}),
+        ("rltrain resume out", {"outputs"}, {"algo="}),
+        ("rltrain evaluate out", {"outputs"}, {"algo="}),
+        ("rltrain no_such_command ", set(), {"list"}),
+        ("rltrain total_steps=-1 ", set(), {"list"}),
+        ("rltrain --no-such-option ", set(), {"list"}),
+    ],
+)
+def test_completion_knows_commands(
+    rltrain: Shell, tmp_path: Path, line: str, expected: set[str], not_expected: set[str]
+) -> None:
+    (tmp_path / "outputs").mkdir()
+    for shell in ("bash", "fish"):
+        asked = rltrain("-sc", f"query={shell}", COMP_LINE=line, plugins="")
+        offered = {word.rstrip("/") for word in asked.stdout.split()}
+        assert (asked.returncode, asked.stderr) == (0, "")
+        assert expected <= offered and not offered & not_expected
+
+
+def test_completion_for_an_unknown_shell_is_refused(rltrain: Shell) -> None:
+    for arguments in (["install=tcsh"], ["bash"], []):
+        refused = rltrain("--shell-completion", *arguments)
+        assert refused.returncode == 2 and "shells: bash, fish, zsh" in refused.stderr
 
 
 def test_the_help_fits_a_screen_or_two_and_names_every_choice(rltrain: Shell) -> None:

@@ -1,0 +1,73 @@
+"""`rltrain --shell-completion install=bash|query=bash`: Hydra's completion of keys and choices, and our commands."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+from collections.abc import Callable
+
+from hydra._internal.hydra import Hydra
+
+from rltrain.commands.list import LISTS
+from rltrain.config.application import CONFIG_NAME
+from rltrain.config.command_names import COMMANDS
+from rltrain.config.messages import COMPOSE_ERRORS
+from rltrain.errors import RequestError
+
+_ACTIONS = ("install", "uninstall", "query")
+Query = Callable[[str | None, str], list[str]]
+
+
+def complete(hydra: Hydra, arguments: list[str]) -> None:
+    """Prints the shell's script (install=SHELL, uninstall=SHELL), or what may follow $COMP_LINE (query=SHELL).
+
+    Raises:
+        RequestError: another action, or a shell without a plug-in for it.
+    """
+    shells = hydra.get_shell_to_plugin_map(hydra.config_loader)
+    action, _, shell = arguments[0].partition("=") if len(arguments) == 1 else ("", "", "")
+    if action not in _ACTIONS or shell not in shells:
+        raise RequestError(
+            f"--shell-completion {' '.join(arguments)}: takes one of {'=SHELL, '.join(_ACTIONS)}=SHELL\n"
+            f"shells: {', '.join(sorted(shells))}"
+        )
+    plugin = shells[shell][0]
+    if action == "query":
+        # Hydra makes its plug-ins itself, and each prints what its own _query returns in its shell's way.
+        plugin.__dict__["_query"] = _with_commands(plugin._query)
+        plugin.query(config_name=CONFIG_NAME)
+    else:
+        getattr(plugin, action)()
+
+
+def _with_commands(query: Query) -> Query:
+    """Hydra's `query` (config name, the line after `rltrain`) -> choices, for a line that may hold a command."""
+
+    def choices(config_name: str | None, line: str) -> list[str]:
+        words = line.split()
+        word = words.pop() if words and not line[-1].isspace() else ""
+        if words and words[0] in COMMANDS:
+            return _arguments(words[0], words[1:], word)
+        commands = [name for name in COMMANDS if name.startswith(word)] if not words else []
+        return sorted([*commands, *_quietly(query, config_name, line)])
+
+    return choices
+
+
+def _arguments(command: str, before: list[str], word: str) -> list[str]:
+    """A list's name, or a folder: what each command takes first."""
+    if before:
+        return []
+    if command == "list":
+        return sorted(name for name in LISTS if name.startswith(word))
+    return sorted(glob.glob(f"{glob.escape(word)}*/"))
+
+
+def _quietly(query: Query, config_name: str | None, line: str) -> list[str]:
+    """Nothing for a line that cannot be read or composed: a message would land in the middle of the user's prompt."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return query(config_name, line)
+    except (RequestError, SystemExit, *COMPOSE_ERRORS):
+        return []
