@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "classic-control": "render", "toy-text": "render"}
+"""An extra of Gymnasium -> the extra of ours that brings what it is for."""
+
 
 class RequestError(Exception):
     """The request is wrong: a message of at most three lines, exit code 2."""
@@ -35,3 +40,10 @@ def module_hint(error: BaseException, module: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
         return " in the installed packages or $PYTHONPATH (PYTHONPATH=. adds this folder)"
     return ""
+
+
+def missing_extra(error: BaseException) -> str:
+    """What is not installed and which extra of ours brings it, read from Gymnasium's complaint; or nothing."""
+    wanted = re.search(r"(\S+) is not installed.*gymnasium\[([\w-]+)\]", str(error))
+    extra = EXTRAS.get(wanted[2].replace("_", "-")) if wanted else None
+    return f"{wanted[1]} is not installed; pip install 'rltrain[{extra}]' brings it" if wanted and extra else ""

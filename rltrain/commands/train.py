@@ -70,8 +70,12 @@ def preflight(config: RunConfig) -> None:
     """Refuses what only the environment's or the machine's look can tell, before a run folder exists."""
     from rltrain.envs.probe import probe
 
-    observations, actions = probe(config.env)
-    del observations
+    try:
+        _, actions = probe(config.env)
+    except RequestError as error:
+        from rltrain.config.env_refusal import explain_environment
+
+        raise explain_environment(config.env, error) from error
     if isinstance(config.algo, DQNConfig) and actions.kind != "discrete":
         raise RequestError(
             f"algo={config.algo.name}: needs discrete actions, "

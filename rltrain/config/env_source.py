@@ -43,6 +43,15 @@ def env_specs() -> list[Any]:
     return [gymnasium.registry[env_id] for env_id in env_ids()]
 
 
+def env_creator(env_id: str) -> Any:
+    """The class or function that makes a registered environment; `module:id` must have been imported."""
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    entry_point = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
+    return load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+
+
 def is_env_id(env_id: str) -> bool:
     """Whether an environment of this id can be asked of Gymnasium; `module:id` is left to its module."""
     if ":" in env_id or ("gymnasium" not in sys.modules and env_id in _ids_in_gymnasium_source()):

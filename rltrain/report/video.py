@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.envs.make import find_environment, one_line
-from rltrain.errors import RequestError
+from rltrain.errors import RequestError, missing_extra
 from rltrain.policy import TrainedPolicy
 from rltrain.seeding import derive_seed
 from rltrain.training.evaluator import REPORT_KEY
@@ -49,7 +49,7 @@ def _frame(env: Any, id: str) -> np.ndarray:
     try:
         frame = env.render()
     except Exception as error:
-        raise RequestError(f"video=true: {id} draws no frames: {one_line(error)}") from error
+        raise RequestError(f"video=true: {id} draws no frames: {missing_extra(error) or one_line(error)}") from error
     if not isinstance(frame, np.ndarray):
         raise RequestError(f"video=true: {id} draws no frames")
     return frame
