@@ -32,6 +32,7 @@ from whole_runs import (
 )
 
 import rltrain.job
+import rltrain.loggers.tensorboard
 from rltrain.cli import main
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import (
@@ -144,6 +145,7 @@ def test_stopped_in_the_last_evaluation(tmp_path: Path) -> None:
     config = dqn(env=env_config("probe_envs:FixedLength-v0"))
     looks = train(config, tmp_path / "whole")
     train(config, tmp_path / "parts", StopAfter(looks - 5))
+    assert newest(tmp_path / "parts").step == config.total_steps, "it stopped in training"
     assert json.loads((tmp_path / "parts" / "run.json").read_text())["status"] == "interrupted"
     assert not (tmp_path / "parts" / "result.json").exists()
     assert resume(tmp_path / "parts") == 0
@@ -195,6 +197,16 @@ def test_stopped_anywhere(whole: Whole, share: float) -> None:
 def test_killed_anywhere(whole: Whole, share: float) -> None:
     """The newest checkpoint is older than the kill: rows and events of the steps after it are there once."""
     check_stops(whole, [(True, share)])
+
+
+def test_killed_when_later_events_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a run this short they else are in memory still, and lost with it."""
+    monkeypatch.setattr(rltrain.loggers.tensorboard, "_FLUSH_SECONDS", 0.0)
+    config = dqn(log_period=10)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", KillAfter(78, tmp_path / "parts"))
+    assert resume(tmp_path / "parts") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.slow
