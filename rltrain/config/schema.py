@@ -139,7 +139,7 @@ class EnvConfig:
     kwargs: dict[str, Any]
     max_episode_steps: Annotated[int | None, Range(1)]
     reward_clip: Annotated[float | None, Range(above=0)]
-    vectorization: Literal["sync", "async"]
+    vectorization: Literal["sync", "async", "batched"]
     step_timeout: Annotated[float | None, Range(above=0)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class LaneGroup(Protocol):
     """n environments that step together; seeds come from outside, one per episode."""
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray: ...
-    def step(self, actions: Sequence[Any], active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep: ...
+    def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep: ...
     def state(self) -> LaneState: ...
     def restore(
         self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]

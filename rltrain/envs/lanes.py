@@ -66,7 +66,7 @@ class Lanes:
         self._obs = obs
         return obs
 
-    def step(self, actions: Sequence[Any], active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
+    def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
         """Steps the active lanes (None: all); where an episode ends the next one begins with next_seeds[lane].
 
         The arrays are fresh: no later step writes into them.
@@ -81,9 +81,10 @@ class Lanes:
             lanes = np.flatnonzero(active).tolist()
             obs = self._obs.copy()
         reward, terminated, truncated = self._zeros.copy(), self._false.copy(), self._false.copy()
+        chosen = actions if self._box_actions else actions.tolist()  # an environment may want a Python int
         ended: list[int] = []
         for lane in lanes:
-            action = actions[lane]
+            action = chosen[lane]
             if self._progress is not None:
                 self._show_progress(lane)
             if self._length[lane] < MAX_RECORDED_ACTIONS:

@@ -35,6 +35,11 @@ class EnvMaker:
     kwargs: dict[str, Any]
     max_episode_steps: int | None
 
+    @property
+    def time_limit(self) -> int | None:
+        """Where episodes are cut, None for never."""
+        return self.max_episode_steps or self.spec.max_episode_steps
+
     def __call__(self) -> gymnasium.Env[Any, Any]:
         def make() -> gymnasium.Env[Any, Any]:
             gymnasium.registry.setdefault(self.spec.id, self.spec)  # a worker may not have it

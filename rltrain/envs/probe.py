@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from rltrain.config.schema import EnvConfig
+from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.batched.environment import make_twin
 from rltrain.envs.make import find_environment
 from rltrain.envs.spaces import action_spec, observation_spec
 from rltrain.errors import RequestError
@@ -14,12 +16,16 @@ def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
 
     Raises:
         RequestError: no such environment, kwargs that it does not take, a package it needs is missing, a space that is
-            not supported.
+            not supported, no batched twin.
     """
-    env = find_environment(config)()
+    make = find_environment(config)
+    env = make()
     try:
-        return observation_spec(env.observation_space), action_spec(env.action_space)
+        specs = observation_spec(env.observation_space), action_spec(env.action_space)
     except RequestError as error:
         raise RequestError(f"env={config.id}: {error}") from None
     finally:
         env.close()
+    if config.vectorization == "batched":
+        make_twin(make.spec, config.kwargs, BATCHED_ENVS)
+    return specs

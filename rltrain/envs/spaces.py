@@ -17,7 +17,7 @@ from rltrain.types import ActionSpec, ObservationSpec
 # Environments write "unbounded" as inf or as the largest float; 2 * 3.4e38 is no range to scale -1..1 onto.
 _LARGEST = float(np.finfo(np.float32).max)
 
-ActionTransform = Callable[[np.ndarray], Any]
+ActionTransform = Callable[[np.ndarray], np.ndarray]
 
 
 def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
@@ -56,18 +56,14 @@ def action_spec(space: spaces.Space[Any]) -> ActionSpec:
 def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
     """The function from the agent's actions [N, *action] to the environments' own, one per environment.
 
-    Discrete: 0..n-1 becomes start..start+n-1, as Python ints. Box: where both bounds of a dimension are finite, -1..1
+    Discrete: 0..n-1 becomes start..start+n-1. Box: where both bounds of a dimension are finite, -1..1
     spans them; elsewhere the agent's number is the environment's; both are clipped to what bound there is. The rows are
     a fresh array of the space's dtype, so an environment that writes into its action harms nobody.
     """
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
 
-        def to_int(action: np.ndarray) -> list[int]:
-            chosen: list[int] = action.tolist()
-            return [a + start for a in chosen] if start else chosen
-
-        return to_int
+        return lambda action: action + start if start else action
 
     assert isinstance(space, spaces.Box)
     low, high = _bounds(space)
@@ -87,7 +83,8 @@ def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
 
 def to_env_action(space: spaces.Space[Any], action: np.ndarray) -> Any:
     """One action of the agent as the environment takes it (see `make_action_transform`)."""
-    return make_action_transform(space)(np.asarray(action)[None])[0]
+    chosen = make_action_transform(space)(np.asarray(action)[None])[0]
+    return int(chosen) if isinstance(space, spaces.Discrete) else chosen
 
 
 def from_env_observation(space: spaces.Space[Any], observation: Any) -> np.ndarray:

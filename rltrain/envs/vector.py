@@ -13,6 +13,8 @@ import numpy as np
 from gymnasium import Space
 
 from rltrain.config.schema import EnvConfig
+from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.batched.environment import make_twin
 from rltrain.envs.lane_group import LaneGroup, LaneState
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker, find_environment
@@ -20,6 +22,7 @@ from rltrain.envs.spaces import action_spec, make_action_transform, observation_
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.types import Episode, Transition
 
+_LONG = 32  # above so many numbers NumPy finds their extremes sooner than Python does
 EpisodeSeed = Callable[[int, int], int]
 
 
@@ -48,6 +51,13 @@ def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed)
 
         first.close()
         group = WorkerGroup(make, num_envs, config.step_timeout)
+    elif config.vectorization == "batched":
+        from rltrain.envs.batched.lanes import BatchedLanes
+
+        first.close()
+        group = BatchedLanes(
+            make_twin(make.spec, config.kwargs, BATCHED_ENVS), num_envs, config.id, *spaces, make.time_limit
+        )
     else:
         group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)
     return VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip)
@@ -80,7 +90,7 @@ class VectorEnv:
         self.observation_space, self.action_space = spaces
         self.observation_spec, self.action_spec = observation_spec(spaces[0]), action_spec(spaces[1])
         self.reward_threshold = made_by.spec.reward_threshold
-        self.max_episode_steps = made_by.max_episode_steps or made_by.spec.max_episode_steps
+        self.max_episode_steps = made_by.time_limit
         self._group = group
         self._episode_seed = episode_seed
         self._transform = make_action_transform(spaces[1])
@@ -187,6 +197,8 @@ class VectorEnv:
     def _is_valid(self, action: np.ndarray) -> bool:
         if self._largest_action is None:
             return bool(np.isfinite(action).all())
+        if action.size > _LONG:
+            return bool(action.min() >= 0 and action.max() <= self._largest_action)
         numbers = action.tolist()
         return not numbers or (min(numbers) >= 0 and max(numbers) <= self._largest_action)
 

@@ -72,7 +72,7 @@ class WorkerGroup:
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         return np.concatenate(self._ask(self._timeout, [("reset", (w.part(seeds),)) for w in self._workers]))
 
-    def step(self, actions: Sequence[Any], active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
+    def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
         requests = [
             ("step", (w.part(actions), None if active is None else w.part(active), w.part(next_seeds)))
             for w in self._workers

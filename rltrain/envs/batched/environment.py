@@ -1,0 +1,59 @@
+"""What a batched environment is, and how the twin of a Gymnasium id is found."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from rltrain.errors import RequestError
+
+Array = Any
+"""A NumPy array or a torch tensor; lanes are its last axis."""
+
+
+class BatchedEnvironment(Protocol):
+    """The twin of a Gymnasium environment: the same arithmetic, for all lanes at once.
+
+    Lanes are always the LAST axis, so that a step reads as if it were that of one environment. `xp` is the module whose
+    functions compute: numpy, or torch for tensors of any device (under torch.compile too: there is no control flow on
+    values). Everything that is made takes its device and dtype from what is given: in torch an integer tensor times
+    0.1 would be float32. A function writes into none of its arguments, and what it returns is new. Of `env.kwargs` a
+    twin supports those that its constructor takes.
+    """
+
+    def start_state(self, rng: np.random.Generator) -> np.ndarray:
+        """[*state]: what Gymnasium's `reset(seed=...)` draws with `rng` as its `np_random`, in its own dtype."""
+
+    def step(self, xp: Any, state: Array, action: Array) -> tuple[Array, Array, Array]:
+        """state [*state, L] and action, as the environment takes it ([L] integers or [*action, L] floats) ->
+        (next state, reward [L], terminated [L] bool). A time limit is not the environment's."""
+
+    def observe(self, xp: Any, state: Array) -> Array:
+        """state [*state, L] -> obs [*obs, L]."""
+
+
+def make_twin(spec: EnvSpec, kwargs: Mapping[str, Any], twins: Mapping[str, type]) -> BatchedEnvironment:
+    """The twin of a registered environment.
+
+    Raises:
+        RequestError: it has none, or none that supports these `env.kwargs`.
+    """
+    if spec.id not in twins:
+        raise RequestError(
+            f"env.vectorization=batched: {', '.join(sorted(twins))} have a batched twin, {spec.id} has none;"
+            " use sync or async"
+        )
+    twin = twins[spec.id]
+    taken = inspect.signature(twin).parameters
+    for key in kwargs:
+        if key not in taken:
+            raise RequestError(
+                f"env.kwargs.{key}: the batched twin of {spec.id} takes {', '.join(taken) or 'no kwargs'};"
+                " use env.vectorization=sync or async"
+            )
+    made: BatchedEnvironment = twin(**{**spec.kwargs, **kwargs})
+    return made

@@ -1,0 +1,208 @@
+"""Steps all lanes of a batched environment at once, with the semantics of `Lanes`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from rltrain.envs.batched.environment import BatchedEnvironment
+from rltrain.envs.batched.history import ActionHistory
+from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
+from rltrain.envs.make import one_line
+from rltrain.envs.spaces import observation_spec
+from rltrain.errors import RunFailed
+
+
+class BatchedLanes:
+    """L lanes of one environment, in NumPy: on the CPU it is faster than torch, and exactly Gymnasium's arithmetic.
+
+    Same numbers as `Lanes`, and states that either restores.
+
+    Args:
+        env: the twin.
+        num_envs: L.
+        id: the environment's id, for messages.
+        observation_space, action_space: of the original.
+        max_episode_steps: where episodes are cut, None for never.
+    """
+
+    def __init__(
+        self,
+        env: BatchedEnvironment,
+        num_envs: int,
+        id: str,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        max_episode_steps: int | None,
+    ) -> None:
+        self._env = env
+        self._id = id
+        self._limit = max_episode_steps
+        self._observation = observation_spec(observation_space)
+        self._start = int(getattr(observation_space, "start", 0))
+        self._rows_first = (len(self._observation.shape), *range(len(self._observation.shape)))
+        action_shape = action_space.shape or ()
+        self._lanes_last = (*range(1, len(action_shape) + 1), 0)
+        discrete = isinstance(action_space, spaces.Discrete)
+        self._history = ActionHistory(num_envs, action_shape, np.dtype(np.int64 if discrete else action_space.dtype))
+        self._num_envs = num_envs
+        self._state = np.empty(0)  # [*state, L]
+        self._obs = np.empty(0)  # [L, *obs]
+        self._seed = [-1] * num_envs
+        self._return = np.zeros(num_envs)
+        self._length = np.zeros(num_envs, np.int64)
+
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        """Starts a new episode everywhere; returns obs [L, *obs], a fresh array."""
+        lanes = np.arange(self._num_envs)
+        start, obs = self._begin(lanes, seeds)
+        self._state = start.astype(np.result_type(start, np.float64)) if start.dtype.kind == "f" else start
+        self._obs = obs
+        return obs
+
+    def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
+        """Steps the active lanes (None: all); where an episode ends the next one begins with next_seeds[lane].
+
+        The arrays are fresh: no later step writes into them.
+
+        Raises:
+            RunFailed: the twin raised, or gave a number that is not finite or an array of another shape.
+        """
+        self._history.record(actions, self._length)
+        state, reward, terminated = self._advance(actions)
+        obs = self._observe(state)
+        if active is None:
+            self._length += 1
+        else:
+            state = np.where(active, state, self._state)
+            reward, terminated = np.where(active, reward, 0.0), terminated & active
+            idle = ~active
+            obs[idle] = self._obs[idle]
+            self._length += active
+        self._state, self._obs = state, obs
+        self._return += reward
+        with np.errstate(over="ignore"):
+            rewards = reward.astype(np.float32)
+        self._check_finite(obs, rewards)
+        truncated = np.zeros(self._num_envs, np.bool_) if self._limit is None else self._length >= self._limit
+        ended = (terminated | truncated).nonzero()[0]
+        if not ended.size:
+            return LaneStep(obs, obs, rewards, terminated, truncated, [])
+        next_obs = obs.copy()
+        lanes = ended.tolist()
+        finished = [
+            Finished(*ending)
+            for ending in zip(lanes, self._return[ended].tolist(), self._length[ended].tolist(), strict=True)
+        ]
+        start, obs[ended] = self._begin(ended, [next_seeds[lane] for lane in lanes])
+        state[..., ended] = start
+        return LaneStep(obs, next_obs, rewards, terminated, truncated, finished)
+
+    def state(self) -> LaneState:
+        return LaneState(
+            self._obs.copy(), self._return.tolist(), self._length.tolist(), self._history.recorded(self._length)
+        )
+
+    def restore(
+        self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]
+    ) -> tuple[np.ndarray, list[bool]]:
+        """Replays all running episodes together, each from its seed. Where that does not lead bit for bit to the stored
+        observation, return and length, the episode is abandoned and the one of next_seeds[lane] begins.
+
+        Returns:
+            obs [L, *obs], and per lane whether the episode goes on.
+        """
+        lengths = np.array(state.episode_length)
+        exact = np.array(
+            [a is not None and len(a) == n for a, n in zip(state.actions, state.episode_length, strict=True)]
+        )
+        self.reset(seeds)
+        exact &= self._replay(state, np.where(exact, lengths, 0))
+        same_obs = [a.tobytes() == b.tobytes() for a, b in zip(self._obs, state.obs, strict=True)]
+        exact &= np.array(same_obs) & (self._return == np.array(state.episode_return))
+        abandoned = (~exact).nonzero()[0]
+        if abandoned.size:
+            start, self._obs[abandoned] = self._begin(abandoned, [next_seeds[lane] for lane in abandoned.tolist()])
+            self._state[..., abandoned] = start
+        return self._obs, exact.tolist()
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def _replay(self, state: LaneState, lengths: np.ndarray) -> np.ndarray:
+        """Plays the first `lengths` [L] stored actions of each lane; returns [L], whether its episode lasts longer."""
+        lasted = np.ones(self._num_envs, np.bool_) if self._limit is None else lengths < self._limit
+        deadline = time.monotonic() + MAX_REPLAY_SECONDS
+        actions = self._history.load(state.actions, lengths)
+        for t in range(lengths.max()):
+            going = t < lengths
+            stepped, reward, terminated = self._advance(actions[t])
+            self._state = np.where(going, stepped, self._state)
+            self._return += np.where(going, reward, 0.0)
+            self._length += going
+            lasted &= ~(terminated & going)
+            if time.monotonic() > deadline:
+                return lasted & (t + 1 >= lengths)
+        played = lengths > 0
+        self._obs[played] = self._observe(self._state)[played]
+        return lasted
+
+    def _begin(self, lanes: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """New episodes in `lanes` [K]: their states [*state, K] in the dtype of the start, and obs [K, *obs]."""
+        starts = []
+        for lane, seed in zip(lanes.tolist(), seeds, strict=True):
+            self._seed[lane] = seed
+            starts.append(self._env.start_state(np.random.Generator(np.random.PCG64(seed))))
+        self._return[lanes] = 0.0
+        self._length[lanes] = 0
+        state = np.stack(starts, -1)
+        obs = self._observe(state)
+        self._check_finite(obs, lanes=lanes)
+        return state, obs
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        try:
+            with np.errstate(all="ignore"):  # the actions of idle lanes may be anything; what is not finite is found
+                state, reward, terminated = self._env.step(np, self._state, actions.transpose(self._lanes_last))
+        except Exception as error:
+            raise RunFailed(f"{self._id}: its batched twin failed: {one_line(error)}") from error
+        for name, array, shape in (
+            ("state", state, self._state.shape),
+            ("reward", reward, self._length.shape),
+            ("terminated", terminated, self._length.shape),
+        ):
+            if array.shape != shape:
+                raise RunFailed(f"{self._id}: its batched twin gave {name} of shape {array.shape}, not {shape}")
+        return state, reward, terminated
+
+    def _observe(self, state: np.ndarray) -> np.ndarray:
+        """state [*state, K] -> obs [K, *obs] of the agent's dtype, a fresh array."""
+        observed = self._env.observe(np, state)
+        expected = (*self._observation.shape, state.shape[-1])
+        if observed.shape != expected:
+            raise RunFailed(f"{self._id}: its batched twin gave obs of shape {observed.shape}, not {expected}")
+        obs: np.ndarray = observed.transpose(self._rows_first).astype(self._observation.dtype, order="C")
+        if self._observation.kind == "discrete":
+            obs -= self._start
+        return obs
+
+    def _check_finite(self, obs: np.ndarray, reward: np.ndarray | None = None, lanes: np.ndarray | None = None) -> None:
+        """Refuses obs [K, *obs] and reward [K] of `lanes` (None: all) that are not finite."""
+        if reward is not None and not np.isfinite(reward).all():
+            lane = int((~np.isfinite(reward)).argmax())
+            raise self._failure(lane, f"reward {reward[lane]} is not a finite float32")
+        if obs.dtype != np.float32 or np.isfinite(obs).all():
+            return
+        row = int((~np.isfinite(obs).reshape(len(obs), -1).all(1)).argmax())
+        shown = " ".join(str(obs[row]).split())[:200]
+        raise self._failure(row if lanes is None else int(lanes[row]), f"observation is not finite: {shown}")
+
+    def _failure(self, lane: int, what: str) -> RunFailed:
+        where = f"step {self._length[lane]}" if self._length[lane] else "the reset"
+        return RunFailed(
+            f"{self._id}: environment {lane} failed in {where} of the episode with seed {self._seed[lane]}: {what}"
+        )

@@ -1,0 +1,42 @@
+"""Gymnasium's Pendulum-v1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rltrain.envs.batched.environment import Array
+
+_LARGEST_SPEED = 8  # rad/s
+_LARGEST_TORQUE = 2.0  # N m
+_DT = 0.05  # s between two states
+_MASS = _LENGTH = 1.0  # kg, m
+
+
+@dataclass(frozen=True)
+class Pendulum:
+    """State the angle [rad] from upright and its velocity; the action is a torque."""
+
+    g: float = 10.0  # m/s^2
+
+    def start_state(self, rng: np.random.Generator) -> np.ndarray:
+        high = np.array([np.pi, 1.0])
+        return rng.uniform(-high, high)
+
+    def step(self, xp: Any, state: Array, action: Array) -> tuple[Array, Array, Array]:
+        theta, theta_dot = state  # each [L]
+        torque = xp.clip(action[0], -_LARGEST_TORQUE, _LARGEST_TORQUE)
+        angle = (theta + math.pi) % (2 * math.pi) - math.pi
+        # float_power is the C library's pow, as Gymnasium's scalar ** 2 is: a square differs in the last bit.
+        cost = xp.float_power(angle, 2) + 0.1 * xp.float_power(theta_dot, 2) + 0.001 * xp.square(torque)
+        acceleration = 3 * self.g / (2 * _LENGTH) * xp.sin(theta) + 3.0 / (_MASS * _LENGTH**2) * torque
+        theta_dot = xp.clip(theta_dot + acceleration * _DT, -_LARGEST_SPEED, _LARGEST_SPEED)
+        terminated = theta_dot != theta_dot  # never: what is not a number is refused anyway
+        return xp.stack((theta + theta_dot * _DT, theta_dot)), -cost, terminated
+
+    def observe(self, xp: Any, state: Array) -> Array:
+        theta, theta_dot = state
+        return xp.stack((xp.cos(theta), xp.sin(theta), theta_dot))
