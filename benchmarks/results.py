@@ -13,14 +13,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import recipe_outcome
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from recipe_outcome import episode_returns, read_rows
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results"
@@ -41,28 +43,40 @@ class Row:
     goal_solve_step: int | None = None
     """The median over the seeds must not be above it."""
     expectation: str = ""
+    """What the course leads one to expect of a recipe."""
+    solved_at: float | None = None
+    """Final greedy mean that counts as solved in a recipe's outcome."""
+    compared_with: str = ""
+    """The recipe whose speed a recipe's own is compared with."""
 
 
 RESULTS = (
     Row("dqn_CartPole-v1", ("algo=dqn", "env=CartPole-v1"), range(20), 475, 19, 10_000),
     Row("reinforce_CartPole-v1", ("algo=reinforce", "env=CartPole-v1"), range(20), 475, 19, 15_000),
 )
-RECIPES = tuple(
-    Row(name, (f"experiment={name}",), range(10), expectation=expectation)
-    for name, expectation in (
-        (
-            "lecture_dqn",
-            "Returns that climb within 200 episodes and then swing: epsilon still is 0.37 at the end.",
-        ),
-        ("lecture_reinforce", "Noisy progress: one episode per update is a high-variance gradient."),
-        ("lecture_reinforce_baseline", "The same with less variance, so faster."),
-        (
-            "lecture_reinforce_continuous",
-            "Little or none: 500 updates from one episode each are far too few for a swing-up.",
-        ),
-        ("notes_dqn", "Close to the cap of 200 steps within 500 episodes, with deep dips."),
-        ("guide_dqn", "Long episodes, often 500 steps, towards episode 600."),
-    )
+
+
+def recipe(name: str, expectation: str, solved_at: float | None, compared_with: str = "") -> Row:
+    command = (f"experiment={name}",)
+    return Row(name, command, range(10), expectation=expectation, solved_at=solved_at, compared_with=compared_with)
+
+
+RECIPES = (
+    recipe("lecture_dqn", "Returns climb within 200 episodes and then swing: epsilon still is 0.37 at the end.", 475),
+    recipe("lecture_reinforce", "Noisy progress: the gradient of one episode per update has a high variance.", 475),
+    recipe(
+        "lecture_reinforce_baseline",
+        "Less variance in the gradient than without a baseline, and so faster progress.",
+        475,
+        "lecture_reinforce",
+    ),
+    recipe(
+        "lecture_reinforce_continuous",
+        "Little or no progress: 500 updates from one episode each are far too few for a swing-up.",
+        None,
+    ),
+    recipe("notes_dqn", "Returns close to the cap of 200 steps within 500 episodes, with deep dips.", 195),
+    recipe("guide_dqn", "Long episodes, often 500 steps, towards episode 600.", 475),
 )
 
 
@@ -77,6 +91,7 @@ class Outcome:
     eval_returns: np.ndarray  # [E] greedy means
     train_steps: np.ndarray  # [R]
     train_returns: np.ndarray  # [R] training means
+    episode_returns: np.ndarray  # [N] by training episode; right for the recipes, see recipe_outcome.py
 
 
 def run_seed(row: Row, seed: int, scoring: Sequence[str]) -> Outcome:
@@ -100,7 +115,7 @@ def is_done(row: Row, seed: int) -> bool:
 
 def read_outcome(folder: Path, seed: int) -> Outcome:
     result = json.loads((folder / "result.json").read_text())
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(folder)
 
     def series(tag: str) -> tuple[np.ndarray, np.ndarray]:
         pairs = [(row["step"], row[tag]) for row in rows if tag in row]
@@ -112,6 +127,7 @@ def read_outcome(folder: Path, seed: int) -> Outcome:
         result["solve_step"],
         *series("eval/episode_return"),
         *series("rollout/episode_return"),
+        episode_returns(rows),
     )
 
 
@@ -201,20 +217,31 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
     (DOCS / "results.md").write_text("\n\n".join(parts) + "\n")
 
 
+def outcome_text(row: Row, outcomes: Sequence[Outcome], training: Mapping[str, Sequence[np.ndarray]]) -> str:
+    text = recipe_outcome.outcome([o.final for o in outcomes], training[row.name], row.solved_at)
+    if training.get(row.compared_with):
+        text += " " + recipe_outcome.comparison(row.compared_with, training[row.compared_with], training[row.name])
+    return text.rstrip()
+
+
 def write_recipes(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
     parts = [
         "# The course's recipes",
         "Made by `make recipes`: each recipe as its file in `conf/experiment` states it, on seeds 0 to 9. The"
-        " curves are training returns, with exploration; *final* is the last network's mean over 100 greedy episodes.",
+        " curves are training returns, with exploration; *final* is the last network's mean over 100 greedy episodes."
+        " *Expected* is what the course leads one to expect, *outcome* is computed from the seeds. A run keeps the mean"
+        " training return of every 1,000 environment steps, and an episode counts with the mean of its 1,000.",
     ]
+    training = {row.name: [o.episode_returns for o in outcomes] for row, outcomes in rows}
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "recipes" / f"{row.name}.png")
         finals = "| final | " + " | ".join(f"{o.final:.0f}" for o in outcomes) + " |"
         head = "| seed | " + " | ".join(str(o.seed) for o in outcomes) + " |\n|---|" + "---|" * len(outcomes)
         parts += [
             f"## {row.name}",
-            f"`rltrain {' '.join(row.command)}`, {len(outcomes)} of {len(row.seeds)} seeds run."
-            f" What the course leads one to expect: {row.expectation}",
+            f"`rltrain {' '.join(row.command)}`, {len(outcomes)} of {len(row.seeds)} seeds run.",
+            f"Expected: {row.expectation}",
+            f"Outcome: {outcome_text(row, outcomes, training)}",
             f"{head}\n{finals}",
             f"![curves](recipes/{row.name}.png)",
         ]
