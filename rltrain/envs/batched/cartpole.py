@@ -40,9 +40,8 @@ class CartPole:
         temp = (force + _POLE_MASS_LENGTH * xp.square(theta_dot) * sin) / _TOTAL_MASS
         theta_acc = (_GRAVITY * sin - cos * temp) / (_LENGTH * (4.0 / 3.0 - _POLE_MASS * xp.square(cos) / _TOTAL_MASS))
         x_acc = temp - _POLE_MASS_LENGTH * theta_acc * cos / _TOTAL_MASS
-        x = x + _TAU * x_dot
-        theta = theta + _TAU * theta_dot
-        state = xp.stack((x, x_dot + _TAU * x_acc, theta, theta_dot + _TAU * theta_acc))
+        state = state + _TAU * xp.stack((x_dot, x_acc, theta_dot, theta_acc))
+        x, _, theta, _ = state
         terminated = (xp.abs(x) > _LARGEST_POSITION) | (xp.abs(theta) > _LARGEST_ANGLE)
         reward = xp.ones_like(x)
         if self.sutton_barto_reward:

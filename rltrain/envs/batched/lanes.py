@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, Lan
 from rltrain.envs.make import one_line
 from rltrain.envs.spaces import observation_spec
 from rltrain.errors import RunFailed
+
+_QUIET = np.errstate(all="ignore")  # actions of idle lanes may be anything; what is not finite is refused by name
 
 
 class BatchedLanes:
@@ -64,6 +67,7 @@ class BatchedLanes:
         self._obs = obs
         return obs
 
+    @_QUIET
     def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
         """Steps the active lanes (None: all); where an episode ends the next one begins with next_seeds[lane].
 
@@ -73,25 +77,17 @@ class BatchedLanes:
             RunFailed: the twin raised, or gave a number that is not finite or an array of another shape.
         """
         self._history.record(actions, self._length)
-        state, reward, terminated = self._advance(actions)
-        obs = self._observe(state)
-        if active is None:
-            self._length += 1
-        else:
-            state = np.where(active, state, self._state)
-            reward, terminated = np.where(active, reward, 0.0), terminated & active
+        reward, terminated = self._advance(actions, active)
+        obs = self._observe(self._state)
+        if active is not None:
             idle = ~active
             obs[idle] = self._obs[idle]
-            self._length += active
-        self._state, self._obs = state, obs
-        self._return += reward
-        with np.errstate(over="ignore"):
-            rewards = reward.astype(np.float32)
-        self._check_finite(obs, rewards)
+        self._obs = obs
+        self._check_finite(obs, reward)
         truncated = np.zeros(self._num_envs, np.bool_) if self._limit is None else self._length >= self._limit
         ended = (terminated | truncated).nonzero()[0]
         if not ended.size:
-            return LaneStep(obs, obs, rewards, terminated, truncated, [])
+            return LaneStep(obs, obs, reward, terminated, truncated, [])
         next_obs = obs.copy()
         lanes = ended.tolist()
         finished = [
@@ -99,14 +95,15 @@ class BatchedLanes:
             for ending in zip(lanes, self._return[ended].tolist(), self._length[ended].tolist(), strict=True)
         ]
         start, obs[ended] = self._begin(ended, [next_seeds[lane] for lane in lanes])
-        state[..., ended] = start
-        return LaneStep(obs, next_obs, rewards, terminated, truncated, finished)
+        self._state[..., ended] = start
+        return LaneStep(obs, next_obs, reward, terminated, truncated, finished)
 
     def state(self) -> LaneState:
         return LaneState(
             self._obs.copy(), self._return.tolist(), self._length.tolist(), self._history.recorded(self._length)
         )
 
+    @_QUIET
     def restore(
         self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]
     ) -> tuple[np.ndarray, list[bool]]:
@@ -140,13 +137,11 @@ class BatchedLanes:
         actions = self._history.load(state.actions, lengths)
         for t in range(lengths.max()):
             going = t < lengths
-            stepped, reward, terminated = self._advance(actions[t])
-            self._state = np.where(going, stepped, self._state)
-            self._return += np.where(going, reward, 0.0)
-            self._length += going
-            lasted &= ~(terminated & going)
+            _, terminated = self._advance(actions[t], going)
+            lasted &= ~terminated
             if time.monotonic() > deadline:
-                return lasted & (t + 1 >= lengths)
+                lasted &= self._length >= lengths
+                break
         played = lengths > 0
         self._obs[played] = self._observe(self._state)[played]
         return lasted
@@ -164,10 +159,10 @@ class BatchedLanes:
         self._check_finite(obs, lanes=lanes)
         return state, obs
 
-    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _advance(self, actions: np.ndarray, active: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Moves state, return and length of the active lanes on; returns reward [L] float32 and terminated [L]."""
         try:
-            with np.errstate(all="ignore"):  # the actions of idle lanes may be anything; what is not finite is found
-                state, reward, terminated = self._env.step(np, self._state, actions.transpose(self._lanes_last))
+            state, reward, terminated = self._env.step(np, self._state, actions.transpose(self._lanes_last))
         except Exception as error:
             raise RunFailed(f"{self._id}: its batched twin failed: {one_line(error)}") from error
         for name, array, shape in (
@@ -177,7 +172,13 @@ class BatchedLanes:
         ):
             if array.shape != shape:
                 raise RunFailed(f"{self._id}: its batched twin gave {name} of shape {array.shape}, not {shape}")
-        return state, reward, terminated
+        if active is not None:
+            state = np.where(active, state, self._state)
+            reward, terminated = np.where(active, reward, 0.0), terminated & active
+        self._state = state
+        self._return += reward
+        self._length += 1 if active is None else active
+        return reward.astype(np.float32), terminated
 
     def _observe(self, state: np.ndarray) -> np.ndarray:
         """state [*state, K] -> obs [K, *obs] of the agent's dtype, a fresh array."""
@@ -192,10 +193,10 @@ class BatchedLanes:
 
     def _check_finite(self, obs: np.ndarray, reward: np.ndarray | None = None, lanes: np.ndarray | None = None) -> None:
         """Refuses obs [K, *obs] and reward [K] of `lanes` (None: all) that are not finite."""
-        if reward is not None and not np.isfinite(reward).all():
+        if reward is not None and not _all_finite(reward):
             lane = int((~np.isfinite(reward)).argmax())
             raise self._failure(lane, f"reward {reward[lane]} is not a finite float32")
-        if obs.dtype != np.float32 or np.isfinite(obs).all():
+        if obs.dtype != np.float32 or _all_finite(obs):
             return
         row = int((~np.isfinite(obs).reshape(len(obs), -1).all(1)).argmax())
         shown = " ".join(str(obs[row]).split())[:200]
@@ -206,3 +207,8 @@ class BatchedLanes:
         return RunFailed(
             f"{self._id}: environment {lane} failed in {where} of the episode with seed {self._seed[lane]}: {what}"
         )
+
+
+def _all_finite(x: np.ndarray) -> bool:
+    """Whether float32 x holds only finite numbers: if its squared norm is finite it does, and that is quickly known."""
+    return isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
