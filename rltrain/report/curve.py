@@ -32,21 +32,32 @@ def plot_learning_curve(run: Path) -> Path:
     Raises:
         OSError: there are no metrics, or the picture cannot be written.
     """
-    rows = list(read_rows(run / "metrics.jsonl"))
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    _draw_training(axes, rows)
-    _draw_evaluations(axes, rows)
-    threshold = _read_mapping(run / "result.json").get("threshold")
-    if isinstance(threshold, int | float):
-        axes.axhline(threshold, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=f"threshold {threshold:g}")
-    _dress(axes, _title(run))
+    figure = learning_curve(run)
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     path = run / "learning_curve.png"
     write_atomic(path, picture.getvalue())
     return path
+
+
+def learning_curve(run: Path) -> Figure:
+    """The picture, not yet written.
+
+    Raises:
+        OSError: there are no metrics.
+    """
+    rows = list(read_rows(run / "metrics.jsonl"))
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    result = _read_mapping(run / "result.json")
+    _draw_training(axes, rows)
+    _draw_evaluations(axes, rows, _nested(_read_mapping(run / "config.yaml"), "eval", "episodes"), _seen(rows, result))
+    threshold = result.get("threshold")
+    if isinstance(threshold, int | float):
+        axes.axhline(threshold, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=f"threshold {threshold:g}")
+    _dress(axes, _title(run))
+    return figure
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
@@ -70,21 +81,36 @@ def _draw_training(axes: Axes, rows: list[dict[str, Any]]) -> None:
         return
     window = max(1, min(100, len(returns) // 10))
     thin = slice(None, None, math.ceil(len(returns) / _MAX_POINTS))
-    axes.plot(steps[thin], returns[thin], color=_BLUE, alpha=0.3, linewidth=0.8, label="training")
+    row = float(np.median(np.diff(steps))) if len(steps) > 1 else 0.0  # a row without a finished episode is no point
+    label = f"training, mean of every {row:,.0f} steps" if row else "training"
+    axes.plot(steps[thin], returns[thin], color=_BLUE, alpha=0.3, linewidth=0.8, label=label)
     if window > 1:
         average = moving_average(returns, window)
-        axes.plot(steps[thin], average[thin], color=_BLUE, linewidth=2, label=f"training, mean of {window}")
+        label = f"training, moving average of {window * row:,.0f} steps"
+        axes.plot(steps[thin], average[thin], color=_BLUE, linewidth=2, label=label)
 
 
-def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: Any, seen: tuple[float, float]) -> None:
+    """The means, and a band of one standard deviation around them that ends at the lowest and highest return seen."""
     evaluated = [row for row in rows if isinstance(row.get(_EVAL), int | float)]
     steps, returns = _series(evaluated, _EVAL)
     if not len(steps):
         return
-    axes.plot(steps, returns, color=_ORANGE, linewidth=1.6, marker="o", markersize=4, label="greedy evaluation")
+    label = f"greedy evaluation, mean of {episodes} episodes" if isinstance(episodes, int) else "greedy evaluation"
+    axes.plot(steps, returns, color=_ORANGE, linewidth=1.6, marker="o", markersize=4, label=label)
     spread_steps, spread = _series(evaluated, _EVAL_STD)
     if np.array_equal(spread_steps, steps):
-        axes.fill_between(steps, returns - spread, returns + spread, color=_ORANGE, alpha=0.18, linewidth=0)
+        low, high = np.clip(returns - spread, *seen), np.clip(returns + spread, *seen)
+        label = "± their standard deviation"
+        axes.fill_between(steps, low, high, color=_ORANGE, alpha=0.18, linewidth=0, label=label)
+
+
+def _seen(rows: list[dict[str, Any]], result: dict[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest return, of those that the rows and result.json tell."""
+    returns = np.concatenate([_series(rows, tag)[1] for tag in (_ROLLOUT, _EVAL)])
+    ends = [_nested(result, "episode_return", name) for name in ("min", "max")]
+    returns = np.append(returns, [end for end in ends if isinstance(end, int | float) and math.isfinite(end)])
+    return (float(returns.min()), float(returns.max())) if len(returns) else (-math.inf, math.inf)
 
 
 def _dress(axes: Axes, title: str) -> None:
@@ -96,7 +122,7 @@ def _dress(axes: Axes, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, loc="best")
+        axes.legend(framealpha=0.85, edgecolor="none", fontsize=9, loc="best")
     else:
         axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=_GREY)
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from rltrain.report import curve
-from rltrain.report.curve import moving_average, plot_learning_curve
+from rltrain.report.curve import learning_curve, moving_average, plot_learning_curve
 
 
 def make_run(path: Path, rows: int) -> Path:
@@ -59,6 +59,45 @@ def test_the_picture_shows_training_evaluation_and_threshold(tmp_path: Path) -> 
         row.pop("eval/episode_return", None)
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert not has_colour(pixels(plot_learning_curve(tmp_path)), curve._ORANGE)
+
+
+def bands(run: Path) -> np.ndarray:
+    """The heights of the corners of what is filled."""
+    (axes,) = learning_curve(run).axes
+    return np.concatenate([path.vertices[:, 1] for band in axes.collections for path in band.get_paths()])
+
+
+def write_rows(run: Path, rows: list[dict[str, float]], result: dict[str, object] | None = None) -> None:
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "result.json").write_text(json.dumps(result or {}))
+
+
+def test_the_spread_stays_within_the_returns_that_were_seen(tmp_path: Path) -> None:
+    rows: list[dict[str, float]] = [
+        {"step": 1, "rollout/episode_return": 9.0, "eval/episode_return": 30.0, "eval/episode_return_std": 40.0},
+        {"step": 2, "rollout/episode_return": 500.0, "eval/episode_return": 495.0, "eval/episode_return_std": 15.0},
+        {"step": 3, "rollout/episode_return": 400.0, "eval/episode_return": 300.0, "eval/episode_return_std": 50.0},
+    ]
+    write_rows(tmp_path, rows)
+    heights = bands(tmp_path)
+    assert (heights.min(), heights.max()) == (9.0, 500.0)
+    assert {250.0, 350.0} <= set(heights), "what lies within is as wide as it was measured"
+    write_rows(tmp_path, rows, {"episode_return": {"mean": 490.0, "std": 20.0, "min": 8.0, "max": 505.0}})
+    heights = bands(tmp_path)
+    assert (heights.min(), heights.max()) == (8.0, 505.0)
+
+
+def test_the_legend_says_what_each_curve_is_the_mean_of(tmp_path: Path) -> None:
+    make_run(tmp_path, 500)
+    (tmp_path / "config.yaml").write_text("eval: {episodes: 20}\n")
+    (axes,) = learning_curve(tmp_path).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "training, mean of every 100 steps",
+        "training, moving average of 5,000 steps",
+        "greedy evaluation, mean of 20 episodes",
+        "± their standard deviation",
+        "threshold 475",
+    ]
 
 
 def test_it_is_drawn_quickly_and_without_pyplot(tmp_path: Path) -> None:
