@@ -46,4 +46,5 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
 
 
 def make_schedule(config: ExplorationConfig) -> Schedule:
+    """Epsilon as a function of the environment steps and the finished episodes so far."""
     return SCHEDULES[config.name](config)

@@ -24,6 +24,11 @@ _DEFAULTS = {
 
 
 def main(args: list[str]) -> int:
+    """Evaluates and prints; returns the exit code.
+
+    Raises:
+        RequestError, RunFailed, Interrupted: see rltrain.cli.
+    """
     name, options = parse_arguments(args, _DEFAULTS)
     _check(options)
     place = find_run(name, announce=not options["json"])

@@ -43,6 +43,7 @@ A tuned file (`rltrain list tuned`) is used by itself where there is one; tuned=
 
 
 def print_help() -> int:
+    """Prints the help with the choices that there are, the user's own too; returns the exit code."""
     import_plugins()
     groups = ("algo", "network", "target_update", "exploration", "device", "experiment")
     lines = [f"  {group:<14} {_wrapped(list(group_files(group)))}" for group in groups]

@@ -16,6 +16,11 @@ _HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "e
 
 
 def main(args: list[str]) -> int:
+    """Continues a run, or the unfinished jobs of a sweep; returns the exit code.
+
+    Raises:
+        RequestError, RunFailed, Interrupted: see rltrain.cli.
+    """
     names = [arg for arg in args if "=" not in arg]
     overrides = [arg for arg in args if "=" in arg]
     if len(names) > 1 or any(name.startswith("-") for name in names):

@@ -35,6 +35,8 @@ class Range:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
+    """`algo.optimizer`: how a gradient becomes a step."""
+
     name: Literal["adam", "adamw", "rmsprop"]
     lr: Annotated[float, Range(above=0)]
     eps: Annotated[float, Range(above=0)]
@@ -44,6 +46,8 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
+    """`network`: a multilayer perceptron; `hidden` holds the widths of its layers, none for a linear map."""
+
     name: str
     hidden: Annotated[tuple[int, ...], Range(1)]
     activation: Literal["relu", "tanh", "elu", "gelu", "silu"]
@@ -52,6 +56,8 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class HardUpdateConfig:
+    """`target_update=hard`: the target network becomes a copy of the online network every `period` `unit`."""
+
     name: Literal["hard"]
     period: Annotated[int, Range(1)]
     unit: Literal["env_steps", "gradient_steps", "episodes"]
@@ -59,6 +65,8 @@ class HardUpdateConfig:
 
 @dataclass(frozen=True)
 class SoftUpdateConfig:
+    """`target_update=soft`: the target network moves by `tau` towards the online one every `period` `unit`."""
+
     name: Literal["soft"]
     tau: Annotated[float, Range(above=0, high=1)]
     period: Annotated[int, Range(1)]
@@ -67,6 +75,8 @@ class SoftUpdateConfig:
 
 @dataclass(frozen=True)
 class LinearConfig:
+    """`exploration=linear`: epsilon falls from `start` to `end` over `steps` environment steps."""
+
     name: Literal["linear"]
     start: Annotated[float, Range(0, 1)]
     end: Annotated[float, Range(0, 1)]
@@ -75,6 +85,8 @@ class LinearConfig:
 
 @dataclass(frozen=True)
 class ExponentialConfig:
+    """`exploration=exponential`: epsilon decays to `end` with the time constant `decay`, in environment steps."""
+
     name: Literal["exponential"]
     start: Annotated[float, Range(0, 1)]
     end: Annotated[float, Range(0, 1)]
@@ -83,6 +95,8 @@ class ExponentialConfig:
 
 @dataclass(frozen=True)
 class PerEpisodeConfig:
+    """`exploration=per_episode`: epsilon is multiplied by `decay` after every episode, down to `end`."""
+
     name: Literal["per_episode"]
     start: Annotated[float, Range(0, 1)]
     end: Annotated[float, Range(0, 1)]
@@ -91,12 +105,16 @@ class PerEpisodeConfig:
 
 @dataclass(frozen=True)
 class ConstantConfig:
+    """`exploration=constant`: epsilon is `end` throughout."""
+
     name: Literal["constant"]
     end: Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
 class DQNConfig:
+    """`algo=dqn`; the periods and `learning_starts` are in environment steps, the sizes in transitions."""
+
     name: Literal["dqn"]
     gamma: Annotated[float, Range(0, 1)]
     n_step: Annotated[int, Range(1)]
@@ -114,6 +132,8 @@ class DQNConfig:
 
 @dataclass(frozen=True)
 class ValueConfig:
+    """`algo.value`: the learned baseline of REINFORCE, with `steps` gradient steps per update of the policy."""
+
     lr: Annotated[float, Range(above=0)]
     steps: Annotated[int, Range(1)]
     hidden: Annotated[tuple[int, ...], Range(1)]
@@ -121,6 +141,8 @@ class ValueConfig:
 
 @dataclass(frozen=True)
 class ReinforceConfig:
+    """`algo=reinforce`; one update follows every `episodes_per_update` finished episodes."""
+
     name: Literal["reinforce"]
     gamma: Annotated[float, Range(0, 1)]
     episodes_per_update: Annotated[int, Range(1)]
@@ -135,6 +157,8 @@ class ReinforceConfig:
 
 @dataclass(frozen=True)
 class EnvConfig:
+    """`env`: which environment, and how it is stepped; `step_timeout` is in seconds."""
+
     id: str
     kwargs: dict[str, Any]
     max_episode_steps: Annotated[int | None, Range(1)]
@@ -145,12 +169,16 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
+    """`eval`: greedy evaluations of `episodes` episodes every `period` environment steps, null for none."""
+
     period: Annotated[int | None, Range(1)]
     episodes: Annotated[int, Range(1)]
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
+    """`checkpoint`: saved every `period` environment steps; the newest `keep` stay, `replay`: with their experience."""
+
     period: Annotated[int | None, Range(1)]
     keep: Annotated[int, Range(1)]
     replay: bool
@@ -158,6 +186,8 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class DeviceConfig:
+    """`device`: where the networks are, and how their updates run."""
+
     name: Literal["auto", "cpu", "cuda"]
     index: Annotated[int, Range(0)]
     threads: Annotated[int | Literal["auto"], Range(1)]
@@ -172,6 +202,8 @@ ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | Consta
 
 @dataclass(frozen=True)
 class RunConfig:
+    """Every key of a run. Where an algorithm has no target network or no exploration, the section is None."""
+
     name: str | None
     seed: Annotated[int, Range(0)]
     total_steps: Annotated[int, Range(1)]

@@ -52,6 +52,7 @@ class FlatNetwork:
         return output
 
     def apply(self, params: Tensor, obs: Tensor) -> Tensor:
+        """The network's output for obs [B, ...] with `params` [P] in place of its own; differentiable in both."""
         if torch.compiler.is_compiling():
             compiled: Tensor = functional_call(self._module, self.named(params), (obs,))
             return compiled

@@ -54,6 +54,7 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
+        """The environment step at which it was made."""
         return int(self.manifest["step"])
 
 

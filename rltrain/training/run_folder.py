@@ -74,9 +74,19 @@ class RunFolder:
         return record
 
     def read_record(self) -> dict[str, Any]:
+        """run.json.
+
+        Raises:
+            RequestError: missing or damaged.
+        """
         return read_json(self.record)
 
     def write_config(self, plain: Mapping[str, Any]) -> None:
+        """Writes config.yaml.
+
+        Raises:
+            RunFailed: it cannot be written; so do the other writing methods.
+        """
         self._write(self.config, yaml.dump(dict(plain), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> dict[str, Any]:
@@ -95,12 +105,19 @@ class RunFolder:
         return plain
 
     def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes result.json: the last network's greedy episodes."""
         self._write(self.result, json_text(result))
 
     def read_result(self) -> dict[str, Any]:
+        """result.json.
+
+        Raises:
+            RequestError: missing or damaged.
+        """
         return read_json(self.result)
 
     def write_evaluation(self, result: Mapping[str, Any]) -> None:
+        """Writes evaluation.json, in the form of result.json with the checkpoint and the seed."""
         self._write(self.evaluation, json_text(result))
 
     def _write(self, path: Path, text: str) -> None:

@@ -29,6 +29,7 @@ class StopSignal:
 
     @property
     def requested(self) -> bool:
+        """Whether a signal came."""
         return self._signal is not None
 
     @property
