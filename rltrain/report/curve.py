@@ -51,12 +51,13 @@ def learning_curve(run: Path) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     result = _read_mapping(run / "result.json")
-    _draw_training(axes, rows)
-    _draw_evaluations(axes, rows, _nested(_read_mapping(run / "config.yaml"), "eval", "episodes"), _seen(rows, result))
+    config = _read_mapping(run / "config.yaml")
+    _draw_training(axes, rows, config.get("log_period"))
+    _draw_evaluations(axes, rows, _nested(config, "eval", "episodes"), _seen(rows, result))
     threshold = result.get("threshold")
     if isinstance(threshold, int | float):
         axes.axhline(threshold, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=f"threshold {threshold:g}")
-    _dress(axes, _title(run))
+    _dress(axes, _title(config) or run.name)
     return figure
 
 
@@ -75,18 +76,17 @@ def _series(rows: list[dict[str, Any]], tag: str) -> tuple[np.ndarray, np.ndarra
     return array[:, 0], array[:, 1]
 
 
-def _draw_training(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def _draw_training(axes: Axes, rows: list[dict[str, Any]], period: Any) -> None:
     steps, returns = _series(rows, _ROLLOUT)
     if not len(steps):
         return
     window = max(1, min(100, len(returns) // 10))
     thin = slice(None, None, math.ceil(len(returns) / _MAX_POINTS))
-    row = float(np.median(np.diff(steps))) if len(steps) > 1 else 0.0  # a row without a finished episode is no point
-    label = f"training, mean of every {row:,.0f} steps" if row else "training"
+    label = f"training, each point the mean of {period:,} steps" if isinstance(period, int) else "training"
     axes.plot(steps[thin], returns[thin], color=_BLUE, alpha=0.3, linewidth=0.8, label=label)
     if window > 1:
         average = moving_average(returns, window)
-        label = f"training, moving average of {window * row:,.0f} steps"
+        label = f"training, moving average of {window} points"  # not of steps: a row may lack a finished episode
         axes.plot(steps[thin], average[thin], color=_BLUE, linewidth=2, label=label)
 
 
@@ -127,12 +127,11 @@ def _dress(axes: Axes, title: str) -> None:
         axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=_GREY)
 
 
-def _title(run: Path) -> str:
-    config = _read_mapping(run / "config.yaml")
+def _title(config: dict[str, Any]) -> str:
     parts = [_nested(config, "algo", "name"), _nested(config, "env", "id")]
     seed = config.get("seed")
-    title = " on ".join(str(part) for part in parts if part) or run.name
-    return f"{title}, seed {seed}" if seed is not None else title
+    title = " on ".join(str(part) for part in parts if part)
+    return f"{title}, seed {seed}" if title and seed is not None else title
 
 
 def _nested(mapping: dict[str, Any], key: str, name: str) -> Any:

@@ -89,11 +89,11 @@ def test_the_spread_stays_within_the_returns_that_were_seen(tmp_path: Path) -> N
 
 def test_the_legend_says_what_each_curve_is_the_mean_of(tmp_path: Path) -> None:
     make_run(tmp_path, 500)
-    (tmp_path / "config.yaml").write_text("eval: {episodes: 20}\n")
+    (tmp_path / "config.yaml").write_text("log_period: 1000\neval: {episodes: 20}\n")
     (axes,) = learning_curve(tmp_path).axes
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "training, mean of every 100 steps",
-        "training, moving average of 5,000 steps",
+        "training, each point the mean of 1,000 steps",
+        "training, moving average of 50 points",
         "greedy evaluation, mean of 20 episodes",
         "± their standard deviation",
         "threshold 475",
