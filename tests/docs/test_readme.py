@@ -16,12 +16,13 @@ import rltrain.job
 from rltrain.agents import AGENTS, POLICIES
 from rltrain.cli import main
 from rltrain.config.schema import ALGO_CONFIGS, NETWORK_CONFIGS
+from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.networks import NETWORKS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-REGISTRIES = (AGENTS, POLICIES, NETWORKS, ALGO_CONFIGS, NETWORK_CONFIGS, gymnasium.registry)
-MODULES = ("corridor", "residual", "hill_climbing")
+REGISTRIES = (AGENTS, POLICIES, NETWORKS, ALGO_CONFIGS, NETWORK_CONFIGS, BATCHED_ENVS, gymnasium.registry)
+MODULES = ("corridor", "corridor_twin", "residual", "hill_climbing")
 PLUG_INS = "## Add your own"
 FILES: dict[str, str] = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
 
