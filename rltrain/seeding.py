@@ -6,6 +6,7 @@ and environments share nothing (Gymnasium's own `seed + i` lets environment 1 of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -81,3 +82,22 @@ class RandomBlock:
         self._state_before = state["generator"]
         self._block = self._draw(state["block_length"]) if state["block_length"] else np.empty(0)
         self._position = state["position"]
+
+
+class RandomBlocks:
+    """One RandomBlock per member of a population, so that a member draws what the single run of its seed draws."""
+
+    def __init__(self, blocks: Sequence[RandomBlock]) -> None:
+        self._blocks = list(blocks)
+
+    def take(self, count: int, members: Sequence[int] | None = None) -> np.ndarray:
+        """The next `count` draws of each of `members` (None: all), float64 [M, count]; 0 in the rows of the others."""
+        if len(self._blocks) == 1 and members != []:
+            return self._blocks[0].take(count)[None]
+        draws = np.zeros((len(self._blocks), count))
+        for member in range(len(self._blocks)) if members is None else members:
+            draws[member] = self._blocks[member].take(count)
+        return draws
+
+    def __getitem__(self, member: int) -> RandomBlock:
+        return self._blocks[member]

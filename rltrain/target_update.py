@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,28 +20,33 @@ class TargetUpdate:
     def __init__(self, config: TargetUpdateConfig) -> None:
         self._period = config.period
         self._unit = config.unit
-        self._tau = 1.0 if config.name == "hard" else config.tau
+        self.tau = 1.0 if config.name == "hard" else config.tau
 
-    def after_gradient_step(self, target_params: Tensor, params: Tensor, gradient_steps: int) -> None:
-        """Call after each gradient step, with the count that includes it."""
-        if self._unit == "gradient_steps" and gradient_steps % self._period == 0:
-            polyak_(target_params, params, self._tau)
+    def due_at_gradient_step(self, gradient_steps: int) -> int:
+        """How many updates are due (0 or 1) after a gradient step, given the count that includes it."""
+        return int(self._unit == "gradient_steps" and gradient_steps % self._period == 0)
 
-    def after_env_steps(
-        self, target_params: Tensor, params: Tensor, env_steps: tuple[int, int], episodes: tuple[int, int]
-    ) -> None:
-        """Call once per vector step, after its gradient steps, with the counts (before it, after it)."""
+    def due_between(self, env_steps: tuple[int, int], episodes: tuple[int, int]) -> int:
+        """How many updates are due after a vector step and its gradient steps, given the counts (before, after)."""
         if self._unit == "env_steps":
-            due = env_steps[1] // self._period - env_steps[0] // self._period
-        elif self._unit == "episodes":
-            due = -(-episodes[1] // self._period) - -(-episodes[0] // self._period)
-        else:
-            due = 0
-        for _ in range(due):
-            polyak_(target_params, params, self._tau)
+            return env_steps[1] // self._period - env_steps[0] // self._period
+        if self._unit == "episodes":
+            return -(-episodes[1] // self._period) - -(-episodes[0] // self._period)
+        return 0
 
 
 def polyak_(target_params: Tensor, params: Tensor, tau: float) -> None:
     """theta^- <- tau theta + (1 - tau) theta^-, in place; tau 1 copies exactly. Lillicrap et al. 2016, algorithm 1."""
     with torch.no_grad():
         target_params.lerp_(params, tau)
+
+
+def move_targets_(target_params: Tensor, params: Tensor, updates: Sequence[TargetUpdate], due: Sequence[int]) -> None:
+    """Moves each member's target as often as is due for it: both tensors [P] for one member, else [M, P]."""
+    for turn in range(max(due)):
+        if len(due) == 1:
+            polyak_(target_params, params, updates[0].tau)
+            continue
+        tau = [update.tau if count > turn else 0.0 for update, count in zip(updates, due, strict=True)]
+        with torch.no_grad():
+            target_params.lerp_(params, torch.tensor(tau, dtype=params.dtype, device=params.device).unsqueeze(1))

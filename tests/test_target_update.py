@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rltrain.config.schema import HardUpdateConfig, SoftUpdateConfig
-from rltrain.target_update import TargetUpdate, polyak_
+from rltrain.target_update import TargetUpdate, move_targets_, polyak_
 
 
 def test_k_soft_updates_in_closed_form() -> None:
@@ -30,10 +30,12 @@ def test_gradient_steps_are_due_at_each_multiple_of_the_period(period: int) -> N
     target = torch.zeros(1)
     expected = 0.0
     for count in range(1, 21):
-        update.after_gradient_step(target, torch.tensor([float(count)]), count)
+        move_targets_(target, torch.tensor([float(count)]), [update], [update.due_at_gradient_step(count)])
         expected = float(count) if count % period == 0 else expected
         assert target.item() == expected
-        update.after_env_steps(target, torch.tensor([-1.0]), (0, 1000), (0, 1000))  # not its unit
+        move_targets_(
+            target, torch.tensor([-1.0]), [update], [update.due_between((0, 1000), (0, 1000))]
+        )  # not its unit
         assert target.item() == expected
 
 
@@ -45,11 +47,11 @@ def test_env_steps_are_due_once_a_multiple_is_reached(period: int, num_envs: int
     expected = 0.0
     for after in range(num_envs, 81, num_envs):
         before = after - num_envs
-        update.after_env_steps(target, torch.tensor([float(after)]), (before, after), (0, 0))
+        move_targets_(target, torch.tensor([float(after)]), [update], [update.due_between((before, after), (0, 0))])
         if any(step % period == 0 for step in range(before + 1, after + 1)):
             expected = float(after)
         assert target.item() == expected
-        update.after_gradient_step(target, torch.tensor([-1.0]), period)  # not its unit
+        move_targets_(target, torch.tensor([-1.0]), [update], [update.due_at_gradient_step(period)])  # not its unit
         assert target.item() == expected
 
 
@@ -60,7 +62,12 @@ def test_episodes_are_due_at_the_end_of_episodes_0_and_each_multiple(period: int
     expected, finished = 0.0, 0
     for step, ends in enumerate([0, 1, 0, 1, 1, 2, 0, 3, 1, 4, 1, 1, 0, 2, 4], start=1):
         ended = range(finished, finished + ends)  # episodes by their number from 0
-        update.after_env_steps(target, torch.tensor([float(step)]), (step - 1, step), (finished, finished + ends))
+        move_targets_(
+            target,
+            torch.tensor([float(step)]),
+            [update],
+            [update.due_between((step - 1, step), (finished, finished + ends))],
+        )
         finished += ends
         if any(episode % period == 0 for episode in ended):
             expected = float(step)
@@ -74,5 +81,19 @@ def test_soft_updates_that_fall_into_one_vector_step_are_all_made(
     """Eight steps, or the ends of episodes 0, 2, 4 and 6, at a period of 2: four updates."""
     update = TargetUpdate(SoftUpdateConfig("soft", 0.5, 2, unit))  # type: ignore[arg-type]
     target = torch.zeros(1)
-    update.after_env_steps(target, torch.ones(1), *counts)
+    move_targets_(target, torch.ones(1), [update], [update.due_between(*counts)])
     assert target.item() == 1.0 - 0.5**4
+
+
+def test_members_follow_each_by_its_own_tau_and_only_when_due() -> None:
+    updates = [
+        TargetUpdate(HardUpdateConfig("hard", 1, "env_steps")),
+        TargetUpdate(SoftUpdateConfig("soft", 0.25, 1, "env_steps")),
+        TargetUpdate(SoftUpdateConfig("soft", 0.5, 1, "env_steps")),
+    ]
+    params, target = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    before = target.clone()
+    move_targets_(target, params, updates, [1, 2, 0])
+    assert torch.equal(target[0], params[0])
+    torch.testing.assert_close(target[1], params[1] + 0.75**2 * (before[1] - params[1]), rtol=1e-12, atol=0.0)
+    assert torch.equal(target[2], before[2])

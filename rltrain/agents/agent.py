@@ -26,6 +26,13 @@ class AgentContext:
     action: ActionSpec
     device: torch.device
     compile_update: bool = False
+    population: tuple[RunConfig, ...] = ()
+    """The members' configs, `config` first among them, where the agent trains several runs as one."""
+
+    @property
+    def configs(self) -> tuple[RunConfig, ...]:
+        """One config per member; a single run is its own only member."""
+        return self.population or (self.config,)
 
 
 class Policy(Protocol):
@@ -39,7 +46,7 @@ class Policy(Protocol):
 class LoadablePolicy(Policy, Protocol):
     """A policy whose weights can come from a checkpoint."""
 
-    def load_network(self, network: Mapping[str, Tensor]) -> None:
+    def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
         """Takes the weights of the `network` section of a checkpoint.
 
         Raises:
@@ -49,13 +56,23 @@ class LoadablePolicy(Policy, Protocol):
 
 
 class Agent(LoadablePolicy, Protocol):
-    """The loop calls act, observe, update, in this order, once per vector step."""
+    """The loop calls act, observe, update, in this order, once per vector step.
 
-    gradient_steps: int
+    One that trains a population has M * N environments, member by member; its metrics are [M], and state and scalars
+    are asked for per member. One that cannot (see `config.population`) may leave `member` alone.
+    """
+
+    @property
+    def gradient_steps(self) -> int: ...
 
     @property
     def active(self) -> np.ndarray:
         """[N] bool: which environments the next vector step moves."""
+        ...
+
+    @property
+    def waiting(self) -> np.ndarray:
+        """[M] bool: members that have all they need for an update, which waits for other members."""
         ...
 
     @property
@@ -80,7 +97,7 @@ class Agent(LoadablePolicy, Protocol):
         """Makes the gradient steps that are due; metrics [] by tag, on the device; {} when none was due."""
         ...
 
-    def scalars(self) -> dict[str, float]:
+    def scalars(self, member: int = 0) -> dict[str, float]:
         """What is worth logging and is known without asking the device: epsilon, learning rate, gradient steps."""
         ...
 
@@ -88,11 +105,15 @@ class Agent(LoadablePolicy, Protocol):
         """The running episodes of environments `envs` (bool [N]) begin anew: they could not be continued exactly."""
         ...
 
-    def state_dict(self) -> StateDict:
+    def retire(self, member: int) -> None:
+        """The member's run is over: its environments idle and its state stays as it is."""
+        ...
+
+    def state_dict(self, member: int = 0) -> StateDict:
         """All that changes during training."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
         """Copies in place; `state` has the form that state_dict returns."""
         ...
 

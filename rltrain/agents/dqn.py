@@ -15,6 +15,7 @@ from rltrain.config.schema import DQNConfig
 from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply
+from rltrain.networks.members import MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.optimizers import (
     Gradient,
     OptimizerState,
@@ -27,8 +28,8 @@ from rltrain.optimizers import (
 from rltrain.replay import Batch, UniformReplay
 from rltrain.replay.n_step import NStepWindow
 from rltrain.schedules import make_schedule
-from rltrain.seeding import RandomBlock, derive_seed, make_generator
-from rltrain.target_update import TargetUpdate
+from rltrain.seeding import RandomBlock, RandomBlocks, derive_seed, make_generator
+from rltrain.target_update import TargetUpdate, move_targets_
 from rltrain.types import Episode, Transition
 
 
@@ -88,11 +89,13 @@ class GreedyQ:
     """The policy that takes argmax_a Q(s, a; theta)."""
 
     def __init__(self, context: AgentContext) -> None:
-        run = context.config
         self._device = context.device
         self._num_actions = context.action.n
-        init_seed = derive_seed(run.seed, "network")
-        self.q_network = make_network(run.network, context.observation, self._num_actions, init_seed, self._device)
+        networks = [
+            make_network(c.network, context.observation, context.action.n, derive_seed(c.seed, "network"), self._device)
+            for c in context.configs
+        ]
+        self.q_network = MemberNetworks(networks, context.compile_update)
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -101,136 +104,199 @@ class GreedyQ:
             action: np.ndarray = q_values.argmax(-1).cpu().numpy()
         return action
 
-    def load_network(self, network: Mapping[str, Tensor]) -> None:
-        self.q_network.load_state_dict(without_prefix("q_network", network))
+    def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
+        self.q_network.load_state_dict(without_prefix("q_network", network), member)
 
 
 class DQN(GreedyQ):
     """The agent: acts epsilon-greedily, keeps transitions, and makes gradient steps when they are due.
 
     At environment step s, floor((s - learning_starts) / train_period) * gradient_steps gradient steps have been made,
-    whatever the number of environments.
+    whatever the number of environments. The members of a population move together: those that run have made the same
+    number of environment and gradient steps.
     """
 
     def __init__(self, context: AgentContext) -> None:
         super().__init__(context)
-        run, device = context.config, context.device
+        configs, run, device = context.configs, context.config, context.device
         config = cast(DQNConfig, run.algo)
-        assert run.exploration is not None
-        assert run.target_update is not None
-        self._config = config
-        self.active = np.ones(run.num_envs, dtype=bool)
-        self._target_params = self.q_network.params.clone()  # [P], theta^-
-        self._optimizer = init_optimizer(config.optimizer, self.q_network.params)
-        self._hyperparameters = make_hyperparameters(config, device)
-        self._update = make_update(config, self.q_network.apply)
-        if context.compile_update:
-            self._update = compiled(make_update(config, self.q_network.apply, functional_gradient), self._update)
-        self._target_update = TargetUpdate(run.target_update)
-        self._epsilon = make_schedule(run.exploration)
-        self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device)
-        self._window = NStepWindow(config.n_step, config.gamma, run.num_envs, context.observation, context.action)
-        self._exploration_draws = RandomBlock(make_generator(run.seed, "exploration"))
-        self._replay_draws = RandomBlock(make_generator(run.seed, "replay"), block_size=64 * config.batch_size)
-        self.env_steps = self.episodes = self.gradient_steps = 0
-        self._target_seen = (0, 0)  # environment steps and episodes at which the target's schedule was last asked
+        algos = [cast(DQNConfig, c.algo) for c in configs]
+        self._config, self._configs = config, configs
+        self._members, self._num_envs = len(configs), run.num_envs
+        self._running = np.ones(self._members, dtype=bool)
+        self.active = np.ones(self._members * run.num_envs, dtype=bool)
+        self.waiting = np.zeros(self._members, dtype=bool)
+        self._env_member = np.repeat(np.arange(self._members), run.num_envs)  # [M * N]
+        params = self.q_network.params
+        self._target_params = params.clone()  # [P], theta^-; of a population [M, P]
+        first = self.q_network.of_member(params, 0)
+        self._optimizer = stack_members([init_optimizer(config.optimizer, first) for _ in configs])
+        self._hyperparameters = stack_members([make_hyperparameters(algo, device) for algo in algos])
+        self._update = self._make_update(context.compile_update)
+        self._target_updates = [TargetUpdate(c.target_update) for c in configs if c.target_update is not None]
+        self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
+        self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device, self._members)
+        gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
+        self._window = NStepWindow(config.n_step, gammas, len(gammas), context.observation, context.action)
+        self._exploration_draws = RandomBlocks([RandomBlock(make_generator(c.seed, "exploration")) for c in configs])
+        block_size = 64 * config.batch_size
+        self._replay_draws = RandomBlocks(
+            [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
+        )
+        # Each [M]; the last two are what the target's schedule was last asked about.
+        self._env_steps, self._episodes, self._gradient_steps, self._seen_steps, self._seen_episodes = (
+            np.zeros(self._members, dtype=np.int64) for _ in range(5)
+        )
+
+    def _make_update(self, compile_update: bool) -> Update:
+        apply = self.q_network.apply
+        functional = make_update(self._config, apply, functional_gradient)
+        if self._members > 1:
+            eager: Update = torch.vmap(functional)
+            return compiled(eager, eager) if compile_update else eager
+        eager = make_update(self._config, apply)
+        return compiled(functional, eager) if compile_update else eager
+
+    @property
+    def env_steps(self) -> int:
+        return int(self._env_steps.max())
+
+    @property
+    def gradient_steps(self) -> int:
+        return int(self._gradient_steps.max())
 
     @property
     def num_parameters(self) -> dict[str, int]:
-        return {"q_network": self.q_network.params.numel()}
+        return {"q_network": self._target_params.shape[-1]}
 
     @property
     def replay_bytes(self) -> int:
         return self.replay.nbytes
 
-    @property
-    def epsilon(self) -> float:
-        """The probability that the next action is drawn uniformly."""
-        return self._epsilon(self.env_steps, self.episodes)
+    def epsilon(self, member: int = 0) -> float:
+        """The probability that the member's next action is drawn uniformly."""
+        return self._schedules[member](int(self._env_steps[member]), int(self._episodes[member]))
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        draws = self._exploration_draws.take(2 * len(obs)).reshape(2, -1)  # [2, N]
-        explore = draws[0] < self.epsilon  # [N]
-        random_action: np.ndarray = (draws[1] * self._num_actions).astype(np.int64)  # [N]
+        draws = self._exploration_draws.take(2 * self._num_envs).reshape(self._members, 2, -1)  # [M, 2, N]
+        epsilon = np.array([self.epsilon(member) for member in range(self._members)])
+        explore = (draws[:, 0] < epsilon[:, None]).reshape(-1)  # [M * N]
+        random_action: np.ndarray = (draws[:, 1] * self._num_actions).astype(np.int64).reshape(-1)  # [M * N]
         if explore.all():
             return random_action
-        return np.where(explore, random_action, self.act_greedy(obs))
+        return np.where(explore, random_action, self._act_greedy_in_training(obs))
+
+    def _act_greedy_in_training(self, obs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            q_values = self.q_network.act(torch.from_numpy(obs).to(self._device))  # [M * N, A]
+            action: np.ndarray = q_values.argmax(-1).cpu().numpy()
+        return action
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
-        self.env_steps += len(transition.reward)
-        self.episodes += len(episodes)
-        for columns in self._window.push(transition):
-            self.replay.add(*columns)
+        self._env_steps += self._running * self._num_envs
+        for episode in episodes:
+            self._episodes[self._env_member[episode.env]] += 1
+        for envs, columns in self._window.push_with_envs(transition):
+            self.replay.add(*columns, members=self._env_member[envs])
 
     def update(self) -> dict[str, Tensor]:
         config = self._config
         phases = max(0, self.env_steps - config.learning_starts) // config.train_period
         due = phases * config.gradient_steps - self.gradient_steps
         steps = [self._gradient_step() for _ in range(due)]
-        self._target_update.after_env_steps(
-            self._target_params,
-            self.q_network.params,
-            (self._target_seen[0], self.env_steps),
-            (self._target_seen[1], self.episodes),
+        seen, now = (self._seen_steps, self._seen_episodes), (self._env_steps, self._episodes)
+        self._move_targets(
+            [
+                target.due_between((int(seen[0][m]), int(now[0][m])), (int(seen[1][m]), int(now[1][m])))
+                for m, target in enumerate(self._target_updates)
+            ]
         )
-        self._target_seen = (self.env_steps, self.episodes)
+        self._seen_steps, self._seen_episodes = self._env_steps.copy(), self._episodes.copy()
         return mean_metrics(steps)
 
+    def _move_targets(self, due: list[int]) -> None:
+        """due [M]: how often each member's target moves."""
+        move_targets_(self._target_params, self.q_network.params, self._target_updates, due)
+
     def _gradient_step(self) -> dict[str, Tensor]:
-        batch = self.replay.sample(self._replay_draws.take(self._config.batch_size))
-        state = DQNState(self.q_network.params, self._target_params, self._optimizer)
+        batch = self.replay.sample(self._draws_of_batch())  # [B, ...], of a population [M, B, ...]
+        params = self.q_network.params
+        state = DQNState(params, self._target_params, self._optimizer)
         with torch.no_grad():
             new_state, metrics = self._update(state, batch, self._hyperparameters)
-            self.q_network.params.copy_(new_state.params)
-        self._optimizer = new_state.optimizer
-        self.gradient_steps += 1
-        self._target_update.after_gradient_step(self._target_params, self.q_network.params, self.gradient_steps)
+            running = None if self._running.all() else torch.from_numpy(self._running).to(self._device)  # [M]
+            params.copy_(keep_retired(running, new_state.params, params))
+        self._optimizer = {
+            name: keep_retired(running, new, self._optimizer[name]) for name, new in new_state.optimizer.items()
+        }
+        self._gradient_steps += self._running
+        self._move_targets(
+            [
+                target.due_at_gradient_step(int(count)) if runs else 0
+                for target, count, runs in zip(self._target_updates, self._gradient_steps, self._running, strict=True)
+            ]
+        )
         return metrics
 
-    def scalars(self) -> dict[str, float]:
+    def _draws_of_batch(self) -> np.ndarray:
+        draws = self._replay_draws.take(self._config.batch_size)  # [M, B]
+        return draws[0] if self._members == 1 else draws
+
+    def scalars(self, member: int = 0) -> dict[str, float]:
         return {
-            "train/epsilon": self.epsilon,
-            "train/learning_rate": self._config.optimizer.lr,
-            "train/gradient_steps": float(self.gradient_steps),
+            "train/epsilon": self.epsilon(member),
+            "train/learning_rate": self._configs[member].algo.optimizer.lr,
+            "train/gradient_steps": float(self._gradient_steps[member]),
         }
+
+    def retire(self, member: int) -> None:
+        self._running[member] = False
+        self.active[self._envs_of(member)] = False
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
         self._window.forget(envs)
 
-    def state_dict(self) -> StateDict:
+    def _envs_of(self, member: int) -> slice:
+        return slice(member * self._num_envs, (member + 1) * self._num_envs)
+
+    def state_dict(self, member: int = 0) -> StateDict:
+        network, envs = self.q_network, self._envs_of(member)
         return {
             "network": {
-                **with_prefix("q_network", self.q_network.state_dict()),
-                **with_prefix("target_network", self.q_network.state_dict(self._target_params)),
+                **with_prefix("q_network", network.state_dict(member)),
+                **with_prefix("target_network", network.state_dict(member, self._target_params)),
             },
-            "optimizer": dict(self._optimizer),
+            "optimizer": member_of(self._optimizer, member, self._members),
             "replay": {
-                **with_prefix("replay", self.replay.state_dict()),
-                **with_prefix("n_step", self._window.state_dict()),
+                **with_prefix("replay", self.replay.state_dict(member)),
+                **with_prefix("n_step", self._window.state_dict(envs)),
             },
             "state": {
-                "env_steps": self.env_steps,
-                "episodes": self.episodes,
-                "gradient_steps": self.gradient_steps,
-                "target_seen": list(self._target_seen),
-                "exploration_draws": self._exploration_draws.state_dict(),
-                "replay_draws": self._replay_draws.state_dict(),
+                "env_steps": int(self._env_steps[member]),
+                "episodes": int(self._episodes[member]),
+                "gradient_steps": int(self._gradient_steps[member]),
+                "target_seen": [int(self._seen_steps[member]), int(self._seen_episodes[member])],
+                "exploration_draws": self._exploration_draws[member].state_dict(),
+                "replay_draws": self._replay_draws[member].state_dict(),
             },
         }
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
-        self.q_network.load_state_dict(without_prefix("q_network", state["network"]))
-        self._target_params.copy_(self.q_network.flatten(without_prefix("target_network", state["network"])))
-        self._optimizer = {name: tensor.to(self._device) for name, tensor in state["optimizer"].items()}
-        self.replay.load_state_dict(without_prefix("replay", state["replay"]))
-        self._window.load_state_dict(without_prefix("n_step", state["replay"]))
-        plain = state["state"]
-        self.env_steps, self.episodes = plain["env_steps"], plain["episodes"]
-        self.gradient_steps = plain["gradient_steps"]
-        self._target_seen = (plain["target_seen"][0], plain["target_seen"][1])
-        self._exploration_draws.load_state_dict(plain["exploration_draws"])
-        self._replay_draws.load_state_dict(plain["replay_draws"])
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
+        network, plain = self.q_network, state["state"]
+        network.load_state_dict(without_prefix("q_network", state["network"]), member)
+        network.load_state_dict(without_prefix("target_network", state["network"]), member, self._target_params)
+        own = member_of(self._optimizer, member, self._members)
+        for name, tensor in state["optimizer"].items():
+            own[name].copy_(tensor)
+        self.replay.load_state_dict(without_prefix("replay", state["replay"]), member)
+        self._window.load_state_dict(without_prefix("n_step", state["replay"]), self._envs_of(member))
+        self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
+        self._gradient_steps[member] = plain["gradient_steps"]
+        self._seen_steps[member], self._seen_episodes[member] = plain["target_seen"]
+        self._exploration_draws[member].load_state_dict(plain["exploration_draws"])
+        self._replay_draws[member].load_state_dict(plain["replay_draws"])
 
-    def load_network(self, network: Mapping[str, Tensor]) -> None:
-        super().load_network(network)
-        self._target_params.copy_(self.q_network.params)
+    def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
+        super().load_network(network, member)
+        of_member = self.q_network.of_member
+        of_member(self._target_params, member).copy_(of_member(self.q_network.params, member))

@@ -142,18 +142,19 @@ class VectorEnv:
             self._start_episode(episode.env, episode.number + 1)
         return transition, done.obs, episodes
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """The running episodes as arrays: `episode` (number), `episode_return`, `episode_length`, `obs`, and
-        `actions` of all environments one after the other, `action_count` of each (-1: too many to be kept)."""
+    def state_dict(self, envs: slice = slice(None)) -> dict[str, np.ndarray]:  # noqa: B008
+        """The running episodes of `envs` as arrays: `episode` (number), `episode_return`, `episode_length`, `obs`, and
+        `actions` of all of them one after the other, `action_count` of each (-1: too many to be kept)."""
         state = self._group.state()
-        kept = [a for a in state.actions if a is not None]
+        actions = state.actions[envs]
+        kept = [a for a in actions if a is not None]
         return {
-            "episode": np.array(self._numbers, np.int64),
-            "episode_return": np.array(state.episode_return, np.float64),
-            "episode_length": np.array(state.episode_length, np.int64),
-            "obs": state.obs,
+            "episode": np.array(self._numbers[envs], np.int64),
+            "episode_return": np.array(state.episode_return[envs], np.float64),
+            "episode_length": np.array(state.episode_length[envs], np.int64),
+            "obs": state.obs[envs],
             "actions": np.concatenate(kept) if kept else np.empty(0),
-            "action_count": np.array([-1 if a is None else len(a) for a in state.actions], np.int64),
+            "action_count": np.array([-1 if a is None else len(a) for a in actions], np.int64),
         }
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:

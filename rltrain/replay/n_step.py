@@ -12,6 +12,7 @@ from rltrain.types import ActionSpec, ObservationSpec, Transition
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """obs, action, reward, next_obs, discount: each [K, ...]."""
+_ALL = slice(None)
 
 
 class NStepWindow:
@@ -22,38 +23,56 @@ class NStepWindow:
     episode is discounted with its own length, and no window crosses an end. A truncated episode keeps its discount.
     """
 
-    def __init__(self, n: int, gamma: float, num_envs: int, observation: ObservationSpec, action: ActionSpec) -> None:
+    def __init__(
+        self, n: int, gamma: float | np.ndarray, num_envs: int, observation: ObservationSpec, action: ActionSpec
+    ) -> None:
+        """`gamma` may differ from environment to environment: then it is [N]."""
         self._n = n
-        self._powers = np.array([gamma**k for k in range(n + 1)])
+        gammas = np.broadcast_to(np.asarray(gamma, np.float64), num_envs)
+        self._powers = np.array([gammas**k for k in range(n + 1)])  # [n + 1, N]
         action_dtype = np.int64 if action.kind == "discrete" else np.float32
         self._obs = np.zeros((n, num_envs, *observation.shape), dtype=observation.dtype)
         self._action = np.zeros((n, num_envs, *action.shape), dtype=action_dtype)
         self._reward = np.zeros((n, num_envs), dtype=np.float32)
         self._length = np.zeros(num_envs, dtype=np.int64)  # steps of the running episode in the window, at most n
         self._time = 0
+        self._envs = np.arange(num_envs)
 
     def push(self, transition: Transition) -> list[Columns]:
-        """The n-step transitions that this step completes, the longest windows first; every environment is active."""
-        ended = transition.terminated | transition.truncated  # [N]
+        """The n-step transitions that this step completes, the longest windows first."""
+        return [columns for _, columns in self.push_with_envs(transition)]
+
+    def push_with_envs(self, transition: Transition) -> list[tuple[np.ndarray, Columns]]:
+        """The same, each with the environments [K] that its rows come from, ascending. Idle ones give nothing."""
+        active = transition.active
+        ended = (transition.terminated | transition.truncated) & active  # [N]
         if self._n == 1:
-            discount = (self._powers[1] * ~transition.terminated).astype(np.float32)
-            return [(transition.obs, transition.action, transition.reward, transition.next_obs, discount)]
+            return [self._single_steps(transition)]
         slot = self._time % self._n
         self._obs[slot], self._action[slot], self._reward[slot] = transition.obs, transition.action, transition.reward
         self._time += 1
-        self._length = np.minimum(self._length + 1, self._n)
+        self._length = np.minimum(self._length + active, self._n)
         shortest = 1 if ended.any() else self._n
         completed = [self._window(m, transition, ended) for m in range(self._n, shortest - 1, -1)]
         self._length[ended] = 0
-        return [columns for columns in completed if len(columns[0])]
+        return [window for window in completed if len(window[0])]
 
-    def _window(self, m: int, transition: Transition, ended: np.ndarray) -> Columns:
+    def _single_steps(self, transition: Transition) -> tuple[np.ndarray, Columns]:
+        discount = (self._powers[1] * ~transition.terminated).astype(np.float32)
+        columns = (transition.obs, transition.action, transition.reward, transition.next_obs, discount)
+        if transition.active.all():
+            return self._envs, columns
+        envs = self._envs[transition.active]
+        obs, action, reward, next_obs, discount = (column[envs] for column in columns)
+        return envs, (obs, action, reward, next_obs, discount)
+
+    def _window(self, m: int, transition: Transition, ended: np.ndarray) -> tuple[np.ndarray, Columns]:
         """The windows of length m that end with this step: full ones, and those that an episode's end cuts short."""
-        envs = np.nonzero((self._length >= m) & (ended | (m == self._n)))[0]
+        envs = np.nonzero((self._length >= m) & (ended | ((m == self._n) & transition.active)))[0]
         slots = [(self._time - m + k) % self._n for k in range(m)]
-        reward = self._powers[:m] @ self._reward[slots][:, envs]  # [K]
-        discount = self._powers[m] * ~transition.terminated[envs]  # [K]
-        return (
+        reward = (self._powers[:m, envs] * self._reward[slots][:, envs]).sum(0)  # [K]
+        discount = self._powers[m, envs] * ~transition.terminated[envs]  # [K]
+        return envs, (
             self._obs[slots[0], envs],
             self._action[slots[0], envs],
             reward.astype(np.float32),
@@ -61,21 +80,29 @@ class NStepWindow:
             discount.astype(np.float32),
         )
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, envs: slice = _ALL) -> dict[str, Tensor]:
+        """Copies, of the environments `envs`."""
         return {
-            "obs": torch.from_numpy(self._obs.copy()),
-            "action": torch.from_numpy(self._action.copy()),
-            "reward": torch.from_numpy(self._reward.copy()),
-            "length": torch.from_numpy(self._length.copy()),
+            "obs": torch.from_numpy(self._obs[:, envs].copy()),
+            "action": torch.from_numpy(self._action[:, envs].copy()),
+            "reward": torch.from_numpy(self._reward[:, envs].copy()),
+            "length": torch.from_numpy(self._length[envs].copy()),
             "time": torch.tensor([self._time]),
         }
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        self._obs[...] = state["obs"].numpy()
-        self._action[...] = state["action"].numpy()
-        self._reward[...] = state["reward"].numpy()
-        self._length = state["length"].numpy().copy()
-        self._time = int(state["time"])
+    def load_state_dict(self, state: Mapping[str, Tensor], envs: slice = _ALL) -> None:
+        # The slots of one environment are counted from its own last step: another's step count may differ.
+        shift = self._time_of(int(state["time"]), envs)
+        self._obs[:, envs] = np.roll(state["obs"].numpy(), shift, 0)
+        self._action[:, envs] = np.roll(state["action"].numpy(), shift, 0)
+        self._reward[:, envs] = np.roll(state["reward"].numpy(), shift, 0)
+        self._length[envs] = state["length"].numpy()
+
+    def _time_of(self, time: int, envs: slice) -> int:
+        """Takes over the step count where all environments are loaded; else by how far the slots must be turned."""
+        if envs == _ALL or self._time == 0:
+            self._time = time
+        return (self._time - time) % self._n
 
     def forget(self, envs: np.ndarray) -> None:
         """Drops the running windows of `envs` (bool [N]): the episodes that they belong to were abandoned."""

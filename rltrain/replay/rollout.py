@@ -31,11 +31,17 @@ class RolloutBuffer:
 
     Taking the first K that finish would favour short episodes; so each environment plays its share, and one that is
     done idles until the update. Memory grows with the longest episode, by doubling.
+
+    The M members of a population play K episodes in N environments each; rows and environments lie member by member.
     """
 
-    def __init__(self, episodes: int, num_envs: int, observation: ObservationSpec, action: ActionSpec) -> None:
+    def __init__(
+        self, episodes: int, num_envs: int, observation: ObservationSpec, action: ActionSpec, members: int = 1
+    ) -> None:
         self._share = episodes // num_envs
-        self._num_envs = num_envs
+        self._members = members
+        self._episodes, self._num_envs = episodes, num_envs
+        episodes, num_envs = members * episodes, members * num_envs
         action_dtype = np.int64 if action.kind == "discrete" else np.float32
         self._obs = np.zeros((episodes, _FIRST_LENGTH, *observation.shape), dtype=observation.dtype)
         self._action = np.zeros((episodes, _FIRST_LENGTH, *action.shape), dtype=action_dtype)
@@ -52,8 +58,10 @@ class RolloutBuffer:
         return self._finished < self._share
 
     @property
-    def full(self) -> bool:
-        return bool((self._finished == self._share).all())
+    def full(self) -> np.ndarray:
+        """[M] bool: the members that have all their episodes."""
+        full: np.ndarray = (self._finished == self._share).reshape(self._members, -1).all(1)
+        return full
 
     @property
     def nbytes(self) -> int:
@@ -83,7 +91,8 @@ class RolloutBuffer:
             setattr(self, name, np.concatenate([array, np.zeros_like(array)], axis=1))
 
     def take(self, device: torch.device) -> Rollout:
-        """The K episodes, on `device`; the buffer is empty afterwards."""
+        """The K episodes, on `device`, with a leading axis M where there are several members; the buffer is empty
+        afterwards."""
         steps = 1 << int(self._length.max() - 1).bit_length()  # T
         mask = np.arange(steps) < self._length[:, None]  # [K, T]
         last = np.arange(steps) == self._length[:, None] - 1
@@ -100,14 +109,34 @@ class RolloutBuffer:
         rollout = Rollout(*(torch.tensor(column, device=device) for column in columns))
         self._length[:] = 0
         self._finished[:] = 0
-        return rollout
+        if self._members == 1:
+            return rollout
+        return Rollout(*(column.view(self._members, -1, *column.shape[1:]) for column in rollout))
 
     def forget(self, envs: np.ndarray) -> None:
         """Drops the running episodes of `envs` (bool [N]); they begin anew."""
         running = self._env_ids[envs & self.active]
         self._length[running * self._share + self._finished[running]] = 0
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def state_dict(self, member: int = 0) -> dict[str, Tensor]:
+        """Copies of what the member has."""
+        return {name: torch.from_numpy(array.copy()) for name, array in self._parts(member).items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0) -> None:
+        width = state["reward"].shape[1]
+        while self._reward.shape[1] < width:
+            self._grow()
+        for name, array in self._parts(member).items():
+            stored = state[name].cpu().numpy()
+            if name in ("obs", "action", "reward"):
+                array[:, :width] = stored
+            else:
+                array[...] = stored
+
+    def _parts(self, member: int) -> dict[str, np.ndarray]:
+        """Views of the member's rows."""
+        rows = slice(member * self._episodes, (member + 1) * self._episodes)
+        envs = slice(member * self._num_envs, (member + 1) * self._num_envs)
         arrays = {
             "obs": self._obs,
             "action": self._action,
@@ -115,10 +144,5 @@ class RolloutBuffer:
             "final_obs": self._final_obs,
             "truncated": self._truncated,
             "length": self._length,
-            "finished": self._finished,
         }
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        for name, tensor in state.items():
-            setattr(self, f"_{name}", tensor.cpu().numpy().copy())
+        return {**{name: array[rows] for name, array in arrays.items()}, "finished": self._finished[envs]}

@@ -25,64 +25,111 @@ class Batch(NamedTuple):
 class UniformReplay:
     """The last `capacity` transitions, sampled uniformly with replacement. Lin 1992; Mnih et al. 2015.
 
-    The arrays live on `device`. Rows are written in order and overwritten oldest first.
+    The arrays live on `device`. Rows are written in order and overwritten oldest first. A population has one ring per
+    member, all in the same arrays: member m's rows are [m * capacity, (m + 1) * capacity).
     """
 
-    def __init__(self, capacity: int, observation: ObservationSpec, action: ActionSpec, device: torch.device) -> None:
+    def __init__(
+        self, capacity: int, observation: ObservationSpec, action: ActionSpec, device: torch.device, members: int = 1
+    ) -> None:
         self.capacity = capacity
-        self.size = 0
-        self._head = 0  # the row that the next transition is written to
+        self._members = members
+        self._sizes = np.zeros(members, np.int64)  # [M] rows in use
+        self._heads = np.zeros(members, np.int64)  # [M] the row that the next transition is written to
+        self._starts = np.arange(members) * capacity  # [M] where each member's rows begin
+        rows = members * capacity
         obs_dtype = getattr(torch, observation.dtype)
         action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
         self._arrays = Batch(
-            obs=torch.zeros(capacity, *observation.shape, dtype=obs_dtype, device=device),
-            action=torch.zeros(capacity, *action.shape, dtype=action_dtype, device=device),
-            reward=torch.zeros(capacity, dtype=torch.float32, device=device),
-            next_obs=torch.zeros(capacity, *observation.shape, dtype=obs_dtype, device=device),
-            discount=torch.zeros(capacity, dtype=torch.float32, device=device),
+            obs=torch.zeros(rows, *observation.shape, dtype=obs_dtype, device=device),
+            action=torch.zeros(rows, *action.shape, dtype=action_dtype, device=device),
+            reward=torch.zeros(rows, dtype=torch.float32, device=device),
+            next_obs=torch.zeros(rows, *observation.shape, dtype=obs_dtype, device=device),
+            discount=torch.zeros(rows, dtype=torch.float32, device=device),
         )
         # On the CPU these are views of the same memory: writing one row through NumPy costs a tenth of torch's way.
         self._views = [array.numpy() for array in self._arrays] if device.type == "cpu" else None
         self._device = device
 
     @property
+    def size(self) -> int:
+        """Transitions of the fullest member."""
+        return int(self._sizes.max())
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays together."""
         return sum(array.numel() * array.element_size() for array in self._arrays)
 
-    def add(self, *columns: np.ndarray) -> None:
-        """Writes K transitions: obs, action, reward, next_obs, discount, each [K, ...], copied."""
+    def add(self, *columns: np.ndarray, members: np.ndarray | None = None) -> None:
+        """Writes K transitions: obs, action, reward, next_obs, discount, each [K, ...], copied.
+
+        Args:
+            members: [K], ascending: whose they are. None: the only member's.
+        """
+        if members is None or self._members == 1:
+            self._add_rows(0, columns)
+            return
+        counts = np.bincount(members, minlength=self._members)  # [M]
+        first = np.cumsum(counts) - counts  # [M] each member's first row of the columns
+        if counts.max() > self.capacity:
+            for member in np.flatnonzero(counts):
+                own = slice(first[member], first[member] + counts[member])
+                self._add_rows(int(member), tuple(column[own] for column in columns))
+            return
+        places = (self._heads[members] + np.arange(len(members)) - first[members]) % self.capacity  # [K]
+        self._write(self._starts[members] + places, columns)
+        self._advance(slice(None), counts)
+
+    def _add_rows(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
         count = len(columns[0])
         if count > self.capacity:
             columns = tuple(column[-self.capacity :] for column in columns)
             count = self.capacity
-        until_end = min(count, self.capacity - self._head)
-        self._write(self._head, [column[:until_end] for column in columns])
+        start, head = member * self.capacity, int(self._heads[member])
+        until_end = min(count, self.capacity - head)
+        self._write(slice(start + head, start + head + until_end), tuple(column[:until_end] for column in columns))
         if until_end < count:
-            self._write(0, [column[until_end:] for column in columns])
-        self._head = (self._head + count) % self.capacity
-        self.size = min(self.size + count, self.capacity)
+            self._write(slice(start, start + count - until_end), tuple(column[until_end:] for column in columns))
+        self._advance(member, count)
 
-    def _write(self, start: int, columns: list[np.ndarray]) -> None:
-        stop = start + len(columns[0])
+    def _advance(self, which: slice | int, count: np.ndarray | int) -> None:
+        self._heads[which] = (self._heads[which] + count) % self.capacity
+        self._sizes[which] = np.minimum(self._sizes[which] + count, self.capacity)
+
+    def _write(self, rows: slice | np.ndarray, columns: tuple[np.ndarray, ...]) -> None:
         if self._views is not None:
             for view, column in zip(self._views, columns, strict=True):
-                view[start:stop] = column
-        else:
-            for array, column in zip(self._arrays, columns, strict=True):
-                array[start:stop].copy_(torch.from_numpy(np.ascontiguousarray(column)), non_blocking=True)
+                view[rows] = column
+            return
+        where = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._device, non_blocking=True)
+        for array, column in zip(self._arrays, columns, strict=True):
+            array[where] = torch.from_numpy(np.ascontiguousarray(column)).to(self._device, non_blocking=True)
 
     def sample(self, uniform: np.ndarray) -> Batch:
-        """The transitions that `uniform` [B], draws from [0, 1), select."""
-        rows = torch.from_numpy((uniform * self.size).astype(np.int64)).to(self._device, non_blocking=True)  # [B]
-        return Batch(*(array.index_select(0, rows) for array in self._arrays))
+        """The transitions that `uniform`, draws from [0, 1), select: [B], or [M, B] for the rows of M members.
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Views of the rows in use, in the order in which they lie, and [head]: all that continuing exactly needs."""
-        rows = {name: array[: self.size] for name, array in zip(Batch._fields, self._arrays, strict=True)}
-        return {**rows, "head": torch.tensor([self._head])}
+        The batch has the same leading axes.
+        """
+        if self._members == 1:
+            rows = (uniform * self._sizes[0]).astype(np.int64)  # [B]
+        else:
+            rows = (uniform * self._sizes[:, None]).astype(np.int64) + self._starts[:, None]  # [M, B]
+        index = torch.from_numpy(rows).to(self._device, non_blocking=True)
+        if index.dim() == 1:
+            return Batch(*(array.index_select(0, index) for array in self._arrays))
+        flat = index.flatten()
+        return Batch(*(array.index_select(0, flat).view(*index.shape, *array.shape[1:]) for array in self._arrays))
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+    def state_dict(self, member: int = 0) -> dict[str, Tensor]:
+        """Views of the member's rows in use, in the order in which they lie, and [head]: all that continuing exactly
+        needs."""
+        start = int(self._starts[member])
+        own = slice(start, start + int(self._sizes[member]))
+        rows = {name: array[own] for name, array in zip(Batch._fields, self._arrays, strict=True)}
+        return {**rows, "head": torch.tensor([int(self._heads[member])])}
+
+    def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0) -> None:
         """Copies in place.
 
         Raises:
@@ -98,6 +145,7 @@ class UniformReplay:
                     f"a replay cannot hold {name} of shape {tuple(rows.shape)}, {rows.dtype}: "
                     f"expected {expected}, {array.dtype}"
                 )
+        start = int(self._starts[member])
         for name, array in zip(Batch._fields, self._arrays, strict=True):
-            array[:size].copy_(state[name])
-        self.size, self._head = size, head
+            array[start : start + size].copy_(state[name])
+        self._sizes[member], self._heads[member] = size, head

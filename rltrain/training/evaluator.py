@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ REPORT_KEY = 0
 """The stream of reported results; an evaluation during training uses its environment step, which is never 0."""
 CONFIRM_KEY_OFFSET = 1 << 48
 _MOST_LANES = 20
+_MOST_LANES_OF_ALL = 320  # of a population's evaluation
 # A greedy policy may never end an episode of an environment without a time limit.
 _LONGEST_EPISODE = 10_000
 
@@ -46,15 +47,16 @@ class Evaluator:
 
     Args:
         config: the environment's keys; its environments are built at the first evaluation and kept.
-        seed: of the run.
+        seed: of the run; of a population one per member.
         episodes: the most that one evaluation will play; up to 20 are played side by side.
     """
 
-    def __init__(self, config: EnvConfig, seed: int, episodes: int) -> None:
+    def __init__(self, config: EnvConfig, seed: int | Sequence[int], episodes: int) -> None:
         self._config = config
-        self._seed = seed
-        self._lanes = min(episodes, _MOST_LANES)
-        self._key = 0
+        self._seeds = [seed] if isinstance(seed, int) else list(seed)
+        most = max(1, _MOST_LANES_OF_ALL // len(self._seeds))
+        self._lanes = min(episodes, _MOST_LANES, most)  # of each member
+        self._keys = [0] * len(self._seeds)
         self._envs: VectorEnv | None = None
 
     def evaluate(
@@ -65,20 +67,40 @@ class Evaluator:
         Raises:
             RunFailed: an environment failed.
         """
-        envs = self._environments()
-        self._key = key
+        results = self.evaluate_members(policy, episodes, {0: key}, stop)
+        return None if results is None else results[0]
+
+    def evaluate_members(
+        self, policy: Policy, episodes: int, keys: Mapping[int, int], stop: Callable[[], bool] = lambda: False
+    ) -> dict[int, EpisodeStatistics] | None:
+        """The same for several members of a population at once.
+
+        Args:
+            policy: acts for all members, whose observations come one member after the other.
+            keys: the stream of each member that is evaluated.
+        """
+        envs, members = self._environments(), len(self._seeds)
+        for member, key in keys.items():
+            self._keys[member] = key
         obs = envs.reset()
-        returns: dict[int, float] = {}
-        share = np.full(self._lanes, episodes // self._lanes) + (np.arange(self._lanes) < episodes % self._lanes)
-        played = np.zeros(self._lanes, dtype=np.int64)
-        while len(returns) < episodes:
+        returns: dict[int, dict[int, float]] = {member: {} for member in keys}
+        lanes = np.arange(self._lanes)
+        shares = np.zeros((members, self._lanes), dtype=np.int64)  # episodes that each lane plays
+        shares[list(keys)] = episodes // self._lanes + (lanes < episodes % self._lanes)
+        share = shares.reshape(-1)
+        played = np.zeros_like(share)
+        while (active := played < share).any():
             if stop():
                 return None
-            _, obs, finished = envs.step(policy.act_greedy(obs), played < share)
+            _, obs, finished = envs.step(policy.act_greedy(obs), active)
             for episode in finished:
                 played[episode.env] += 1
-                returns[self._episode_id(episode.env, episode.number)] = episode.episode_return
-        return EpisodeStatistics(tuple(returns[number] for number in sorted(returns)))
+                member, lane = divmod(episode.env, self._lanes)
+                returns[member][self._episode_id(lane, episode.number)] = episode.episode_return
+        return {
+            member: EpisodeStatistics(tuple(found[number] for number in sorted(found)))
+            for member, found in returns.items()
+        }
 
     @property
     def reward_threshold(self) -> float | None:
@@ -92,16 +114,18 @@ class Evaluator:
 
     def _environments(self) -> VectorEnv:
         if self._envs is None:
-            envs = make_vector_env(self._config, self._lanes, self._episode_seed)
+            lanes = len(self._seeds) * self._lanes
+            envs = make_vector_env(self._config, lanes, self._episode_seed)
             if envs.max_episode_steps is None:
                 envs.close()
                 limited = replace(self._config, max_episode_steps=_LONGEST_EPISODE)
-                envs = make_vector_env(limited, self._lanes, self._episode_seed)
+                envs = make_vector_env(limited, lanes, self._episode_seed)
             self._envs = envs
         return self._envs
 
     def _episode_id(self, lane: int, number: int) -> int:
         return number * self._lanes + lane
 
-    def _episode_seed(self, lane: int, number: int) -> int:
-        return derive_seed(self._seed, "evaluation", self._key, self._episode_id(lane, number))
+    def _episode_seed(self, env: int, number: int) -> int:
+        member, lane = divmod(env, self._lanes)
+        return derive_seed(self._seeds[member], "evaluation", self._keys[member], self._episode_id(lane, number))

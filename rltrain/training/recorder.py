@@ -46,6 +46,16 @@ class Recorder:
         for tag, value in metrics.items():
             self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
 
+    def add_sums(self, sums: Mapping[str, Tensor], updates: int, episodes: list[Episode]) -> None:
+        """Several vector steps at once: the sums of the metrics over `updates` of them, known to be finite or checked
+        at the end of the period."""
+        for episode in episodes:
+            self._returns.append(episode.episode_return)
+            self._lengths.append(episode.length)
+        self._updates += updates
+        for tag, value in sums.items() if updates else ():
+            self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+
     def check(self, step: int) -> None:
         """Raises:
         RunFailed: a metric since the last row is not finite. Waits for the device.

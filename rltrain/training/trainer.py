@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rltrain.agents.agent import Agent, StateDict
 from rltrain.config.schema import RunConfig
@@ -17,6 +18,7 @@ from rltrain.loggers.logger import Logger
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.recorder import Recorder
 from rltrain.training.stopping import StopSignal
+from rltrain.types import Episode
 
 
 class Checkpointer(Protocol):
@@ -54,7 +56,9 @@ class Trainer:
         checkpointer: Checkpointer,
         device: torch.device,
         stop: StopSignal,
+        saves_periodically: bool = True,
     ) -> None:
+        """`saves_periodically` is False where somebody else decides when to save: a population does it together."""
         self._config = config
         self._envs = envs
         self._agent = agent
@@ -62,6 +66,7 @@ class Trainer:
         self._logger = logger
         self._checkpointer = checkpointer
         self._stop_requested: Callable[[], bool] = lambda: stop.requested
+        self._save_period = config.checkpoint.period if saves_periodically else None
         self._recorder = Recorder(device)
         self._obs: np.ndarray | None = None
         self.step = 0
@@ -83,19 +88,38 @@ class Trainer:
         if self._obs is None:
             self._obs = self._envs.reset()
         if self._duties_from is not None:
-            self._do_duties()
+            self.do_duties()
         while not self.done and not self._stop_requested():
             self._vector_step()
             if self._is_due():
-                self._do_duties()
-        if self._saved_step != self.step or self._duties_from is not None:
-            self._save()
+                self.do_duties()
+        if not self.saved:
+            self.save()
         return self.done
 
     @property
     def done(self) -> bool:
         """Whether a limit is reached and everything that was due then is done."""
         return self._limit_reached and self._duties_from is None
+
+    @property
+    def saved(self) -> bool:
+        """Whether the newest checkpoint is of the present state."""
+        return self._saved_step == self.step and self._duties_from is None
+
+    @property
+    def duties_from(self) -> int | None:
+        """The step before the vector step whose duties are not yet done; None where all are."""
+        return self._duties_from
+
+    @property
+    def next_duty(self) -> int:
+        """The first environment step at which something will be due, if no limit of episodes is reached before."""
+        config = self._config
+        periods = (config.log_period, config.eval.period, self._save_period)
+        return min(
+            config.total_steps, *((self.step // period + 1) * period for period in periods if period is not None)
+        )
 
     @property
     def _limit_reached(self) -> bool:
@@ -122,10 +146,27 @@ class Trainer:
         self._duties_from = before
         self.train_seconds += time.perf_counter() - start
 
+    def take_in(
+        self, steps: tuple[int, int], episodes: list[Episode], sums: Mapping[str, Tensor], updates: int, seconds: float
+    ) -> bool:
+        """Accounts for vector steps that somebody else made; whether something is due after the last of them.
+
+        Args:
+            steps: the environment steps made before the last vector step, and after it.
+            episodes: those that ended.
+            sums: of the metrics, over `updates` vector steps.
+            seconds: that they took.
+        """
+        self._duties_from, self.step = steps
+        self.episodes += len(episodes)
+        self._recorder.add_sums(sums, updates, episodes)
+        self.train_seconds += seconds
+        return self._is_due()
+
     def _is_due(self) -> bool:
         """Whether this step has duties; if it has none they count as done."""
         config = self._config
-        periods = (config.log_period, config.eval.period, config.checkpoint.period)
+        periods = (config.log_period, config.eval.period, self._save_period)
         if self._limit_reached or any(self._crossed(period) for period in periods):
             return True
         self._duties_from = None
@@ -135,7 +176,7 @@ class Trainer:
         assert self._duties_from is not None
         return period is not None and self.step // period > self._duties_from // period
 
-    def _do_duties(self) -> None:
+    def do_duties(self) -> None:
         """Logs, evaluates and saves what is due. An evaluation that is interrupted leaves all of it for the resume."""
         config = self._config
         evaluation = None
@@ -150,10 +191,10 @@ class Trainer:
             row |= {"eval/episode_return": evaluation.mean, "eval/episode_return_std": evaluation.std}
         if row:
             self._logger.log(self.step, row)
-        save = self._crossed(config.checkpoint.period)
+        save = self._crossed(self._save_period)
         self._duties_from = None
         if save:
-            self._save()
+            self.save()
 
     def _log_row(self) -> dict[str, float]:
         seconds = self.train_seconds - self._row_seconds
@@ -178,7 +219,12 @@ class Trainer:
             self._checkpointer.save_best(self.step, self._checked_state())
         return True
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Writes a checkpoint of the present state.
+
+        Raises:
+            RunFailed: a number is not finite, or the disk refuses.
+        """
         self._logger.flush()  # a run that is killed continues from here: what was logged until now must be in the files
         self._checkpointer.save(self.step, self._checked_state())
         self._saved_step = self.step

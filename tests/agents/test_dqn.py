@@ -77,7 +77,7 @@ def test_epsilon_is_the_same_at_the_same_environment_step(exploration: Any) -> N
     curves: dict[int, dict[int, float]] = {}
     for num_envs in (1, 4):
         agent = small_agent(num_envs=num_envs, **changes)
-        curves[num_envs] = {0: agent.epsilon}
+        curves[num_envs] = {0: agent.epsilon()}
         for k, _ in enumerate(drive(agent, ScriptedEnvs(num_envs), 80 // num_envs), start=1):
             curves[num_envs][k * num_envs] = agent.scalars()["train/epsilon"]
     assert all(curves[1][step] == epsilon for step, epsilon in curves[4].items())
@@ -134,7 +134,7 @@ def test_the_hard_target_is_the_network_at_each_multiple_and_the_old_one_in_betw
     networks: dict[int, Tensor] = {}  # after each gradient step
     agent._gradient_step = recording(agent, networks)  # type: ignore[method-assign]
     for _ in drive(agent, ScriptedEnvs(num_envs), 120 // num_envs):
-        now = {"env_steps": agent.env_steps, "gradient_steps": agent.gradient_steps, "episodes": agent.episodes}
+        now = {"env_steps": agent.env_steps, "gradient_steps": agent.gradient_steps, "episodes": agent.state_dict()["state"]["episodes"]}
         passed = range(counts[unit], now[unit]) if unit == "episodes" else range(counts[unit] + 1, now[unit] + 1)
         due = [count for count in passed if count % period == 0]
         if due:

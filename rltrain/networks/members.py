@@ -1,0 +1,69 @@
+"""One network per member of a population, their parameters stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rltrain.compiling import compiled
+from rltrain.networks.flat import FlatNetwork
+
+
+class MemberNetworks:
+    """M networks of one structure. A single run is M = 1, without the population axis.
+
+    `params` is [P], or [M, P]; it changes in place only. `apply(params [P], obs)` is one member's network as a pure
+    function. Calling the object runs every member's own network on its own observations.
+    """
+
+    def __init__(self, networks: Sequence[FlatNetwork], compile_forward: bool = False) -> None:
+        self._first = networks[0]
+        self.members = len(networks)
+        self.apply = self._first.apply
+        self.params = self._first.params if self.members == 1 else torch.stack([n.params for n in networks])
+        self._forward = torch.vmap(self.apply)
+        self._acting: Callable[[Tensor, Tensor], Tensor] = self._forward
+        if compile_forward and self.members > 1:
+            self._acting = compiled(self._forward, self._forward)
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """obs [M * N, *obs], member by member -> outputs [M * N, outputs]. For any N."""
+        return self._first(obs) if self.members == 1 else self._all(self._forward, obs)
+
+    def act(self, obs: Tensor) -> Tensor:
+        """The same for an N that stays: where things are compiled, this is compiled for its shape."""
+        return self._first(obs) if self.members == 1 else self._all(self._acting, obs)
+
+    def _all(self, forward: Callable[[Tensor, Tensor], Tensor], obs: Tensor) -> Tensor:
+        return forward(self.params, obs.view(self.members, -1, *obs.shape[1:])).flatten(0, 1)
+
+    def of_member(self, stacked: Tensor, member: int) -> Tensor:
+        """The member's part [P] of [P] or [M, P]; a view."""
+        return stacked if self.members == 1 else stacked[member]
+
+    def state_dict(self, member: int = 0, stacked: Tensor | None = None) -> dict[str, Tensor]:
+        """Copies by parameter name, of `stacked` (like `params`) or of the network's own."""
+        return self._first.state_dict(self.of_member(self.params if stacked is None else stacked, member))
+
+    def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0, stacked: Tensor | None = None) -> None:
+        """Copies in place, into `stacked` or the network's own; raises as `FlatNetwork.flatten` does."""
+        self.of_member(self.params if stacked is None else stacked, member).copy_(self._first.flatten(state))
+
+
+def stack_members(trees: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """One mapping with the members' tensors stacked along a first axis; a single member's as they are."""
+    if len(trees) == 1:
+        return dict(trees[0])
+    return {name: torch.stack([tree[name] for tree in trees]) for name in trees[0]}
+
+
+def member_of(tree: Mapping[str, Tensor], member: int, members: int) -> dict[str, Tensor]:
+    """The inverse of `stack_members`: views of one member's tensors."""
+    return dict(tree) if members == 1 else {name: tensor[member] for name, tensor in tree.items()}
+
+
+def keep_retired(running: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+    """`new` [M, ...] where a member runs, `old` where it does not; `running` [M] bool, None: all run."""
+    return new if running is None else torch.where(running.view(-1, *[1] * (new.dim() - 1)), new, old)

@@ -1,0 +1,97 @@
+"""One member of a population as what a trainer of a single run works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from rltrain.agents.agent import Agent, Policy, StateDict
+from rltrain.envs.vector import VectorEnv
+from rltrain.training.evaluator import EpisodeStatistics, Evaluator
+
+
+class MemberAgent:
+    """The part of a population's agent that belongs to one member: it is looked at and saved, but does not act."""
+
+    def __init__(self, agent: Agent, member: int, num_envs: int) -> None:
+        self._agent = agent
+        self._member = member
+        self._envs = slice(member * num_envs, (member + 1) * num_envs)
+
+    def scalars(self) -> dict[str, float]:
+        return self._agent.scalars(self._member)
+
+    def state_dict(self) -> StateDict:
+        return self._agent.state_dict(self._member)
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
+        self._agent.load_state_dict(state, self._member)
+
+    def load_network(self, network: Mapping[str, Tensor]) -> None:
+        self._agent.load_network(network, self._member)
+
+    def abandon_episodes(self, envs: np.ndarray) -> None:
+        of_all = np.zeros(len(self._agent.active), dtype=bool)
+        of_all[self._envs] = envs
+        self._agent.abandon_episodes(of_all)
+
+
+class MemberEnvs:
+    """The running episodes of one member's environments. They are replayed for all members at once, beforehand."""
+
+    def __init__(self, envs: VectorEnv, member: int, num_envs: int) -> None:
+        self._envs = envs
+        self._own = slice(member * num_envs, (member + 1) * num_envs)
+        self.reward_threshold = envs.reward_threshold
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        return self._envs.state_dict(self._own)
+
+    def load_state_dict(self, state: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
+        now = self.state_dict()
+        return now["obs"], bool((now["episode"] == state["episode"]).all())
+
+
+class MemberEvaluator:
+    """Evaluates a member; where several are due, the first that asks has all of them evaluated together."""
+
+    def __init__(self, shared: SharedEvaluation, member: int) -> None:
+        self._shared = shared
+        self._member = member
+
+    def evaluate(
+        self, policy: object, episodes: int, key: int, stop: Callable[[], bool] = lambda: False
+    ) -> EpisodeStatistics | None:
+        return self._shared.evaluate(self._member, episodes, key, stop)
+
+
+class SharedEvaluation:
+    """The evaluations of members that are due at the same time, made as one.
+
+    `expected` is the stream of each member that will be asked for next: {member: key}.
+    """
+
+    def __init__(self, evaluator: Evaluator, agent: Policy) -> None:
+        self._evaluator = evaluator
+        self._agent = agent
+        self.expected: dict[int, int] = {}
+        self._found: dict[tuple[int, int, int], EpisodeStatistics] = {}
+
+    def evaluate(self, member: int, episodes: int, key: int, stop: Callable[[], bool]) -> EpisodeStatistics | None:
+        if (member, episodes, key) not in self._found:
+            keys = self.expected if self.expected.get(member) == key else {member: key}
+            found = self._evaluator.evaluate_members(self._agent, episodes, keys, stop)
+            if found is None:
+                return None
+            self._found |= {(m, episodes, keys[m]): statistics for m, statistics in found.items()}
+        return self._found.pop((member, episodes, key))
+
+
+def join_env_states(states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The state of all members' environments from that of each."""
+    filled = [state["actions"] for state in states if len(state["actions"])]
+    joined = {name: np.concatenate([state[name] for state in states]) for name in states[0] if name != "actions"}
+    return {**joined, "actions": np.concatenate(filled) if filled else np.empty(0)}
