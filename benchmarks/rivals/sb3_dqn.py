@@ -1,0 +1,152 @@
+"""Stable-Baselines3's DQN on the benchmark's work. Prints one JSON line.
+
+One torch thread: on small networks its default of one per core is about half as fast. The clock starts at `--skip`
+environment steps, after the first updates; `warmup_seconds` is what went before, imports left out. Differs from the
+other programs where SB3 leaves no choice: the loss is Huber's always.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import DQN
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+EXPLORATION_STEPS = 10_000
+SEEDS = 32
+COMMON = {
+    "learning_starts": 1_000,
+    "batch_size": 128,
+    "buffer_size": 10_000,
+    "gradient_steps": 1,
+    "target_update_interval": 500,  # environment steps
+    "exploration_final_eps": 0.05,
+}
+# train_freq counts vector steps: with ten environments one update per vector step is one per ten environment steps.
+WORKS: dict[str, tuple[int, dict[str, Any]]] = {
+    "w1": (10, {"learning_rate": 5e-4, "train_freq": 1, "policy_kwargs": {"net_arch": [64, 64]}}),
+    "cleanrl": (1, {"learning_rate": 2.5e-4, "train_freq": 10, "policy_kwargs": {"net_arch": [120, 84]}}),
+}
+WORKS["w32"] = WORKS["w1"]
+# RL Zoo's settings for CartPole-v1.
+ZOO: dict[str, Any] = {
+    "learning_rate": 2.3e-3,
+    "batch_size": 64,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "gamma": 0.99,
+    "target_update_interval": 10,
+    "train_freq": 256,
+    "gradient_steps": 128,
+    "exploration_fraction": 0.16,
+    "exploration_final_eps": 0.04,
+    "policy_kwargs": {"net_arch": [256, 256]},
+}
+ZOO_STEPS = 50_000
+
+
+class Clock(BaseCallback):
+    """Notes when `skip` environment steps were done."""
+
+    def __init__(self, skip: int) -> None:
+        super().__init__()
+        self.skip = skip
+        self.started: tuple[int, int, float] | None = None  # environment steps, updates, time
+
+    def _on_step(self) -> bool:
+        if self.started is None and self.num_timesteps >= self.skip:
+            self.started = (self.num_timesteps, self.model._n_updates, time.time())
+        return True
+
+
+class StopWhenSolved(BaseCallback):
+    """Ten greedy episodes every 1,000 environment steps; once they reach 475, a hundred confirm it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.env = make_vec_env("CartPole-v1", 1, seed=10_000)
+        self.confirmed: float | None = None
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps % 1_000 or evaluate_policy(self.model, self.env, 10)[0] < 475:
+            return True
+        mean = float(evaluate_policy(self.model, self.env, 100)[0])
+        if mean < 475:
+            return True
+        self.confirmed = mean
+        return False
+
+
+def train(job: tuple[str, int, int, int]) -> dict[str, float]:
+    work, steps, skip, seed = job
+    torch.set_num_threads(1)
+    num_envs, settings = WORKS[work]
+    begun = time.time()
+    env = make_vec_env("CartPole-v1", num_envs, seed=seed)
+    fraction = EXPLORATION_STEPS / steps
+    model = DQN("MlpPolicy", env, seed=seed, device="cpu", exploration_fraction=fraction, **COMMON, **settings)
+    clock = Clock(skip)
+    model.learn(steps, callback=clock)
+    end = time.time()
+    assert clock.started is not None
+    from_step, from_updates, start = clock.started
+    timed, updates = model.num_timesteps - from_step, model._n_updates - from_updates
+    if abs(updates - timed / 10) > 2:
+        raise SystemExit(f"{updates} gradient steps in {timed} environment steps, expected one in ten")
+    return {"start": start, "end": end, "steps": timed, "warmup": start - begun}
+
+
+def covered(intervals: list[tuple[float, float]]) -> float:
+    """Seconds during which at least one interval is open."""
+    total, until = 0.0, -np.inf
+    for start, end in sorted(intervals):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def throughput(work: str, steps: int, skip: int, seed: int) -> dict[str, Any]:
+    if work == "w32":
+        cores = len(os.sched_getaffinity(0))
+        with multiprocessing.get_context("spawn").Pool(cores) as pool:
+            runs = pool.map(train, [(work, steps, skip, seed + k) for k in range(SEEDS)], chunksize=1)
+    else:
+        runs = [train((work, steps, skip, seed))]
+    seconds = covered([(run["start"], run["end"]) for run in runs])
+    total = sum(run["steps"] for run in runs)
+    warmup = float(np.median([run["warmup"] for run in runs]))
+    return {"steps_per_second": total / seconds, "warmup_seconds": warmup, "steps": total, "seconds": seconds}
+
+
+def solve(seed: int) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    model = DQN("MlpPolicy", make_vec_env("CartPole-v1", 1, seed=seed), seed=seed, device="cpu", **ZOO)
+    stop = StopWhenSolved()
+    model.learn(ZOO_STEPS, callback=stop)
+    return {"solved": stop.confirmed is not None, "env_steps": model.num_timesteps, "final": stop.confirmed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", choices=(*WORKS, "solved"))
+    parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each seed")
+    parser.add_argument("--skip", type=int, default=2_000, help="environment steps before the clock starts")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.work == "solved":
+        print(json.dumps(solve(options.seed)))
+    else:
+        print(json.dumps(throughput(options.work, options.steps, options.skip, options.seed)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""`make bench`: the same work in rltrain, SB3 and rejax, side by side in one sitting; writes docs/performance.md.
+
+Every round measures each program once, one after the other, so that a slow minute of the machine meets all of them.
+Parts are kept in outputs/bench/results.json and replaced by later measurements of the same part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from benchmarks.speed.machine import ROOT, describe, look_around
+from benchmarks.speed.programs import BENCH, Ours, Outcome, Rival, Skipped, Work, fresh, json_of
+from benchmarks.speed.render import render
+
+RESULTS = BENCH / "results.json"
+SB3 = Rival("sb3", "SB3", True, {})
+REJAX = Rival(
+    "rejax",
+    "rejax",
+    False,
+    {"cleanrl": "rejax updates after every vector step, here after every tenth"},
+)
+SYNC = Ours("rltrain, sync", ("env.vectorization=sync",))
+BATCHED = Ours("rltrain, batched", ("env.vectorization=batched",))
+PROGRAMS = (SB3, REJAX, SYNC, BATCHED)
+WORKS = (
+    Work("w1", "W1: 10 environments, MLP 64-64", 200_000, 2_000),
+    Work("w32", "W32: 32 seeds of W1, steps per second in total", 30_000, 3_000),
+    Work("cleanrl", "CleanRL's settings: 1 environment, MLP 120-84", 60_000, 2_000),
+)
+PARTS = (*(work.name for work in WORKS), "solved", "floor", "profile")
+SEEDS = range(5)
+
+
+class Bench:
+    """Measures parts and keeps every outcome at once."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+    @contextmanager
+    def part(self, name: str, begin: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The record of one part, which takes the place of what was measured before."""
+        part: dict[str, Any] = {"machine": describe(), "busy": [], **begin}
+        self.results[name] = part
+        yield part
+        self.save()
+
+    def save(self) -> None:
+        BENCH.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(self.results, indent=1) + "\n")
+
+    def attempt(self, part: dict[str, Any], label: str, kind: str, measure: Callable[[], Outcome]) -> None:
+        """Appends what was measured to the row's list called `kind`; a program that cannot do it is skipped."""
+        row = part["rows"].setdefault(label, {"skipped": None})
+        if row["skipped"]:
+            return
+        part["busy"].append(look_around())
+        try:
+            outcome = measure()
+        except Skipped as reason:
+            row["skipped"] = str(reason)
+            print(f"  {label}: skipped: {reason}", flush=True)
+            return
+        row.setdefault(kind, []).append(outcome)
+        figures = {key: f"{value:,.1f}" if isinstance(value, float) else value for key, value in outcome.items()}
+        print(f"  {label} ({kind}): " + ", ".join(f"{key} {value}" for key, value in figures.items()), flush=True)
+        self.save()
+
+    def throughput(self, work: Work, rounds: int) -> None:
+        print(f"\n{work.title}, {work.steps:,} steps each", flush=True)
+        with self.part(work.name, {"title": work.title, "steps": work.steps, "rows": {}}) as part:
+            for _ in range(rounds):
+                for program in PROGRAMS:
+                    self.attempt(part, program.label, "runs", partial(program.measure, work))
+
+    def solved(self, rounds: int) -> None:
+        """Wall time of whole commands; every program keeps its compiler's cache, and once it is empty (`cold`)."""
+        print("\nfrom the shell to CartPole-v1 solved", flush=True)
+        warm = BENCH / "cache"
+        with self.part("solved", {"rows": {}}) as part:
+            for number in range(rounds):
+                for program in (SB3, REJAX, SYNC, BATCHED):
+                    if number == 0 and program is not SB3:
+                        cold = fresh(warm / program.label)
+                        self.attempt(part, program.label, "cold", partial(program.solve, 0, cold))
+                for seed in SEEDS:
+                    for program in PROGRAMS:
+                        cache = warm / program.label
+                        self.attempt(part, program.label, "warm", partial(program.solve, seed, cache))
+            shutil.rmtree(warm, ignore_errors=True)
+
+    def floor(self) -> None:
+        print("\nan update over the floor of its matrix products", flush=True)
+        with self.part("floor", {"rows": [], "gflops": {}}) as part:
+            for threads in (1, 2):
+                part["busy"].append(look_around())
+                found = json_of("benchmarks.speed.floor", "--threads", str(threads))
+                part["rows"] += found["rows"]
+                part["gflops"][str(threads)] = found["gflops"]
+
+    def profile(self, rounds: int) -> None:
+        print("\nwhere one environment step's time goes", flush=True)
+        with self.part("profile", {"rows": {}}) as part:
+            for _ in range(rounds):
+                for program in (SYNC, BATCHED):
+                    arguments = ("benchmarks.speed.step_profile", *program.overrides)
+                    self.attempt(part, program.label, "runs", partial(json_of, *arguments))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--render", action="store_true", help="measure nothing; make the page from what is kept")
+    options = parser.parse_args()
+    bench = Bench()
+    if not options.render:
+        BENCH.mkdir(parents=True, exist_ok=True)
+        SB3.install()
+        REJAX.install()
+        for work in WORKS:
+            if work.name in options.only:
+                bench.throughput(work, options.rounds)
+        for name, measure in (
+            ("floor", bench.floor),
+            ("profile", lambda: bench.profile(options.rounds)),
+            ("solved", lambda: bench.solved(options.rounds)),
+        ):
+            if name in options.only:
+                measure()
+    scale = BENCH / "scale.json"
+    page = render(bench.results, json.loads(scale.read_text()) if scale.exists() else None, ROOT / "docs")
+    print(f"\n{page}\ndocs/performance.md and its pictures are made")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""An update's time over the floor of its matrix products: `python -m benchmarks.speed.floor --threads N`.
+
+The products of one DQN update without double Q-learning: forward of the online network on obs and of the target
+network on next_obs, and backward's two per layer, less the first layer's input gradient. Each is timed as one BLAS call
+into memory that is there already; for a population as one batched call. `peak` is what they would take at the rate of a
+large product. Every figure is the fastest of its rounds, in microseconds per member, wall time. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from rltrain.agents.dqn import DQNState, make_update
+from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig
+from rltrain.networks import make_network
+from rltrain.optimizers import functional_gradient, init_optimizer
+from rltrain.replay import Batch
+from rltrain.types import ObservationSpec
+
+BATCH, MEMBERS = 128, 32
+HIDDEN = ((64, 64), (120, 84))
+ADAM = OptimizerConfig("adam", 5e-4, 1e-8, 0.0, False)
+CONFIG = DQNConfig("dqn", 0.99, 1, False, BATCH, 1000, 0, 1, 1, "huber", 10.0, None, ADAM)
+ROUNDS, ROUND_SECONDS = 30, 0.02
+
+
+def best_us(call: Callable[[], object]) -> float:
+    """Microseconds per call, the fastest of the rounds."""
+    for _ in range(3):
+        call()
+    start = time.perf_counter()
+    call()
+    calls = max(1, int(ROUND_SECONDS / (time.perf_counter() - start)))
+    best = float("inf")
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        best = min(best, (time.perf_counter() - start) / calls * 1e6)
+    return best
+
+
+def shapes(hidden: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """(rows, inner, columns) of every product of one update."""
+    sizes = (4, *hidden, 2)
+    layers = list(pairwise(sizes))
+    forward = [(BATCH, a, b) for a, b in layers]
+    weight_grads = [(a, BATCH, b) for a, b in layers]
+    input_grads = [(BATCH, b, a) for a, b in layers[1:]]
+    return [*forward, *forward, *weight_grads, *input_grads]
+
+
+def products(hidden: tuple[int, ...], members: int) -> Callable[[], None]:
+    leading = () if members == 1 else (members,)
+    multiply = torch.mm if members == 1 else torch.bmm
+    operands = [
+        (torch.randn(*leading, n, k), torch.randn(*leading, k, m), torch.empty(*leading, n, m))
+        for n, k, m in shapes(hidden)
+    ]
+
+    def run() -> None:
+        for left, right, out in operands:
+            multiply(left, right, out=out)
+
+    return run
+
+
+def update(hidden: tuple[int, ...], members: int) -> Callable[[], object]:
+    """The compiled update of one member, or of `members` under vmap."""
+    network = make_network(
+        NetworkConfig("mlp", hidden, "relu", 1.0), ObservationSpec("box", (4,), "float32"), 2, 0, torch.device("cpu")
+    )
+    leading = () if members == 1 else (members,)
+
+    def stacked(x: Tensor) -> Tensor:
+        return x.expand((*leading, *x.shape)).clone()
+
+    params = network.params
+    state = DQNState(
+        stacked(params), stacked(params), {name: stacked(x) for name, x in init_optimizer(ADAM, params).items()}
+    )
+    obs, next_obs = torch.randn(2, *leading, BATCH, 4)
+    action, reward = torch.randint(0, 2, (*leading, BATCH)), torch.randn(*leading, BATCH)
+    batch = Batch(obs, action, reward, next_obs, torch.full((*leading, BATCH), 0.99))
+    hyperparameters = {name: torch.full(leading, x) for name, x in (("lr", 5e-4), ("max_grad_norm", 10.0))}
+    one = make_update(CONFIG, network.apply, functional_gradient)
+    compiled = torch.compile(one if members == 1 else torch.vmap(one), fullgraph=True, dynamic=False)
+
+    def run() -> object:
+        with torch.no_grad():
+            return compiled(state, batch, hyperparameters)
+
+    return run
+
+
+def peak_flops() -> float:
+    """Floating-point operations per second of a product that fills the cores."""
+    n = 1536
+    left, right, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
+    return 2 * n**3 / (best_us(lambda: torch.mm(left, right, out=out)) / 1e6)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    peak = peak_flops()
+    rows = []
+    for hidden in HIDDEN:
+        flops = sum(2 * n * k * m for n, k, m in shapes(hidden))
+        for members in (1, MEMBERS):
+            rows.append(
+                {
+                    "hidden": "-".join(map(str, hidden)),
+                    "members": members,
+                    "threads": options.threads,
+                    "peak_us": flops / peak * 1e6,
+                    "products_us": best_us(products(hidden, members)) / members,
+                    "update_us": best_us(update(hidden, members)) / members,
+                }
+            )
+    print(json.dumps({"gflops": peak / 1e9, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
