@@ -3,6 +3,7 @@
 # make check   ruff, mypy and the fast tests
 # make test-all   the slow tests too
 # make mutants    puts known bugs in, one by one, and shows which test goes red (about 15 minutes)
+# make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
 # make results, make recipes   the runs behind docs/results.md and docs/recipes.md (about an hour of two cores)
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-all check results recipes mutants clean
+.PHONY: train test test-all check bench bench-render results recipes mutants clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -41,6 +42,13 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+ROUNDS ?= 3
+bench: $(STAMP)
+	@$(BIN)/python -m benchmarks.speed --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
+
+bench-render: $(STAMP)
+	@$(BIN)/python -m benchmarks.speed --render
 
 results: $(STAMP)
 	@$(BIN)/python benchmarks/results.py results

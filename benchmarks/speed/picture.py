@@ -31,7 +31,7 @@ def draw(results: Mapping[str, Any], path: Path) -> bool:
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)
+    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
     return True
 
 
@@ -50,9 +50,8 @@ def bars(axes: Axes, rows: Mapping[str, list[dict[str, Any]]], solved: bool) -> 
         text = f"{middle:.1f} s" if solved else f"{middle:,.0f}"
         failed = sum(not run["solved"] for run in runs) if solved else 0
         note = f"  ({failed} of {len(runs)} not solved)" if failed else ""
-        axes.text(
-            values.max() + 0.015 * top, place, text + note, va="center", fontsize=9, color=UNSOLVED if note else "black"
-        )
+        color = UNSOLVED if failed else "black"
+        axes.text(values.max() + 0.015 * top, place, text + note, va="center", fontsize=9, color=color)
     axes.set_yticks(range(len(shown)), list(shown))
     axes.invert_yaxis()
     axes.set_xlim(0, 1.3 * top if not solved else 1.6 * top)

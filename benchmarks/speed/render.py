@@ -122,8 +122,8 @@ def setting(parts: Mapping[str, Part]) -> str:
 
 TEXTS = {
     "throughput": "Environment steps per second. DQN on CartPole-v1, batch 128, one update per ten environment steps, a"
-    " hard copy of the target every 500, replay of 10,000, one-step targets, no double Q-learning, epsilon from 1 to 0.05"
-    " over 10,000 steps. Start-up, compiling and the first updates are left out and stand beside it; rltrain's logging"
+    " hard copy of the target every 500, replay of 10,000, one-step targets, no double Q-learning, epsilon from 1 to"
+    " 0.05 over 10,000 steps. Start-up, compiling and the first updates are left out and stand beside it; rltrain's logging"
     " is in. SB3 runs with one torch thread per process, which is its fastest, and 32 seeds in one process per core."
     " rejax runs its training as one compiled program on environments written in JAX, 32 seeds under `vmap`. rltrain"
     " runs through its command line, 32 seeds as `-m 'seed=range(0,32)'`; *sync* and *batched* are"
@@ -144,11 +144,8 @@ TEXTS = {
 
 def render(results: Mapping[str, Part], scale: Part | None, docs: Path) -> str:
     """Writes the page and its picture; returns the page."""
-    blocks = [
-        "# Performance",
-        "Made by `make bench`. Each round measures every program once, in turn.\n\n" + TEXTS["throughput"],
-    ]
-    blocks.append(setting(results))
+    intro = "Made by `make bench`. Each round measures every program once, in turn.\n\n" + TEXTS["throughput"]
+    blocks = ["# Performance", intro, setting(results)]
     if draw(results, docs / "performance" / "speed.png"):
         blocks.append("![Environment steps per second and seconds to solved, by program](performance/speed.png)")
     for name in ("w1", "w32", "cleanrl"):

@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Clock:
     """Own time by name: of a wrapped method less that of the wrapped methods it calls."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.calls: Counter[str] = Counter()
         self._inner = [0.0]
 
@@ -61,8 +61,8 @@ class NoCheckpoints:
 
 
 class Idle:
-    def nothing(self) -> None:
-        pass
+    def nothing(self) -> object:
+        return None
 
 
 class StopAt:
