@@ -130,7 +130,7 @@ def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def mean_metrics(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each tag over several gradient steps; {} of none."""
+    """The mean of each tag over several gradient steps, [] or [M]; {} of none."""
     if len(steps) < 2:
         return steps[0] if steps else {}
-    return {tag: torch.stack([metrics[tag] for metrics in steps]).mean() for tag in steps[0]}
+    return {tag: torch.stack([metrics[tag] for metrics in steps]).mean(0) for tag in steps[0]}

@@ -142,7 +142,7 @@ class VectorEnv:
             self._start_episode(episode.env, episode.number + 1)
         return transition, done.obs, episodes
 
-    def state_dict(self, envs: slice = slice(None)) -> dict[str, np.ndarray]:  # noqa: B008
+    def state_dict(self, envs: slice = slice(None)) -> dict[str, np.ndarray]:
         """The running episodes of `envs` as arrays: `episode` (number), `episode_return`, `episode_length`, `obs`, and
         `actions` of all of them one after the other, `action_count` of each (-1: too many to be kept)."""
         state = self._group.state()

@@ -41,7 +41,7 @@ class Recorder:
             return
         if self._check_at_once:
             for tag, value in metrics.items():
-                _require_finite(tag, value.item(), step)
+                require_finite(tag, value.item(), step)
         self._updates += 1
         for tag, value in metrics.items():
             self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
@@ -61,7 +61,7 @@ class Recorder:
         RunFailed: a metric since the last row is not finite. Waits for the device.
         """
         for tag, total in self._sums.items():
-            _require_finite(tag, total.item(), step)
+            require_finite(tag, total.item(), step)
 
     def flush(self, step: int) -> dict[str, float]:
         """The means, and a fresh start. Tags of which nothing came are left out."""
@@ -87,7 +87,10 @@ class Recorder:
         self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
 
 
-def _require_finite(tag: str, value: float, step: int) -> None:
+def require_finite(tag: str, value: float, step: int) -> None:
+    """Raises:
+    RunFailed: the metric `tag` is NaN or infinite.
+    """
     if not math.isfinite(value):
         raise RunFailed(
             f"{tag} is {value} at environment step {step}; try a smaller algo.optimizer.lr or algo.max_grad_norm"

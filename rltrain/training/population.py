@@ -1,0 +1,231 @@
+"""Several runs trained as one program: members that differ in their seeds and in numbers that a batch can carry.
+
+One agent holds the state of all members, one vector environment all their environments, member by member. What is due
+for a member at its environment steps is done by a trainer of its own, the same as for a single run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.agents.agent import Agent
+from rltrain.config.schema import RunConfig
+from rltrain.envs.vector import VectorEnv
+from rltrain.errors import RunFailed
+from rltrain.loggers.logger import Logger
+from rltrain.training.evaluator import Evaluator
+from rltrain.training.members import MemberAgent, MemberEnvs, MemberEvaluator, SharedEvaluation, join_env_states
+from rltrain.training.recorder import require_finite
+from rltrain.training.stopping import StopSignal
+from rltrain.training.trainer import Checkpointer, Trainer
+from rltrain.types import Episode
+
+
+class MemberOutput(NamedTuple):
+    """Where one member's rows and checkpoints go."""
+
+    logger: Logger
+    checkpointer: Checkpointer
+
+
+class Population:
+    """M runs from their present state to their ends, or to a request to stop.
+
+    A member that reaches its end, or fails, is masked; the others go on. All that run are saved together, when the mean
+    of their environment steps reaches a multiple of `checkpoint.period`: what was saved together continues bit for bit.
+
+    Attributes:
+        trainers: one per member.
+        failures: member -> why it failed.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[RunConfig],
+        envs: VectorEnv,
+        agent: Agent,
+        evaluator: Evaluator,
+        outputs: Sequence[MemberOutput],
+        device: torch.device,
+        stop: StopSignal,
+    ) -> None:
+        num_envs, members = configs[0].num_envs, len(configs)
+        self._configs, self._envs, self._agent, self._stop = configs, envs, agent, stop
+        self._num_envs = num_envs
+        self._check_at_once = device.type == "cpu"
+        self._evaluation = SharedEvaluation(evaluator, agent)
+        self.trainers = [
+            Trainer(
+                config,
+                MemberEnvs(envs, member, num_envs),
+                MemberAgent(agent, member, num_envs),
+                MemberEvaluator(self._evaluation, member),
+                output.logger,
+                output.checkpointer,
+                device,
+                stop,
+                saves_periodically=False,
+            )
+            for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
+        ]
+        self.failures: dict[int, RunFailed] = {}
+        self._obs: np.ndarray | None = None
+        self._running = np.ones(members, dtype=bool)
+        self._steps = np.zeros(members, dtype=np.int64)  # environment steps
+        self._before = np.zeros(members, dtype=np.int64)  # and before the last vector step that the member took
+        self._episode_counts = np.zeros(members, dtype=np.int64)
+        self._due = np.zeros(members, dtype=bool)
+        self._next_duty = np.array([trainer.next_duty for trainer in self.trainers])
+        self._most_episodes = np.array([config.total_episodes or np.iinfo(np.int64).max for config in configs])
+        # What the members' trainers have not yet been told.
+        self._episodes: list[list[Episode]] = [[] for _ in configs]
+        self._sums: dict[str, Tensor] = {}  # each [M]
+        self._updates = np.zeros(members, dtype=np.int64)
+        self._seconds = np.zeros(members)
+
+    @property
+    def step(self) -> int:
+        """Environment steps of all members together."""
+        return int(self._steps.sum())
+
+    def run(self, observe: Any = None) -> None:
+        """Trains until every member has ended, or a stop is requested. Either way the state of each is saved."""
+        if self._obs is None:
+            self._obs = self._envs.reset()
+        for member in np.flatnonzero(self._running & ~self._due):
+            self._retire_if_done(int(member))
+        self._do_duties()
+        period = self._configs[0].checkpoint.period
+        while self._running.any() and not self._stop.requested:
+            saves = self._mean_step()
+            self._vector_step()
+            self._do_duties()
+            if period is not None and self._mean_step() // period > saves // period:
+                self._save()
+            if observe is not None:
+                observe(self)
+        self._save()
+
+    def _mean_step(self) -> int:
+        return int(self._steps.sum()) // len(self._steps)
+
+    def _vector_step(self) -> None:
+        start = time.perf_counter()
+        agent = self._agent
+        assert self._obs is not None
+        action = agent.act(self._obs)
+        transition, self._obs, episodes = self._envs.step(action, agent.active)
+        agent.observe(transition, episodes)
+        taken = transition.active.reshape(-1, self._num_envs).sum(1)  # [M]
+        self._before = np.where(taken > 0, self._steps, self._before)
+        self._steps = self._steps + taken
+        for episode in episodes:
+            member = episode.env // self._num_envs
+            self._episodes[member].append(episode)
+            self._episode_counts[member] += 1
+        self._add_metrics(agent.update())
+        reached = (self._steps >= self._next_duty) | (self._episode_counts >= self._most_episodes)
+        self._due |= reached & self._running
+        self._seconds += time.perf_counter() - start
+
+    def _add_metrics(self, metrics: Mapping[str, Tensor]) -> None:
+        """metrics: [M] by tag, {} when no gradient step was made."""
+        if not metrics:
+            return
+        if self._check_at_once and not torch.isfinite(torch.stack(list(metrics.values()))).all():
+            self._fail_members_of(metrics)
+        self._updates += self._running
+        for tag, value in metrics.items():
+            self._sums[tag] = self._sums[tag] + value if tag in self._sums else value.clone()
+
+    def _fail_members_of(self, metrics: Mapping[str, Tensor]) -> None:
+        for member in np.flatnonzero(self._running).tolist():
+            try:
+                for tag, value in metrics.items():
+                    require_finite(tag, value[member].item(), int(self._steps[member]))
+            except RunFailed as failure:
+                self._fail(member, failure)
+
+    def _do_duties(self) -> None:
+        """Of the members for which something is due, and which do not wait for an update that belongs to this step."""
+        if not self._due.any():
+            return
+        members = np.flatnonzero(self._due & self._running & ~self._agent.waiting).tolist()
+        self._evaluation.expected = {
+            member: int(self._steps[member]) for member in members if self._evaluates(member)
+        }
+        for member in members:
+            try:
+                self._tell(member)
+                self.trainers[member].do_duties()
+            except RunFailed as failure:
+                self._fail(member, failure)
+                continue
+            self._due[member] = self.trainers[member].duties_from is not None
+            self._next_duty[member] = self.trainers[member].next_duty
+            if not self._due[member]:
+                self._retire_if_done(member)
+
+    def _evaluates(self, member: int) -> bool:
+        period = self._configs[member].eval.period
+        return period is not None and self._steps[member] // period > self._before[member] // period
+
+    def _tell(self, member: int) -> None:
+        """Tells the member's trainer what happened since it was told last."""
+        trainer = self.trainers[member]
+        updates = int(self._updates[member])
+        sums = {tag: total[member].clone() for tag, total in self._sums.items()} if updates else {}
+        steps = int(self._before[member]), int(self._steps[member])
+        trainer.take_in(steps, self._episodes[member], sums, updates, float(self._seconds[member]))
+        for total in self._sums.values():
+            total[member] = 0.0
+        self._episodes[member] = []
+        self._updates[member], self._seconds[member] = 0, 0.0
+        if trainer.duties_from is None:
+            self._before[member] = self._steps[member]
+
+    def _retire_if_done(self, member: int) -> None:
+        trainer = self.trainers[member]
+        if not trainer.done:
+            return
+        self._running[member] = False
+        try:
+            if not trainer.saved:
+                trainer.save()
+        except RunFailed as failure:
+            self.failures[member] = failure
+        self._agent.retire(member)
+
+    def _fail(self, member: int, failure: RunFailed) -> None:
+        self.failures[member] = failure
+        self._running[member] = self._due[member] = False
+        self._agent.retire(member)
+
+    def _save(self) -> None:
+        """Saves all members that run, at one moment."""
+        for member in np.flatnonzero(self._running).tolist():
+            try:
+                self._tell(member)
+                if not self.trainers[member].saved:
+                    self.trainers[member].save()
+            except RunFailed as failure:
+                self._fail(member, failure)
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[bool]:
+        """Continues from one state per member, as a trainer's `state_dict` returns it; per member, whether its running
+        episodes could be continued."""
+        self._obs, _ = self._envs.load_state_dict(join_env_states([state["state"]["envs"] for state in states]))
+        exact = [trainer.load_state_dict(state) for trainer, state in zip(self.trainers, states, strict=True)]
+        for member, trainer in enumerate(self.trainers):
+            self._steps[member], self._episode_counts[member] = trainer.step, trainer.episodes
+            pending = trainer.duties_from
+            self._before[member] = trainer.step if pending is None else pending
+            self._due[member] = pending is not None
+            self._next_duty[member] = trainer.next_duty
+        return exact
