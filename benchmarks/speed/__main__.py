@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -118,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--quick", action="store_true", help="a fifth of the steps, to try the programs")
     parser.add_argument("--render", action="store_true", help="measure nothing; make the page from what is kept")
     options = parser.parse_args()
     bench = Bench()
@@ -127,7 +129,8 @@ def main() -> None:
         REJAX.install()
         for work in WORKS:
             if work.name in options.only:
-                bench.throughput(work, options.rounds)
+                steps = work.steps // 5 if options.quick else work.steps
+                bench.throughput(replace(work, steps=steps), options.rounds)
         for name, measure in (
             ("floor", bench.floor),
             ("profile", lambda: bench.profile(options.rounds)),

@@ -25,7 +25,7 @@ Outcome = dict[str, Any]
 
 
 class Skipped(Exception):
-    """A program that cannot do this work; says why."""
+    """A program that cannot do this work, or failed; says why."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> tuple[
     seconds = time.perf_counter() - start
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])
-        reason = f"{Path(command[0]).name} {' '.join(command[1:])} ended with {done.returncode}:\n{tail}"
-        raise Skipped(tail) if done.returncode == 2 else RuntimeError(reason)
+        raise Skipped(tail if done.returncode == 2 else f"ended with {done.returncode}: {tail}")
     return done.stdout, seconds
 
 

@@ -111,7 +111,7 @@ def setting(parts: Mapping[str, Part]) -> str:
         groups.setdefault(text, []).append(name)
     lines = [f"- {text}" + (f": {', '.join(names)}" if len(groups) > 1 else "") for text, names in groups.items()]
     busy = [share for part in parts.values() for share in part["busy"]]
-    if max(busy) >= BUSY:
+    if max(busy, default=0.0) >= BUSY:
         median = float(np.median(busy))
         lines.append(
             f"- **The machine was not idle**: before a measurement others used {median:.0%} of it (median; at most"
@@ -123,9 +123,9 @@ def setting(parts: Mapping[str, Part]) -> str:
 TEXTS = {
     "throughput": "Environment steps per second. DQN on CartPole-v1, batch 128, one update per ten environment steps, a"
     " hard copy of the target every 500, replay of 10,000, one-step targets, no double Q-learning, epsilon from 1 to"
-    " 0.05 over 10,000 steps. Start-up, compiling and the first updates are left out and stand beside it; rltrain's logging"
-    " is in. SB3 runs with one torch thread per process, which is its fastest, and 32 seeds in one process per core."
-    " rejax runs its training as one compiled program on environments written in JAX, 32 seeds under `vmap`. rltrain"
+    " 0.05 over 10,000 steps. Start-up, compiling and the first updates are left out and stand beside it; rltrain's"
+    " logging is in. SB3 runs with one torch thread per process, which is its fastest, and 32 seeds in one process per"
+    " core. rejax runs its training as one compiled program on environments written in JAX, 32 seeds under `vmap`. rltrain"
     " runs through its command line, 32 seeds as `-m 'seed=range(0,32)'`; *sync* and *batched* are"
     " `env.vectorization`. SB3's loss is always Huber and rejax's always squared; rejax draws without replacement.",
     "solved": "Wall time of a whole process that trains until 100 greedy episodes reach a mean of 475, seeds 0 to 4:"
