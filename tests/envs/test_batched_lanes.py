@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -156,6 +157,39 @@ def test_a_replay_that_ends_the_episode_is_abandoned() -> None:
         envs.step(np.array([0, 2]), np.array([True, _ % 2 == 0]))
     assert not short.load_state_dict(envs.state_dict())[1]
     assert short.state_dict()["episode"].tolist() == [1, 0]
+
+
+def test_a_replay_that_terminates_is_abandoned() -> None:
+    envs, other = make("CartPole-v1", 2, steps=400), make("CartPole-v1", 2, steps=400)
+    envs.reset()
+    for k in range(5):
+        obs = envs.step(np.array([1, k % 2]))[1]
+    state = envs.state_dict()
+    at_end = {"actions": np.concatenate([np.ones(40, np.int64), state["actions"][5:]])}
+    at_end["action_count"] = at_end["episode_length"] = np.array([40, 5])
+    at_end["episode_return"] = np.array([40.0, 5.0])
+    lane = make("CartPole-v1", 1, steps=400)
+    lane.reset()
+    state_after = np.stack([*lane._group._env.start_state(np.random.Generator(np.random.PCG64(lane._group._seed[0])))])
+    for _ in range(40):  # past the end of its episode
+        state_after = lane._group._env.step(np, state_after[:, None], np.ones(1))[0][:, 0]
+    at_end["obs"] = np.stack([state_after.astype(np.float32), obs[1]])
+    assert not other.load_state_dict({**state, **at_end})[1]
+    assert other.state_dict()["episode"].tolist() == [1, 0]
+
+
+def test_the_first_observation_is_gymnasium_s() -> None:
+    """Gymnasium rounds Acrobot's in another way than those after steps."""
+    env = gymnasium.make("Acrobot-v1")
+    for lane, obs in enumerate(make("Acrobot-v1", 2_000).reset()):
+        assert np.array_equal(obs, env.reset(seed=derive_seed(0, "environment", lane, 0))[0])
+
+
+def test_an_idle_lane_shows_what_it_showed() -> None:
+    envs = make("Acrobot-v1", 2_000)
+    obs = envs.reset()
+    after = envs.step(np.zeros(2_000, np.int64), np.arange(2_000) == 0)[1]
+    assert after[1:].tobytes() == obs[1:].tobytes()
 
 
 def test_an_episode_with_too_many_actions_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:

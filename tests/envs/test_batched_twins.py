@@ -33,18 +33,22 @@ def act(id: str, obs: np.ndarray, step: int, lane: int, rng: np.random.Generator
     return 2 if speed > 0 else 0
 
 
+def state_of(env: gymnasium.Env[Any, Any]) -> np.ndarray:
+    return np.array(env.unwrapped.state, np.float64)  # type: ignore[attr-defined]
+
+
 def episodes(id: str, kwargs: dict[str, Any], count: int) -> Iterator[tuple[int, list[Any]]]:
-    """Seed and (obs, action, reward, terminated) of whole episodes of Gymnasium's; the first action is None."""
+    """Seed and (obs, action, reward, terminated, state) of whole episodes of Gymnasium's; the first action is None."""
     env = gymnasium.make(id, max_episode_steps=300, disable_env_checker=True, **kwargs)
     for lane in range(count):
         rng, seed = np.random.default_rng(lane), 7919 * lane
         obs, _ = env.reset(seed=seed)
-        rows: list[Any] = [(obs, None, 0.0, False)]
+        rows: list[Any] = [(obs, None, 0.0, False, state_of(env))]
         ended = False
         while not ended:
             action = act(id, obs, len(rows), lane, rng)
             obs, reward, terminated, truncated, _ = env.step(action)
-            rows.append((obs, action, reward, terminated))
+            rows.append((obs, action, reward, terminated, state_of(env)))
             ended = terminated or truncated
         yield seed, rows
 
@@ -58,6 +62,7 @@ def test_a_twin_does_what_gymnasium_s_own_does_bit_for_bit(id: str, kwargs: dict
     first = twin.observe(np, starts).astype(np.float32)
     for lane, (_, rows) in enumerate(played):
         assert np.array_equal(first[:, lane], rows[0][0])
+        assert np.array_equal(starts[:, lane], rows[0][4])
     state, ends = starts.astype(np.float64), 0
     for t in range(1, max(len(rows) for _, rows in played)):
         lanes = [lane for lane, (_, rows) in enumerate(played) if t < len(rows)]
@@ -67,12 +72,22 @@ def test_a_twin_does_what_gymnasium_s_own_does_bit_for_bit(id: str, kwargs: dict
         after[:, lanes], reward, terminated = twin.step(np, before, action)
         assert np.array_equal(before, state[:, lanes])  # nothing was written into
         state = after
+        assert np.array_equal(state[:, lanes].T, [row[4] for row in now])
         assert np.array_equal(twin.observe(np, state)[:, lanes].astype(np.float32).T, [row[0] for row in now])
         assert np.allclose(reward, [row[2] for row in now], rtol=0, atol=REWARD_ATOL.get(id, 0.0))
         assert np.array_equal(terminated, [row[3] for row in now])
         ends += terminated.sum()
     assert ends > 3 or id == "Pendulum-v1"
     assert t >= 150
+
+
+@pytest.mark.parametrize("id", BATCHED_ENVS)
+@pytest.mark.filterwarnings("ignore:.*out of date")
+def test_first_observations_are_gymnasium_s(id: str) -> None:
+    twin, env = BATCHED_ENVS[id](), gymnasium.make(id, disable_env_checker=True)
+    starts = np.stack([twin.start_state(np.random.Generator(np.random.PCG64(seed))) for seed in range(2_000)], -1)
+    expected = np.stack([env.reset(seed=seed)[0] for seed in range(2_000)])
+    assert np.array_equal(twin.observe(np, starts).astype(np.float32).T, expected)
 
 
 @pytest.mark.parametrize("id", BATCHED_ENVS)
