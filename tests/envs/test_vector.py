@@ -327,7 +327,8 @@ def test_what_cannot_be_made_is_refused_in_one_line(id, kwargs, text):
     assert "\n" not in str(caught.value)
 
 
-def test_warnings_of_gymnasium_come_once(caplog, recwarn):
+def test_warnings_of_gymnasium_come_once(caplog, recwarn, monkeypatch):
+    monkeypatch.setattr("rltrain.envs.make._already_warned", set())
     with caplog.at_level("WARNING"):
         make("CartPole-v0", 4)
     out_of_date = [r for r in caplog.records if "out of date" in r.message]
