@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from rltrain import __version__
-from rltrain.config.command_names import COMMANDS
-from rltrain.config.folders import import_plugins
-from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.interrupts import sigint_ends  # the first: Ctrl-C during any other import is one line
+from rltrain.output import OutlivingStream, outliving_output
 
 
 def main(args: list[str] | None = None) -> int:
@@ -18,6 +16,15 @@ def main(args: list[str] | None = None) -> int:
         0 done, 1 the run failed, 2 the request is wrong, 130 / 143 stopped by SIGINT / SIGTERM.
     """
     args = sys.argv[1:] if args is None else args
+    with sigint_ends(), outliving_output() as output:
+        code = _run(args)
+        output.flush()
+        return code if _trains(args) else _delivered(code, output)
+
+
+def _run(args: list[str]) -> int:
+    from rltrain.errors import Interrupted, RequestError, RunFailed
+
     try:
         return _dispatch(args)
     except RequestError as error:
@@ -28,31 +35,47 @@ def main(args: list[str] | None = None) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped by SIGINT", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
 
 
 def _dispatch(args: list[str]) -> int:
-    command = args[0] if args else ""
-    if command in COMMANDS:
-        if "--help" in args or "-h" in args:
-            from rltrain.commands.help import print_help
+    from rltrain.config.command_names import COMMANDS
+    from rltrain.config.folders import import_plugins
 
-            return print_help()
+    command = args[0] if args else ""
+    if _asks_for_help(args):
+        from rltrain.commands.help import print_help
+
+        return print_help(command if command in COMMANDS else None)
+    if command in COMMANDS:
         import_plugins()  # a stored run may use what they add
         module = importlib.import_module(f"rltrain.commands.{command}")
         return int(module.main(args[1:]))
     if command == "--version":
+        from rltrain import __version__
+
         print(f"rltrain {__version__}")
         return 0
-    if any(arg in ("--help", "-h") for arg in args):
-        from rltrain.commands.help import print_help
-
-        return print_help()
     from rltrain.commands import train
 
     return train.main(args)
+
+
+def _trains(args: list[str]) -> bool:
+    """Whether the command leaves a run, which matters more than what it prints."""
+    return args[:1] not in (["evaluate"], ["list"], ["--version"]) and not _asks_for_help(args)
+
+
+def _asks_for_help(args: list[str]) -> bool:
+    return "--help" in args or "-h" in args
+
+
+def _delivered(code: int, output: OutlivingStream) -> int:
+    """The exit code of a command whose output is all there is of it."""
+    if output.failure is None:
+        return code
+    if not isinstance(output.failure, BrokenPipeError):
+        print(f"rltrain: standard output cannot be written: {output.failure.strerror}", file=sys.stderr)
+    return code or 1
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -21,14 +21,19 @@ class RunFailed(Exception):
 
 
 class Interrupted(Exception):
-    """A signal stopped the run after it was saved.
+    """A signal stopped the command, a run after it was saved.
 
     Args:
         exit_code: 130 for SIGINT, 143 for SIGTERM.
+        message: what the user is told; unless given, `reason`.
+
+    Attributes:
+        reason: which signal it was.
     """
 
     def __init__(self, exit_code: int, message: str = "") -> None:
-        super().__init__(message or {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}.get(exit_code, "stopped"))
+        self.reason = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}.get(exit_code, "stopped")
+        super().__init__(message or self.reason)
         self.exit_code = exit_code
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int, str]]:

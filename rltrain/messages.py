@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 from typing import Any
 
 from rltrain.build import Parts
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
+from rltrain.errors import Interrupted
+from rltrain.text import mean_and_std, shell_word, shown_path, wrapped
 from rltrain.training.checkpoint import Checkpoint
 from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.limits import Limit, reached_limit
 from rltrain.training.run_folder import versions
 from rltrain.training.trainer import Trainer
 
@@ -40,15 +42,18 @@ def header(
     ]
     if info.tuned is not None:
         settings = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in info.tuned_keys.items())
-        lines += _wrapped(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
+        lines.append(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
+    if parts.envs.max_episode_steps is None:
+        lines.append("limit     episodes have no time limit; env.max_episode_steps=N sets one")
     if source is not None:
         lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {_continues(source, parts, exact)}")
     elif folder is not None:
         lines.append(
             f"resume    {_promise(config, parts)}, saved every {_steps(config.checkpoint.period)} and when stopped"
         )
+    lines = [wrapped(line) for line in lines]
     if folder is not None:
-        lines.append(f"folder    {folder}")
+        lines.append(f"folder    {shown_path(folder)}")
     return "\n".join(lines)
 
 
@@ -57,7 +62,10 @@ def dry_run_text(parts: Parts) -> str:
     weights = parts.agent.state_dict()["network"]
     return "\n".join(
         [
-            *_wrapped(f"spaces    observations {parts.envs.observation_space}, actions {parts.envs.action_space}"),
+            wrapped(
+                f"spaces    observations {_one_line(parts.envs.observation_space)}, "
+                f"actions {_one_line(parts.envs.action_space)}"
+            ),
             *(f"weights   {name:<36} {tuple(tensor.shape)}" for name, tensor in weights.items()),
             f"memory    {parts.agent.replay_bytes / 2**20:.1f} MiB of experience",
             "dry run   nothing was trained or written",
@@ -65,34 +73,45 @@ def dry_run_text(parts: Parts) -> str:
     )
 
 
+def final_evaluation(episodes: int, time_limit: int | None) -> str:
+    """What is said before the evaluation that ends a run; `time_limit` is that of the training episodes."""
+    slow = "" if time_limit is not None else ", which may take long: they have no time limit"
+    return f"evaluating {episodes} greedy episodes{slow}"
+
+
+def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
+    """What ends the command whose run a signal stopped, once it is saved."""
+    again = f"; rltrain resume {shell_word(folder)} continues" if config.checkpoint.replay else ""
+    return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
+
+
 def summary(
     config: RunConfig, trainer: Trainer, final: EpisodeStatistics, threshold: float | None, folder: Path, curve: Path
 ) -> str:
     """The table at the end, and what to type next."""
     speed = trainer.step / trainer.train_seconds if trainer.train_seconds else 0.0
+    limit = _limit(config, trainer)
     rows: list[tuple[str, Any]] = [
         ("trained", f"{trainer.step:,} steps, {trainer.episodes:,} episodes, {speed:,.0f} steps/s"),
-        ("greedy return", f"{final.mean:.1f} +- {final.std:.1f} over {len(final.returns)} episodes"),
+        ("greedy return", f"{mean_and_std(final.mean, final.std)} over {len(final.returns)} episodes"),
     ]
+    if limit.early:
+        rows.insert(1, ("ended early", str(limit)))
     if threshold is not None:
         first = "" if trainer.solve_step is None else f", first reached at step {trainer.solve_step:,}"
         rows.append(("solved" if final.mean >= threshold else "not solved", f"threshold {threshold:g}{first}"))
     rows += [
-        ("run folder", folder),
-        ("learning curve", curve),
-        ("look", f"tensorboard --logdir {folder}"),
-        ("evaluate", f"rltrain evaluate {folder} video=true"),
-        ("continue", f"rltrain resume {folder} {_extension(config, trainer)}"),
+        ("run folder", shown_path(folder)),
+        ("learning curve", shown_path(curve)),
+        ("look", f"tensorboard --logdir {shell_word(folder)}"),
+        ("evaluate", f"rltrain evaluate {shell_word(folder)} video=true"),
+        ("continue", f"rltrain resume {shell_word(folder)} {limit.lifted}"),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
 
 
-def _wrapped(text: str) -> list[str]:
-    """A line of the header in as many as a terminal needs."""
-    words = " ".join(text[10:].split())
-    return textwrap.wrap(
-        words, 120, initial_indent=text[:10], subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False
-    )
+def _one_line(space: object) -> str:
+    return " ".join(str(space).split())
 
 
 def _promise(config: RunConfig, parts: Parts) -> str:
@@ -114,13 +133,11 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
     return f"but not bit for bit: it was saved with {', '.join(other)}" if other else "exactly"
 
 
-def _extension(config: RunConfig, trainer: Trainer) -> str:
-    """The change that lets a finished run go on: of the limit that ended it."""
-    if config.total_episodes is not None and trainer.episodes >= config.total_episodes:
-        return f"total_episodes={2 * config.total_episodes}"
-    if trainer.step < config.total_steps:
-        return "stop_at_return=null"
-    return f"total_steps={2 * config.total_steps}"
+def _limit(config: RunConfig, trainer: Trainer) -> Limit:
+    """What ended a finished run: where neither steps nor episodes did, it was the return."""
+    limit = reached_limit(config, trainer.step, trainer.episodes, config.stop_at_return)
+    assert limit is not None
+    return limit
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rltrain"
-BASE = {"errors", "files", "seeding", "types"}
+BASE = {"errors", "files", "interrupts", "output", "seeding", "text", "types"}
 """What everybody may use; among each other: nothing."""
 ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rltrain.config.stored import parse_arguments, require_trusted
+from rltrain.config.validate import show
 from rltrain.errors import Interrupted, RequestError
+from rltrain.text import mean_and_std
 
 if TYPE_CHECKING:
     from rltrain.policy import TrainedPolicy
 
-_DEFAULTS = {
+DEFAULTS = {
     "episodes": 100,
     "seed": None,
     "checkpoint": "last",
@@ -29,20 +31,19 @@ def main(args: list[str]) -> int:
     Raises:
         RequestError, RunFailed, Interrupted: see rltrain.cli.
     """
-    name, options = parse_arguments(args, _DEFAULTS)
+    name, options = parse_arguments(args, DEFAULTS)
     _check(options)
     place = find_run(name, announce=not options["json"])
+    best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
+    _check_place(place, best)
     from rltrain.policy import load
     from rltrain.training.checkpoint import best_folder
     from rltrain.training.run_folder import RunFolder
     from rltrain.training.stopping import StopSignal
 
-    is_checkpoint = (place / "manifest.json").exists()
-    policy = load(
-        best_folder(place) if options["checkpoint"] == "best" and not is_checkpoint else place, _device(options)
-    )
+    policy = load(best_folder(place) if best else place, _device(options))
     require_trusted(policy.config, options["trust"])
-    with StopSignal() as stop:
+    with StopSignal("stopping; nothing is written") as stop:
         result = evaluate(policy, options["episodes"], options["seed"], lambda: stop.requested)
     if result is None:
         raise Interrupted(stop.exit_code)
@@ -59,7 +60,7 @@ def main(args: list[str]) -> int:
     stats = result["episode_return"]
     print(
         f"{policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}: greedy return of "
-        f"{result['episodes']} episodes {stats['mean']:.1f} +- {stats['std']:.1f} "
+        f"{result['episodes']} episodes {mean_and_std(stats['mean'], stats['std'])} "
         f"(min {stats['min']:g}, max {stats['max']:g})"
     )
     if "video" in result:
@@ -98,6 +99,8 @@ def find_run(name: str | None, announce: bool = True) -> Path:
         RequestError: there is none.
     """
     if name is not None:
+        if not name.strip():
+            raise RequestError(f"{name!r}: names no folder")
         if not Path(name).is_dir():
             raise RequestError(f"{name}: no such folder")
         return Path(name)
@@ -107,6 +110,23 @@ def find_run(name: str | None, announce: bool = True) -> Path:
     if announce:
         print(f"newest run: {run}")
     return run
+
+
+def is_sweep(place: Path) -> bool:
+    """Whether the folder is a sweep's: of ours, or of Hydra's own making."""
+    return (place / "jobs.json").exists() or (place / "multirun.yaml").exists()
+
+
+def _check_place(place: Path, best: bool) -> None:
+    """Refuses a sweep, and a run without the checkpoint that is asked for, in words of their own."""
+    from rltrain.training.run_folder import RunFolder
+
+    if is_sweep(place):
+        raise RequestError(f"{place}: is a sweep; name one of its jobs, such as {place / '0'}")
+    if best and not any((place / "checkpoints" / name).exists() for name in ("best", ".previous_best")):
+        run = RunFolder(place)
+        period = run.read_config().get("eval", {}).get("period") if run.config.exists() else None
+        raise RequestError(f"{place}: has no best checkpoint: the run made no evaluation (eval.period={show(period)})")
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -1,9 +1,10 @@
-"""`rltrain --help`: what can be typed, on one screen."""
+"""`rltrain --help`, on a screen or two, and the help of each command."""
 
 from __future__ import annotations
 
 from rltrain import __version__
 from rltrain.config.folders import group_files, import_plugins
+from rltrain.text import wrapped_table
 
 _TEXT = """\
 rltrain {version}: trains deep RL agents; every setting is a key=value on the command line.
@@ -14,7 +15,7 @@ rltrain {version}: trains deep RL agents; every setting is a key=value on the co
   rltrain -m seed='range(0,5)' env=CartPole-v1,Acrobot-v1      a sweep: a run for every combination
   tensorboard --logdir outputs                   look at the curves
 
-Commands
+Commands (each has a --help of its own)
   rltrain [key=value ...]        train; the run folder is under outputs/
   rltrain resume [RUN]           continue a stopped run, exactly; total_steps=... extends it
   rltrain evaluate [RUN]         greedy episodes: mean, std, min, max (episodes=100 checkpoint=last|best)
@@ -42,20 +43,55 @@ A tuned file (`rltrain list tuned`) is used by itself where there is one; tuned=
 """
 
 
-def print_help() -> int:
-    """Prints the help with the choices that there are, the user's own too; returns the exit code."""
-    import_plugins()
-    groups = ("algo", "network", "target_update", "exploration", "device", "experiment")
-    lines = [f"  {group:<14} {_wrapped(list(group_files(group)))}" for group in groups]
-    lines.insert(1, "  env            any Gymnasium id: `rltrain list envs`")
-    print(_TEXT.format(version=__version__, choices="\n".join(lines)), end="")
+_OF_COMMANDS = {
+    "evaluate": """\
+rltrain evaluate [RUN] [key=value ...]: plays greedy episodes; prints mean, std, min and max of their returns.
+
+  RUN                      a run folder or a checkpoint in it; the newest run under outputs/ unless given
+  episodes=100             how many
+  seed=0                   of the episodes; the run's own unless given
+  checkpoint=last|best     the newest, or that of the best evaluation of the run
+  device=cpu|cuda|auto     where the network computes
+  video=true               also writes one episode as evaluation.gif (needs the extra `render`)
+  --json                   prints JSON, as in evaluation.json
+  trust=true               imports the module of a run of env=module:id
+
+Writes evaluation.json into the run folder.
+""",
+    "resume": """\
+rltrain resume [RUN_OR_SWEEP] [key=value ...]: continues from the newest whole checkpoint.
+
+  RUN_OR_SWEEP             a run folder, or that of a sweep, whose unfinished jobs are finished; the newest run
+                           under outputs/ unless given
+  total_steps=100_000      extends a run; so does total_episodes
+  stop_at_return=null      lets a run go on that ended early; a number is another goal
+  log_period=  eval.*=  checkpoint.*=  device.*=     may change too; anything else is another experiment
+  trust=true               imports the module of a run of env=module:id
+""",
+    "list": """\
+rltrain list WHAT [PART]: what can be chosen, one line each; those whose name contains PART.
+
+  algos                    algorithms (algo=)
+  envs                     environments that Gymnasium knows (env=)
+  networks                 network=
+  target_updates           target_update=, of DQN
+  explorations             exploration=, of DQN
+  devices                  device=
+  experiments              recipes (experiment=)
+  tuned                    settings that apply by themselves to their algorithm and environment
+""",
+}
+
+
+def print_help(command: str | None = None) -> int:
+    """The help of a command, or of them all."""
+    print(wrapped_table(_OF_COMMANDS[command] if command else _general()))
     return 0
 
 
-def _wrapped(names: list[str], width: int = 100) -> str:
-    rows = [""]
-    for name in names:
-        if len(rows[-1]) + len(name) > width:
-            rows.append("")
-        rows[-1] += f"{name}  "
-    return ("\n" + " " * 17).join(row.rstrip() for row in rows)
+def _general() -> str:
+    import_plugins()
+    groups = ("algo", "network", "target_update", "exploration", "device", "experiment")
+    lines = [f"  {group:<14} {'  '.join(group_files(group))}" for group in groups]
+    lines.insert(1, "  env            any Gymnasium id: `rltrain list envs`")
+    return _TEXT.format(version=__version__, choices="\n".join(lines))

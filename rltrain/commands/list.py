@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rltrain.config.folders import description, group_files, import_plugins
 from rltrain.config.validate import suggestion
 from rltrain.errors import RequestError
@@ -16,6 +18,7 @@ LISTS = {
     "experiments": "experiment",
     "tuned": "tuned",
 }
+_NOUNS = {"algo": "algorithm", "env": "environment", "target_update": "target update", "tuned": "tuned file"}
 
 
 def main(args: list[str]) -> int:
@@ -33,6 +36,9 @@ def main(args: list[str]) -> int:
     if group == "env":
         rows = {**_registered(), **rows}
     rows = {name: text for name, text in sorted(rows.items()) if part in name.lower()}
+    if not rows:
+        noun = _NOUNS.get(group, group.replace("_", " "))
+        print(f"no {noun} matches {args[1]}" if part else f"no {noun}", file=sys.stderr)
     width = min(max(map(len, rows), default=0), 40)
     for name, text in rows.items():
         print(f"{name:<{width}}  {text}".rstrip())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rltrain.commands.evaluate import find_run
+from rltrain.commands.evaluate import find_run, is_sweep
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import changed, parse_value, require_trusted
 from rltrain.config.validate import show, validate
 from rltrain.errors import RequestError, RunFailed
+
+if TYPE_CHECKING:
+    from rltrain.training.checkpoint import Checkpoint
 
 # What may differ without making it another experiment. Only the limits of the run must not shrink.
 _HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "eval", "checkpoint", "device")
@@ -21,8 +24,8 @@ def main(args: list[str]) -> int:
     Raises:
         RequestError, RunFailed, Interrupted: see rltrain.cli.
     """
-    names = [arg for arg in args if "=" not in arg]
-    overrides = [arg for arg in args if "=" in arg]
+    names = [arg for arg in args if "=" not in arg or Path(arg).is_dir()]
+    overrides = [arg for arg in args if arg not in names]
     if len(names) > 1 or any(name.startswith("-") for name in names):
         raise RequestError(f"{' '.join(names)}: resume takes one folder and key=value changes")
     trust = any(parse_value(arg.partition("=")[2]) is True for arg in overrides if arg.startswith("trust="))
@@ -31,8 +34,8 @@ def main(args: list[str]) -> int:
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
         return 0
-    if not (place / "jobs.json").exists() and not any(place.glob("*/run.json")):
-        raise RequestError(f"{place}: is neither a run nor a sweep (no run.json in it)")
+    if not is_sweep(place):
+        raise RequestError(f"{place}: is neither a run (run.json) nor a sweep (jobs.json)")
     return _resume_sweep(place, overrides, trust)
 
 
@@ -60,7 +63,11 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     for damaged in skipped:
         print(f"skipped the damaged checkpoint {damaged.name}")
     source = read_checkpoint(newest)
-    config = _changed(stored_config(source), overrides, trust)
+    config, differences = _changed(stored_config(source), overrides, trust)
+    if status == "completed" and (ended := _already_ended(config, source)):
+        print(f"{folder}: {ended}")
+        return
+    _tell(differences)
     if "replay" not in source.tensors:
         raise RequestError(
             f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
@@ -93,17 +100,37 @@ def _begin(plain: dict[str, Any], folder: Path, overrides: list[str], trust: boo
     """Trains a run of which nothing is left or nothing was ever there."""
     from rltrain.job import begin_again
 
-    begin_again(_changed(validate(plain), overrides, trust), folder)
+    config, differences = _changed(validate(plain), overrides, trust)
+    _tell(differences)
+    begin_again(config, folder)
 
 
-def _changed(stored: RunConfig, overrides: list[str], trust: bool) -> RunConfig:
-    """The stored config with the changes that are asked for, once it is known that they may be made."""
+def _already_ended(config: RunConfig, source: Checkpoint) -> str:
+    """Which limit keeps a finished run from going on under `config`; nothing where it would train."""
+    from rltrain.training.limits import reached_limit
+
+    state = source.state
+    try:
+        limit = reached_limit(config, source.step, state.get("episodes", 0), state.get("confirmed_return"))
+    except TypeError:  # a foreign state: loading it says what is wrong
+        return ""
+    if limit is None:
+        return ""
+    at = f" at step {source.step:,}" if limit.key != "total_steps" else ""
+    return f"already ended: {limit} was reached{at}; {limit.lifted} lets it go on"
+
+
+def _changed(stored: RunConfig, overrides: list[str], trust: bool) -> tuple[RunConfig, dict[str, Any]]:
+    """The stored config with the changes that are asked for, once it is known that they may be made, and these."""
     config, differences = changed(stored, overrides, _HARMLESS)
     require_trusted(config, trust)
     for key in ("total_steps", "total_episodes"):
         before, after = getattr(stored, key), getattr(config, key)
         if before is not None and after is not None and after < before:
             raise RequestError(f"{key}={after}: a run can be extended, not cut below its {before}")
+    return config, differences
+
+
+def _tell(differences: dict[str, Any]) -> None:
     for key, value in differences.items():
         print(f"changed   {key}={show(value)}")
-    return config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import shutil
 import traceback
 from pathlib import Path
@@ -25,6 +26,8 @@ from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.interrupts import sigint_ends, sigint_raises
+from rltrain.text import shown_path
 
 
 def main(args: list[str]) -> int:
@@ -58,7 +61,8 @@ def _main(args: list[str]) -> int:
         elif options.cfg:
             hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
         elif options.multirun or "hydra.mode=MULTIRUN" in overrides:
-            return run_sweep(hydra, overrides, train_job, preflight)
+            with sigint_raises():
+                return run_sweep(hydra, overrides, train_job, preflight)
         else:
             _run(hydra, overrides)
     except COMPOSE_ERRORS as error:
@@ -104,11 +108,11 @@ def train_job(cfg: DictConfig) -> float | None:
         _remove_unused(folder)
         dry_run(config, info)
         return None
-    from rltrain.job import train
-
     try:
+        with sigint_ends():
+            from rltrain.job import train
         return train(config, folder, console=single, info=info)
-    except RequestError:
+    except (RequestError, KeyboardInterrupt):
         _remove_unused(folder)
         raise
     except (RunFailed, Interrupted):
@@ -116,7 +120,7 @@ def train_job(cfg: DictConfig) -> float | None:
     except Exception as error:
         with (folder / "run.log").open("a") as log:
             traceback.print_exc(file=log)
-        raise RunFailed(f"{type(error).__name__}: {error} (traceback in {folder / 'run.log'})") from error
+        raise RunFailed(f"{type(error).__name__}: {error} (traceback in {shown_path(folder / 'run.log')})") from error
 
 
 def _run(hydra: Hydra, overrides: list[str]) -> None:
@@ -128,18 +132,28 @@ def _run(hydra: Hydra, overrides: list[str]) -> None:
 
         dry_run(config, compose_info(cfg.hydra, to_plain(config)))
         return
+    importlib.import_module("rltrain.job")  # takes seconds, in which Ctrl-C shall leave no folder
     exact = any(override.startswith("hydra.run.dir=") for override in overrides)
-    cfg.hydra.run.dir = str(reserve_folder(Path(cfg.hydra.run.dir), exact=exact))
+    with sigint_raises():
+        _run_in(reserve_folder(Path(cfg.hydra.run.dir), exact=exact), hydra, cfg)
+
+
+def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
+    cfg.hydra.run.dir = str(folder)
     cfg.hydra.mode = RunMode.RUN
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=CONFIG_NAME)
-    job = run_job(
-        hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
-        task_function=train_job,
-        config=cfg,
-        job_dir_key="hydra.run.dir",
-        job_subdir_key=None,
-    )
+    try:
+        job = run_job(
+            hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
+            task_function=train_job,
+            config=cfg,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+        )
+    except KeyboardInterrupt:
+        _remove_unused(folder)
+        raise
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
     if job.status == JobStatus.FAILED:
         raise job._return_value  # job.return_value would print a line of its own before it raises
@@ -155,7 +169,7 @@ def _run_config(cfg: DictConfig) -> RunConfig:
 
 def _remove_unused(folder: Path) -> None:
     """Removes a run folder in which nothing lies but what is there before a run begins."""
-    if {path.name for path in folder.iterdir()} <= {".hydra", ".lock", "run.log"}:
+    if folder.exists() and {path.name for path in folder.iterdir()} <= {".hydra", ".lock", "run.log"}:
         shutil.rmtree(folder)
 
 

@@ -31,6 +31,8 @@ def _check_run(config: RunConfig) -> None:
         _refuse(f"name={config.name}: must be letters, digits, '_', '-' and '.', at most 100 (it names a folder)")
     if not config.env.id:
         _refuse("env.id: is empty; see `rltrain list envs`")
+    if config.env.id.startswith(":"):
+        _refuse(f"env.id={config.env.id}: names no module before the colon")
     if config.stop_at_return is not None and config.eval.period is None:
         _refuse(f"stop_at_return={config.stop_at_return:g} needs evaluations, but eval.period=null turns them off")
     if config.env.step_timeout is not None and config.env.vectorization != "async":

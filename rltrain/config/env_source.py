@@ -54,7 +54,10 @@ def env_creator(env_id: str) -> Any:
 
 def is_env_id(env_id: str) -> bool:
     """Whether an environment of this id can be asked of Gymnasium; `module:id` is left to its module."""
-    if ":" in env_id or ("gymnasium" not in sys.modules and env_id in _ids_in_gymnasium_source()):
+    module, colon, name = env_id.partition(":")
+    if colon:
+        return bool(module and name)
+    if "gymnasium" not in sys.modules and env_id in _ids_in_gymnasium_source():
         return True
     import gymnasium
 

@@ -21,6 +21,8 @@ from rltrain.errors import RequestError
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 _SYNONYMS = {"learning_rate": "lr", "batch": "batch_size", "timesteps": "total_steps"}
+# What a choice decides is more than this key: its defaults, tuned files, names of folders.
+_GROUP_OF = {f"{group}.name": group for group in (*schema.GROUP_CONFIGS, "device")} | {"env.id": "env"}
 _WHAT_IS_MISSING = {"target_update": "target network", "exploration": "exploration schedule"}
 
 
@@ -38,6 +40,8 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             continue
         if override.is_delete():
             raise RequestError(f"{line}: a key cannot be deleted; `rltrain --cfg job` shows all of them")
+        if key in _GROUP_OF:
+            raise RequestError(f"{line}: use {_GROUP_OF[key]}={line.partition('=')[2]}")
         if key in groups:
             _check_group(override, line, loader)
         if override.is_add() and not key.startswith("env.kwargs"):
@@ -106,6 +110,10 @@ def _check_group(override: Override, line: str, loader: Any) -> None:
         values: Iterable[Any] = override.sweep_string_iterator()
     else:
         values = [override.value()]
+    text = line.partition("=")[2]
+    for word in (text, text.strip("'\"")):
+        if word != word.strip():
+            raise RequestError(f"{group}={word!r}: blanks before or after the name")
     for value in values:
         if value is None and group == "experiment":
             continue
@@ -161,10 +169,9 @@ def _unknown(key: str, choices: Mapping[str, str]) -> str | None:
     if elsewhere:
         return f"unknown key{owner}; it belongs to {' and '.join(elsewhere)}"
     same = [leaf for leaf in leaves if leaf.rpartition(".")[2] == last]
-    matches = same or closest(key, leaves) or closest(last, [leaf for leaf in leaves if "." not in leaf])
-    if not matches:
-        by_name = {leaf.rpartition(".")[2]: leaf for leaf in leaves}
-        matches = [by_name[name] for name in closest(last, by_name)]
+    sections = {leaf.partition(".")[0] for leaf in leaves} | {"experiment", "tuned"}
+    by_name = {leaf.rpartition(".")[2]: leaf for leaf in leaves} | {section: section for section in sections}
+    matches = same or (closest(key, leaves) if "." in key else []) or [by_name[name] for name in closest(last, by_name)]
     guess = f"; did you mean {' or '.join(matches[:3])}?" if matches else "; `rltrain --cfg job` shows all keys"
     return f"unknown key{owner}{guess}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,7 +17,9 @@ Arguments = dict[str, Any]
 
 
 def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str | None, Arguments]:
-    """`[PATH] [key=value ...]` -> the path, and `defaults` with what was given; `flag` and `--flag` are `flag=true`.
+    """`[PATH] [key=value ...]` -> the path, and `defaults` with what was given; `--flag` is `flag=true`.
+
+    What names a folder that exists is the path, also with `=` in it.
 
     Raises:
         RequestError: an unknown key, a value of another type, a second path.
@@ -24,7 +27,7 @@ def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str |
     path, values = None, dict(defaults)
     for arg in args:
         key, equals, text = arg.removeprefix("--").partition("=")
-        if not equals and not (arg.startswith("--") and key in defaults):
+        if Path(arg).is_dir() or (not equals and not (arg.startswith("--") and key in defaults)):
             if arg.startswith("-"):
                 raise RequestError(f"{arg}: unknown option; known: {', '.join(defaults)}")
             if path is not None:

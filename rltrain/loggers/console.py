@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from rltrain.text import number
+
 _LINE_SECONDS = 5.0
 _RETURN_TAGS = ("rollout/episode_return", "eval/episode_return")
 
@@ -71,15 +73,16 @@ class ConsoleLogger:
         left = max(self._total - self._step, 0) / speed if speed > 0 else None
         parts = [f"step {self._step:,}/{self._total:,}", self._return_text(), f"{speed:,.0f} steps/s"]
         if left is not None:
-            parts.append(f"{_duration(left)} left")
+            parts.append(f"{duration(left)} left")
         return "  ".join(part for part in parts if part)
 
     def _return_text(self) -> str:
         names = {"rollout/episode_return": "return", "eval/episode_return": "eval"}
-        return "  ".join(f"{names[tag]} {value:.1f}" for tag, value in self._returns.items())
+        return "  ".join(f"{names[tag]} {number(value)}" for tag, value in self._returns.items())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"

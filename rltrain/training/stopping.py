@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -18,11 +19,12 @@ _ECHO_SECONDS = 0.2
 class StopSignal:
     """While active, SIGINT and SIGTERM only set `requested`, so that the loop can finish its step and save.
 
-    A second signal ends the process at once with 130 or 143, after its worker processes. Outside the main thread, where
-    Python can handle no signals, it does nothing.
+    The first is answered with `answer` on stderr; a second signal ends the process at once with 130 or 143, after its
+    worker processes. Outside the main thread, where Python can handle no signals, it does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "stopping after this step, saving; again to stop at once") -> None:
+        self._answer = answer
         self._signal: int | None = None
         self._at = 0.0
         self._before: dict[int, Any] = {}
@@ -54,8 +56,16 @@ class StopSignal:
         now = time.monotonic()
         if self._signal is None:
             self._signal, self._at = number, now
+            _tell(self._answer)
         elif now - self._at > _ECHO_SECONDS:
             _end_process(128 + number)
+
+
+def _tell(text: str) -> None:
+    # Not through sys.stderr: the signal may have come in the middle of a print, whose buffer cannot be entered twice.
+    with contextlib.suppress(OSError):
+        line_break = "\n" if os.isatty(2) else ""  # after ^C, and a progress bar
+        os.write(2, f"{line_break}{text}\n".encode())
 
 
 def _end_process(exit_code: int) -> None:

@@ -72,7 +72,7 @@ def test_the_second_signal_ends_the_process_and_its_children_at_once(number: int
         process.send_signal(number)
         assert process.wait(5) == exit_code
         assert time.monotonic() - begin < 2
-        assert process.stderr.read() == b""
+        assert process.stderr.read() == b"stopping after this step, saving; again to stop at once\n"
         deadline = time.monotonic() + 2
         while is_running(child) and time.monotonic() < deadline:
             time.sleep(0.01)

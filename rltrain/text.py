@@ -1,0 +1,69 @@
+"""How numbers, paths and long lines are written for a person."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import shutil
+import textwrap
+from pathlib import Path
+
+_NARROWEST, _WIDEST = 40, 120
+
+
+def number(value: float, scale: float | None = None) -> str:
+    """`value` with the decimals that tell numbers of the size `scale` (unless told: its own) apart: 487.3, 9.31, 0.012.
+
+    One decimal from 10 on, two below, and as many as give two significant digits below 0.1.
+    """
+    size = abs(value if scale is None else scale)
+    if not math.isfinite(size) or size == 0 or size >= 10:
+        decimals = 1
+    else:
+        decimals = max(2, min(1 - math.floor(math.log10(size)), 9))
+    return f"{value:.{decimals}f}"
+
+
+def mean_and_std(mean: float, std: float) -> str:
+    """`487.3 +- 10.2`: both with the decimals of the larger."""
+    scale = max(abs(mean), std)
+    return f"{number(mean, scale)} +- {number(std, scale)}"
+
+
+def terminal_width() -> int:
+    """The columns that lines are wrapped to: the terminal's, or $COLUMNS; at least 40, at most 120."""
+    return max(_NARROWEST, min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST))
+
+
+def wrapped(text: str, indent: int = 10) -> str:
+    """A line in as many as the terminal needs; the later ones begin below the column `indent`."""
+    if len(text) <= terminal_width():
+        return text
+    return "\n".join(
+        textwrap.wrap(
+            text, terminal_width(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+    )
+
+
+def wrapped_table(text: str) -> str:
+    """Each line wrapped; those of two columns, with two blanks between, below the second where that leaves it room."""
+    lines = []
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip()) + 2
+        columns = re.match(r"\s*\S+(?: \S+)*\s{2,}(?=\S)", line)
+        if columns is not None and columns.end() <= terminal_width() / 2:
+            indent = columns.end()
+        lines.append(wrapped(line, indent))
+    return "\n".join(lines)
+
+
+def shown_path(path: Path) -> Path:
+    """`path` as it is typed from here: relative if it lies inside the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def shell_word(path: Path) -> str:
+    """`shown_path` as one word of a shell's command."""
+    return shlex.quote(str(shown_path(path)))

@@ -1,0 +1,190 @@
+"""What a request is answered with before anything trains: help, lists, refusals, and the signal that comes then."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rltrain.cli import main
+from rltrain.commands.evaluate import DEFAULTS
+from rltrain.commands.list import LISTS
+from rltrain.training.run_folder import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLTRAIN_CONF", raising=False)
+    monkeypatch.delenv("RLTRAIN_PLUGINS", raising=False)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    capsys.readouterr()
+    assert main([*args]) == 2
+    error = capsys.readouterr().err.removeprefix("rltrain: ")
+    assert 1 <= len(error.splitlines()) <= 3
+    return error
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("aglo=dqn", "aglo=dqn: unknown key; did you mean algo?"),
+        ("experment=lecture_dqn", "experment=lecture_dqn: unknown key; did you mean experiment?"),
+        ("gama=0.9", "gama=0.9: unknown key; did you mean algo.gamma?"),
+        ("los=mse", "los=mse: unknown key; did you mean algo.loss?"),
+        ("batchsize=3", "batchsize=3: unknown key; did you mean algo.batch_size?"),
+        ("algo.name=reinforce", "algo.name=reinforce: use algo=reinforce"),
+        ("network.name=mlp", "network.name=mlp: use network=mlp"),
+        ("target_update.name=soft", "target_update.name=soft: use target_update=soft"),
+        ("exploration.name=constant", "exploration.name=constant: use exploration=constant"),
+        ("device.name=cpu", "device.name=cpu: use device=cpu"),
+        ("env.id=Acrobot-v1", "env.id=Acrobot-v1: use env=Acrobot-v1"),
+        ("env=:CartPole-v1", "env=:CartPole-v1: no such environment\nclosest: CartPole-v1"),
+        ("env=gymnasium:", "env=gymnasium:: "),
+        ("env=CartPole-v1 ", "env='CartPole-v1 ': blanks before or after the name"),
+        ("env= CartPole-v1", "env=' CartPole-v1': blanks before or after the name"),
+        ("env=' CartPole-v1'", "env=' CartPole-v1': blanks before or after the name"),
+    ],
+)
+def test_refused_lines(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, line, "--cfg", "job").startswith(message)
+
+
+def test_each_command_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, words in (("evaluate", DEFAULTS), ("resume", ("total_steps", "trust")), ("list", LISTS)):
+        for args in ([command, "--help"], [command, "RUN", "-h"]):
+            assert main(args) == 0
+            text = capsys.readouterr().out
+            assert text.startswith(f"rltrain {command} ") and len(text.splitlines()) < 20
+            assert all(word in text for word in words)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 72, 300])
+def test_help_fits_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for args in (["--help"], ["evaluate", "--help"]):
+        assert main(args) == 0
+        text = capsys.readouterr().out
+        too_long = [line for line in text.splitlines() if len(line) > min(max(columns, 40), 120)]
+        assert all(len(line.split()) == 1 for line in too_long)
+        assert "checkpoint=" in text
+
+
+def test_a_list_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "envs", "zzz"]) == 0
+    assert capsys.readouterr() == ("", "no environment matches zzz\n")
+    assert main(["list", "experiments", "zzz"]) == 0
+    assert capsys.readouterr().err == "no experiment matches zzz\n"
+
+
+def test_what_is_no_run_and_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(2):
+        (tmp_path / "sweep" / str(number)).mkdir(parents=True)
+        RunFolder(tmp_path / "sweep" / str(number)).write_record(status="completed")
+    for command in ("resume", "evaluate"):
+        assert refused(capsys, command, "") == "'': names no folder\n"
+    assert refused(capsys, "resume", "sweep") == "sweep: is neither a run (run.json) nor a sweep (jobs.json)\n"
+    assert main(["resume", "sweep/0"]) == 0
+    (tmp_path / "sweep" / "multirun.yaml").touch()
+    assert main(["resume", "sweep"]) == 0
+    (tmp_path / "sweep" / "jobs.json").write_text(json.dumps({"jobs": []}))
+    assert main(["resume", "sweep"]) == 0
+    assert refused(capsys, "evaluate", "sweep") == "sweep: is a sweep; name one of its jobs, such as sweep/0\n"
+
+
+def test_a_best_checkpoint_that_was_never_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    run = RunFolder(tmp_path / "run")
+    run.write_record(status="completed")
+    run.write_config({"eval": {"period": None}})
+    message = refused(capsys, "evaluate", "run", "checkpoint=best")
+    assert message == "run: has no best checkpoint: the run made no evaluation (eval.period=null)\n"
+
+
+def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "seed=1").mkdir()
+    assert refused(capsys, "resume", "seed=1").startswith("seed=1: is neither a run")
+    assert refused(capsys, "evaluate", "seed=1").startswith("seed=1 holds no")
+    assert refused(capsys, "evaluate", "seed=one").startswith("seed=one: must be a whole number")
+
+
+SIGINT_WHILE = """
+import importlib, os, signal, sys
+import rltrain.cli
+{hook}
+sys.exit(rltrain.cli.main(sys.argv[1:]))
+"""
+INTERRUPTED_IMPORT = """
+real = importlib.import_module
+def interrupted(name, *more):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(name, *more)
+    except KeyboardInterrupt:
+        raise ImportError("as an extension module does")
+importlib.import_module = interrupted
+"""
+IN_THE_RUN = """
+import rltrain.training.run_folder
+def interrupted(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+import rltrain.job
+rltrain.job.train = lambda *_, **__: interrupted()
+"""
+
+
+@pytest.mark.parametrize(
+    ("hook", "args"),
+    [(INTERRUPTED_IMPORT, ["resume", "nowhere"]), (IN_THE_RUN, ["total_steps=2000"])],
+    ids=["an import that turns it into an error", "between the folder and the run"],
+)
+def test_ctrl_c_before_a_run_is_one_line_and_leaves_no_folder(hook: str, args: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SIGINT_WHILE.format(hook=hook), *args]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "rltrain: stopped by SIGINT\n")
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_main_leaves_the_handler_of_sigint_as_it_was() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    main(["--version"])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("stream", ["closed", "full", "none"])
+def test_a_run_outlives_its_output(stream: str, tmp_path: Path) -> None:
+    """As `rltrain ... | head -1` and `rltrain ... > /dev/full` leave it, and `>&-`."""
+    code = (
+        "import sys, types\n"
+        "job = types.ModuleType('rltrain.job')\n"
+        "def train(config, folder, **_):\n"
+        "    for i in range(3000):\n"
+        "        print('a line of output', flush=True)\n"
+        "        print('a line of errors', file=sys.stderr, flush=True)\n"
+        "    (folder / 'run.json').write_text('{}')\n"
+        "    return 1.0\n"
+        "job.train = train\n"
+        "sys.modules['rltrain.job'] = job\n"
+        "from rltrain.cli import main\n"
+        "sys.exit(main())"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    target = open("/dev/full", "wb") if stream == "full" else os.fdopen(write, "wb")  # noqa: SIM115
+    close = (lambda: (os.close(1), os.close(2))) if stream == "none" else None
+    with target:
+        command = [sys.executable, "-c", code, "seed=1"]
+        ended = subprocess.run(command, cwd=tmp_path, stdout=target, stderr=target, preexec_fn=close, check=False)
+    assert ended.returncode == 0
+    assert len(list(tmp_path.glob("outputs/*/*/run.json"))) == 1

@@ -1,0 +1,52 @@
+"""How numbers, paths and lines are written."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rltrain.text import mean_and_std, number, shell_word, shown_path, terminal_width, wrapped, wrapped_table
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (487.31, "487.3"), (10.0, "10.0"), (-145.26, "-145.3"), (9.994, "9.99"), (0.97, "0.97"), (1.0, "1.00"),
+        (0.1, "0.10"), (0.0123, "0.012"), (-0.00045, "-0.00045"), (0.0, "0.0"), (1e-30, "0.000000000"),
+        (float("nan"), "nan"), (float("-inf"), "-inf"), (1234567.0, "1234567.0"),
+    ],
+)  # fmt: skip
+def test_a_number_has_the_decimals_of_its_size(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_a_mean_and_its_deviation_have_the_same_decimals() -> None:
+    assert mean_and_std(0.97, 0.0) == "0.97 +- 0.00"
+    assert mean_and_std(487.31, 10.2) == "487.3 +- 10.2"
+    assert mean_and_std(-0.5, 12.0) == "-0.5 +- 12.0"
+    assert mean_and_std(0.0, 0.02) == "0.000 +- 0.020"
+
+
+def test_lines_are_wrapped_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns, width in (("20", 40), ("72", 72), ("500", 120)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert terminal_width() == width
+    monkeypatch.setenv("COLUMNS", "40")
+    assert wrapped("x" * 200) == "x" * 200
+    assert wrapped("tuned     " + "word " * 10).splitlines() == [
+        "tuned     word word word word word word", "          word word word word",
+    ]  # fmt: skip
+    assert wrapped_table("  name  " + "word " * 8 + "\n\nshort").splitlines() == [
+        "  name  word word word word word word", "        word word", "", "short",
+    ]  # fmt: skip
+    assert wrapped_table("  " + "l" * 25 + "  " + "word " * 4).splitlines()[1] == "    word word"
+
+
+def test_paths_are_shown_as_they_are_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert shown_path(tmp_path / "here" / "run") == shown_path(Path("run")) == Path("run")
+    assert shown_path(tmp_path / "there") == tmp_path / "there"
+    assert shlex.split(shell_word(tmp_path / "here" / "my $run")) == ["my $run"]
