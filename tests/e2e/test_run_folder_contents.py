@@ -34,6 +34,7 @@ import rltrain
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig, EvalConfig
 from rltrain.config.validate import to_plain, validate
+from rltrain.text import mean_and_std
 from rltrain.training.checkpoint import read_checkpoint
 
 TAGS = {
@@ -154,7 +155,7 @@ class TestEvaluate:
             told = result_of(run, "evaluation.json")
             assert (told["checkpoint"], told["seed"], told["episodes"]) == (checkpoint, seed, episodes)
             returns = told["episode_return"]
-            line = f"greedy return of {episodes} episodes {returns['mean']:.1f} +- {returns['std']:.1f}"
+            line = f"greedy return of {episodes} episodes {mean_and_std(returns['mean'], returns['std'])}"
             assert line in capsys.readouterr().out
         assert main(["evaluate", str(run / "checkpoints" / "step_00000400")]) == 0
         told = result_of(run, "evaluation.json")

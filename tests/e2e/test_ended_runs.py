@@ -1,0 +1,107 @@
+"""What a run says at its beginning and its end, and what is asked of one that has ended."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from small_runs import dqn_config, run_config
+from whole_runs import COMMON_ARGS, newest, one_line, record_of, resume, rltrain_here
+
+from rltrain.cli import main
+from rltrain.errors import Interrupted
+from rltrain.messages import final_evaluation, stopped
+
+EARLY = [
+    *COMMON_ARGS, "total_steps=600", "eval.period=200", "eval.episodes=2", "stop_at_return=5",
+    "algo.learning_starts=50", "algo.batch_size=8",
+]  # fmt: skip
+
+
+@pytest.fixture
+def early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A run that its return ended, in a folder with a blank in its name; what it said is in `said`."""
+    assert rltrain_here(tmp_path, *EARLY, "hydra.run.dir='my run'") == 0
+    (tmp_path / "said").write_text(capsys.readouterr().out)
+    return tmp_path / "my run"
+
+
+def files(run: Path) -> dict[Path, tuple[bytes, int]]:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_run_that_ended_early_says_so_and_what_to_type_next(
+    early: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = (early.parent / "said").read_text()
+    rows = dict(re.split(r" {2,}", line, maxsplit=1) for line in said.partition("\n\n")[2].splitlines())
+    assert rows["trained"].startswith("200 steps, ")
+    assert rows["ended early"] == "stop_at_return=5"
+    assert rows["run folder"] == "my run" and "folder    my run\n" in said
+    assert shlex.split(rows["look"]) == ["tensorboard", "--logdir", "my run"]
+    assert shlex.split(rows["evaluate"]) == ["rltrain", "evaluate", "my run", "video=true"]
+    assert shlex.split(rows["continue"]) == ["rltrain", "resume", "my run", "stop_at_return=null"]
+    monkeypatch.chdir(early.parent)
+    assert rltrain_here(early.parent, *shlex.split(rows["continue"])[1:]) == 0
+    again = capsys.readouterr().out
+    assert "ended early" not in again and "trained         600 steps" in again
+    assert "folder    my run\n" in again and "run folder      my run\n" in again
+    assert "continue        rltrain resume 'my run' total_steps=1200" in again
+
+
+def test_what_cannot_go_on_says_which_limit_ended_it(early: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(early)
+    for change in ("total_steps=100_000", "stop_at_return=4", "log_period=7"):
+        assert main(["resume", str(early), change]) == 0
+        goal = "4" if "return=4" in change else "5"
+        ended = f"already ended: stop_at_return={goal} was reached at step 200; stop_at_return=null lets it go on"
+        assert capsys.readouterr().out == f"{early}: {ended}\n"
+    assert files(early) == before
+    assert resume(early, "stop_at_return=null", "total_steps=700") == 0
+    assert newest(early).step == 700
+    capsys.readouterr()
+    assert resume(early, "eval.period=50") == 0
+    said = capsys.readouterr().out
+    assert said == f"{early}: already ended: total_steps=700 was reached; total_steps=1400 lets it go on\n"
+    assert record_of(early)["status"] == "completed"
+
+
+def test_episodes_without_a_time_limit_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "limit     episodes have no time limit; env.max_episode_steps=N sets one\n"
+    assert rltrain_here(tmp_path, "dry_run=true", "env=CliffWalking-v1") == 0
+    assert line in capsys.readouterr().out
+    for args in (["env=CliffWalking-v1", "env.max_episode_steps=50"], ["env=CartPole-v1"]):
+        assert rltrain_here(tmp_path, "dry_run=true", *args) == 0
+        assert "limit" not in capsys.readouterr().out
+    assert final_evaluation(100, 500) == "evaluating 100 greedy episodes"
+    assert final_evaluation(100, None).endswith("they have no time limit")
+
+
+def test_the_header_fits_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert rltrain_here(tmp_path, "dry_run=true") == 0
+    header = capsys.readouterr().out.partition("weights ")[0]
+    assert "tuned     dqn_CartPole-v1" in header
+    assert max(map(len, header.splitlines())) <= 60
+
+
+def test_a_stopped_run_says_where_it_was_saved_and_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = stopped(run_config(dqn_config()), 130, 1234, tmp_path / "my run")
+    assert str(told) == "stopped by SIGINT at step 1,234, saved; rltrain resume 'my run' continues"
+    assert (told.exit_code, told.reason) == (130, "stopped by SIGINT")
+    assert Interrupted(143).reason == str(Interrupted(143)) == "stopped by SIGTERM"
+
+
+def test_a_sweep_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rltrain_here(tmp_path, "-m", *EARLY, "seed=0,1", "hydra.sweep.dir=sweep", "total_steps=200") == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "sweep")]) == 2
+    assert f"such as {tmp_path / 'sweep' / '0'}" in one_line(capsys)
+    assert main(["evaluate", str(tmp_path / "sweep" / "0"), "episodes=1"]) == 0
