@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BUSY = 0.1
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
 
 
 def cores() -> int:
@@ -28,7 +29,7 @@ def describe() -> dict[str, Any]:
     commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     return {
         "cpu": ", ".join(sorted(models)) or platform.processor(),
-        "vectors": next((f"AVX{name[3:]}" for name in ("avx512f", "avx2", "avx") if name in flags), "none"),
+        "vectors": next((VECTORS[name] for name in VECTORS if name in flags), "no AVX"),
         "cores": cores(),
         "python": platform.python_version(),
         "torch": version("torch").partition("+")[0],

@@ -92,6 +92,8 @@ def floor_table(part: Part) -> str:
 
 def profile_table(part: Part) -> str:
     rows = {label: row["runs"] for label, row in part["rows"].items() if not row["skipped"]}
+    if not rows:
+        return "Not measured."
     lines = []
     for name in STEP_PARTS:
         cells = [f"{np.median([run.get(name, 0.0) for run in runs]):.2f}" for runs in rows.values()]

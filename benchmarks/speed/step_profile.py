@@ -18,10 +18,12 @@ from typing import Any
 
 from benchmarks.speed.programs import COMMON, WORKS
 from rltrain.agents.agent import StateDict
-from rltrain.build import build, build_logger
+from rltrain.build import build
 from rltrain.config.application import compose
+from rltrain.loggers.jsonl import JsonlLogger
+from rltrain.loggers.logger import MultiLogger
+from rltrain.loggers.tensorboard import TensorBoardLogger
 from rltrain.training.evaluator import Evaluator
-from rltrain.training.run_folder import RunFolder
 from rltrain.training.trainer import Trainer
 
 WARM_STEPS, STEPS = 4_000, 40_000
@@ -57,6 +59,9 @@ class NoCheckpoints:
         pass
 
     def save_best(self, step: int, state: StateDict) -> None:
+        pass
+
+    def prune(self) -> None:
         pass
 
 
@@ -105,7 +110,7 @@ def profile(overrides: list[str]) -> dict[str, float]:
     config, _ = compose([*WORKS["w1"], *COMMON, f"total_steps={WARM_STEPS + STEPS}", *overrides])
     stop: Any = StopAt()
     with tempfile.TemporaryDirectory() as folder, build(config) as parts:
-        logger = build_logger(config, RunFolder(Path(folder)), None, False)
+        logger = MultiLogger([JsonlLogger(Path(folder) / "metrics.jsonl", None), TensorBoardLogger(Path(folder))])
         evaluator = Evaluator(config.env, config.seed, 1)
         trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, NoCheckpoints(), parts.device, stop)
         stop.due = lambda: trainer.step >= WARM_STEPS
