@@ -100,7 +100,9 @@ class TestResume:
             assert f"process {os.getpid()}" in one_line(capsys)
             shutil.rmtree(run / "checkpoints")
             assert main(["resume", str(run)]) == 2
-            assert f"process {os.getpid()}" in one_line(capsys)
+            said = capsys.readouterr()
+            assert f"process {os.getpid()}" in said.err
+            assert "begins anew" not in said.out
             assert record_of(run)["status"] == "running"
 
     def test_other_software_or_another_device_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
