@@ -16,7 +16,6 @@ from rltrain.config.validate import to_plain, validate
 from rltrain.device import configure_torch, resolve_device
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.errors import CheckpointError, RequestError
-from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import Logger, MultiLogger
 from rltrain.seeding import derive_seed
@@ -36,10 +35,11 @@ class Parts:
 
 
 @contextmanager
-def build(config: RunConfig, compiled: bool | None = None) -> Iterator[Parts]:
+def build(config: RunConfig, compiled: bool | None = None, population: tuple[RunConfig, ...] = ()) -> Iterator[Parts]:
     """The parts of a run; its environments are closed at the end.
 
     Args:
+        population: the configs of all members, `config` first among them, where several runs are trained as one.
         compiled: whether the update is compiled, where that was decided before; None: `device.compile` decides.
 
     Raises:
@@ -47,36 +47,35 @@ def build(config: RunConfig, compiled: bool | None = None) -> Iterator[Parts]:
     """
     device = resolve_device(config.device)
     threads = configure_torch(config.device)
-    compiled = choose_compile(config) if compiled is None else compiled
-    envs = build_envs(config)
+    compiled = choose_compile(config, max(1, len(population))) if compiled is None else compiled
+    envs = build_envs(config, population)
     try:
-        context = AgentContext(config, envs.observation_spec, envs.action_spec, device, compiled)
+        context = AgentContext(config, envs.observation_spec, envs.action_spec, device, compiled, population)
         yield Parts(envs, AGENTS[config.algo.name](context), device, threads, compiled)
     finally:
         envs.close()
 
 
-def build_envs(config: RunConfig) -> VectorEnv:
-    """The training environments; every episode of each has a seed of its own."""
-    return make_vector_env(
-        config.env, config.num_envs, lambda env, number: derive_seed(config.seed, "environment", env, number)
-    )
+def build_envs(config: RunConfig, population: tuple[RunConfig, ...] = ()) -> VectorEnv:
+    """The training environments; every episode of each has a seed of its own. Of a population, member by member."""
+    seeds = [member.seed for member in population or (config,)]
+
+    def episode_seed(env: int, number: int) -> int:
+        member, own = divmod(env, config.num_envs)
+        return derive_seed(seeds[member], "environment", own, number)
+
+    return make_vector_env(config.env, len(seeds) * config.num_envs, episode_seed)
 
 
-def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, console: bool) -> Logger:
-    """All loggers of a run; `console` says whether it may draw a progress bar."""
+def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, screen: Logger) -> Logger:
+    """All loggers of a run; `screen` is what shows a person how it goes."""
     from rltrain.loggers.tensorboard import TensorBoardLogger
 
-    return MultiLogger(
-        [
-            JsonlLogger(run.metrics, resume_step),
-            TensorBoardLogger(run.path, resume_step, to_plain(config)),
-            ConsoleLogger(config.total_steps, resume_step or 0, bar=console),
-        ]
-    )
+    tensorboard = TensorBoardLogger(run.path, resume_step, to_plain(config))
+    return MultiLogger([JsonlLogger(run.metrics, resume_step), tensorboard, screen])
 
 
-def load_initial_network(agent: Agent, path: Path) -> None:
+def load_initial_network(agent: Agent, path: Path, member: int = 0) -> None:
     """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named.
 
     Raises:
@@ -84,7 +83,7 @@ def load_initial_network(agent: Agent, path: Path) -> None:
     """
     source = read_checkpoint(checkpoint_of(path), only=("network",))
     try:
-        agent.load_network(source.tensors["network"])
+        agent.load_network(source.tensors["network"], member)
     except (ValueError, KeyError) as error:
         raise RequestError(f"init_from={path}: {error}") from error
 

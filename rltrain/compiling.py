@@ -19,8 +19,9 @@ _R = TypeVar("_R")
 _WORTH_GRADIENT_STEPS = 15_000
 
 
-def choose_compile(config: RunConfig) -> bool:
-    """Whether to compile; `auto` does where the gradient steps ahead earn the time back and a C++ compiler is there.
+def choose_compile(config: RunConfig, members: int = 1) -> bool:
+    """Whether to compile the update of `members` runs; `auto` does where the gradient steps ahead earn the time back,
+    and a C++ compiler is there.
 
     REINFORCE makes few and large updates in several shapes: there `auto` is false.
     """

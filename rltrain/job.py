@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from rltrain.config.validate import to_plain
 from rltrain.envs.make import one_line
 from rltrain.envs.space_data import space_to_plain
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
+from rltrain.loggers.console import ConsoleLogger
 from rltrain.messages import dry_run_text, header, summary
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
@@ -78,18 +79,18 @@ class _Job:
             try:
                 mean = self._train(run, stop)
             except (Interrupted, KeyboardInterrupt) as error:
-                run.write_record(status="interrupted", reason=str(error), **_timing(started))
+                run.write_record(status="interrupted", reason=str(error), **timing(started))
                 raise
             except BaseException as error:
                 if isinstance(error, RequestError) and not self.began:
                     raise  # a new folder stays empty; what the record of an older one says still holds
                 _log.error("the run failed", exc_info=error)
-                failure = _explained(error, run)
-                run.write_record(status="failed", reason=str(failure), **_timing(started))
+                failure = explained(error, run)
+                run.write_record(status="failed", reason=str(failure), **timing(started))
                 if failure is error:
                     raise
                 raise failure from error
-            run.write_record(status="completed", reason=None, **_timing(started))
+            run.write_record(status="completed", reason=None, **timing(started))
             return mean
 
     def _train(self, run: RunFolder, stop: StopSignal) -> float:
@@ -99,11 +100,12 @@ class _Job:
             if config.init_from is not None and source is None:
                 load_initial_network(parts.agent, Path(config.init_from))
             evaluator = Evaluator(config.env, config.seed, max(config.eval.episodes, REPORT_EPISODES))
-            logger = build_logger(config, run, self.log_from, self.console)
+            screen = ConsoleLogger(config.total_steps, self.log_from or 0, bar=self.console)
+            logger = build_logger(config, run, self.log_from, screen)
             try:
-                keeper = _Keeper(config, run, parts)
+                keeper = Keeper(config, run, parts)
                 trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop)
-                exact = source is None or _load(trainer, source)
+                exact = source is None or load(trainer, source)
                 self._write_record(run, parts)
                 self.began = True
                 print(header(config, self.info, parts, run.path, source, exact), flush=True)
@@ -125,39 +127,51 @@ class _Job:
         return bool(self.source.manifest.get("compile", False))
 
     def _write_record(self, run: RunFolder, parts: Parts) -> None:
-        run.write_config(to_plain(self.config))
-        run.write_record(
-            status="running",
-            seed=self.config.seed,
-            device=str(parts.device),
-            threads=parts.threads,
-            versions=versions(),
-            git=git_state(Path.cwd()),
-            argv=sys.argv,
-        )
+        write_start(run, self.config, parts)
 
     def _report(self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts) -> float:
         """result.json, learning_curve.png and the table at the end."""
-        from rltrain.report.curve import plot_learning_curve
-
-        run.write_result(
-            {
-                "env_step": trainer.step,
-                "episodes": REPORT_EPISODES,
-                "episode_return": final.to_plain(),
-                "threshold": parts.envs.reward_threshold,
-                "solve_step": trainer.solve_step,
-            }
-        )
-        curve = plot_learning_curve(run.path)
-        print(summary(self.config, trainer, final, parts.envs.reward_threshold, run.path, curve), flush=True)
+        threshold = parts.envs.reward_threshold
+        curve = write_report(run, trainer, final, threshold)
+        print(summary(self.config, trainer, final, threshold, run.path, curve), flush=True)
         return final.mean
 
 
-class _Keeper:
-    """Writes the trainer's state as checkpoints of one run."""
+def write_start(run: RunFolder, config: RunConfig, parts: Parts) -> None:
+    """config.yaml, and in run.json what the run starts with."""
+    run.write_config(to_plain(config))
+    run.write_record(
+        status="running",
+        seed=config.seed,
+        device=str(parts.device),
+        threads=parts.threads,
+        versions=versions(),
+        git=git_state(Path.cwd()),
+        argv=sys.argv,
+    )
+
+
+def write_report(run: RunFolder, trainer: Trainer, final: EpisodeStatistics, threshold: float | None) -> Path:
+    """result.json and the learning curve, whose path it returns."""
+    from rltrain.report.curve import plot_learning_curve
+
+    run.write_result(
+        {
+            "env_step": trainer.step,
+            "episodes": REPORT_EPISODES,
+            "episode_return": final.to_plain(),
+            "threshold": threshold,
+            "solve_step": trainer.solve_step,
+        }
+    )
+    return plot_learning_curve(run.path)
+
+
+class Keeper:
+    """Writes the trainer's state as checkpoints of one run; `entries` gives what else its manifests say."""
 
     def __init__(self, config: RunConfig, run: RunFolder, parts: Parts) -> None:
+        self.entries: Callable[[], Mapping[str, Any]] = dict
         self._config = config
         self._run = run
         self._manifest = {
@@ -175,6 +189,8 @@ class _Keeper:
         if not self._config.checkpoint.replay:
             del tensors["replay"]
         self._write(checkpoint.step_folder(self._run.path, step), step, tensors, state["state"])
+
+    def prune(self) -> None:
         checkpoint.prune(self._run.path, self._config.checkpoint.keep)
 
     def save_best(self, step: int, state: StateDict) -> None:
@@ -184,10 +200,11 @@ class _Keeper:
     def _write(
         self, folder: Path, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]
     ) -> None:
-        checkpoint.write_checkpoint(folder, step=step, manifest=self._manifest, tensors=tensors, state=state)
+        manifest = {**self._manifest, **self.entries()}
+        checkpoint.write_checkpoint(folder, step=step, manifest=manifest, tensors=tensors, state=state)
 
 
-def _load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
+def load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
     """Trainer.load_state_dict, with what does not fit said as a request that cannot be met."""
     try:
         return trainer.load_state_dict({**source.tensors, "state": source.state})
@@ -195,7 +212,7 @@ def _load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
         raise CheckpointError(f"{source.folder}: does not fit this run: {one_line(error)}") from error
 
 
-def _explained(error: BaseException, run: RunFolder) -> BaseException:
+def explained(error: BaseException, run: RunFolder) -> BaseException:
     """What nobody foresaw as a failure in one line; the log holds its traceback."""
     if isinstance(error, RunFailed) or not isinstance(error, Exception):
         return error
@@ -207,5 +224,6 @@ def _explained(error: BaseException, run: RunFolder) -> BaseException:
     return RunFailed(f"{one_line(error)} (traceback in {run.log})")
 
 
-def _timing(started: float) -> dict[str, float]:
+def timing(started: float) -> dict[str, float]:
+    """When a run began and how long it took, for its record."""
     return {"started": started, "seconds": time.time() - started}

@@ -15,10 +15,15 @@ BASE = {"errors", "files", "interrupts", "output", "seeding", "text", "types"}
 """What everybody may use; among each other: nothing."""
 ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
-    "commands": {"config", "build", "job", "policy", "training", "report", "envs.probe", "device"},
+    "commands": {"config", "build", "job", "population_job", "policy", "training", "report", "envs.probe", "device"},
     "config": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
-    "job": {"agents.agent", "build", "config", "envs", "messages", "report", "training"},
+    "job": {"agents.agent", "build", "config", "envs", "loggers.console", "messages", "report", "training"},
+    "population_job": {
+        "build", "config", "device", "envs", "job", "loggers.logger", "loggers.population_console",
+        "population_messages", "training",
+    },
+    "population_messages": {"build", "config", "training"},
     "messages": {"build", "config", "training"},
     "policy": {"agents", "build", "config", "envs", "training"},
     "build": {"agents", "compiling", "config", "device", "envs", "loggers", "networks", "replay", "training"},

@@ -18,6 +18,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rltrain.job
+import rltrain.population_job
 import rltrain.report.curve
 import rltrain.training.trainer
 from rltrain.cli import main
@@ -90,8 +91,9 @@ def stopping(stop: Any) -> Iterator[None]:
     """Runs inside look at `stop`. What would be most of a short run's time is short too: no learning curve is drawn,
     and a reported result is of 10 episodes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rltrain.job, "StopSignal", lambda: stop)
-        patch.setattr(rltrain.job, "REPORT_EPISODES", 10)
+        for module in (rltrain.job, rltrain.population_job):
+            patch.setattr(module, "StopSignal", lambda: stop)
+            patch.setattr(module, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.training.trainer, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
         yield

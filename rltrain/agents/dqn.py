@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from rltrain.agents.agent import AgentContext, StateDict, mean_metrics, with_prefix, without_prefix
+from rltrain.agents.members import MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled
 from rltrain.config.schema import DQNConfig
 from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply
-from rltrain.networks.members import MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.optimizers import (
     Gradient,
     OptimizerState,

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from rltrain.agents.agent import AgentContext, StateDict, with_prefix, without_prefix
 from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
+from rltrain.agents.members import MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled
 from rltrain.config.schema import NetworkConfig, ReinforceConfig, RunConfig
 from rltrain.losses.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply, FlatNetwork
-from rltrain.networks.members import MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.optimizers import (
     Gradient,
     OptimizerState,

@@ -19,6 +19,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from rltrain.commands.launcher import register_launcher
 from rltrain.config.application import CONFIG_NAME
 from rltrain.config.override_text import as_typed
 from rltrain.config.run_name import reserve_folder
@@ -108,6 +109,7 @@ def run_sweep(
     """Runs every job of a sweep through Hydra's own sweeper and launcher; returns the exit code."""
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     cfg.hydra.mode = RunMode.MULTIRUN
+    register_launcher()
     callbacks = Callbacks(cfg)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     sweeper: Any = Plugins.instance().instantiate_sweeper(

@@ -8,6 +8,7 @@ from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
@@ -34,6 +35,9 @@ def create_application(config_dir: str | None = None) -> Hydra:
     version.setbase(None)
     OmegaConf.register_new_resolver("rltrain_run_name", run_name, replace=True)
     Plugins.instance().register(GymnasiumConfigSource)
+    # Composing a config needs the launcher's name only; the class is registered by who runs a sweep.
+    launcher = {"_target_": "hydra_plugins.rltrain.PopulationLauncher"}
+    ConfigStore.instance().store(group="hydra/launcher", name="population", node=launcher, provider="rltrain")
     search_path = create_config_search_path(str(conf_folder()))
     for origin, folder in user_folders(config_dir):
         search_path.prepend(origin, f"file://{folder}", anchor=SearchPathQuery(provider="main"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ class Population:
     Attributes:
         trainers: one per member.
         failures: member -> why it failed.
+        moment: vector steps made. Checkpoints of one moment continue together.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Population:
         self.trainers = [
             Trainer(
                 config,
-                MemberEnvs(envs, member, num_envs),
-                MemberAgent(agent, member, num_envs),
-                MemberEvaluator(self._evaluation, member),
+                # What a trainer that does not step by itself needs of each.
+                cast(VectorEnv, MemberEnvs(envs, member, num_envs)),
+                cast(Agent, MemberAgent(agent, member, num_envs)),
+                cast(Evaluator, MemberEvaluator(self._evaluation, member)),
                 output.logger,
                 output.checkpointer,
                 device,
@@ -75,6 +77,8 @@ class Population:
             for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
         ]
         self.failures: dict[int, RunFailed] = {}
+        self.moment = 0
+        self._outputs = outputs
         self._obs: np.ndarray | None = None
         self._running = np.ones(members, dtype=bool)
         self._steps = np.zeros(members, dtype=np.int64)  # environment steps
@@ -94,7 +98,7 @@ class Population:
         """Environment steps of all members together."""
         return int(self._steps.sum())
 
-    def run(self, observe: Any = None) -> None:
+    def run(self) -> None:
         """Trains until every member has ended, or a stop is requested. Either way the state of each is saved."""
         if self._obs is None:
             self._obs = self._envs.reset()
@@ -108,8 +112,6 @@ class Population:
             self._do_duties()
             if period is not None and self._mean_step() // period > saves // period:
                 self._save()
-            if observe is not None:
-                observe(self)
         self._save()
 
     def _mean_step(self) -> int:
@@ -117,6 +119,7 @@ class Population:
 
     def _vector_step(self) -> None:
         start = time.perf_counter()
+        self.moment += 1
         agent = self._agent
         assert self._obs is not None
         action = agent.act(self._obs)
@@ -208,7 +211,7 @@ class Population:
         self._agent.retire(member)
 
     def _save(self) -> None:
-        """Saves all members that run, at one moment."""
+        """Saves all members that run, at one moment; only then do older checkpoints go."""
         for member in np.flatnonzero(self._running).tolist():
             try:
                 self._tell(member)
@@ -216,10 +219,13 @@ class Population:
                     self.trainers[member].save()
             except RunFailed as failure:
                 self._fail(member, failure)
+        for output in self._outputs:
+            output.checkpointer.prune()
 
-    def load_state_dicts(self, states: Sequence[Mapping[str, Mapping[str, Any]]]) -> list[bool]:
-        """Continues from one state per member, as a trainer's `state_dict` returns it; per member, whether its running
-        episodes could be continued."""
+    def load_state_dicts(self, states: Sequence[Mapping[str, Mapping[str, Any]]], moment: int) -> list[bool]:
+        """Continues from one state per member, as a trainer's `state_dict` returns it, saved at `moment`; per member,
+        whether its running episodes could be continued."""
+        self.moment = moment
         self._obs, _ = self._envs.load_state_dict(join_env_states([state["state"]["envs"] for state in states]))
         exact = [trainer.load_state_dict(state) for trainer, state in zip(self.trainers, states, strict=True)]
         for member, trainer in enumerate(self.trainers):

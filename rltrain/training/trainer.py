@@ -32,6 +32,10 @@ class Checkpointer(Protocol):
         """The best network so far."""
         ...
 
+    def prune(self) -> None:
+        """Older checkpoints may go."""
+        ...
+
 
 def last_logged_step(state: Mapping[str, Any]) -> int:
     """The last environment step whose row had been written when the trainer's `state` was saved."""
@@ -66,6 +70,7 @@ class Trainer:
         self._logger = logger
         self._checkpointer = checkpointer
         self._stop_requested: Callable[[], bool] = lambda: stop.requested
+        self._prunes = saves_periodically
         self._save_period = config.checkpoint.period if saves_periodically else None
         self._recorder = Recorder(device)
         self._obs: np.ndarray | None = None
@@ -227,6 +232,8 @@ class Trainer:
         """
         self._logger.flush()  # a run that is killed continues from here: what was logged until now must be in the files
         self._checkpointer.save(self.step, self._checked_state())
+        if self._prunes:
+            self._checkpointer.prune()
         self._saved_step = self.step
 
     def _checked_state(self) -> StateDict:

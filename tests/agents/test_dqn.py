@@ -134,7 +134,8 @@ def test_the_hard_target_is_the_network_at_each_multiple_and_the_old_one_in_betw
     networks: dict[int, Tensor] = {}  # after each gradient step
     agent._gradient_step = recording(agent, networks)  # type: ignore[method-assign]
     for _ in drive(agent, ScriptedEnvs(num_envs), 120 // num_envs):
-        now = {"env_steps": agent.env_steps, "gradient_steps": agent.gradient_steps, "episodes": agent.state_dict()["state"]["episodes"]}
+        state = agent.state_dict()["state"]
+        now = {unit: state[unit] for unit in counts}
         passed = range(counts[unit], now[unit]) if unit == "episodes" else range(counts[unit] + 1, now[unit] + 1)
         due = [count for count in passed if count % period == 0]
         if due:

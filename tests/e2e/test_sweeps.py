@@ -1,4 +1,4 @@
-"""`rltrain -m`: jobs that share a process share nothing else; what is unfinished can be finished."""
+"""`rltrain -m`, job by job: jobs that share a process share nothing else; what is unfinished can be finished."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from whole_runs import (
 from rltrain.config.validate import validate
 from rltrain.training.run_folder import RunFolder
 
+JOB_BY_JOB = "hydra/launcher=basic"
 # DQN's own defaults learn from step 1000 on.
-MIXED = [*COMMON_ARGS, "total_steps=1060", "eval.period=500", "eval.episodes=2", "checkpoint.period=null"]
+MIXED = [*COMMON_ARGS, JOB_BY_JOB, "total_steps=1060", "eval.period=500", "eval.episodes=2", "checkpoint.period=null"]
 SEEDS = [
-    *COMMON_ARGS, "hydra.sweep.dir=sweep", "env=probe_envs:FixedLength-v0", "total_steps=160", "algo.batch_size=8",
-    "algo.learning_starts=50", "eval.period=70", "checkpoint.period=60", "log_period=40",
+    *COMMON_ARGS, JOB_BY_JOB, "hydra.sweep.dir=sweep", "env=probe_envs:FixedLength-v0", "total_steps=160",
+    "algo.batch_size=8", "algo.learning_starts=50", "eval.period=70", "checkpoint.period=60", "log_period=40",
 ]  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def test_a_job_equals_the_run_of_a_fresh_process(tmp_path: Path) -> None:
     jobs = jobs_of(tmp_path)
     for number, algo, num_envs in ((1, "reinforce", 1), (2, "dqn", 2)):
         alone = [f"algo={algo}", f"num_envs={num_envs}", "seed=1", f"hydra.run.dir={algo}"]
-        process = rltrain_process(tmp_path, *MIXED, *alone)
+        process = rltrain_process(tmp_path, *(arg for arg in MIXED if arg != JOB_BY_JOB), *alone)
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, (out, error)
         assert_same_run(jobs[number], tmp_path / algo)

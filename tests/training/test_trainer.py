@@ -112,6 +112,8 @@ class Keeper:
     def save_best(self, step: int, state: StateDict) -> None:
         self.best.append(step)
 
+    def prune(self) -> None: ...
+
     @property
     def steps(self) -> list[int]:
         return [step for step, _ in self.saved]

@@ -1,0 +1,115 @@
+"""`hydra/launcher=population`, the default of `-m`: jobs that differ in numbers only are trained as one program."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from rltrain.config.population import group_jobs
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import validate
+from rltrain.errors import Interrupted
+
+
+class PopulationLauncher(Launcher):
+    """Runs the jobs of a sweep in groups; a group of one is a run like any other."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+        jobs = [self._compose(list(overrides), initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        configs = [_validated(job) for job in jobs]
+        returns: dict[int, JobReturn] = {}
+        for group in _groups(configs):
+            if len(group) == 1:
+                returns[group[0]] = self._run(jobs[group[0]], self._task)
+            else:
+                returns |= self._train_together({number: jobs[number] for number in group}, configs)
+        return [returns[number] for number in range(len(jobs))]
+
+    def _compose(self, overrides: list[str], number: int) -> DictConfig:
+        job: DictConfig = self._context.config_loader.load_sweep_config(self._config, overrides)
+        with open_dict(job):
+            job.hydra.job.id = job.hydra.job.num = number
+        return job
+
+    def _run(self, job: DictConfig, task: TaskFunction) -> JobReturn:
+        return run_job(
+            hydra_context=self._context,
+            task_function=task,
+            config=job,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+
+    def _train_together(self, jobs: dict[int, DictConfig], configs: Sequence[RunConfig]) -> dict[int, JobReturn]:
+        from rltrain.population_job import MemberJob, train_population
+
+        folders: dict[int, Path] = {}
+        returns = {}
+        for number, job in jobs.items():
+
+            def note_folder(_: DictConfig, number: int = number) -> None:
+                folders[number] = Path(HydraConfig.get().runtime.output_dir)
+
+            returns[number] = self._run(job, note_folder)  # makes the folder and what Hydra writes into it
+        try:
+            outcomes = train_population([MemberJob(configs[number], folders[number]) for number in jobs])
+        except Interrupted as stop:
+            raise SystemExit(stop.exit_code) from stop
+        except Exception as error:
+            outcomes = [error] * len(jobs)
+        for (_, result), outcome in zip(returns.items(), outcomes, strict=True):
+            failed = isinstance(outcome, BaseException)
+            result.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+            result.return_value = outcome
+        return returns
+
+
+# Hydra takes a launcher only from a package of this name, which need not be a folder anywhere.
+_PACKAGE, _MODULE = "hydra_plugins", "hydra_plugins.rltrain"
+PopulationLauncher.__module__ = _MODULE
+
+
+def register_launcher() -> None:
+    """Makes the launcher known to Hydra under the name that config/application.py gives it."""
+    if _PACKAGE not in sys.modules and importlib.util.find_spec(_PACKAGE) is None:
+        sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
+    module = types.ModuleType(_MODULE)
+    module.__dict__["PopulationLauncher"] = PopulationLauncher
+    importlib.import_module(_PACKAGE).__dict__["rltrain"] = sys.modules[_MODULE] = module
+    Plugins.instance().register(PopulationLauncher)
+
+
+def _groups(configs: Sequence[RunConfig]) -> list[list[int]]:
+    """As many members in a group as memory holds; jobs alone where nothing can be shared."""
+    groups = group_jobs(configs)
+    if all(len(group) == 1 for group in groups):
+        return groups
+    from rltrain.population_job import most_members
+
+    most = min(most_members(configs[group[0]]) for group in groups if len(group) > 1)
+    return group_jobs(configs, most)
+
+
+def _validated(job: DictConfig) -> RunConfig:
+    plain: Any = OmegaConf.to_container(job, resolve=False)
+    resolved: Any = OmegaConf.to_container(
+        OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"}), resolve=True
+    )
+    return validate(resolved)

@@ -1,0 +1,78 @@
+"""Which jobs of a sweep can be trained as one program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import to_plain
+
+_COMMON = (
+    "name", "seed", "total_steps", "total_episodes", "stop_at_return", "init_from",
+)  # fmt: skip
+
+CARRIED_KEYS: dict[str, tuple[str, ...]] = {
+    "dqn": (
+        "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.max_grad_value", "target_update.tau",
+        "target_update.period", "exploration.start", "exploration.end", "exploration.steps", "exploration.decay",
+    ),
+    "reinforce": (
+        "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.entropy_coef", "algo.value.lr",
+    ),
+}  # fmt: skip
+"""Per algorithm, the numbers that may differ from member to member. One that is not here trains each job alone."""
+
+MOST_MEMBERS = 256
+
+
+def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS) -> list[list[int]]:
+    """Indices of jobs that differ only in what a batch can carry, in groups of nearly equal size of at most
+    `most_members`; groups and their jobs are in the order of the jobs."""
+    alike: dict[str, list[int]] = {}
+    for number, config in enumerate(configs):
+        alike.setdefault(structure(config) or f"alone {number}", []).append(number)
+    return [part for jobs in alike.values() for part in _parts(jobs, most_members)]
+
+
+def structure(config: RunConfig) -> str | None:
+    """A text that two configs share if they can be members of one population; None for one that cannot be."""
+    # Worker processes belong to one environment each: many members would start many.
+    if config.algo.name not in CARRIED_KEYS or config.env.vectorization == "async" or config.dry_run:
+        return None
+    plain = to_plain(config)
+    carried = {key: _take(plain, key) for key in (*_COMMON, *CARRIED_KEYS[config.algo.name])}
+    # A bound that is not there is another program, not another number.
+    optional = {key: carried[key] is None for key in ("algo.max_grad_norm", "algo.max_grad_value") if key in carried}
+    return json.dumps([plain, optional], sort_keys=True)
+
+
+def differing_keys(configs: Sequence[RunConfig]) -> list[str]:
+    """The carried keys in which the configs differ."""
+    plains = [to_plain(config) for config in configs]
+    keys = (*_COMMON, *CARRIED_KEYS[configs[0].algo.name])
+    values = {key: {json.dumps(_get(plain, key)) for plain in plains} for key in keys}
+    return [key for key, found in values.items() if len(found) > 1]
+
+
+def _parts(jobs: list[int], most: int) -> list[list[int]]:
+    count = -(-len(jobs) // most)
+    size = -(-len(jobs) // count)
+    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
+
+
+def _get(plain: Mapping[str, Any], key: str) -> Any:
+    node: Any = plain
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _take(plain: dict[str, Any], key: str) -> Any:
+    """Removes the key and returns its value; None where it is not there."""
+    *path, last = key.split(".")
+    node: Any = plain
+    for part in path:
+        node = node.get(part) if isinstance(node, dict) else None
+    return node.pop(last, None) if isinstance(node, dict) else None

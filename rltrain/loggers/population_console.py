@@ -1,0 +1,76 @@
+"""What a person sees while a population trains: a line every few seconds for all members together."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from rltrain.loggers.console import duration
+
+_LINE_SECONDS = 5.0
+
+
+class PopulationConsole:
+    """Shows the mean step and return, the steps per second of all members together, and the time left.
+
+    Args:
+        total_steps: of each member, the step at which it ends.
+        stream: stderr unless told.
+    """
+
+    def __init__(self, total_steps: Sequence[int], stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._total = list(total_steps)
+        self._steps: list[int | None] = [None] * len(total_steps)
+        self._returns: dict[int, float] = {}
+        self._first_step: int | None = None
+        self._start = time.monotonic()
+        self._next_line = self._start + _LINE_SECONDS
+
+    def of_member(self, member: int) -> MemberConsole:
+        """The logger of one member."""
+        return MemberConsole(self, member)
+
+    def log(self, member: int, step: int, scalars: Mapping[str, float]) -> None:
+        self._steps[member] = step
+        if "rollout/episode_return" in scalars:
+            self._returns[member] = scalars["rollout/episode_return"]
+        now = time.monotonic()
+        if self._first_step is None:  # the first row of a resumed run is not work done since the start
+            self._first_step, self._start = self._done, now
+        if now >= self._next_line:
+            self._next_line = now + _LINE_SECONDS
+            print(self._line(now), file=self._stream, flush=True)
+
+    @property
+    def _done(self) -> int:
+        return sum(step or 0 for step in self._steps)
+
+    def _line(self, now: float) -> str:
+        speed = (self._done - (self._first_step or 0)) / max(now - self._start, 1e-9)
+        parts = [f"step {self._done // len(self._total):,}/{max(self._total):,} of each"]
+        if self._returns:
+            values = sorted(self._returns.values())
+            mean = sum(values) / len(values)
+            parts.append(f"return {mean:.1f} ({values[0]:.1f} to {values[-1]:.1f})")
+        parts.append(f"{speed:,.0f} steps/s together")
+        if speed > 0:
+            parts.append(f"{duration((sum(self._total) - self._done) / speed)} left")
+        return "  ".join(parts)
+
+
+class MemberConsole:
+    """Hands one member's rows to the console of all."""
+
+    def __init__(self, console: PopulationConsole, member: int) -> None:
+        self._console = console
+        self._member = member
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._console.log(self._member, step, scalars)
+
+    def flush(self) -> None: ...
+
+    def close(self, completed: bool | None = None) -> None: ...

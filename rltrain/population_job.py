@@ -1,0 +1,198 @@
+"""Several jobs of a sweep as one program, each with its own run folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rltrain.build import Parts, build, build_logger, load_initial_network
+from rltrain.config.population import MOST_MEMBERS
+from rltrain.config.schema import DQNConfig, RunConfig
+from rltrain.device import free_memory, resolve_device
+from rltrain.envs.probe import probe
+from rltrain.errors import CheckpointError, Interrupted
+from rltrain.job import Keeper, explained, timing, write_report, write_start
+from rltrain.loggers.logger import Logger
+from rltrain.loggers.population_console import PopulationConsole
+from rltrain.population_messages import population_header, population_line
+from rltrain.training import checkpoint
+from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
+from rltrain.training.population import MemberOutput, Population
+from rltrain.training.run_folder import RunFolder
+from rltrain.training.stopping import StopSignal
+from rltrain.training.trainer import last_logged_step
+
+_log = logging.getLogger(__name__)
+ENTRY = "population"
+"""In a checkpoint's manifest: {"members": [folder, ...], "member": index, "moment": vector steps, "ended": bool}."""
+
+
+@dataclass
+class MemberJob:
+    """One job: what to train, where, and from which checkpoint (None: from the beginning)."""
+
+    config: RunConfig
+    folder: Path
+    source: checkpoint.Checkpoint | None = None
+
+
+_EPISODE_STEPS = 1024  # a guess at the longest episode, whose length nobody knows beforehand
+
+Outcome = float | BaseException
+"""The last network's greedy mean return, or why there is none."""
+
+
+def train_population(jobs: Sequence[MemberJob]) -> list[Outcome]:
+    """Trains the jobs as one program; the outcome of each.
+
+    Raises:
+        RequestError: the request cannot be carried out here, or a folder is in use.
+        Interrupted: a signal stopped it, after saving.
+    """
+    return _PopulationJob(list(jobs)).run()
+
+
+@dataclass
+class _PopulationJob:
+    jobs: list[MemberJob]
+    runs: list[RunFolder] = field(default_factory=list)
+    loggers: list[Logger] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+    def run(self) -> list[Outcome]:
+        with StopSignal() as stop, ExitStack() as stack:
+            self.runs = [stack.enter_context(RunFolder(job.folder)) for job in self.jobs]
+            started = time.time()
+            try:
+                self._train(stop)
+            except BaseException as error:
+                _log.error("the population failed", exc_info=error)
+                self._end_all(error, started)
+                if isinstance(error, Interrupted) or not isinstance(error, Exception):
+                    raise
+            self._write_records(started)
+            return [self.outcomes[member] for member in range(len(self.jobs))]
+
+    def _train(self, stop: StopSignal) -> None:
+        configs = tuple(job.config for job in self.jobs)
+        for run in self.runs:
+            checkpoint.clean(run.path)
+        with build(configs[0], self._compiled_before(), configs) as parts:
+            self._load_initial_networks(parts)
+            most = max(configs[0].eval.episodes, REPORT_EPISODES)
+            evaluator = Evaluator(configs[0].env, [config.seed for config in configs], most)
+            try:
+                population = self._population(parts, evaluator, stop)
+                print(population_header(configs, parts, [job.folder for job in self.jobs]), flush=True)
+                population.run()
+                self.outcomes |= population.failures
+                if stop.requested:
+                    raise Interrupted(stop.exit_code)
+                self._report(population, evaluator, parts, stop)
+            finally:
+                self._close_loggers()
+                evaluator.close()
+
+    def _population(self, parts: Parts, evaluator: Evaluator, stop: StopSignal) -> Population:
+        console = PopulationConsole([job.config.total_steps for job in self.jobs])
+        configs = [job.config for job in self.jobs]
+        keepers = []
+        for member, (job, run) in enumerate(zip(self.jobs, self.runs, strict=True)):
+            log_from = None if job.source is None else last_logged_step(job.source.state)
+            if job.source is None and (run.path / "metrics.jsonl").exists():
+                log_from = 0  # an earlier try that ended before its first checkpoint
+            self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
+            keepers.append(Keeper(job.config, run, parts))
+        outputs = [MemberOutput(*pair) for pair in zip(self.loggers, keepers, strict=True)]
+        population = Population(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
+        names = [job.folder.name for job in self.jobs]
+        for member, keeper in enumerate(keepers):
+            keeper.entries = partial(_entry, population, names, member)
+        self._load(population)
+        for job, run in zip(self.jobs, self.runs, strict=True):
+            write_start(run, job.config, parts)
+        return population
+
+    def _load_initial_networks(self, parts: Parts) -> None:
+        for member, job in enumerate(self.jobs):
+            if job.config.init_from is not None and job.source is None:
+                load_initial_network(parts.agent, Path(job.config.init_from), member)
+
+    def _load(self, population: Population) -> None:
+        sources = [job.source for job in self.jobs if job.source is not None]
+        if not sources:
+            return
+        moment = max(int(source.manifest[ENTRY]["moment"]) for source in sources)
+        try:
+            population.load_state_dicts([{**source.tensors, "state": source.state} for source in sources], moment)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{self.jobs[0].folder.parent}: its checkpoints do not fit: {error}") from error
+
+    def _compiled_before(self) -> bool | None:
+        """What `device.compile=auto` chose when the runs began; None where that is still to be chosen."""
+        job = self.jobs[0]
+        if job.source is None or job.config.device.compile != "auto":
+            return None
+        return bool(job.source.manifest.get("compile", False))
+
+    def _report(self, population: Population, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:
+        """Every member that ended: its result, its curve, its line."""
+        ended = [member for member in range(len(self.jobs)) if member not in self.outcomes]
+        self._close_loggers(completed=True)
+        if not ended:
+            return
+        keys = dict.fromkeys(ended, REPORT_KEY)
+        finals = evaluator.evaluate_members(parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
+        if finals is None:
+            raise Interrupted(stop.exit_code)
+        for member in ended:
+            trainer, final = population.trainers[member], finals[member]
+            write_report(self.runs[member], trainer, final, parts.envs.reward_threshold)
+            print(population_line(self.jobs[member].folder.name, trainer, final), flush=True)
+            self.outcomes[member] = final.mean
+
+    def _close_loggers(self, completed: bool | None = None) -> None:
+        for member, logger in enumerate(self.loggers):
+            logger.close(None if member in self.outcomes else completed)
+
+    def _end_all(self, error: BaseException, started: float) -> None:
+        """The records of the members that had no outcome of their own when the whole program ended."""
+        for member, run in enumerate(self.runs):
+            self.outcomes.setdefault(member, error if isinstance(error, Interrupted) else explained(error, run))
+        if isinstance(error, Interrupted) or not isinstance(error, Exception):
+            self._write_records(started)
+
+    def _write_records(self, started: float) -> None:
+        for member, run in enumerate(self.runs):
+            outcome = self.outcomes[member]
+            status: dict[str, Any] = {"status": "completed", "reason": None}
+            if isinstance(outcome, Interrupted | KeyboardInterrupt):
+                status = {"status": "interrupted", "reason": str(outcome)}
+            elif isinstance(outcome, BaseException):
+                status = {"status": "failed", "reason": str(outcome)}
+            run.write_record(**status, population=[job.folder.name for job in self.jobs], **timing(started))
+
+
+def _entry(population: Population, names: list[str], member: int) -> dict[str, Any]:
+    """What the manifest of a member's checkpoint says about the population, as of now."""
+    ended = population.trainers[member].done
+    return {ENTRY: {"members": names, "member": member, "moment": population.moment, "ended": ended}}
+
+
+def most_members(config: RunConfig) -> int:
+    """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
+    observation, _ = probe(config.env)
+    obs_bytes = int(np.prod(observation.shape)) * np.dtype(observation.dtype).itemsize
+    if isinstance(config.algo, DQNConfig):
+        needed = config.algo.buffer_size * (2 * obs_bytes + 16)
+    else:
+        needed = getattr(config.algo, "episodes_per_update", 1) * _EPISODE_STEPS * (obs_bytes + 16)
+    return max(1, min(MOST_MEMBERS, free_memory(resolve_device(config.device)) // 2 // needed))

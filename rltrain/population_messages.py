@@ -1,0 +1,44 @@
+"""What a population tells its user: the header before it, a line per member after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rltrain.build import Parts
+from rltrain.config.population import differing_keys
+from rltrain.config.schema import RunConfig
+from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.trainer import Trainer
+
+
+def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path]) -> str:
+    """What is about to run as one program, in a few lines."""
+    first = configs[0]
+    how = "compiled at its first call" if parts.compiled else "not compiled"
+    threads = f"{parts.threads} thread{'' if parts.threads == 1 else 's'}"
+    return "\n".join(
+        [
+            f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
+            + ", ".join(differing_keys(configs)),
+            f"jobs      {_names(folders)}",
+            f"device    {parts.device}, {threads}, update {how}, "
+            f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
+            f"folder    {folders[0].parent}",
+        ]
+    )
+
+
+def population_line(name: str, trainer: Trainer, final: EpisodeStatistics) -> str:
+    """How one member ended."""
+    solved = "" if trainer.solve_step is None else f", threshold first reached at step {trainer.solve_step:,}"
+    return f"job {name:<5} {trainer.step:,} steps, greedy return {final.mean:.1f} +- {final.std:.1f}{solved}"
+
+
+def _names(folders: Sequence[Path]) -> str:
+    """0 to 31, or 0, 2, 4."""
+    names = [folder.name for folder in folders]
+    numbers = [int(name) for name in names if name.isdigit()]
+    if len(numbers) == len(names) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
+        return f"{names[0]} to {names[-1]}"
+    return ", ".join(names)
