@@ -185,6 +185,9 @@ def test_a_run_outlives_its_output(stream: str, tmp_path: Path) -> None:
     close = (lambda: (os.close(1), os.close(2))) if stream == "none" else None
     with target:
         command = [sys.executable, "-c", code, "seed=1"]
-        ended = subprocess.run(command, cwd=tmp_path, stdout=target, stderr=target, preexec_fn=close, check=False)
+        buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=buffered, stdout=target, stderr=target, preexec_fn=close, check=False
+        )
     assert ended.returncode == 0
     assert len(list(tmp_path.glob("outputs/*/*/run.json"))) == 1
