@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-all check bench bench-render results recipes mutants clean
+.PHONY: train test test-all check bench bench-render scale results recipes mutants clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -48,6 +48,10 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.speed --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
 
 bench-render: $(STAMP)
+	@$(BIN)/python -m benchmarks.speed --render
+
+scale: $(STAMP)
+	@$(BIN)/python -m benchmarks.scale
 	@$(BIN)/python -m benchmarks.speed --render
 
 results: $(STAMP)

@@ -1,9 +1,11 @@
-"""Whether a run's cost per step stays what it is: docs/performance/scale.png and the figures of its section.
+"""Whether a run's cost per step stays what it is: docs/performance/scale.png and the figures of its section. Run as
+`python -m benchmarks.scale`.
 
 Two questions, each asked of runs through the command line. A long run of random actions, which ends an episode every
 two dozen steps: does a step cost more the further the run is and the more episodes have ended? Runs with replays of
 10,000 to 1,000,000 transitions, filled before the first update and saved at the end: what does a step cost with the
-replay full, and how much memory does the process need at most? `--short` makes both smaller.
+replay full, and how much memory does the process need at most? Those runs take turns, so that a slow minute of the
+machine does not fall on one size. `--short` makes everything smaller.
 """
 
 from __future__ import annotations
@@ -22,10 +24,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.speed.machine import BUSY, ROOT, busy_share
+
 OUT, DOCS = ROOT / "outputs" / "bench", ROOT / "docs" / "performance"
+TURNS = 2
 TRANSITION_BYTES = 4 * 4 * 2 + 8 + 4 + 4  # obs, next_obs, action, reward, discount of CartPole-v1
 SETTINGS = (
     *("algo=dqn", "env=CartPole-v1", "tuned=none", "device=cpu", "device.compile=true", "num_envs=10"),
@@ -95,6 +100,7 @@ def draw_length(axes: Axes, run: Run, after: int) -> str:
     axes.plot(steps, smooth(us), color="tab:blue", linewidth=1.8)
     axes.set(xlabel="environment steps", ylabel="µs per environment step", ylim=(0, 2.2 * np.median(us)))
     axes.set_title(f"Run length: {episodes:,.0f} episodes ended", fontsize=10, loc="left")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return (
         f"- Run length: over {run.steps[-1]:,} steps and {episodes:,.0f} episodes, the last quarter's cost per step is"
@@ -102,8 +108,9 @@ def draw_length(axes: Axes, run: Run, after: int) -> str:
     )
 
 
-def draw_replay(axes: Axes, sizes: Sequence[int], runs: Sequence[Run]) -> str:
-    costs = [run.us_per_step(size + 4_000)[1] for size, run in zip(sizes, runs, strict=True)]
+def draw_replay(axes: Axes, turns: dict[int, list[Run]]) -> str:
+    sizes = list(turns)
+    costs = [np.concatenate([run.us_per_step(size + 4_000)[1] for run in runs]) for size, runs in turns.items()]
     medians = [float(np.median(cost)) for cost in costs]
     low, high = ([float(np.percentile(cost, q)) for cost in costs] for q in (25, 75))
     axes.fill_between(sizes, low, high, alpha=0.2, linewidth=0)
@@ -115,9 +122,9 @@ def draw_replay(axes: Axes, sizes: Sequence[int], runs: Sequence[Run]) -> str:
     return f"- Replay size: cost per step with the replay full, {pairs}."
 
 
-def draw_memory(axes: Axes, sizes: Sequence[int], runs: Sequence[Run]) -> str:
-    replay = np.array(sizes) * TRANSITION_BYTES / 1e6
-    peak = np.array([run.peak_bytes for run in runs]) / 1e6
+def draw_memory(axes: Axes, turns: dict[int, list[Run]]) -> str:
+    replay = np.array(list(turns)) * TRANSITION_BYTES / 1e6
+    peak = np.array([max(run.peak_bytes for run in runs) for runs in turns.values()]) / 1e6
     rest = peak - replay
     axes.plot(replay, peak, "o-", color="tab:blue", label="peak of the process")
     axes.plot(replay, rest[0] + replay, "--", color="tab:gray", label="replay + constant")
@@ -128,19 +135,28 @@ def draw_memory(axes: Axes, sizes: Sequence[int], runs: Sequence[Run]) -> str:
     return f"- Memory: peak of the process less the replay's bytes, {pairs}."
 
 
+def measure_replays(sizes: Sequence[int]) -> dict[int, list[Run]]:
+    """Runs by the size of their replay, which they fill."""
+    turns: dict[int, list[Run]] = {size: [] for size in sizes}
+    for _ in range(TURNS):
+        for size in sizes:
+            filled = (f"algo.buffer_size={size}", f"algo.learning_starts={size}", "checkpoint.replay=true")
+            turns[size].append(train(size + 40_000, *filled))
+    return turns
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="a fifth of the long run, replays to 300,000")
     options = parser.parse_args()
-    long, sizes = (200_000, (10_000, 100_000, 300_000)) if options.short else (1_000_000, (10_000, 100_000, 1_000_000))
-    run = train(long, "algo.buffer_size=50_000")
-    runs = [
-        train(size + 60_000, f"algo.buffer_size={size}", f"algo.learning_starts={size}", "checkpoint.replay=true")
-        for size in sizes
-    ]
+    busy = busy_share()
+    turns = measure_replays((10_000, 100_000, 300_000) if options.short else (10_000, 100_000, 1_000_000))
+    run = train(200_000 if options.short else 1_000_000, "algo.buffer_size=50_000")
     figure = Figure(figsize=(11, 3.2), dpi=120, layout="constrained")
     axes = figure.subplots(1, 3)
-    lines = [draw_length(axes[0], run, 4_000), draw_replay(axes[1], sizes, runs), draw_memory(axes[2], sizes, runs)]
+    lines = [draw_length(axes[0], run, 4_000), draw_replay(axes[1], turns), draw_memory(axes[2], turns)]
+    if busy >= BUSY:
+        lines.append(f"- **The machine was not idle**: others used {busy:.0%} of it. The costs per step are rough.")
     for panel in axes:
         panel.grid(alpha=0.25)
         panel.spines[["top", "right"]].set_visible(False)
