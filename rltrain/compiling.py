@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -15,8 +19,12 @@ _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# Compiling takes 2-20 s and saves about half a millisecond per gradient step of a small network.
-_WORTH_GRADIENT_STEPS = 15_000
+# Measured on two cores (docs/adr/0001): what compiling takes without and with the compiler's cache, and what it saves
+# per gradient step of a small network: of a single run, and per member of a population, whose eager update is slow.
+_COLD_SECONDS, _WARM_SECONDS = 15.0, 4.0
+_SAVED_SECONDS, _SAVED_SECONDS_PER_MEMBER = 0.6e-3, 1.2e-3
+# An episode's length is not known beforehand; where episodes end the run it is taken for this.
+_EPISODE_STEPS = 100
 
 
 def choose_compile(config: RunConfig, members: int = 1) -> bool:
@@ -28,21 +36,59 @@ def choose_compile(config: RunConfig, members: int = 1) -> bool:
     if config.device.compile != "auto":
         return config.device.compile
     algo = config.algo
-    if not isinstance(algo, DQNConfig):
+    if not isinstance(algo, DQNConfig) or not has_compiler():
         return False
-    gradient_steps = (config.total_steps - algo.learning_starts) // algo.train_period * algo.gradient_steps
-    return gradient_steps >= _WORTH_GRADIENT_STEPS and has_compiler()
+    steps = config.total_steps
+    if config.total_episodes is not None:
+        steps = min(steps, config.total_episodes * _EPISODE_STEPS)
+    gradient_steps = (steps - algo.learning_starts) // algo.train_period * algo.gradient_steps
+    saved = _SAVED_SECONDS if members == 1 else _SAVED_SECONDS_PER_MEMBER * members
+    return gradient_steps * saved > (_WARM_SECONDS if _marker(config, members).exists() else _COLD_SECONDS)
+
+
+def note_compiled(config: RunConfig, members: int = 1) -> None:
+    """Remembers, beside the compiler's cache, that it holds this program."""
+    marker = _marker(config, members)
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError:
+        _log.info("%s cannot be written", marker)
+
+
+def _marker(config: RunConfig, members: int) -> Path:
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    program = repr((torch.__version__, config.algo, config.network, config.env, config.num_envs, members))
+    return Path(cache_dir()) / "rltrain" / hashlib.sha256(program.encode()).hexdigest()[:32]
 
 
 def has_compiler() -> bool:
-    return any(shutil.which(name) for name in ("c++", "g++", "clang++"))
+    """Whether there is a C++ compiler for the CPU's code."""
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ("c++", "g++", "clang++", *([named] if named else [])))
 
 
-def compiled(update: Callable[_P, _R], fallback: Callable[_P, _R]) -> Callable[_P, _R]:
-    """`update` compiled as one graph at its first call; `fallback`, with one line in the log, where that fails."""
+def compiled(
+    update: Callable[_P, _R],
+    fallback: Callable[_P, _R],
+    *,
+    fixed_shapes: bool = False,
+    done: Callable[[], None] = lambda: None,
+) -> Callable[_P, _R]:
+    """`update` compiled as one graph at its first call; `fallback`, with one line in the log, where that fails.
+
+    Args:
+        fixed_shapes: every call has the first one's shapes, types and devices. Then nothing is checked per call, which
+            costs as much as a fifth of a small update.
+        done: called once, when compiling has worked.
+    """
     # Compiled code of earlier jobs in this process counts towards the limit at which recompiling is given up.
     torch._dynamo.reset()
-    chosen: list[Callable[_P, _R]] = [torch.compile(update, fullgraph=True, dynamic=False)]
+    options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe} if fixed_shapes else None
+    chosen: list[Callable[_P, _R]] = [
+        torch.compile(_own_code(update), fullgraph=True, dynamic=False, options=options)  # type: ignore[arg-type]
+    ]
     worked = False
 
     def call(*args: Any, **kwargs: Any) -> _R:
@@ -51,6 +97,7 @@ def compiled(update: Callable[_P, _R], fallback: Callable[_P, _R]) -> Callable[_
             return chosen[0](*args, **kwargs)
         try:
             result = chosen[0](*args, **kwargs)
+            done()
         except Exception as error:
             reason = str(error).strip().splitlines()[0][:200]
             _log.warning("compiling failed, the update runs uncompiled: %s", reason)
@@ -60,3 +107,16 @@ def compiled(update: Callable[_P, _R], fallback: Callable[_P, _R]) -> Callable[_
         return result
 
     return call
+
+
+def _own_code(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A function that calls `function` and shares its code with no other: compiled programs are kept by code, and
+    without checks one agent would be given another's."""
+
+    def run(*args: Any, **kwargs: Any) -> _R:
+        return function(*args, **kwargs)
+
+    own: Callable[_P, _R] = types.FunctionType(
+        run.__code__.replace(), run.__globals__, run.__name__, None, run.__closure__
+    )
+    return own

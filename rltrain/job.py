@@ -21,7 +21,8 @@ from rltrain.envs.make import one_line
 from rltrain.envs.space_data import space_to_plain
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
 from rltrain.loggers.console import ConsoleLogger
-from rltrain.messages import dry_run_text, header, summary
+from rltrain.messages import dry_run_text, final_evaluation, header, stopped, summary
+from rltrain.text import shown_path
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
 from rltrain.training.run_folder import RunFolder, git_state, versions
@@ -79,7 +80,8 @@ class _Job:
             try:
                 mean = self._train(run, stop)
             except (Interrupted, KeyboardInterrupt) as error:
-                run.write_record(status="interrupted", reason=str(error), **timing(started))
+                reason = error.reason if isinstance(error, Interrupted) else "stopped by SIGINT"
+                run.write_record(status="interrupted", reason=reason, **timing(started))
                 raise
             except BaseException as error:
                 if isinstance(error, RequestError) and not self.began:
@@ -110,11 +112,12 @@ class _Job:
                 self.began = True
                 print(header(config, self.info, parts, run.path, source, exact), flush=True)
                 if not trainer.run():
-                    raise Interrupted(stop.exit_code)
+                    raise stopped(config, stop.exit_code, trainer.step, run.path)
                 logger.close(True)
+                print(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps), flush=True)
                 final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested)
                 if final is None:
-                    raise Interrupted(stop.exit_code)
+                    raise stopped(config, stop.exit_code, trainer.step, run.path)
             finally:
                 logger.close()
                 evaluator.close()
@@ -220,8 +223,8 @@ def explained(error: BaseException, run: RunFolder) -> BaseException:
         return RunFailed(str(error))
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         keys = "algo.buffer_size, algo.batch_size, network.hidden or num_envs"
-        return RunFailed(f"out of memory: smaller {keys} need less (traceback in {run.log})")
-    return RunFailed(f"{one_line(error)} (traceback in {run.log})")
+        return RunFailed(f"out of memory: smaller {keys} need less (traceback in {shown_path(run.log)})")
+    return RunFailed(f"{one_line(error)} (traceback in {shown_path(run.log)})")
 
 
 def timing(started: float) -> dict[str, float]:

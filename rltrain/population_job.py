@@ -22,6 +22,7 @@ from rltrain.errors import CheckpointError, Interrupted
 from rltrain.job import Keeper, explained, timing, write_report, write_start
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
+from rltrain.messages import final_evaluation
 from rltrain.population_messages import population_header, population_line
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
@@ -150,6 +151,7 @@ class _PopulationJob:
         if not ended:
             return
         keys = dict.fromkeys(ended, REPORT_KEY)
+        print(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps), flush=True)
         finals = evaluator.evaluate_members(parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
         if finals is None:
             raise Interrupted(stop.exit_code)
@@ -175,7 +177,10 @@ class _PopulationJob:
             outcome = self.outcomes[member]
             status: dict[str, Any] = {"status": "completed", "reason": None}
             if isinstance(outcome, Interrupted | KeyboardInterrupt):
-                status = {"status": "interrupted", "reason": str(outcome)}
+                status = {
+                    "status": "interrupted",
+                    "reason": outcome.reason if isinstance(outcome, Interrupted) else "stopped by SIGINT",
+                }
             elif isinstance(outcome, BaseException):
                 status = {"status": "failed", "reason": str(outcome)}
             run.write_record(**status, population=[job.folder.name for job in self.jobs], **timing(started))

@@ -8,6 +8,7 @@ from pathlib import Path
 from rltrain.build import Parts
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
+from rltrain.text import mean_and_std, shown_path
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.trainer import Trainer
 
@@ -24,7 +25,7 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
             f"jobs      {_names(folders)}",
             f"device    {parts.device}, {threads}, update {how}, "
             f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
-            f"folder    {folders[0].parent}",
+            f"folder    {shown_path(folders[0].parent)}",
         ]
     )
 
@@ -32,7 +33,7 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
 def population_line(name: str, trainer: Trainer, final: EpisodeStatistics) -> str:
     """How one member ended."""
     solved = "" if trainer.solve_step is None else f", threshold first reached at step {trainer.solve_step:,}"
-    return f"job {name:<5} {trainer.step:,} steps, greedy return {final.mean:.1f} +- {final.std:.1f}{solved}"
+    return f"job {name:<5} {trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{solved}"
 
 
 def _names(folders: Sequence[Path]) -> str:

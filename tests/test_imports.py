@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
     "job": {"agents.agent", "build", "config", "envs", "loggers.console", "messages", "report", "training"},
     "population_job": {
-        "build", "config", "device", "envs", "job", "loggers.logger", "loggers.population_console",
+        "build", "config", "device", "envs", "job", "loggers.logger", "messages", "loggers.population_console",
         "population_messages", "training",
     },
     "population_messages": {"build", "config", "training"},

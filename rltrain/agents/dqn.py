@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from rltrain.agents.agent import AgentContext, StateDict, mean_metrics, with_prefix, without_prefix
 from rltrain.agents.members import MemberNetworks, keep_retired, member_of, stack_members
-from rltrain.compiling import compiled
+from rltrain.compiling import compiled, note_compiled
 from rltrain.config.schema import DQNConfig
 from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks import make_network
@@ -152,10 +153,13 @@ class DQN(GreedyQ):
         apply = self.q_network.apply
         functional = make_update(self._config, apply, functional_gradient)
         if self._members > 1:
-            eager: Update = torch.vmap(functional)
-            return compiled(eager, eager) if compile_update else eager
-        eager = make_update(self._config, apply)
-        return compiled(functional, eager) if compile_update else eager
+            functional = eager = torch.vmap(functional)
+        else:
+            eager = make_update(self._config, apply)
+        if not compile_update:
+            return eager
+        done = partial(note_compiled, self._configs[0], self._members)
+        return compiled(functional, eager, fixed_shapes=True, done=done)
 
     @property
     def env_steps(self) -> int:

@@ -26,7 +26,7 @@ class MemberNetworks:
         self._forward = torch.vmap(self.apply)
         self._acting: Callable[[Tensor, Tensor], Tensor] = self._forward
         if compile_forward and self.members > 1:
-            self._acting = compiled(self._forward, self._forward)
+            self._acting = compiled(self._forward, self._forward, fixed_shapes=True)
 
     def __call__(self, obs: Tensor) -> Tensor:
         """obs [M * N, *obs], member by member -> outputs [M * N, outputs]. For any N."""

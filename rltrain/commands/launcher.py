@@ -7,6 +7,8 @@ import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ PopulationLauncher.__module__ = _MODULE
 def register_launcher() -> None:
     """Makes the launcher known to Hydra under the name that config/application.py gives it."""
     if _PACKAGE not in sys.modules and importlib.util.find_spec(_PACKAGE) is None:
-        sys.modules[_PACKAGE] = types.ModuleType(_PACKAGE)
+        sys.modules[_PACKAGE] = module_from_spec(ModuleSpec(_PACKAGE, None, is_package=True))
     module = types.ModuleType(_MODULE)
     module.__dict__["PopulationLauncher"] = PopulationLauncher
     importlib.import_module(_PACKAGE).__dict__["rltrain"] = sys.modules[_MODULE] = module

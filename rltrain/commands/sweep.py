@@ -26,6 +26,7 @@ from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError
+from rltrain.text import shell_word
 from rltrain.training.sweep_folder import JOBS, SweepFolder
 
 Preflight = Callable[[RunConfig], None]
@@ -127,7 +128,7 @@ def run_sweep(
             _remove_unused(folder)
             raise
         except SystemExit as stop:
-            message = f"sweep stopped; `rltrain resume {folder}` finishes it"
+            message = f"sweep stopped; `rltrain resume {shell_word(folder)}` finishes it"
             raise Interrupted(int(stop.code or 1), message) from stop
     callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
     done = launcher.jobs - len(launcher.failures)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rltrain.loggers.console import duration
+from rltrain.text import number
 
 _LINE_SECONDS = 5.0
 
@@ -54,7 +55,7 @@ class PopulationConsole:
         if self._returns:
             values = sorted(self._returns.values())
             mean = sum(values) / len(values)
-            parts.append(f"return {mean:.1f} ({values[0]:.1f} to {values[-1]:.1f})")
+            parts.append(f"return {number(mean)} ({number(values[0])} to {number(values[-1])})")
         parts.append(f"{speed:,.0f} steps/s together")
         if speed > 0:
             parts.append(f"{duration((sum(self._total) - self._done) / speed)} left")

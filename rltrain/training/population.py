@@ -160,9 +160,7 @@ class Population:
         if not self._due.any():
             return
         members = np.flatnonzero(self._due & self._running & ~self._agent.waiting).tolist()
-        self._evaluation.expected = {
-            member: int(self._steps[member]) for member in members if self._evaluates(member)
-        }
+        self._evaluation.expected = {member: int(self._steps[member]) for member in members if self._evaluates(member)}
         for member in members:
             try:
                 self._tell(member)

@@ -154,7 +154,7 @@ def test_a_run_s_folder_is_not_written_into_again(rltrain: Shell, tmp_path: Path
 
 
 def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:
-    ended = rltrain("-m", "seed=13,1,14,2", "hydra.sweeper.max_batch_size=2")
+    ended = rltrain("-m", "hydra/launcher=basic", "seed=13,1,14,2", "hydra.sweeper.max_batch_size=2")
     assert ended.returncode == 1
     assert [line for line in ended.stdout.splitlines() if line.startswith("trained")] == [
         f"trained dqn CartPole-v1 {seed} console=False tuned=dqn_CartPole-v1" for seed in (13, 1, 14, 2)
@@ -167,7 +167,7 @@ def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:
 
 
 def test_the_jobs_of_a_sweep_are_named_as_they_are_typed(rltrain: Shell) -> None:
-    ended = rltrain("-m", "env=gymnasium:CartPole-v1", "seed=1,13")
+    ended = rltrain("-m", "hydra/launcher=basic", "env=gymnasium:CartPole-v1", "seed=1,13")
     jobs = [line for line in ended.stdout.splitlines() if line.startswith("job ")]
     assert jobs == [f"job {number}     env=gymnasium:CartPole-v1 seed={seed}" for number, seed in ((0, 1), (1, 13))]
     assert ended.stderr == "job 1 failed (env=gymnasium:CartPole-v1 seed=13): the environment blew up\n"
@@ -179,7 +179,7 @@ def test_the_jobs_of_a_sweep_are_named_as_they_are_typed(rltrain: Shell) -> None
 
 @pytest.mark.parametrize("seed", [15, 17])
 def test_sigint_stops_the_whole_sweep(rltrain: Shell, seed: int) -> None:
-    ended = rltrain("-m", f"seed=1,{seed},2")
+    ended = rltrain("-m", "hydra/launcher=basic", f"seed=1,{seed},2")
     assert ended.returncode == 130
     assert "trained dqn CartPole-v1 2" not in ended.stdout
     assert len(ended.stderr.splitlines()) == 1
