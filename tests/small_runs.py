@@ -1,8 +1,9 @@
-"""Small configurations, agents, and scripted steps for them, for tests of what learns."""
+"""Small configurations, agents, scripted steps for them, and what surrounds a trainer, for tests of what learns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from rltrain.agents import AGENTS, Agent, AgentContext
+from rltrain.agents.agent import StateDict
 from rltrain.config.schema import (
     AlgoConfig,
     CheckpointConfig,
@@ -135,3 +137,50 @@ def assert_same_state(a: Agent, b: Agent) -> None:
         assert list(first[section]) == list(second[section])
         for name, tensor in first[section].items():
             assert torch.equal(tensor, second[section][name]), name
+
+
+class Log:
+    """Keeps the rows, without what the clock says."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        self.rows.append((step, {tag: value for tag, value in scalars.items() if tag != "time/steps_per_second"}))
+
+    def flush(self) -> None: ...
+
+    def close(self, completed: bool | None = None) -> None: ...
+
+
+class Keeper:
+    """Keeps what was saved, as deep copies."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[int, StateDict]] = []
+        self.best: list[int] = []
+
+    def save(self, step: int, state: StateDict) -> None:
+        self.saved.append((step, copy.deepcopy(state)))
+
+    def save_best(self, step: int, state: StateDict) -> None:
+        self.best.append(step)
+
+    def prune(self) -> None: ...
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for step, _ in self.saved]
+
+
+class Stop:
+    """Asked once per vector step: true from the look after `looks` on."""
+
+    def __init__(self, looks: int | None = None) -> None:
+        self.looks = looks
+
+    @property
+    def requested(self) -> bool:
+        if self.looks is not None:
+            self.looks -= 1
+        return self.looks is not None and self.looks < 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -113,3 +114,39 @@ def test_a_saved_window_is_a_copy(n: int) -> None:
     for t in range(1, 6):
         window.push(transition_at(t, [RUNS]))
     assert {name: tensor.tolist() for name, tensor in state.items()} == before
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_idle_environments_give_nothing(n: int) -> None:
+    window = NStepWindow(n, GAMMA, 2, OBSERVATION, DISCRETE)
+    for t in range(3):
+        window.push(transition_at(t, [RUNS, RUNS]))
+    for t, kind in enumerate([RUNS, RUNS, TERMINATED], start=3):
+        step = replace(transition_at(t, [RUNS, kind]), active=np.array([False, True]))
+        found = window.push_with_envs(step)
+        assert len(found) == (n if kind == TERMINATED else 1)
+        assert all(envs.tolist() == [1] and len(columns[0]) == 1 for envs, columns in found)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_windows_saved_at_different_moments_continue_together(n: int) -> None:
+    alone = [NStepWindow(n, GAMMA, 1, OBSERVATION, DISCRETE) for _ in range(2)]
+    together = NStepWindow(n, GAMMA, 2, OBSERVATION, DISCRETE)
+    for env, (window, count) in enumerate(zip(alone, (5, 4), strict=True)):
+        for t in range(count):
+            window.push(transition_at(t, [RUNS]))
+        together.load_state_dict(window.state_dict(), slice(env, env + 1))
+    for t in range(5, 10):
+        steps = [transition_at(t + 20 * env, [RUNS if t < 8 else CUT]) for env in range(2)]
+        expected = [row for window, step in zip(alone, steps, strict=True) for row in pushed(window, step)]
+        both = Transition(*(np.concatenate([getattr(step, f.name) for step in steps]) for f in fields(Transition)))
+        assert pushed(together, both) == sorted(expected)
+
+
+def test_each_environment_has_its_own_gamma() -> None:
+    window = NStepWindow(2, np.array([0.5, 0.25]), 2, OBSERVATION, DISCRETE)
+    window.push(transition_at(0, [RUNS, RUNS]))
+    ((_, (_, _, reward, _, discount)),) = window.push_with_envs(transition_at(1, [RUNS, RUNS]))
+    rewards = [transition_at(t, [RUNS, RUNS]).reward for t in range(2)]
+    assert reward.tolist() == (rewards[0] + np.array([0.5, 0.25]) * rewards[1]).tolist()
+    assert discount.tolist() == [0.25, 0.0625]

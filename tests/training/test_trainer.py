@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +10,9 @@ import pytest
 import torch
 from small_runs import (
     CPU,
+    Keeper,
+    Log,
+    Stop,
     assert_same_state,
     dqn_config,
     env_config,
@@ -83,53 +85,6 @@ class ScriptedEvaluator:
         self.asked.append((key, episodes))
         mean = self.means.pop(0) if len(self.means) > 1 else self.means[0]
         return None if mean is None else EpisodeStatistics((mean - 1.0, mean + 1.0))
-
-
-class Log:
-    """Keeps the rows, without what the clock says."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[int, dict[str, float]]] = []
-
-    def log(self, step: int, scalars: Mapping[str, float]) -> None:
-        self.rows.append((step, {tag: value for tag, value in scalars.items() if tag != "time/steps_per_second"}))
-
-    def flush(self) -> None: ...
-
-    def close(self, completed: bool | None = None) -> None: ...
-
-
-class Keeper:
-    """Keeps what was saved, as deep copies."""
-
-    def __init__(self) -> None:
-        self.saved: list[tuple[int, StateDict]] = []
-        self.best: list[int] = []
-
-    def save(self, step: int, state: StateDict) -> None:
-        self.saved.append((step, copy.deepcopy(state)))
-
-    def save_best(self, step: int, state: StateDict) -> None:
-        self.best.append(step)
-
-    def prune(self) -> None: ...
-
-    @property
-    def steps(self) -> list[int]:
-        return [step for step, _ in self.saved]
-
-
-class Stop:
-    """Asked once per vector step: true from the look after `looks` on."""
-
-    def __init__(self, looks: int | None = None) -> None:
-        self.looks = looks
-
-    @property
-    def requested(self) -> bool:
-        if self.looks is not None:
-            self.looks -= 1
-        return self.looks is not None and self.looks < 0
 
 
 class Run:
