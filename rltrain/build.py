@@ -46,7 +46,7 @@ def build(config: RunConfig, compiled: bool | None = None, population: tuple[Run
         RequestError: no such device, an environment that cannot be made.
     """
     device = resolve_device(config.device)
-    threads = configure_torch(config.device, max(1, len(population)))
+    threads = configure_torch(config.device)
     compiled = choose_compile(config, max(1, len(population))) if compiled is None else compiled
     envs = build_envs(config, population)
     try:

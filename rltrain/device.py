@@ -10,8 +10,6 @@ import torch
 from rltrain.config.schema import DeviceConfig
 from rltrain.errors import RequestError
 
-_MEMBERS_PER_THREAD = 4  # fewer give a thread less work than waking it costs
-
 
 def resolve_device(config: DeviceConfig) -> torch.device:
     """The device that `device=...` asks for; `auto` takes CUDA where there is one.
@@ -30,14 +28,13 @@ def resolve_device(config: DeviceConfig) -> torch.device:
     raise RequestError(f"device={config.name} device.index={config.index}: {found}; use device=cpu or another index")
 
 
-def configure_torch(config: DeviceConfig, members: int = 1) -> int:
+def configure_torch(config: DeviceConfig) -> int:
     """Sets the process's thread count and determinism for one job; returns the thread count.
 
-    `threads=auto` is 1 for a single run: the matrices of this trainer's networks are small, and a second thread costs
-    more in synchronisation than it computes. The members of a population are shared out.
+    `threads=auto` is 1: the matrices of this trainer's networks are small, and a second thread costs more in
+    synchronisation than it computes. A population takes a process per core instead.
     """
-    shared_out = max(1, min(_available_cores(), members // _MEMBERS_PER_THREAD))
-    threads = shared_out if config.threads == "auto" else config.threads
+    threads = 1 if config.threads == "auto" else config.threads
     torch.set_num_threads(threads)
     # Asking for what is already so would import the whole compiler, a second of every start.
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
@@ -45,7 +42,8 @@ def configure_torch(config: DeviceConfig, members: int = 1) -> int:
     return threads
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

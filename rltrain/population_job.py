@@ -42,7 +42,7 @@ class MemberJob:
 
     config: RunConfig
     folder: Path
-    source: checkpoint.Checkpoint | None = None
+    source: Path | None = None
 
 
 _EPISODE_STEPS = 1024  # a guess at the longest episode, whose length nobody knows beforehand
@@ -67,12 +67,14 @@ class _PopulationJob:
     runs: list[RunFolder] = field(default_factory=list)
     loggers: list[Logger] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    sources: list[checkpoint.Checkpoint | None] = field(default_factory=list)
 
     def run(self) -> list[Outcome]:
         with StopSignal() as stop, ExitStack() as stack:
             self.runs = [stack.enter_context(RunFolder(job.folder)) for job in self.jobs]
             started = time.time()
             try:
+                self.sources = [None if j.source is None else checkpoint.read_checkpoint(j.source) for j in self.jobs]
                 self._train(stop)
             except BaseException as error:
                 _log.error("the population failed", exc_info=error)
@@ -106,9 +108,9 @@ class _PopulationJob:
         console = PopulationConsole([job.config.total_steps for job in self.jobs])
         configs = [job.config for job in self.jobs]
         keepers = []
-        for member, (job, run) in enumerate(zip(self.jobs, self.runs, strict=True)):
-            log_from = None if job.source is None else last_logged_step(job.source.state)
-            if job.source is None and (run.path / "metrics.jsonl").exists():
+        for member, (job, run, source) in enumerate(zip(self.jobs, self.runs, self.sources, strict=True)):
+            log_from = None if source is None else last_logged_step(source.state)
+            if source is None and run.metrics.exists():
                 log_from = 0  # an earlier try that ended before its first checkpoint
             self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
             keepers.append(Keeper(job.config, run, parts))
@@ -128,7 +130,7 @@ class _PopulationJob:
                 load_initial_network(parts.agent, Path(job.config.init_from), member)
 
     def _load(self, population: Population) -> None:
-        sources = [job.source for job in self.jobs if job.source is not None]
+        sources = [source for source in self.sources if source is not None]
         if not sources:
             return
         moment = max(int(source.manifest[ENTRY]["moment"]) for source in sources)
@@ -139,10 +141,10 @@ class _PopulationJob:
 
     def _compiled_before(self) -> bool | None:
         """What `device.compile=auto` chose when the runs began; None where that is still to be chosen."""
-        job = self.jobs[0]
-        if job.source is None or job.config.device.compile != "auto":
+        source = self.sources[0]
+        if source is None or self.jobs[0].config.device.compile != "auto":
             return None
-        return bool(job.source.manifest.get("compile", False))
+        return bool(source.manifest.get("compile", False))
 
     def _report(self, population: Population, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:
         """Every member that ended: its result, its curve, its line."""

@@ -15,7 +15,10 @@ BASE = {"errors", "files", "interrupts", "output", "seeding", "text", "types"}
 """What everybody may use; among each other: nothing."""
 ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
-    "commands": {"config", "build", "job", "population_job", "policy", "training", "report", "envs.probe", "device"},
+    "commands": {
+        "config", "build", "job", "population_job", "population_pool", "policy", "training", "report", "envs.probe",
+        "device",
+    },
     "config": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
     "job": {"agents.agent", "build", "config", "envs", "loggers.console", "messages", "report", "training"},
@@ -24,6 +27,8 @@ ALLOWED: dict[str, set[str]] = {
         "population_messages", "training",
     },
     "population_messages": {"build", "config", "training"},
+    "population_pool": {"config", "device", "population_job"},
+    "population_worker": {"config", "population_job"},
     "messages": {"build", "config", "training"},
     "policy": {"agents", "build", "config", "envs", "training"},
     "build": {"agents", "compiling", "config", "device", "envs", "loggers", "networks", "replay", "training"},

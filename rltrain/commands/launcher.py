@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -36,12 +37,11 @@ class PopulationLauncher(Launcher):
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [self._compose(list(overrides), initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         configs = [_validated(job) for job in jobs]
-        returns: dict[int, JobReturn] = {}
-        for group in _groups(configs):
+        groups = _groups(configs)
+        returns = self._train_together([group for group in groups if len(group) > 1], jobs, configs)
+        for group in groups:
             if len(group) == 1:
                 returns[group[0]] = self._run(jobs[group[0]], self._task)
-            else:
-                returns |= self._train_together({number: jobs[number] for number in group}, configs)
         return [returns[number] for number in range(len(jobs))]
 
     def _compose(self, overrides: list[str], number: int) -> DictConfig:
@@ -59,28 +59,37 @@ class PopulationLauncher(Launcher):
             job_subdir_key="hydra.sweep.subdir",
         )
 
-    def _train_together(self, jobs: dict[int, DictConfig], configs: Sequence[RunConfig]) -> dict[int, JobReturn]:
-        from rltrain.population_job import MemberJob, train_population
+    def _train_together(
+        self, groups: list[list[int]], jobs: Sequence[DictConfig], configs: Sequence[RunConfig]
+    ) -> dict[int, JobReturn]:
+        if not groups:
+            return {}
+        from rltrain.population_job import MemberJob
+        from rltrain.population_pool import train_populations
 
-        folders: dict[int, Path] = {}
-        returns = {}
-        for number, job in jobs.items():
-
-            def note_folder(_: DictConfig, number: int = number) -> None:
-                folders[number] = Path(HydraConfig.get().runtime.output_dir)
-
-            returns[number] = self._run(job, note_folder)  # makes the folder and what Hydra writes into it
+        returns: dict[int, JobReturn] = {}
+        populations: list[list[MemberJob]] = []
+        for group in groups:
+            folders: list[Path] = []
+            for number in group:
+                # Makes the folder and what Hydra writes into it.
+                task = partial(_note_folder, folders)
+                returns[number] = self._run(jobs[number], task)
+            populations.append([MemberJob(configs[n], folder) for n, folder in zip(group, folders, strict=True)])
         try:
-            outcomes = train_population([MemberJob(configs[number], folders[number]) for number in jobs])
+            outcomes = train_populations(populations)
         except Interrupted as stop:
             raise SystemExit(stop.exit_code) from stop
-        except Exception as error:
-            outcomes = [error] * len(jobs)
-        for (_, result), outcome in zip(returns.items(), outcomes, strict=True):
-            failed = isinstance(outcome, BaseException)
-            result.status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-            result.return_value = outcome
+        for group, found in zip(groups, outcomes, strict=True):
+            for number, outcome in zip(group, found, strict=True):
+                failed = isinstance(outcome, BaseException)
+                returns[number].status = JobStatus.FAILED if failed else JobStatus.COMPLETED
+                returns[number].return_value = outcome
         return returns
+
+
+def _note_folder(folders: list[Path], _: DictConfig) -> None:
+    folders.append(Path(HydraConfig.get().runtime.output_dir))
 
 
 # Hydra takes a launcher only from a package of this name, which need not be a folder anywhere.
@@ -99,14 +108,17 @@ def register_launcher() -> None:
 
 
 def _groups(configs: Sequence[RunConfig]) -> list[list[int]]:
-    """As many members in a group as memory holds; jobs alone where nothing can be shared."""
-    groups = group_jobs(configs)
-    if all(len(group) == 1 for group in groups):
-        return groups
-    from rltrain.population_job import most_members
+    """The jobs that share a program; each group as large as memory, cores and GPUs make it worth while."""
+    parts: list[list[int]] = []
+    for group in group_jobs(configs):
+        if len(group) == 1:
+            parts.append(group)
+            continue
+        from rltrain.population_pool import members_of_each
 
-    most = min(most_members(configs[group[0]]) for group in groups if len(group) > 1)
-    return group_jobs(configs, most)
+        most = members_of_each(configs[group[0]], len(group))
+        parts += [[group[i] for i in part] for part in group_jobs([configs[n] for n in group], most)]
+    return parts
 
 
 def _validated(job: DictConfig) -> RunConfig:

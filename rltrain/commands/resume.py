@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,12 @@ def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
 
     failed: list[str] = []
     with SweepFolder(place) as sweep:
-        for folder, plain in sweep.jobs().items():
+        jobs = sweep.jobs()
+        for folder, reason in _resume_populations(jobs, overrides, trust):
+            del jobs[folder]
+            if reason:
+                failed.append(f"{folder.relative_to(place)}: {' '.join(reason.split())}")
+        for folder, plain in jobs.items():
             name = folder.relative_to(place)
             print(f"job {name}")
             try:
@@ -94,6 +100,37 @@ def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
     if failed:
         raise RunFailed("\n".join(["failed jobs:", *failed]))
     return 0
+
+
+def _resume_populations(
+    jobs: Mapping[Path, dict[str, Any] | None], overrides: list[str], trust: bool
+) -> list[tuple[Path, str]]:
+    """Continues the jobs that belong together; the folder of each, and why it failed (nothing: it did not)."""
+    from rltrain.commands.resume_population import populations_of
+
+    told: list[str] = []
+
+    def change(stored: RunConfig) -> RunConfig:
+        config, differences = _changed(stored, overrides, trust)
+        if not told:
+            _tell(differences)
+            told.append("")
+        return config
+
+    try:
+        populations = populations_of(jobs, bool(overrides), change)
+    except RequestError:
+        return []  # job by job, each says what is wrong with it
+    if not populations:
+        return []
+    from rltrain.population_pool import train_populations
+
+    outcomes = train_populations(populations)
+    return [
+        (job.folder, str(outcome) if isinstance(outcome, BaseException) else "")
+        for population, found in zip(populations, outcomes, strict=True)
+        for job, outcome in zip(population, found, strict=True)
+    ]
 
 
 def _begin(plain: dict[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:

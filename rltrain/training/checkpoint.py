@@ -151,7 +151,7 @@ def newest_checkpoint(run: Path) -> tuple[Path, list[Path]]:
     """
     skipped: list[Path] = []
     reason = ""
-    for folder in reversed(_step_folders(run)):
+    for folder in reversed(step_folders(run)):
         try:
             verify_checkpoint(folder)
             return folder, skipped
@@ -163,13 +163,13 @@ def newest_checkpoint(run: Path) -> tuple[Path, list[Path]]:
 
 def has_checkpoint(run: Path) -> bool:
     """Whether a checkpoint of some step lies there, whole or damaged."""
-    return bool(_step_folders(run))
+    return bool(step_folders(run))
 
 
 def prune(run: Path, keep: int) -> None:
     """Remove all but the `keep` newest step checkpoints (never `best`), and what killed writers left."""
     clean(run)
-    for folder in _step_folders(run)[:-keep]:
+    for folder in step_folders(run)[:-keep]:
         # Renamed first: a kill in between never leaves half a checkpoint under a checkpoint's name.
         removed = _aside(folder, "removed")
         folder.rename(removed)
@@ -229,7 +229,8 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _step_folders(run: Path) -> list[Path]:
+def step_folders(run: Path) -> list[Path]:
+    """The checkpoints of steps, by step, whole or damaged."""
     found = {}
     parent = run / "checkpoints"
     for folder in parent.iterdir() if parent.is_dir() else ():

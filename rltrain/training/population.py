@@ -87,10 +87,12 @@ class Population:
         self._due = np.zeros(members, dtype=bool)
         self._next_duty = np.array([trainer.next_duty for trainer in self.trainers])
         self._most_episodes = np.array([config.total_episodes or np.iinfo(np.int64).max for config in configs])
+        self._saved_moment = np.full(members, -1)
+        # Since each member's last row: the sums of its metrics, each [M], and over how many updates.
+        self._sums: dict[str, Tensor] = {}
+        self._updates = np.zeros(members, dtype=np.int64)
         # What the members' trainers have not yet been told.
         self._episodes: list[list[Episode]] = [[] for _ in configs]
-        self._sums: dict[str, Tensor] = {}  # each [M]
-        self._updates = np.zeros(members, dtype=np.int64)
         self._seconds = np.zeros(members)
 
     @property
@@ -141,8 +143,10 @@ class Population:
         """metrics: [M] by tag, {} when no gradient step was made."""
         if not metrics:
             return
-        if self._check_at_once and not torch.isfinite(torch.stack(list(metrics.values()))).all():
-            self._fail_members_of(metrics)
+        if self._check_at_once:
+            finite = torch.isfinite(torch.stack(list(metrics.values()))).all(0).numpy()  # [M]
+            if (self._running & ~finite).any():
+                self._fail_members_of(metrics)
         self._updates += self._running
         for tag, value in metrics.items():
             self._sums[tag] = self._sums[tag] + value if tag in self._sums else value.clone()
@@ -168,6 +172,8 @@ class Population:
             except RunFailed as failure:
                 self._fail(member, failure)
                 continue
+            self._settle(member)
+            self._take_back_sums(member)
             self._due[member] = self.trainers[member].duties_from is not None
             self._next_duty[member] = self.trainers[member].next_duty
             if not self._due[member]:
@@ -184,11 +190,23 @@ class Population:
         sums = {tag: total[member].clone() for tag, total in self._sums.items()} if updates else {}
         steps = int(self._before[member]), int(self._steps[member])
         trainer.take_in(steps, self._episodes[member], sums, updates, float(self._seconds[member]))
-        for total in self._sums.values():
-            total[member] = 0.0
         self._episodes[member] = []
-        self._updates[member], self._seconds[member] = 0, 0.0
-        if trainer.duties_from is None:
+        self._seconds[member] = 0.0
+        self._settle(member)
+
+    def _take_back_sums(self, member: int) -> None:
+        """The sums that the trainer has: none after a row, what was saved after a resume."""
+        sums, self._updates[member] = self.trainers[member].metric_sums
+        for tag in {*self._sums, *sums}:
+            value = sums.get(tag)
+            if tag not in self._sums:
+                assert value is not None
+                self._sums[tag] = value.new_zeros(len(self._steps))
+            self._sums[tag][member] = 0.0 if value is None else value
+
+    def _settle(self, member: int) -> None:
+        """What is done is not done again: the next duties count from here."""
+        if self.trainers[member].duties_from is None:
             self._before[member] = self._steps[member]
 
     def _retire_if_done(self, member: int) -> None:
@@ -211,10 +229,13 @@ class Population:
     def _save(self) -> None:
         """Saves all members that run, at one moment; only then do older checkpoints go."""
         for member in np.flatnonzero(self._running).tolist():
+            if self._saved_moment[member] == self.moment:
+                continue
             try:
                 self._tell(member)
-                if not self.trainers[member].saved:
-                    self.trainers[member].save()
+                # Also where it has not changed because it waits: members continue from one moment.
+                self.trainers[member].save()
+                self._saved_moment[member] = self.moment
             except RunFailed as failure:
                 self._fail(member, failure)
         for output in self._outputs:
@@ -232,4 +253,5 @@ class Population:
             self._before[member] = trainer.step if pending is None else pending
             self._due[member] = pending is not None
             self._next_duty[member] = trainer.next_duty
+            self._take_back_sums(member)
         return exact

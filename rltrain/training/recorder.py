@@ -46,15 +46,19 @@ class Recorder:
         for tag, value in metrics.items():
             self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
 
-    def add_sums(self, sums: Mapping[str, Tensor], updates: int, episodes: list[Episode]) -> None:
-        """Several vector steps at once: the sums of the metrics over `updates` of them, known to be finite or checked
-        at the end of the period."""
+    def take_over(self, sums: Mapping[str, Tensor], updates: int, episodes: list[Episode]) -> None:
+        """What somebody else counted: the sums of the metrics since the last row, over `updates` updates, in place of
+        its own, and further episodes."""
         for episode in episodes:
             self._returns.append(episode.episode_return)
             self._lengths.append(episode.length)
-        self._updates += updates
-        for tag, value in sums.items() if updates else ():
-            self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+        self._updates = updates
+        self._sums = dict(sums) if updates else {}
+
+    @property
+    def sums(self) -> tuple[Mapping[str, Tensor], int]:
+        """The sums of the metrics since the last row, each [], and over how many updates."""
+        return self._sums, self._updates
 
     def check(self, step: int) -> None:
         """Raises:

@@ -118,6 +118,11 @@ class Trainer:
         return self._duties_from
 
     @property
+    def metric_sums(self) -> tuple[Mapping[str, Tensor], int]:
+        """The sums of the metrics since the last row, and over how many updates."""
+        return self._recorder.sums
+
+    @property
     def next_duty(self) -> int:
         """The first environment step at which something will be due, if no limit of episodes is reached before."""
         config = self._config
@@ -159,12 +164,14 @@ class Trainer:
         Args:
             steps: the environment steps made before the last vector step, and after it.
             episodes: those that ended.
-            sums: of the metrics, over `updates` vector steps.
+            sums: of the metrics since the last row, over `updates` updates.
             seconds: that they took.
         """
         self._duties_from, self.step = steps
         self.episodes += len(episodes)
-        self._recorder.add_sums(sums, updates, episodes)
+        if updates != self._recorder.sums[1]:
+            self._saved_step = None  # an update that was waited for changes the state without a step
+        self._recorder.take_over(sums, updates, episodes)
         self.train_seconds += seconds
         return self._is_due()
 

@@ -192,7 +192,6 @@ def test_members_that_run_are_saved_at_each_period_and_one_that_ended_no_more() 
     assert second == sorted({*(step for step in first if step < end), end})
 
 
-@pytest.mark.xfail(strict=True, reason="done duties are saved as due")
 def test_what_was_done_before_a_save_is_not_due_after_it() -> None:
     together = Together(members("soft", checkpoint=CheckpointConfig(60, 3, True)))  # evaluated and logged then, too
     together.population.run()
@@ -202,7 +201,6 @@ def test_what_was_done_before_a_save_is_not_due_after_it() -> None:
         ]  # fmt: skip
 
 
-@pytest.mark.xfail(strict=True, reason="its last checkpoint lacks its last update")
 def test_a_member_saved_while_it_waits_for_its_last_update_is_saved_after_it() -> None:
     configs = members("reinforce", {"total_episodes": 4}, {}, {}, checkpoint=CheckpointConfig(2, 3, True))
     together, single = Together(configs), Single(replace(configs[0], checkpoint=CheckpointConfig(None, 3, True)))

@@ -1,0 +1,150 @@
+"""Which unfinished jobs of a sweep continue as the populations that they were, or begin as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rltrain.config.population import group_jobs
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import validate
+from rltrain.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from rltrain.population_job import MemberJob
+
+Change = Callable[[RunConfig], RunConfig]
+"""The stored config -> the one with the changes that the user asks for."""
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A whole checkpoint of a member."""
+
+    folder: Path
+    moment: int
+    ended: bool
+
+
+def populations_of(jobs: Mapping[Path, dict[str, Any] | None], extends: bool, change: Change) -> list[list[MemberJob]]:
+    """The populations among a sweep's jobs; the jobs that are in none are continued one by one.
+
+    Args:
+        jobs: folder of each -> its config as plain data, or None where only its run says it.
+        extends: whether completed runs go on too, under changed limits.
+    """
+    begun, new = {}, {}
+    for folder, plain in jobs.items():
+        status = _status(folder)
+        if (status is None and plain is not None) or (status == "running" and not _saves(folder)):
+            new[folder] = plain
+        elif status in ("running", "interrupted") or (status == "completed" and extends):
+            begun[folder.name] = folder
+    return [*_stored(begun, change), *_beginning(new, change)]
+
+
+def _status(folder: Path) -> str | None:
+    from rltrain.training.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    return str(run.read_record().get("status")) if run.record.exists() else None
+
+
+def _saves(folder: Path) -> list[_Saved]:
+    """The checkpoints that a population wrote, those of the newest step first."""
+    from rltrain.population_job import ENTRY
+    from rltrain.training.checkpoint import step_folders
+    from rltrain.training.checkpoint_files import read_manifest
+
+    found = []
+    for place in reversed(step_folders(folder)):
+        try:
+            entry = read_manifest(place).get(ENTRY)
+            found.append(
+                _Saved(place, int(entry["moment"]), bool(entry["ended"])) if entry else _Saved(place, 0, False)
+            )
+        except (CheckpointError, TypeError, KeyError, ValueError):
+            continue
+    return found
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    """The members of the population that wrote the newest checkpoint; none where a single run did."""
+    from rltrain.population_job import ENTRY
+    from rltrain.training.checkpoint_files import read_manifest
+
+    saves = _saves(folder)
+    entry = read_manifest(saves[0].folder).get(ENTRY) if saves else None
+    names = entry.get("members") if isinstance(entry, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _stored(begun: Mapping[str, Path], change: Change) -> list[list[MemberJob]]:
+    from rltrain.build import stored_config
+    from rltrain.population_job import MemberJob
+    from rltrain.training.checkpoint import read_checkpoint
+
+    populations = []
+    for names in dict.fromkeys(_names(folder) for folder in begun.values()):
+        # The names are data of a file: they say nothing but which of the sweep's own jobs belong together.
+        folders = [begun[name] for name in names if name in begun]
+        chosen = _common_saves(folders) if len(folders) == len(names) > 1 else None
+        if chosen is None:
+            continue
+        sources = [read_checkpoint(saved.folder, only=()) for saved in chosen]
+        if all("replay.safetensors" in source.manifest["files"] for source in sources):
+            populations.append(
+                [
+                    MemberJob(change(stored_config(source)), folder, saved.folder)
+                    for source, folder, saved in zip(sources, folders, chosen, strict=True)
+                ]
+            )
+    return populations
+
+
+def _common_saves(folders: list[Path]) -> list[_Saved] | None:
+    """The newest whole checkpoint of each member that was saved at one moment; of one that had ended, its last."""
+    from rltrain.training.checkpoint import verify_checkpoint
+
+    saves = [_saves(folder) for folder in folders]
+    for moment in sorted({saved.moment for of_member in saves for saved in of_member}, reverse=True):
+        chosen = [
+            next((s for s in of_member if s.moment == moment or (s.ended and s.moment < moment)), None)
+            for of_member in saves
+        ]
+        whole = [saved for saved in chosen if saved is not None]
+        if len(whole) < len(folders):
+            continue
+        try:
+            for saved in whole:
+                verify_checkpoint(saved.folder)
+        except CheckpointError:
+            continue
+        return whole
+    return None
+
+
+def _beginning(new: Mapping[Path, dict[str, Any] | None], change: Change) -> list[list[MemberJob]]:
+    """Jobs that have nothing yet, or nothing left, in the groups in which a new sweep would train them."""
+    from rltrain.population_job import MemberJob
+    from rltrain.population_pool import members_of_each
+    from rltrain.training.run_folder import RunFolder
+
+    folders = list(new)
+    configs = [
+        change(validate(RunFolder(folder).read_config() if plain is None else plain)) for folder, plain in new.items()
+    ]
+    populations = []
+    for group in group_jobs(configs):
+        if len(group) == 1:
+            continue
+        most = members_of_each(configs[group[0]], len(group))
+        for part in group_jobs([configs[n] for n in group], most):
+            if len(part) > 1:
+                populations.append([MemberJob(configs[group[i]], folders[group[i]]) for i in part])
+    for population in populations:
+        for job in population:
+            job.folder.mkdir(parents=True, exist_ok=True)
+    return populations

@@ -1,0 +1,146 @@
+"""Populations side by side: one process per core, or per GPU, each with members of its own.
+
+Two processes of one thread each are faster than one of two threads, which wait for each other many times per update,
+and endlessly so where another program has one of the cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from types import FrameType
+from typing import Any
+
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import to_plain
+from rltrain.device import available_cores, resolve_device
+from rltrain.errors import Interrupted, RunFailed
+from rltrain.population_job import MemberJob, Outcome, most_members, train_population
+
+_MEMBERS_PER_PROCESS = 4  # fewer do not earn a process's start
+# The path goes along because a plug-in may lie where only the parent looks.
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from rltrain.population_worker import serve; serve()"
+
+
+def places(config: RunConfig) -> int:
+    """How many populations can train at the same time: one per GPU, or per core that the threads leave."""
+    device = resolve_device(config.device)
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.device_count() if config.device.index == 0 else 1
+    threads = 1 if config.device.threads == "auto" else config.device.threads
+    return max(1, available_cores() // threads)
+
+
+def members_of_each(config: RunConfig, members: int) -> int:
+    """How many of `members` jobs like this one should train in one process."""
+    parts = max(1, min(places(config), members // _MEMBERS_PER_PROCESS))
+    return max(1, min(-(-members // parts), most_members(config) // parts))
+
+
+def train_populations(populations: Sequence[Sequence[MemberJob]]) -> list[list[Outcome]]:
+    """Trains each population as one program, several at a time; the outcomes of all jobs of each.
+
+    Raises:
+        RequestError: the request cannot be carried out here, or a folder is in use.
+        Interrupted: a signal stopped them, after saving.
+    """
+    if len(populations) == 1:
+        return [train_population(populations[0])]
+    return _Pool(populations).run()
+
+
+@dataclass
+class _Process:
+    number: int  # of its population
+    place: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+
+
+class _Pool:
+    def __init__(self, populations: Sequence[Sequence[MemberJob]]) -> None:
+        self._populations = populations
+        self._outcomes: dict[int, list[Outcome]] = {}
+        self._running: list[_Process] = []
+        self._signal: int | None = None
+
+    def run(self) -> list[list[Outcome]]:
+        before = {number: signal.signal(number, self._forward) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._run()
+        finally:
+            for process in self._running:
+                process.process.kill()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._signal is not None:
+            raise Interrupted(128 + self._signal)
+        return [self._outcomes[number] for number in range(len(self._populations))]
+
+    def _run(self) -> None:
+        waiting = list(range(len(self._populations)))
+        free = list(range(places(self._populations[0][0].config)))
+        while self._running or (waiting and self._signal is None):
+            while waiting and free and self._signal is None:
+                self._running.append(self._start(waiting.pop(0), free.pop(0)))
+            for connection in wait([process.connection for process in self._running], timeout=1.0):
+                ended = next(process for process in self._running if process.connection is connection)
+                self._running.remove(ended)
+                free.append(ended.place)
+                self._outcomes[ended.number] = self._read(ended)
+
+    def _start(self, number: int, place: int) -> _Process:
+        jobs = self._populations[number]
+        ours, theirs = Pipe()
+        on_gpu = resolve_device(jobs[0].config.device).type == "cuda"
+        visible = {"CUDA_VISIBLE_DEVICES": _gpu(place)} if on_gpu else {}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **visible},
+            start_new_session=True,  # a signal to our group reaches it once, from us
+        )
+        theirs.close()
+        with suppress(OSError):  # it ended at once; reading says so
+            ours.send([_to_plain(job) for job in jobs])
+        return _Process(number, place, process, ours)
+
+    def _read(self, ended: _Process) -> list[Outcome]:
+        jobs = self._populations[ended.number]
+        try:
+            answer = ended.connection.recv()
+        except (EOFError, OSError):
+            code = ended.process.wait()
+            failure = RunFailed(f"the process that trained it ended with {code}")
+            return [failure] * len(jobs)
+        finally:
+            ended.connection.close()
+        ended.process.wait()
+        return [mean if error is None else RunFailed(error) for mean, error in answer]
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        # The second signal ends a worker at once, by its own rule.
+        self._signal = self._signal or number
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                process.process.send_signal(number)
+
+
+def _gpu(place: int) -> str:
+    """The name of a GPU for a process that shall see no other."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[place] if visible else str(place)
+
+
+def _to_plain(job: MemberJob) -> dict[str, Any]:
+    source = None if job.source is None else str(job.source)
+    return {"config": to_plain(job.config), "folder": str(job.folder), "source": source}

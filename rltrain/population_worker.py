@@ -1,0 +1,50 @@
+"""One population in a process of its own: the worker's side of population_pool."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+
+def serve() -> None:
+    """Trains the jobs that the parent sends and answers with (mean, None) or (None, reason) for each."""
+    connection = Connection(int(sys.argv[2]))
+    os.set_inheritable(connection.fileno(), False)
+    jobs = connection.recv()
+    threading.Thread(target=_stop_with_parent, args=(connection.fileno(),), daemon=True).start()
+    answer = _train(jobs)
+    with suppress(OSError):  # the parent is gone
+        connection.send(answer)
+
+
+def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, str | None]]:
+    from rltrain.config.folders import import_plugins
+    from rltrain.config.validate import validate
+    from rltrain.errors import Interrupted, RequestError
+    from rltrain.population_job import MemberJob, train_population
+
+    import_plugins()
+    members = [
+        MemberJob(validate(job["config"]), Path(job["folder"]), None if job["source"] is None else Path(job["source"]))
+        for job in jobs
+    ]
+    try:
+        outcomes = train_population(members)
+    except (Interrupted, RequestError) as error:
+        return [(None, str(error))] * len(jobs)
+    return [(None, str(o)) if isinstance(o, BaseException) else (o, None) for o in outcomes]
+
+
+def _stop_with_parent(file: int) -> None:
+    """However the parent ends, this process saves and ends too."""
+    watcher = select.poll()
+    watcher.register(file, 0)  # only the other end's closing wakes it
+    watcher.poll()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,161 @@
+"""`rltrain -m`, as one program: what each job leaves, and that a sweep stopped anywhere ends as if it was not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from whole_runs import (
+    COMMON_ARGS,
+    KillAfter,
+    StopAfter,
+    assert_same_run,
+    config_of,
+    one_line,
+    record_of,
+    result_of,
+    resume,
+    rltrain_here,
+    rltrain_process,
+    rows,
+    train,
+)
+
+from rltrain.config.application import compose
+from rltrain.config.population import group_jobs
+from rltrain.training.checkpoint import step_folders
+
+PERIODS = ["total_steps=450", "eval.period=200", "eval.episodes=3", "checkpoint.period=100", "num_envs=2"]
+DQN = [*COMMON_ARGS, *PERIODS, "algo.learning_starts=50", "algo.batch_size=8", "algo.optimizer.lr=1e-3,3e-3"]
+REINFORCE = [*COMMON_ARGS, *PERIODS, "algo=reinforce", "algo.entropy_coef=0.0,0.1"]
+SWEEPS = {"dqn": DQN, "reinforce": REINFORCE}
+HERE = "hydra.sweep.dir=sweep"
+
+
+def jobs_of(sweep: Path) -> list[Path]:
+    return sorted((path for path in sweep.iterdir() if path.is_dir()), key=lambda path: path.name)
+
+
+@pytest.fixture(scope="module", params=SWEEPS)
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A sweep of three jobs that nothing stopped."""
+    folder = tmp_path_factory.mktemp(request.param)
+    assert rltrain_here(folder, "-m", *SWEEPS[request.param], HERE, "seed=0,1") == 0
+    return request.param, folder / "sweep"
+
+
+def test_every_job_has_a_folder_like_that_of_a_single_run(whole: tuple[str, Path], tmp_path: Path) -> None:
+    """And nearly its numbers: the first rows agree up to rounding."""
+    _, sweep = whole
+    seen = set()
+    for job in jobs_of(sweep):
+        assert record_of(job)["population"] == ["0", "1", "2", "3"]
+        alone = tmp_path / job.name
+        train(config_of(job), alone)
+        names = [{path.name.partition(".out.")[0] for path in run.iterdir()} for run in (job, alone)]
+        assert names[0] == names[1] | {".hydra"}
+        assert [path.name for path in step_folders(job)] and result_of(job).keys() == result_of(alone).keys()
+        first, single = rows(job)[0], rows(alone)[0]
+        assert first == pytest.approx(single, rel=1e-3, abs=1e-5)
+        seen.add(json.dumps(rows(job)))
+    assert len(seen) == 4
+
+
+@pytest.mark.parametrize("looks", [1, 97, 151])
+@pytest.mark.parametrize("kills", [False, True])
+def test_a_stopped_population_ends_like_one_that_was_not(
+    whole: tuple[str, Path], tmp_path: Path, kills: bool, looks: int
+) -> None:
+    algo, uninterrupted = whole
+    sweep = tmp_path / "sweep"
+    stop = KillAfter(looks, sweep) if kills else StopAfter(looks)
+    assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=stop) == (-1 if kills else 143)
+    assert {record_of(job)["status"] for job in jobs_of(sweep)} == {"running" if kills else "interrupted"}
+    assert resume(sweep, stop=StopAfter(40)) == 143
+    assert resume(sweep) == 0
+    for job in jobs_of(sweep):
+        assert_same_run(job, uninterrupted / job.name)
+
+
+def test_a_kill_between_two_members_saves_falls_back_to_what_all_have(whole: tuple[str, Path], tmp_path: Path) -> None:
+    algo, uninterrupted = whole
+    sweep = tmp_path / "sweep"
+    assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=KillAfter(170, sweep)) == -1
+    newest = step_folders(sweep / "1")[-1]
+    shutil.rmtree(newest)
+    assert resume(sweep) == 0
+    for job in jobs_of(sweep):
+        assert_same_run(job, uninterrupted / job.name)
+
+
+def test_a_member_can_be_continued_alone(whole: tuple[str, Path], tmp_path: Path) -> None:
+    algo, _ = whole
+    assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(97)) == 143
+    assert resume(tmp_path / "sweep" / "2") == 0
+    assert record_of(tmp_path / "sweep" / "2")["status"] == "completed"
+    assert resume(tmp_path / "sweep") == 0
+    assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}
+
+
+def test_a_finished_population_is_extended_as_one(whole: tuple[str, Path], tmp_path: Path) -> None:
+    _, uninterrupted = whole
+    sweep = Path(shutil.copytree(uninterrupted, tmp_path / "sweep"))
+    assert resume(sweep) == 0
+    assert resume(sweep, "total_steps=600") == 0
+    assert all(result_of(job)["env_step"] >= 600 for job in jobs_of(sweep))
+
+
+def test_a_member_that_fails_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = [arg for arg in DQN if "optimizer.lr" not in arg]
+    code = rltrain_here(tmp_path, "-m", *args, HERE, "algo.optimizer.lr=1e-3,1e38,2e-3", "algo.max_grad_norm=null")
+    assert code == 1
+    assert [record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")] == ["completed", "failed", "completed"]
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("job ")]
+    assert len(failed) == 1 and failed[0].startswith("job 1 failed (") and "environment step" in failed[0]
+
+
+def test_jobs_are_grouped_by_what_a_batch_can_carry() -> None:
+    choices = [
+        compose([f"algo={algo}", f"network.hidden=[{hidden}]", f"seed={seed}", f"algo.gamma={gamma}", "tuned=none"])[0]
+        for algo in ("dqn", "reinforce")
+        for hidden in (8, 9)
+        for seed in (0, 1)
+        for gamma in (0.9, 0.99)
+    ]
+    assert [len(group) for group in group_jobs(choices)] == [4, 4, 4, 4]
+    assert [len(part) for part in group_jobs(choices, 3)] == [2] * 8
+    alone = [replace(config, env=replace(config.env, vectorization="async")) for config in choices]
+    assert [len(group) for group in group_jobs(alone)] == [1] * 16
+    clipped = [compose(["tuned=none", f"algo.max_grad_norm={bound}"])[0] for bound in ("1.0", "2.0", "null")]
+    assert group_jobs(clipped) == [[0, 1], [2]]
+
+
+@pytest.mark.slow
+def test_processes_side_by_side_stop_and_continue_together(tmp_path: Path) -> None:
+    """Enough members for a process per core; SIGTERM reaches the parent only."""
+    args = [*(arg for arg in DQN if "optimizer.lr" not in arg), "total_steps=4000", HERE, "seed=range(0,8)"]
+    process = rltrain_process(tmp_path, "-m", *args)
+    first = tmp_path / "sweep" / "7" / "checkpoints" / "step_00000100"
+    while not first.exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"interrupted"}
+    process = rltrain_process(tmp_path, "resume", "sweep")
+    out, error = process.communicate(timeout=200)
+    assert process.returncode == 0, (out, error)
+    assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}
+
+
+def test_a_population_whose_folder_is_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rltrain.training.run_folder import RunFolder
+
+    assert rltrain_here(tmp_path, "-m", *DQN, HERE, "seed=0", stop=StopAfter(20)) == 143
+    capsys.readouterr()
+    with RunFolder(tmp_path / "sweep" / "1"):
+        assert resume(tmp_path / "sweep") in (1, 2)
+    assert "in use by process" in one_line(capsys, 4)
