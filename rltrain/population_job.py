@@ -18,7 +18,7 @@ from rltrain.config.population import MOST_MEMBERS
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.device import free_memory, resolve_device
 from rltrain.envs.probe import probe
-from rltrain.errors import CheckpointError, Interrupted
+from rltrain.errors import CheckpointError, Interrupted, RunFailed
 from rltrain.job import Keeper, explained, timing, write_report, write_start
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
@@ -26,6 +26,7 @@ from rltrain.messages import final_evaluation
 from rltrain.population_messages import population_header, population_line
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
+from rltrain.training.members import evaluate_apart
 from rltrain.training.population import MemberOutput, Population
 from rltrain.training.run_folder import RunFolder
 from rltrain.training.stopping import StopSignal
@@ -154,11 +155,14 @@ class _PopulationJob:
             return
         keys = dict.fromkeys(ended, REPORT_KEY)
         print(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps), flush=True)
-        finals = evaluator.evaluate_members(parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
+        finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
         if finals is None:
             raise Interrupted(stop.exit_code)
         for member in ended:
             trainer, final = population.trainers[member], finals[member]
+            if isinstance(final, RunFailed):
+                self.outcomes[member] = final
+                continue
             write_report(self.runs[member], trainer, final, parts.envs.reward_threshold)
             print(population_line(self.jobs[member].folder.name, trainer, final), flush=True)
             self.outcomes[member] = final.mean

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from rltrain.errors import RunFailed
+
 MAX_RECORDED_ACTIONS = 100_000  # per running episode; a longer one cannot be replayed
 MAX_REPLAY_SECONDS = 60.0  # for all lanes of a process together
 
@@ -41,7 +43,12 @@ class LaneState:
 
 
 class LaneGroup(Protocol):
-    """n environments that step together; seeds come from outside, one per episode."""
+    """n environments that step together; seeds come from outside, one per episode.
+
+    `failures` is None, or a mapping into which a lane's failure goes instead of being raised; the other lanes go on.
+    """
+
+    failures: dict[int, RunFailed] | None
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray: ...
     def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep: ...

@@ -29,6 +29,9 @@ class Lanes:
         first: index of envs[0] among all environments of the run, for messages.
         id: the environment's id, for messages.
         progress: byte 0..7 hold the lane that is busy, for a parent that must name the one that hangs or dies.
+
+    Attributes:
+        failures: None, or where the failures of single lanes are collected: then the other lanes go on.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Lanes:
         self._zeros = np.zeros(len(envs), np.float32)
         self._false = np.zeros(len(envs), np.bool_)
         self._obs = np.zeros(self._shape, self._dtype)
+        self.failures: dict[int, RunFailed] | None = None
         self._seed = [-1] * len(envs)
         self._return = [0.0] * len(envs)
         self._length = [0] * len(envs)
@@ -96,12 +100,11 @@ class Lanes:
                     obs[lane] = observation  # what `_write` does for nearly all, without the call
                 else:
                     self._write(lane, observation, obs)
-            except RunFailed:
-                raise
+                if not -_LARGEST_REWARD <= r <= _LARGEST_REWARD:
+                    raise self._failure(lane, self._length[lane] + 1, f"reward {r} is not a finite float32")
             except (Exception, SystemExit) as error:
-                raise self._failure(lane, self._length[lane] + 1, one_line(error)) from error
-            if not -_LARGEST_REWARD <= r <= _LARGEST_REWARD:
-                raise self._failure(lane, self._length[lane] + 1, f"reward {r} is not a finite float32")
+                self._fail(lane, error, obs, self._length[lane] + 1)
+                continue
             reward[lane] = r
             self._return[lane] += r
             self._length[lane] += 1
@@ -115,7 +118,10 @@ class Lanes:
         next_obs = obs.copy()
         finished = [Finished(lane, self._return[lane], self._length[lane]) for lane in ended]
         for lane in ended:
-            self._reset_lane(lane, next_seeds[lane], obs)
+            try:
+                self._reset_lane(lane, next_seeds[lane], obs)
+            except RunFailed as failure:
+                self._fail(lane, failure, obs, 0)
         return LaneStep(obs, next_obs, reward, terminated, truncated, finished)
 
     def state(self) -> LaneState:
@@ -188,9 +194,20 @@ class Lanes:
                 return
         elif np.isfinite(obs).all():
             return
-        lane = first_lane + int(np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(axis=1))[0])
-        row = " ".join(str(obs[lane - first_lane]).split())
-        raise self._failure(lane, self._length[lane], f"observation is not finite: {row[:200]}")
+        for number in np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(axis=1)).tolist():
+            lane, row = first_lane + number, " ".join(str(obs[number]).split())
+            failure = self._failure(lane, self._length[lane], f"observation is not finite: {row[:200]}")
+            self._fail(lane, failure, obs, 0, number)
+
+    def _fail(self, lane: int, error: BaseException, obs: np.ndarray, step: int, row: int | None = None) -> None:
+        """Raises what failed, or notes it where failures are collected: then the lane's observation is zero."""
+        failure = error if isinstance(error, RunFailed) else self._failure(lane, step, one_line(error))
+        if self.failures is None:
+            if failure is error:
+                raise failure
+            raise failure from error
+        self.failures[lane] = failure
+        obs[lane if row is None else row] = 0
 
     def _failure(self, lane: int, step: int | None, what: str) -> RunFailed:
         step = self._length[lane] + 1 if step is None else step

@@ -142,6 +142,12 @@ class VectorEnv:
             self._start_episode(episode.env, episode.number + 1)
         return transition, done.obs, episodes
 
+    def collect_failures(self) -> dict[int, RunFailed]:
+        """From now on a failure of one environment is put into the returned mapping, by environment, instead of being
+        raised; what that environment gives then has no meaning, and it must idle."""
+        self._group.failures = {}
+        return self._group.failures
+
     def state_dict(self, envs: slice = slice(None)) -> dict[str, np.ndarray]:
         """The running episodes of `envs` as arrays: `episode` (number), `episode_return`, `episode_length`, `obs`, and
         `actions` of all of them one after the other, `action_count` of each (-1: too many to be kept)."""

@@ -57,6 +57,7 @@ class WorkerGroup:
 
     def __init__(self, make: EnvMaker, num_envs: int, step_timeout: float | None) -> None:
         self._id = make.id
+        self.failures: dict[int, RunFailed] | None = None  # never collected: a worker's other lanes have not stepped
         self._timeout = step_timeout
         self._workers: list[_Worker] = []
         bounds = np.linspace(0, num_envs, min(num_envs, os.cpu_count() or 1) + 1).astype(int).tolist()

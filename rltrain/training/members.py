@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rltrain.agents.agent import Agent, Policy, StateDict
 from rltrain.envs.vector import VectorEnv
+from rltrain.errors import RunFailed
 from rltrain.training.evaluator import EpisodeStatistics, Evaluator
 
 
@@ -78,16 +79,40 @@ class SharedEvaluation:
         self._evaluator = evaluator
         self._agent = agent
         self.expected: dict[int, int] = {}
-        self._found: dict[tuple[int, int, int], EpisodeStatistics] = {}
+        self._found: dict[tuple[int, int, int], EpisodeStatistics | RunFailed] = {}
 
     def evaluate(self, member: int, episodes: int, key: int, stop: Callable[[], bool]) -> EpisodeStatistics | None:
         if (member, episodes, key) not in self._found:
             keys = self.expected if self.expected.get(member) == key else {member: key}
-            found = self._evaluator.evaluate_members(self._agent, episodes, keys, stop)
+            found = evaluate_apart(self._evaluator, self._agent, episodes, keys, stop)
             if found is None:
                 return None
-            self._found |= {(m, episodes, keys[m]): statistics for m, statistics in found.items()}
-        return self._found.pop((member, episodes, key))
+            self._found |= {(m, episodes, keys[m]): result for m, result in found.items()}
+        result = self._found.pop((member, episodes, key))
+        if isinstance(result, RunFailed):
+            raise result
+        return result
+
+
+def evaluate_apart(
+    evaluator: Evaluator, agent: Policy, episodes: int, keys: Mapping[int, int], stop: Callable[[], bool]
+) -> dict[int, EpisodeStatistics | RunFailed] | None:
+    """`Evaluator.evaluate_members`; where an environment fails, each member by itself, and who failed."""
+    try:
+        together = evaluator.evaluate_members(agent, episodes, keys, stop)
+        return None if together is None else dict(together)
+    except RunFailed:
+        apart: dict[int, EpisodeStatistics | RunFailed] = {}
+    for member, key in keys.items():
+        try:
+            found = evaluator.evaluate_members(agent, episodes, {member: key}, stop)
+        except RunFailed as failure:
+            apart[member] = failure
+            continue
+        if found is None:
+            return None
+        apart |= found
+    return apart
 
 
 def join_env_states(states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

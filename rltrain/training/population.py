@@ -77,6 +77,7 @@ class Population:
             for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
         ]
         self.failures: dict[int, RunFailed] = {}
+        self._env_failures = envs.collect_failures()
         self.moment = 0
         self._outputs = outputs
         self._obs: np.ndarray | None = None
@@ -134,6 +135,9 @@ class Population:
             member = episode.env // self._num_envs
             self._episodes[member].append(episode)
             self._episode_counts[member] += 1
+        while self._env_failures:
+            env, failure = self._env_failures.popitem()
+            self._fail(env // self._num_envs, failure)
         self._add_metrics(agent.update())
         reached = (self._steps >= self._next_duty) | (self._episode_counts >= self._most_episodes)
         self._due |= reached & self._running

@@ -118,6 +118,25 @@ def test_a_member_that_fails_stops_no_other(tmp_path: Path, capsys: pytest.Captu
     assert len(failed) == 1 and failed[0].startswith("job 1 failed (") and "environment step" in failed[0]
 
 
+def test_an_environment_that_fails_takes_its_member_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third environment that reaches the fault fails, once: it is the first of the second member."""
+    faults = iter([False, False, True])
+
+    def fault(env: object) -> float:
+        if next(faults, False):
+            raise ValueError("the left wheel came off")
+        return 1.0
+
+    monkeypatch.setattr("probe_envs.Raises.fault", fault)
+    args = [*COMMON_ARGS, *PERIODS, "env=probe_envs:Raises-v0", "algo.learning_starts=50", "algo.batch_size=8"]
+    assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=0,1,2") == 1
+    assert [record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")] == ["completed", "failed", "completed"]
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("job ")]
+    assert len(failed) == 1 and failed[0].startswith("job 1 failed (") and "the left wheel came off" in failed[0]
+
+
 def test_jobs_are_grouped_by_what_a_batch_can_carry() -> None:
     choices = [
         compose([f"algo={algo}", f"network.hidden=[{hidden}]", f"seed={seed}", f"algo.gamma={gamma}", "tuned=none"])[0]

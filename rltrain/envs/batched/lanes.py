@@ -58,6 +58,7 @@ class BatchedLanes:
         self._seed = [-1] * num_envs
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
+        self.failures: dict[int, RunFailed] | None = None
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """Starts a new episode everywhere; returns obs [L, *obs], a fresh array."""
@@ -194,13 +195,21 @@ class BatchedLanes:
     def _check_finite(self, obs: np.ndarray, reward: np.ndarray | None = None, lanes: np.ndarray | None = None) -> None:
         """Refuses obs [K, *obs] and reward [K] of `lanes` (None: all) that are not finite."""
         if reward is not None and not _all_finite(reward):
-            lane = int((~np.isfinite(reward)).argmax())
-            raise self._failure(lane, f"reward {reward[lane]} is not a finite float32")
+            for lane in np.flatnonzero(~np.isfinite(reward)).tolist():
+                self._fail(lane, f"reward {reward[lane]} is not a finite float32")
+                reward[lane] = 0.0
         if obs.dtype != np.float32 or _all_finite(obs):
             return
-        row = int((~np.isfinite(obs).reshape(len(obs), -1).all(1)).argmax())
-        shown = " ".join(str(obs[row]).split())[:200]
-        raise self._failure(row if lanes is None else int(lanes[row]), f"observation is not finite: {shown}")
+        for row in np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(1)).tolist():
+            shown = " ".join(str(obs[row]).split())[:200]
+            self._fail(row if lanes is None else int(lanes[row]), f"observation is not finite: {shown}")
+            obs[row] = 0.0
+
+    def _fail(self, lane: int, what: str) -> None:
+        """Raises what failed, or notes it where failures are collected."""
+        if self.failures is None:
+            raise self._failure(lane, what)
+        self.failures[lane] = self._failure(lane, what)
 
     def _failure(self, lane: int, what: str) -> RunFailed:
         where = f"step {self._length[lane]}" if self._length[lane] else "the reset"
