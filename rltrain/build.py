@@ -83,7 +83,8 @@ def load_initial_network(agent: Agent, path: Path, member: int = 0) -> None:
     """
     source = read_checkpoint(checkpoint_of(path), only=("network",))
     try:
-        agent.load_network(source.tensors["network"], member)
+        # A plug-in's agent that trains no populations need not know of members.
+        agent.load_network(source.tensors["network"], *([member] if member else []))
     except (ValueError, KeyError) as error:
         raise RequestError(f"init_from={path}: {error}") from error
 

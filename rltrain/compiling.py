@@ -8,6 +8,7 @@ import os
 import shutil
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -59,7 +60,9 @@ def note_compiled(config: RunConfig, members: int = 1) -> None:
 def _marker(config: RunConfig, members: int) -> Path:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    program = repr((torch.__version__, config.algo, config.network, config.env, config.num_envs, members))
+    # The numbers that a program takes as tensors do not make it another program.
+    algo = replace(config.algo, gamma=1.0, optimizer=replace(config.algo.optimizer, lr=1.0))
+    program = repr((torch.__version__, algo, config.network, config.env, config.num_envs, members))
     return Path(cache_dir()) / "rltrain" / hashlib.sha256(program.encode()).hexdigest()[:32]
 
 

@@ -130,6 +130,8 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
     now = {"device": str(parts.device), "threads": parts.threads, "compile": parts.compiled, **versions()}
     then = {**source.manifest, **source.manifest.get("versions", {})}
     other = [f"{name} {then[name]}" for name, value in now.items() if name in then and then[name] != value]
+    if not other and source.manifest.get("population"):
+        return "up to rounding: it was one of a population"
     return f"but not bit for bit: it was saved with {', '.join(other)}" if other else "exactly"
 
 

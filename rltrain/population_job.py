@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
 from rltrain.messages import final_evaluation
 from rltrain.population_messages import population_header, population_line
+from rltrain.text import shell_word
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
 from rltrain.training.members import evaluate_apart
@@ -78,7 +80,8 @@ class _PopulationJob:
                 self.sources = [None if j.source is None else checkpoint.read_checkpoint(j.source) for j in self.jobs]
                 self._train(stop)
             except BaseException as error:
-                _log.error("the population failed", exc_info=error)
+                if not isinstance(error, Interrupted):
+                    _log.error("the population failed", exc_info=error)
                 self._end_all(error, started)
                 if isinstance(error, Interrupted) or not isinstance(error, Exception):
                     raise
@@ -97,9 +100,9 @@ class _PopulationJob:
                 population = self._population(parts, evaluator, stop)
                 print(population_header(configs, parts, [job.folder for job in self.jobs]), flush=True)
                 population.run()
-                self.outcomes |= population.failures
+                self._note_failures(population)
                 if stop.requested:
-                    raise Interrupted(stop.exit_code)
+                    raise self._stopped(stop)
                 self._report(population, evaluator, parts, stop)
             finally:
                 self._close_loggers()
@@ -157,7 +160,7 @@ class _PopulationJob:
         print(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps), flush=True)
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
         if finals is None:
-            raise Interrupted(stop.exit_code)
+            raise self._stopped(stop)
         for member in ended:
             trainer, final = population.trainers[member], finals[member]
             if isinstance(final, RunFailed):
@@ -166,6 +169,16 @@ class _PopulationJob:
             write_report(self.runs[member], trainer, final, parts.envs.reward_threshold)
             print(population_line(self.jobs[member].folder.name, trainer, final), flush=True)
             self.outcomes[member] = final.mean
+
+    def _note_failures(self, population: Population) -> None:
+        self.outcomes |= population.failures
+        for member, failure in population.failures.items():
+            with suppress(OSError), self.runs[member].log.open("a") as log:
+                traceback.print_exception(failure, file=log)
+
+    def _stopped(self, stop: StopSignal) -> Interrupted:
+        reason, sweep = Interrupted(stop.exit_code).reason, self.jobs[0].folder.parent
+        return Interrupted(stop.exit_code, f"{reason}, saved; rltrain resume {shell_word(sweep)} continues")
 
     def _close_loggers(self, completed: bool | None = None) -> None:
         for member, logger in enumerate(self.loggers):

@@ -21,8 +21,9 @@ from typing import Any
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.device import available_cores, resolve_device
-from rltrain.errors import Interrupted, RunFailed
+from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.population_job import MemberJob, Outcome, most_members, train_population
+from rltrain.training.run_folder import RunFolder
 
 _MEMBERS_PER_PROCESS = 4  # fewer do not earn a process's start
 # The path goes along because a plug-in may lie where only the parent looks.
@@ -121,6 +122,9 @@ class _Pool:
         except (EOFError, OSError):
             code = ended.process.wait()
             failure = RunFailed(f"the process that trained it ended with {code}")
+            for job in jobs:
+                with suppress(RunFailed, RequestError):
+                    RunFolder(job.folder).write_record(status="failed", reason=str(failure))
             return [failure] * len(jobs)
         finally:
             ended.connection.close()

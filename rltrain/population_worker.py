@@ -12,6 +12,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from rltrain.output import outliving_output
+
 
 def serve() -> None:
     """Trains the jobs that the parent sends and answers with (mean, None) or (None, reason) for each."""
@@ -19,7 +21,8 @@ def serve() -> None:
     os.set_inheritable(connection.fileno(), False)
     jobs = connection.recv()
     threading.Thread(target=_stop_with_parent, args=(connection.fileno(),), daemon=True).start()
-    answer = _train(jobs)
+    with outliving_output():
+        answer = _train(jobs)
     with suppress(OSError):  # the parent is gone
         connection.send(answer)
 

@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
         "population_messages", "training",
     },
     "population_messages": {"build", "config", "training"},
-    "population_pool": {"config", "device", "population_job"},
+    "population_pool": {"config", "device", "population_job", "training"},
     "population_worker": {"config", "population_job"},
     "messages": {"build", "config", "training"},
     "policy": {"agents", "build", "config", "envs", "training"},

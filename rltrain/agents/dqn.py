@@ -163,11 +163,17 @@ class DQN(GreedyQ):
 
     @property
     def env_steps(self) -> int:
-        return int(self._env_steps.max())
+        """Of the members that run: they move together."""
+        return int(self._env_steps[self._counted].max())
 
     @property
     def gradient_steps(self) -> int:
-        return int(self._gradient_steps.max())
+        return int(self._gradient_steps[self._counted].max())
+
+    @property
+    def _counted(self) -> np.ndarray:
+        """[M] bool: the members that run; all once none does."""
+        return self._running if self._running.any() else ~self._running
 
     @property
     def num_parameters(self) -> dict[str, int]:

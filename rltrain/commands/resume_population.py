@@ -35,6 +35,9 @@ def populations_of(jobs: Mapping[Path, dict[str, Any] | None], extends: bool, ch
         jobs: folder of each -> its config as plain data, or None where only its run says it.
         extends: whether completed runs go on too, under changed limits.
     """
+    # Members are known by their folders' names, which a sweep with folders of its own making may repeat.
+    if len({folder.name for folder in jobs}) < len(jobs):
+        return []
     begun, new = {}, {}
     for folder, plain in jobs.items():
         status = _status(folder)
@@ -42,7 +45,7 @@ def populations_of(jobs: Mapping[Path, dict[str, Any] | None], extends: bool, ch
             new[folder] = plain
         elif status in ("running", "interrupted") or (status == "completed" and extends):
             begun[folder.name] = folder
-    return [*_stored(begun, change), *_beginning(new, change)]
+    return [*_stored(begun, extends, change), *_beginning(new, change)]
 
 
 def _status(folder: Path) -> str | None:
@@ -81,7 +84,7 @@ def _names(folder: Path) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _stored(begun: Mapping[str, Path], change: Change) -> list[list[MemberJob]]:
+def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[list[MemberJob]]:
     from rltrain.build import stored_config
     from rltrain.population_job import MemberJob
     from rltrain.training.checkpoint import read_checkpoint
@@ -94,6 +97,8 @@ def _stored(begun: Mapping[str, Path], change: Change) -> list[list[MemberJob]]:
         if chosen is None:
             continue
         sources = [read_checkpoint(saved.folder, only=()) for saved in chosen]
+        if extends and len({source.step for source in sources}) > 1:
+            continue  # members that ended apart do not move together
         if all("replay.safetensors" in source.manifest["files"] for source in sources):
             populations.append(
                 [

@@ -15,6 +15,7 @@ from whole_runs import (
     StopAfter,
     assert_same_run,
     config_of,
+    newest,
     one_line,
     record_of,
     result_of,
@@ -107,6 +108,14 @@ def test_a_finished_population_is_extended_as_one(whole: tuple[str, Path], tmp_p
     assert resume(sweep) == 0
     assert resume(sweep, "total_steps=600") == 0
     assert all(result_of(job)["env_step"] >= 600 for job in jobs_of(sweep))
+
+
+def test_members_that_ended_apart_are_extended_with_all_their_gradient_steps(tmp_path: Path) -> None:
+    args = [arg for arg in DQN if "optimizer.lr" not in arg and "total_steps" not in arg]
+    assert rltrain_here(tmp_path, "-m", *args, HERE, "total_steps=200,300") == 0
+    assert resume(tmp_path / "sweep", "total_steps=400") == 0
+    for job in jobs_of(tmp_path / "sweep"):
+        assert newest(job).state["agent"]["gradient_steps"] == 400 - 50
 
 
 def test_a_member_that_fails_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
