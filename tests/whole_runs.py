@@ -166,7 +166,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert best[0].exists() == best[1].exists()
     if best[0].exists():
         assert_same_checkpoint(read_checkpoint(best[0]), read_checkpoint(best[1]))
-    assert rows(a) == rows(b)
+    assert rows(a) == rows(b), [(x, y) for x, y in zip(rows(a), rows(b), strict=False) if x != y][:2]
     assert event_series(a) == event_series(b)
     assert (a / "result.json").read_text() == (b / "result.json").read_text()
     records = [json.loads((run / "run.json").read_text()) for run in (a, b)]

@@ -40,5 +40,5 @@ def test_the_wheel_carries_its_configs(tmp_path: Path) -> None:
     assert "tau: 0.01" in run("--cfg", "job", "-p", "target_update")
     assert "decay: 0.995" in run("experiment=lecture_dqn", "--cfg", "job")
     assert "lecture_dqn" in run("list", "experiments")
-    run("total_steps=700", "eval.episodes=1")
+    run("total_steps=1100", "eval.episodes=1")
     assert list(elsewhere.glob("outputs/*/*/result.json"))

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import dqn_config, env_config, optimizer, reinforce_config, run_config
@@ -45,7 +44,6 @@ from rltrain.config.schema import (
     RunConfig,
     SoftUpdateConfig,
 )
-from rltrain.config.validate import validate
 from rltrain.errors import Interrupted
 from rltrain.training.stopping import StopSignal
 
@@ -327,10 +325,11 @@ def test_a_process_that_is_told_to_stop(number: int, exit_code: int, vectorizati
         time.sleep(0.01)
     status = json.loads((run / "run.json").read_text())["status"]
     assert status == ("running" if number == signal.SIGKILL else "interrupted")
-    assert resume(run) == 0
-
-    plain = yaml.safe_load((run / "config.yaml").read_text())
-    train(validate({**plain, "env": {**plain["env"], "vectorization": "sync"}}), tmp_path / "whole")
+    # In processes too: runs inside this one report fewer episodes, and play them in fewer environments.
+    for args in (["resume", "run"], [*PROCESS, "hydra.run.dir=whole"]):
+        process = rltrain_process(tmp_path, *args)
+        process.communicate(timeout=120)
+        assert process.returncode == 0
     assert_same_run(tmp_path / "whole", run)
 
 

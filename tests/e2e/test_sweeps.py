@@ -56,7 +56,9 @@ def test_every_job_equals_the_same_run_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_equals_the_run_of_a_fresh_process(tmp_path: Path) -> None:
-    assert rltrain_here(tmp_path, "-m", *MIXED, "algo=reinforce,dqn", "num_envs=2,1", "seed=1") == 0
+    sweep = rltrain_process(tmp_path, "-m", *MIXED, "algo=reinforce,dqn", "num_envs=2,1", "seed=1")
+    sweep.communicate(timeout=120)
+    assert sweep.returncode == 0
     jobs = jobs_of(tmp_path)
     for number, algo, num_envs in ((1, "reinforce", 1), (2, "dqn", 2)):
         alone = [f"algo={algo}", f"num_envs={num_envs}", "seed=1", f"hydra.run.dir={algo}"]
