@@ -20,8 +20,8 @@ _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# Measured on two cores (docs/adr/0001): what compiling takes without and with the compiler's cache, and what it saves
-# per gradient step of a small network: of a single run, and per member of a population, whose eager update is slow.
+# Rough guesses for small networks on a CPU, from a few runs: what compiling takes without and with the compiler's
+# cache, and what it saves per gradient step, of a single run and per member of a population (slow while eager).
 _COLD_SECONDS, _WARM_SECONDS = 15.0, 4.0
 _SAVED_SECONDS, _SAVED_SECONDS_PER_MEMBER = 0.6e-3, 1.2e-3
 # An episode's length is not known beforehand; where episodes end the run it is taken for this.
@@ -83,15 +83,14 @@ def compiled(
 
     Args:
         fixed_shapes: every call has the first one's shapes, types and devices. Then nothing is checked per call, which
-            costs as much as a fifth of a small update.
+            a small update would feel.
         done: called once, when compiling has worked.
     """
     # Compiled code of earlier jobs in this process counts towards the limit at which recompiling is given up.
     torch._dynamo.reset()
-    options = {"guard_filter_fn": torch.compiler.skip_all_guards_unsafe} if fixed_shapes else None
-    chosen: list[Callable[_P, _R]] = [
-        torch.compile(_own_code(update), fullgraph=True, dynamic=False, options=options)  # type: ignore[arg-type]
-    ]
+    unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # older versions always check
+    options = {"guard_filter_fn": unchecked} if fixed_shapes and unchecked else None
+    chosen: list[Callable[_P, _R]] = [torch.compile(_own_code(update), fullgraph=True, dynamic=False, options=options)]
     worked = False
 
     def call(*args: Any, **kwargs: Any) -> _R:

@@ -1,7 +1,7 @@
 """Populations side by side: one process per core, or per GPU, each with members of its own.
 
-Two processes of one thread each are faster than one of two threads, which wait for each other many times per update,
-and endlessly so where another program has one of the cores.
+Not threads of one process: those wait for each other many times per update, and long where another program has one of
+the cores.
 """
 
 from __future__ import annotations

@@ -11,18 +11,17 @@ from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
+from rltrain.config.application import run_config
 from rltrain.config.population import group_jobs
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import validate
 from rltrain.errors import Interrupted
 
 
@@ -36,7 +35,7 @@ class PopulationLauncher(Launcher):
         setup_globals()
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [self._compose(list(overrides), initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
-        configs = [_validated(job) for job in jobs]
+        configs = [run_config(job) for job in jobs]
         groups = _groups(configs)
         returns = self._train_together([group for group in groups if len(group) > 1], jobs, configs)
         for group in groups:
@@ -119,11 +118,3 @@ def _groups(configs: Sequence[RunConfig]) -> list[list[int]]:
         most = members_of_each(configs[group[0]], len(group))
         parts += [[group[i] for i in part] for part in group_jobs([configs[n] for n in group], most)]
     return parts
-
-
-def _validated(job: DictConfig) -> RunConfig:
-    plain: Any = OmegaConf.to_container(job, resolve=False)
-    resolved: Any = OmegaConf.to_container(
-        OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"}), resolve=True
-    )
-    return validate(resolved)

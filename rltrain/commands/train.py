@@ -8,7 +8,7 @@ import importlib
 import shutil
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -19,7 +19,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.sweep import run_sweep
-from rltrain.config.application import CONFIG_NAME, create_application
+from rltrain.config.application import CONFIG_NAME, create_application, run_config
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import reserve_folder
@@ -125,7 +125,7 @@ def train_job(cfg: DictConfig) -> float | None:
 
 def _run(hydra: Hydra, overrides: list[str]) -> None:
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
-    config = _run_config(cfg)
+    config = run_config(cfg)
     preflight(config)
     if config.dry_run:
         from rltrain.job import dry_run
@@ -157,14 +157,6 @@ def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
     if job.status == JobStatus.FAILED:
         raise job._return_value  # job.return_value would print a line of its own before it raises
-
-
-def _run_config(cfg: DictConfig) -> RunConfig:
-    plain: Any = OmegaConf.to_container(cfg, resolve=False)
-    resolved: Any = OmegaConf.to_container(
-        OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"}), resolve=True
-    )
-    return validate(resolved)
 
 
 def _remove_unused(folder: Path) -> None:

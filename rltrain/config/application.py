@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rltrain.config.env_source import GymnasiumConfigSource
 from rltrain.config.folders import conf_folder, import_plugins, user_folders
@@ -66,3 +66,12 @@ def compose(overrides: list[str], config_dir: str | None = None) -> tuple[RunCon
         hydra_cfg = cfg.pop("hydra")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return validate(plain), compose_info(hydra_cfg, plain)
+
+
+def run_config(cfg: DictConfig) -> RunConfig:
+    """The config of a composed job, without Hydra's own part."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    resolved: Any = OmegaConf.to_container(
+        OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"}), resolve=True
+    )
+    return validate(resolved)
