@@ -12,7 +12,8 @@ import torch
 from rltrain.agents import AGENTS, Agent, AgentContext
 from rltrain.compiling import choose_compile
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.stored import validate_stored
+from rltrain.config.validate import to_plain
 from rltrain.device import configure_torch, resolve_device
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.errors import CheckpointError, RequestError
@@ -108,6 +109,6 @@ def stored_config(source: Checkpoint) -> RunConfig:
     if not isinstance(plain, dict):
         raise CheckpointError(f"{source.folder}: its manifest has no config; it is no checkpoint of a run")
     try:
-        return validate(plain)
+        return validate_stored(plain)
     except RequestError as error:
         raise CheckpointError(f"{source.folder}: its config is not one of this version: {error}") from error

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.evaluate import find_run, is_sweep
 from rltrain.config.schema import RunConfig
-from rltrain.config.stored import changed, parse_value, require_trusted
-from rltrain.config.validate import show, validate
+from rltrain.config.stored import changed, parse_value, require_trusted, validate_stored
+from rltrain.config.validate import show
 from rltrain.errors import RequestError, RunFailed
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _begin(plain: dict[str, Any], folder: Path, overrides: list[str], trust: boo
     """Trains a run of which nothing is left or nothing was ever there."""
     from rltrain.job import begin_again
 
-    config, differences = _changed(validate(plain), overrides, trust)
+    config, differences = _changed(validate_stored(plain), overrides, trust)
     _tell(differences)
     begin_again(config, folder)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rltrain.config.population import group_jobs
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import validate
+from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -139,7 +139,8 @@ def _beginning(new: Mapping[Path, dict[str, Any] | None], change: Change) -> lis
 
     folders = list(new)
     configs = [
-        change(validate(RunFolder(folder).read_config() if plain is None else plain)) for folder, plain in new.items()
+        change(validate_stored(RunFolder(folder).read_config() if plain is None else plain))
+        for folder, plain in new.items()
     ]
     populations = []
     for group in group_jobs(configs):

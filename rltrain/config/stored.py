@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,10 +11,32 @@ from typing import Any
 import yaml
 
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import show, suggestion, to_plain, validate
+from rltrain.config.validate import keys_of, show, suggestion, to_plain, validate
 from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]
+
+ADDED_KEYS: dict[str, Any] = {}
+"""Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
+the key (which need not be its default). One that may be null needs no line: it is null."""
+
+
+def validate_stored(plain: Mapping[str, Any]) -> RunConfig:
+    """`validate` for a config that an older version may have stored: keys that came later mean what was done before.
+
+    Raises:
+        RequestError: as `validate`.
+    """
+    filled = copy.deepcopy(dict(plain))
+    for dotted, value in ADDED_KEYS.items():
+        *path, name = dotted.split(".")
+        section: Any = filled
+        for part in path:
+            section = section.get(part) if isinstance(section, dict) else None
+        # A key of one choice of a group is no key of the others.
+        if isinstance(section, dict) and name not in section and name in keys_of(filled, path):
+            section[name] = copy.deepcopy(value)
+    return validate(filled)
 
 
 def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str | None, Arguments]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rltrain.config import schema
@@ -87,8 +87,23 @@ def _build(cls: type, values: Any, path: str) -> Any:
     return cls(**built)
 
 
-def _keys(cls: type) -> list[str]:
+def _keys(cls: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)]
+
+
+def keys_of(plain: Mapping[str, Any], path: Sequence[str]) -> list[str]:
+    """The keys that the section at `path` of the config `plain` may have; none where that is no section."""
+    cls: Any = schema.RunConfig
+    node: Any = plain
+    for depth, part in enumerate(path, start=1):
+        node = node.get(part) if isinstance(node, Mapping) else None
+        group = schema.GROUP_CONFIGS.get(".".join(path[:depth]))
+        if group is not None:
+            name = node.get("name") if isinstance(node, Mapping) else None
+            cls = group.get(name) if isinstance(name, str) else None
+        elif dataclasses.is_dataclass(cls):
+            cls = get_type_hints(cls).get(part)
+    return _keys(cls) if dataclasses.is_dataclass(cls) else []
 
 
 def _optional(hint: Any) -> bool:

@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest["sha256"] != digest_of_manifest(manifest):
         raise CheckpointError(f"{path}: damaged: its SHA-256 does not match")
     if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{path}: format {manifest['format']!r}; this version reads format {FORMAT}")
+        raise CheckpointError(_other_format(path, manifest["format"]))
     files = manifest["files"]
     if not isinstance(files, dict) or STATE not in files or type(manifest["step"]) is not int:
         raise CheckpointError(f"{path}: not the manifest of an rltrain checkpoint")
@@ -100,6 +100,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not isinstance(entry, dict) or type(entry.get("size")) is not int or type(entry.get("sha256")) is not str:
             raise CheckpointError(f"{path}: lists {name} without its size and SHA-256")
     return manifest
+
+
+def _other_format(path: Path, found: object) -> str:
+    newer = " and was written by a newer version of rltrain" if type(found) is int and found > FORMAT else ""
+    return f"{path}: has format {str(found)[:100]}{newer}; this version reads format {FORMAT}"
 
 
 def digest_of_manifest(manifest: Mapping[str, Any]) -> str:
