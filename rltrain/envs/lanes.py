@@ -14,7 +14,7 @@ import numpy as np
 
 from rltrain.envs.lane_group import MAX_RECORDED_ACTIONS, MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import one_line
-from rltrain.envs.spaces import observation_spec
+from rltrain.envs.spaces import make_flattener, observation_spec
 from rltrain.errors import RunFailed
 
 _log = logging.getLogger(__name__)
@@ -42,8 +42,9 @@ class Lanes:
         self._id = id
         self._progress = progress
         spec = observation_spec(envs[0].observation_space)
+        self._flattener = make_flattener(envs[0].observation_space)
         self._row_shape = spec.shape
-        self._plain_shape = spec.shape if spec.kind == "box" else None
+        self._plain_shape = spec.shape if spec.kind == "box" and self._flattener is None else None
         self._shape = (len(envs), *spec.shape)
         self._dtype = np.dtype(spec.dtype)
         self._discrete_n = spec.n
@@ -88,7 +89,7 @@ class Lanes:
         chosen = actions if self._box_actions else actions.tolist()  # an environment may want a Python int
         ended: list[int] = []
         for lane in lanes:
-            action = chosen[lane]
+            action = chosen[lane, ...] if self._box_actions else chosen[lane]
             if self._progress is not None:
                 self._show_progress(lane)
             if self._length[lane] < MAX_RECORDED_ACTIONS:
@@ -180,6 +181,12 @@ class Lanes:
                 raise self._failure(lane, None, f"observation {observation} is outside its Discrete space")
             obs[lane] = number
             return
+        if self._flattener is not None:
+            try:
+                self._flattener.write(observation, obs[lane])
+            except ValueError as error:
+                raise self._failure(lane, None, str(error)) from error
+            return
         shape = observation.shape if isinstance(observation, np.ndarray) else np.shape(observation)
         if shape != self._row_shape:  # NumPy would spread a smaller one over the row without a word
             raise self._failure(lane, None, f"observation has shape {shape}, its space {self._row_shape}")
@@ -231,10 +238,10 @@ class Lanes:
             return False
         try:
             self._reset_lane(lane, seed, obs)
-            for action in actions if self._box_actions else actions.tolist():
-                observation, r, is_terminated, is_truncated, _ = self._steps[lane](
-                    action.copy() if self._box_actions else action
-                )
+            numbers = actions.tolist()
+            for k in range(len(actions)):
+                action = actions[k, ...].copy() if self._box_actions else numbers[k]
+                observation, r, is_terminated, is_truncated, _ = self._steps[lane](action)
                 if is_terminated or is_truncated or time.monotonic() > deadline:
                     return False
                 self._return[lane] += float(r)
@@ -244,6 +251,6 @@ class Lanes:
             _log.info("replaying environment %d of %s failed", self._first + lane, self._id, exc_info=True)
             return False
         self._length[lane] = len(actions)
-        self._actions[lane] = [a.tobytes() for a in actions] if self._box_actions else actions.tolist()
+        self._actions[lane] = [a.tobytes() for a in actions] if self._box_actions else numbers
         same_obs = obs[lane].tobytes() == state.obs[lane].tobytes()
         return same_obs and self._return[lane] == state.episode_return[lane]

@@ -1,6 +1,7 @@
 """Gymnasium spaces seen from an agent, and the way of numbers between the two.
 
-Supported: Box and Discrete observations, Discrete and floating-point Box actions. Everything else is refused by name.
+Observations: Box of any shape and kind of number, Discrete, and what `flatten.py` makes one vector of: MultiDiscrete,
+MultiBinary, Dict, Tuple. Actions: Discrete and floating-point Box. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from rltrain.envs.flatten import MOST_NUMBERS, Flattener, is_image, name_of
 from rltrain.errors import RequestError
 from rltrain.types import ActionSpec, ObservationSpec
 
@@ -21,18 +23,28 @@ ActionTransform = Callable[[np.ndarray], np.ndarray]
 
 
 def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
-    """What an agent sees of `space`: float and integer boxes as float32, uint8 boxes as uint8, Discrete from 0.
+    """What an agent sees of `space`: Discrete from 0, images (uint8 of the whole range) as uint8, every other Box as
+    float32 of its shape, and all else as one float32 vector (see `flatten.py`).
 
     Raises:
-        RequestError: the space is neither Box nor Discrete, or an empty Box.
+        RequestError: the space is not supported, or has no number, or too many.
     """
     if isinstance(space, spaces.Discrete):
+        if space.n > MOST_NUMBERS:
+            raise RequestError(f"observation space {space} has more than {MOST_NUMBERS:,} states")
         return ObservationSpec("discrete", (), "int64", int(space.n))
-    if not isinstance(space, spaces.Box):
-        raise RequestError(f"observation space {_name(space)} is not supported (supported: Box, Discrete)")
-    if 0 in space.shape:
-        raise RequestError(f"observation space {space} holds no number")
-    return ObservationSpec("box", tuple(space.shape), "uint8" if space.dtype == np.uint8 else "float32")
+    if isinstance(space, spaces.Box):
+        if 0 in space.shape:
+            raise RequestError(f"observation space {space} holds no number")
+        if int(np.prod(space.shape, dtype=object)) > MOST_NUMBERS:
+            raise RequestError(f"observation space Box of shape {space.shape} has more than {MOST_NUMBERS:,} numbers")
+        return ObservationSpec("box", tuple(space.shape), "uint8" if is_image(space) else "float32")
+    return ObservationSpec("box", (Flattener(space).size,), "float32")
+
+
+def make_flattener(space: spaces.Space[Any]) -> Flattener | None:
+    """What writes observations of `space` into rows; None for Box and Discrete, whose numbers are taken as they are."""
+    return None if isinstance(space, spaces.Box | spaces.Discrete) else Flattener(space)
 
 
 def action_spec(space: spaces.Space[Any]) -> ActionSpec:
@@ -42,9 +54,11 @@ def action_spec(space: spaces.Space[Any]) -> ActionSpec:
         RequestError: the space is neither Discrete nor a floating-point Box, or an empty Box.
     """
     if isinstance(space, spaces.Discrete):
+        if space.n > MOST_NUMBERS:
+            raise RequestError(f"action space {space} has more than {MOST_NUMBERS:,} actions")
         return ActionSpec("discrete", (), int(space.n))
     if not isinstance(space, spaces.Box):
-        raise RequestError(f"action space {_name(space)} is not supported (supported: Discrete, Box)")
+        raise RequestError(f"action space {name_of(space)} is not supported (supported: Discrete, Box of floats)")
     if not np.issubdtype(space.dtype, np.floating):
         raise RequestError(f"action space Box of {space.dtype} is not supported (supported: Discrete, Box of floats)")
     if 0 in space.shape:
@@ -83,21 +97,32 @@ def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
 
 def to_env_action(space: spaces.Space[Any], action: np.ndarray) -> Any:
     """One action of the agent as the environment takes it (see `make_action_transform`)."""
-    chosen = make_action_transform(space)(np.asarray(action)[None])[0]
+    chosen = make_action_transform(space)(np.asarray(action)[None])[0, ...]  # an array, also where it has no axes
     return int(chosen) if isinstance(space, spaces.Discrete) else chosen
 
 
 def from_env_observation(space: spaces.Space[Any], observation: Any) -> np.ndarray:
-    """One observation as the agent sees it, a fresh array of the spec's dtype and shape."""
+    """One observation as the agent sees it, a fresh array of the spec's dtype and shape.
+
+    Raises:
+        ValueError: it is not of this space.
+    """
+    spec = observation_spec(space)
     if isinstance(space, spaces.Discrete):
-        return np.array(int(observation) - int(space.start), np.int64)
-    return np.array(observation, observation_spec(space).dtype)
+        number = int(observation) - int(space.start)
+        if not 0 <= number < spec.n:
+            raise ValueError(f"observation {observation} is outside its Discrete space")
+        return np.array(number, np.int64)
+    row = np.empty(spec.shape, spec.dtype)
+    if (flattener := make_flattener(space)) is not None:
+        flattener.write(observation, row)
+        return row
+    if np.shape(observation) != spec.shape:
+        raise ValueError(f"observation has shape {np.shape(observation)}, its space {spec.shape}")
+    row[...] = observation
+    return row
 
 
 def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     return np.where(low <= -_LARGEST, -np.inf, low), np.where(high >= _LARGEST, np.inf, high)
-
-
-def _name(space: spaces.Space[Any]) -> str:
-    return type(space).__name__
