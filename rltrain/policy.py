@@ -46,7 +46,10 @@ class TrainedPolicy:
         """The best action for one observation of the environment, in the environment's own form.
 
         Args:
-            obs: one observation as the environment returns it, of shape `observation_space.shape`.
+            obs: one observation as the environment returns it: an array, an integer, a dict, a tuple, ...
+
+        Raises:
+            ValueError: it is not of `observation_space`.
         """
         batch = from_env_observation(self.observation_space, obs)[None]
         return to_env_action(self.action_space, self.agent_policy.act_greedy(batch)[0])

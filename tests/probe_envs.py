@@ -17,7 +17,10 @@ Those that are there to learn on are named with their answer. Discount is gamma.
                            obs + 1
     FixedLength-v0         7 steps of reward 3: return 21, length 7
     Shifted-v0, EchoBox-v0, Images-v0, Walk-v0           spaces: Discrete with a start, bounds, uint8, float64
-    TupleObservation-v0, MultiDiscreteAction-v0, IntegerBoxAction-v0   spaces that are refused
+    Votes-v0               one step; three parts of an observation of `kind` vote with +1 or -1, the rest is noise:
+                           Q(s, 1) = sum of the votes = -Q(s, 0), greedy return at least 1, which takes all three
+    Aim-v0                 `length` steps (1), Box actions of `kind`, reward -mean((a - best)^2): return 0 at the best action
+    Refused-v0             a space of `kind` that is refused
     Raises-v0, Nan-v0, Hangs-v0, Dies-v0                 a fault at step `at` of every episode
     Unrepeatable-v0        what it shows is not a function of its seed: a replay does not come back to it
     Pid-v0                 shows the process that it runs in
@@ -27,7 +30,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -336,16 +339,111 @@ class Walk(Probe):
         return float(self.place.sum()), bool(self.np_random.random() < 0.02), self.t == 40
 
 
-class TupleObservation(Probe):
-    observation_space = spaces.Tuple((spaces.Discrete(2), _box()))
+class Votes(Probe):
+    """Which numbers of the observation are votes is in `votes`, in the words of the space and not of its flat form."""
+
+    spaces_by_kind: ClassVar[dict[str, spaces.Space[Any]]] = {
+        "dict": spaces.Dict(
+            side=spaces.Discrete(2, start=3), place=spaces.MultiDiscrete([2, 3], start=[-1, 4]),
+            lamp=spaces.MultiBinary(2),
+        ),
+        "tuple": spaces.Tuple(
+            (
+                spaces.Discrete(2), spaces.Dict(b=_box(2), a=spaces.Tuple((spaces.MultiBinary(1), _box()))),
+                spaces.Discrete(3, start=-1),
+            )
+        ),
+        "multi_discrete": spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[0, -5], [7, 1]]),
+        "multi_binary": spaces.MultiBinary((2, 2)),
+        "integers": spaces.Box(-3, 3, (4,), np.int64),
+        "bools": spaces.Box(0, 1, (4,), np.bool_),
+        "bytes": spaces.Box(0, 255, (4,), np.uint8),
+        "small_bytes": spaces.Box(0, 1, (4,), np.uint8),
+        "matrix": spaces.Box(-np.inf, np.inf, (2, 2), np.float64),
+        "scalar": spaces.Box(-3.0, 3.0, (), np.float32),
+    }  # fmt: skip
+
+    def __init__(self, kind: str = "dict", render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.kind = kind
+        self.observation_space = self.spaces_by_kind[kind]
+
+    def begin(self) -> None:
+        self.votes = self.np_random.choice([-1, 1], 3)
+        self.noise = self.np_random.choice([-1, 1])
+
+    def observe(self) -> Any:
+        first, second, third = self.votes.tolist()
+        yes = [*(vote > 0 for vote in self.votes.tolist()), self.noise > 0]
+        match self.kind:
+            case "dict":
+                place = np.array([-1 + yes[3], 5 if yes[1] else 4 + 2 * yes[3]])
+                return {"lamp": np.array([yes[2], yes[3]], np.int8), "side": 3 + yes[0], "place": place}
+            case "tuple":
+                inner = {"a": (np.array([yes[1]], np.int8), np.ones(1)), "b": np.array([self.noise, third])}
+                return np.int64(yes[0]), inner, self.noise
+            case "multi_discrete":
+                return np.array([[yes[0], -5 + 2 * yes[1]], [7 + 3 * yes[3], 1 + yes[2]]])
+            case "multi_binary":
+                return np.array([[yes[3], yes[0]], [yes[1], yes[2]]], np.int8)
+            case "scalar":
+                return np.array(self.votes.sum(), np.float32)
+            case "bytes":
+                return np.array(yes, np.uint8) * np.uint8(255)
+            case "matrix":
+                return np.array([[self.noise, first], [second, third]], np.float64)
+            case "integers":
+                return np.array([first, second, third, self.noise])
+            case _:
+                return np.array(yes, self.observation_space.dtype)
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        return float(self.votes.sum() * (1 if action == 1 else -1)), True, False
 
 
-class MultiDiscreteAction(Probe):
-    action_space = spaces.MultiDiscrete([2, 3])
+class Aim(Probe):
+    """Of the best action the environment says nothing; a bounded dimension spans -1..1 for the agent."""
+
+    spaces_by_kind: ClassVar[dict[str, tuple[spaces.Box, Any]]] = {
+        "scalar": (spaces.Box(0.0, 4.0, (), np.float32), 3.0),
+        "matrix": (spaces.Box(-2.0, 2.0, (2, 3), np.float64), [[-1.0, 0.0, 1.0], [0.5, -0.5, 1.5]]),
+        "half": (spaces.Box(np.array([-1.0, -np.inf]), np.array([np.inf, 1.0]), dtype=np.float64), [1.5, -1.5]),
+    }
+
+    def __init__(self, kind: str = "scalar", length: int = 1, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.length = length
+        self.action_space, best = self.spaces_by_kind[kind]
+        self.best = np.array(best)
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        assert type(action) is np.ndarray and self.action_space.contains(action), action
+        return -float(np.mean((action - self.best) ** 2)), self.t == self.length, False
 
 
-class IntegerBoxAction(Probe):
-    action_space = spaces.Box(0, 9, (1,), np.int64)
+class Refused(Probe):
+    observations: ClassVar[dict[str, spaces.Space[Any]]] = {
+        "text": spaces.Text(5),
+        "sequence": spaces.Sequence(spaces.Discrete(2)),
+        "graph": spaces.Graph(spaces.Discrete(2), None),
+        "one_of": spaces.OneOf((spaces.Discrete(2), spaces.Discrete(3))),
+        "text_inside": spaces.Dict(a=spaces.Tuple((_box(), spaces.Dict(mission=spaces.Text(5))))),
+        "nothing": spaces.Dict(),
+        "too_many": spaces.Tuple((spaces.Discrete(2**40), spaces.Discrete(2))),
+    }
+    actions: ClassVar[dict[str, spaces.Space[Any]]] = {
+        "multi_discrete_action": spaces.MultiDiscrete([2, 3]),
+        "multi_binary_action": spaces.MultiBinary(2),
+        "dict_action": spaces.Dict(a=spaces.Discrete(2)),
+        "tuple_action": spaces.Tuple((spaces.Discrete(2),)),
+        "integer_action": spaces.Box(0, 9, (1,), np.int64),
+        "bool_action": spaces.Box(0, 1, (1,), np.bool_),
+    }
+
+    def __init__(self, kind: str = "text", render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.observation_space = self.observations.get(kind, self.observation_space)
+        self.action_space = self.actions.get(kind, self.action_space)
 
 
 class Pid(Probe):
@@ -364,8 +462,8 @@ class Pid(Probe):
 
 _ALL: tuple[type[Probe], ...] = (
     Bandit, ConstantTruncated, ConstantTerminated, Countdown, Flip, Target, LongShort, Chain, DelayedReward, Counter,
-    FixedLength, Shifted, EchoBox, Images, Raises, Nan, Hangs, Dies, Unrepeatable, Walk, TupleObservation,
-    MultiDiscreteAction, IntegerBoxAction, Pid,
+    FixedLength, Shifted, EchoBox, Images, Raises, Nan, Hangs, Dies, Unrepeatable, Walk, Votes, Aim,
+    Refused, Pid,
 )  # fmt: skip
 _BEST_RETURN: dict[type[Probe], float] = {Bandit: 1.0, Target: -0.01, Chain: 1.0}
 

@@ -1,11 +1,11 @@
 """Observations of several parts as one row of numbers, in the order of `gymnasium.spaces.flatten`.
 
-    Dict           its parts in the order of its keys, which Gymnasium sorts
-    Tuple          its parts in their order
-    Discrete       one-hot
-    MultiDiscrete  one-hot of each of its numbers, one after the other, the last axis fastest
-    MultiBinary    its numbers
-    Box            its numbers, the last axis fastest; an image's divided by 255, as a network reads images
+Dict           its parts in the order of its keys, which Gymnasium sorts
+Tuple          its parts in their order
+Discrete       one-hot
+MultiDiscrete  one-hot of each of its numbers, one after the other, the last axis fastest
+MultiBinary    its numbers
+Box            its numbers, the last axis fastest; an image's divided by 255, as a network reads images
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Lanes:
         self._shape = (len(envs), *spec.shape)
         self._dtype = np.dtype(spec.dtype)
         self._discrete_n = spec.n
-        self._start = int(getattr(envs[0].observation_space, "start", 0))
+        self._start = int(getattr(envs[0].observation_space, "start", 0)) if spec.n else 0
         self._action_dtype = envs[0].action_space.dtype
         self._box_actions = isinstance(envs[0].action_space, gymnasium.spaces.Box)
         self._action_shape = envs[0].action_space.shape or ()

@@ -27,5 +27,5 @@ def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
     finally:
         env.close()
     if config.vectorization == "batched":
-        make_twin(make.spec, config.kwargs, BATCHED_ENVS)
+        make_twin(make.spec, config.kwargs, BATCHED_ENVS, env.observation_space)
     return specs

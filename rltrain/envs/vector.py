@@ -56,7 +56,7 @@ def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed)
 
         first.close()
         group = BatchedLanes(
-            make_twin(make.spec, config.kwargs, BATCHED_ENVS), num_envs, config.id, *spaces, make.time_limit
+            make_twin(make.spec, config.kwargs, BATCHED_ENVS, spaces[0]), num_envs, config.id, *spaces, make.time_limit
         )
     else:
         group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)

@@ -80,6 +80,7 @@ CASES: dict[str, RunConfig] = {
     "dqn per episode": dqn(exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.8), num_envs=3),
     "dqn constant": dqn(exploration=ConstantConfig("constant", 0.3)),
     "dqn discrete observations": dqn(env=env_config("probe_envs:Chain-v0")),
+    "dqn observations of parts": dqn(env=env_config("probe_envs:Votes-v0"), num_envs=2),
     "dqn images": dqn(env=env_config("probe_envs:Images-v0"), num_envs=2),
     "dqn clipped rewards": dqn(env=replace(env_config("probe_envs:FixedLength-v0"), reward_clip=1.0)),
     "dqn until solved": dqn(env=env_config("probe_envs:Bandit-v0"), stop_at_return=1.0, eval=EvalConfig(30, 3)),
@@ -89,6 +90,7 @@ CASES: dict[str, RunConfig] = {
     "reinforce 4 envs": reinforce({"episodes_per_update": 8}, num_envs=4),
     "reinforce box actions": reinforce(env=WALK),
     "reinforce box actions, 4 envs": reinforce(env=WALK, num_envs=4),
+    "reinforce actions without axes": reinforce(env=env_config("probe_envs:Aim-v0"), num_envs=2),
     "reinforce cut episodes": reinforce(env=PENDULUM, num_envs=2),
     "reinforce by episodes": reinforce(total_steps=100_000, total_episodes=11, num_envs=2),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from probe_envs import Aim, Votes
 from whole_runs import newest, rltrain_here, rows
 
 import rltrain
@@ -49,6 +50,10 @@ class Run:
         (weight,) = (tensor for name, tensor in weights.items() if name.endswith("weight"))
         (bias,) = (tensor for name, tensor in weights.items() if name.endswith("bias"))
         return (torch.as_tensor(obs, dtype=torch.float32) @ weight.T + bias).numpy()
+
+
+def slow_but(kinds: Iterable[str], *fast: str) -> list[Any]:
+    return [kind if kind in fast else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
 
 
 Trained = Callable[..., Run]
@@ -173,6 +178,30 @@ def test_actions_and_observations_that_do_not_start_at_zero(trained: Trained) ->
     assert run.result["mean"] == 35.0
     action = rltrain.load(run.folder).act(-1)
     assert action == 7 and isinstance(action, int)
+
+
+@pytest.mark.parametrize("kind", slow_but(Votes.spaces_by_kind, "dict", "tuple", "small_bytes"))
+def test_every_part_of_an_observation_is_read(trained: Trained, kind: str) -> None:
+    """Every vote counts as much, so who misses or misplaces one is wrong for a quarter of the observations."""
+    run = trained(*DQN, "env=probe_envs:Votes-v0", f"env.kwargs.kind={kind}", "algo.gamma=0", "log_period=1000")
+    assert run.result["min"] >= 1.0
+    policy, env = rltrain.load(run.folder), Votes(kind)
+    for seed in range(20):
+        obs, _ = env.reset(seed=seed)  # as the environment shows it
+        assert policy.act(obs) == (env.votes.sum() > 0)
+
+
+@pytest.mark.parametrize("kind", slow_but(Aim.spaces_by_kind, "scalar"))
+def test_actions_of_every_shape_and_bound(trained: Trained, kind: str) -> None:
+    run = trained(
+        *REINFORCE, "env=probe_envs:Aim-v0", f"env.kwargs.kind={kind}", "algo.episodes_per_update=32", "num_envs=2",
+        "algo.optimizer.lr=0.05", "total_steps=3000", "log_period=1000",
+    )  # fmt: skip
+    assert run.result["mean"] > -0.06
+    action = rltrain.load(run.folder).act(np.ones(1, np.float32))
+    space, best = Aim.spaces_by_kind[kind]
+    assert type(action) is np.ndarray and space.contains(action)
+    assert action == pytest.approx(np.array(best), abs=0.5)
 
 
 def test_clipped_rewards_train_and_unclipped_ones_are_reported(trained: Trained) -> None:

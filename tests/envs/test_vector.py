@@ -146,13 +146,15 @@ def test_facts_of_the_environment():
     assert make("probe_envs:Chain-v0").max_episode_steps is None
 
 
-EXACT = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "Taxi-v4", "probe_envs:Walk-v0", "probe_envs:Shifted-v0",
-         "probe_envs:EchoBox-v0", "probe_envs:Images-v0", "FrozenLake-v1"]  # fmt: skip
+EXACT = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "Taxi-v4", "FrozenLake-v1", "Blackjack-v1", "probe_envs:Walk-v0",
+         "probe_envs:Shifted-v0", "probe_envs:EchoBox-v0", "probe_envs:Images-v0", "probe_envs:Votes-v0",
+         "probe_envs:Aim-v0"]  # fmt: skip
 
 
 @pytest.mark.parametrize("id", EXACT)
 def test_a_restored_environment_continues_bit_for_bit(id):
-    envs, other = make(id, 3), make(id, 3)
+    kwargs = {"length": 9} if "Aim" in id else {}
+    envs, other = make(id, 3, **kwargs), make(id, 3, **kwargs)
     envs.reset()
     generator = np.random.default_rng(2)
     for _ in range(37):
@@ -316,9 +318,23 @@ def test_an_action_that_is_not_finite_stops_the_run():
         ("no_such_module:X-v0", {}, "No module named 'no_such_module'"),
         ("CartPole-v1", {"gravity": 1}, "unexpected keyword argument 'gravity'"),
         ("CartPole-v1", {"max_episode_steps": 1}, "env.kwargs.max_episode_steps is not allowed: use env.max_episode"),
-        ("probe_envs:TupleObservation-v0", {}, "observation space Tuple is not supported .supported: Box, Discrete"),
-        ("probe_envs:MultiDiscreteAction-v0", {}, "action space MultiDiscrete is not supported"),
-        ("probe_envs:IntegerBoxAction-v0", {}, "action space Box of int64 is not supported"),
+        ("probe_envs:Refused-v0", {"kind": "text"}, "observation space Text is not supported .supported: Box, Discr"),
+        ("probe_envs:Refused-v0", {"kind": "sequence"}, "observation space Sequence is not"),
+        ("probe_envs:Refused-v0", {"kind": "graph"}, "observation space Graph is not"),
+        ("probe_envs:Refused-v0", {"kind": "one_of"}, "observation space OneOf is not"),
+        ("probe_envs:Refused-v0", {"kind": "text_inside"}, r"Dict: its part \['a'\]\[1\]\['mission'\], a Text, is not"),
+        ("probe_envs:Refused-v0", {"kind": "nothing"}, "observation space Dict holds no number"),
+        ("probe_envs:Refused-v0", {"kind": "too_many"}, "observation space Tuple has more than 16,777,216 numbers"),
+        (
+            "probe_envs:Refused-v0",
+            {"kind": "multi_discrete_action"},
+            "action space MultiDiscrete is not",
+        ),
+        ("probe_envs:Refused-v0", {"kind": "multi_binary_action"}, "action space MultiBinary is not supported"),
+        ("probe_envs:Refused-v0", {"kind": "dict_action"}, "action space Dict is not supported"),
+        ("probe_envs:Refused-v0", {"kind": "tuple_action"}, "action space Tuple is not supported"),
+        ("probe_envs:Refused-v0", {"kind": "integer_action"}, "action space Box of int64 is not supported"),
+        ("probe_envs:Refused-v0", {"kind": "bool_action"}, "action space Box of bool is not supported"),
     ],
 )
 def test_what_cannot_be_made_is_refused_in_one_line(id, kwargs, text):

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
+from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
 
+from rltrain.envs.flatten import name_of
+from rltrain.envs.spaces import make_flattener
 from rltrain.errors import RequestError
 
 Array = Any
@@ -36,11 +39,13 @@ class BatchedEnvironment(Protocol):
         """state [*state, L] -> obs [*obs, L]."""
 
 
-def make_twin(spec: EnvSpec, kwargs: Mapping[str, Any], twins: Mapping[str, type]) -> BatchedEnvironment:
+def make_twin(
+    spec: EnvSpec, kwargs: Mapping[str, Any], twins: Mapping[str, type], observation_space: Space[Any]
+) -> BatchedEnvironment:
     """The twin of a registered environment.
 
     Raises:
-        RequestError: it has none, or none that supports these `env.kwargs`.
+        RequestError: it has none, or none that supports these `env.kwargs`, or shows what a twin cannot.
     """
     if spec.id not in twins:
         raise RequestError(
@@ -55,5 +60,10 @@ def make_twin(spec: EnvSpec, kwargs: Mapping[str, Any], twins: Mapping[str, type
                 f"env.kwargs.{key}: the batched twin of {spec.id} takes {', '.join(taken) or 'no kwargs'};"
                 " use env.vectorization=sync or async"
             )
+    if make_flattener(observation_space) is not None:
+        raise RequestError(
+            f"env.vectorization=batched: a twin shows Box or Discrete, and the observation space of {spec.id} is"
+            f" {name_of(observation_space)}; use sync or async"
+        )
     made: BatchedEnvironment = twin(**{**spec.kwargs, **kwargs})
     return made

@@ -46,7 +46,7 @@ class BatchedLanes:
         self._id = id
         self._limit = max_episode_steps
         self._observation = observation_spec(observation_space)
-        self._start = int(getattr(observation_space, "start", 0))
+        self._start = int(getattr(observation_space, "start", 0)) if self._observation.n else 0
         self._rows_first = (len(self._observation.shape), *range(len(self._observation.shape)))
         action_shape = action_space.shape or ()
         self._lanes_last = (*range(1, len(action_shape) + 1), 0)
