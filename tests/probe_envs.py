@@ -19,7 +19,7 @@ Those that are there to learn on are named with their answer. Discount is gamma.
     Shifted-v0, EchoBox-v0, Images-v0, Walk-v0           spaces: Discrete with a start, bounds, uint8, float64
     Votes-v0               one step; three parts of an observation of `kind` vote with +1 or -1, the rest is noise:
                            Q(s, 1) = sum of the votes = -Q(s, 0), greedy return at least 1, which takes all three
-    Aim-v0                 `length` steps (1), Box actions of `kind`, reward -mean((a - best)^2): return 0 at the best action
+    Aim-v0                 `length` steps (1), Box actions of `kind`, reward -mean((a - best)^2): at best 0
     Refused-v0             a space of `kind` that is refused
     Raises-v0, Nan-v0, Hangs-v0, Dies-v0                 a fault at step `at` of every episode
     Unrepeatable-v0        what it shows is not a function of its seed: a replay does not come back to it
