@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from rltrain.agents import AGENTS, Agent, AgentContext
 from rltrain.compiling import choose_compile
-from rltrain.config.schema import RunConfig
+from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import to_plain
 from rltrain.device import configure_torch, resolve_device
@@ -22,6 +22,7 @@ from rltrain.loggers.logger import Logger, MultiLogger
 from rltrain.seeding import derive_seed
 from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from rltrain.training.run_folder import RunFolder
+from rltrain.types import ActionSpec, ObservationSpec
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,18 @@ def load_initial_network(agent: Agent, path: Path, member: int = 0) -> None:
         agent.load_network(source.tensors["network"], *([member] if member else []))
     except (ValueError, KeyError) as error:
         raise RequestError(f"init_from={path}: {error}") from error
+
+
+def check_initial_network(config: RunConfig, observation: ObservationSpec, action: ActionSpec) -> None:
+    """Whether `init_from` can be taken up, found out without the memory that training takes.
+
+    Raises:
+        RequestError: as `load_initial_network`.
+    """
+    assert config.init_from is not None
+    algo = replace(config.algo, buffer_size=1) if isinstance(config.algo, DQNConfig) else config.algo
+    context = AgentContext(replace(config, algo=algo), observation, action, torch.device("cpu"))
+    load_initial_network(AGENTS[algo.name](context), Path(config.init_from))
 
 
 def checkpoint_of(path: Path) -> Path:

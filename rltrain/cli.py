@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from rltrain.interrupts import sigint_ends  # the first: Ctrl-C during any other import is one line
+from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
 from rltrain.output import OutlivingStream, outliving_output
 
 
@@ -16,7 +16,7 @@ def main(args: list[str] | None = None) -> int:
         0 done, 1 the run failed, 2 the request is wrong, 130 / 143 stopped by SIGINT / SIGTERM.
     """
     args = sys.argv[1:] if args is None else args
-    with sigint_ends(), outliving_output() as output:
+    with sigint_ends(), sigusr1_ignored(), outliving_output() as output:
         code = _run(args)
         output.flush()
         return code if _trains(args) else _delivered(code, output)

@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from rltrain.config.schema import DQNConfig, RunConfig
+from rltrain.interrupts import children_shielded
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -98,7 +99,9 @@ def compiled(
         if worked:
             return chosen[0](*args, **kwargs)
         try:
-            result = chosen[0](*args, **kwargs)
+            # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
+            with children_shielded("the update is compiled"):
+                result = chosen[0](*args, **kwargs)
             done()
         except Exception as error:
             reason = str(error).strip().splitlines()[0][:200]

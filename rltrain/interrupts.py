@@ -1,15 +1,21 @@
-"""Ctrl-C before there is anything to save."""
+"""Signals outside a training loop: before there is anything to save, and while other programs work for us."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""What a run answers: stop, stop, save."""
+ECHO_SECONDS = 0.2
+"""One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 _LINE = b"rltrain: stopped by SIGINT\n"
 
 
@@ -28,6 +34,59 @@ def sigint_raises() -> Iterator[None]:
     """Inside `sigint_ends`: SIGINT raises KeyboardInterrupt again, where something is to be cleaned up."""
     with _handling(signal.default_int_handler):
         yield
+
+
+@contextmanager
+def sigusr1_ignored() -> Iterator[None]:
+    """While active, SIGUSR1, which by itself would end the process, does nothing: there is nothing to save yet."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL if before is None else before)
+
+
+@contextmanager
+def children_shielded(doing: str) -> Iterator[None]:
+    """Processes that are started inside never get a run's signals, which Ctrl-C sends to the whole process group; this
+    process still does. Its own handlers run once `doing` is over; until then a second SIGINT or SIGTERM ends it.
+
+    Blocked signals stay blocked in children, so this thread blocks them, and another one takes them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    taker = threading.Thread(target=_take_signals, args=(reader, doing), daemon=True)
+    taker.start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        os.close(writer)  # ends the taker
+        taker.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _take_signals(reader: int, doing: str) -> None:
+    first = None
+    with open(reader, "rb", buffering=0) as numbers:
+        while number := numbers.read(1):
+            now = time.monotonic()
+            if number[0] not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            if first is None:
+                first = now
+                with contextlib.suppress(OSError):
+                    os.write(2, f"stopping after {doing}; again to stop at once\n".encode())
+            elif now - first > ECHO_SECONDS:
+                os._exit(128 + number[0])
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from rltrain.config.population import MOST_MEMBERS
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.device import free_memory, resolve_device
 from rltrain.envs.probe import probe
-from rltrain.errors import CheckpointError, Interrupted, RunFailed
+from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
 from rltrain.job import Keeper, explained, timing, write_report, write_start
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
@@ -54,32 +54,39 @@ Outcome = float | BaseException
 """The last network's greedy mean return, or why there is none."""
 
 
-def train_population(jobs: Sequence[MemberJob]) -> list[Outcome]:
+def train_population(jobs: Sequence[MemberJob], answers_signals: bool = True) -> list[Outcome]:
     """Trains the jobs as one program; the outcome of each.
+
+    Args:
+        answers_signals: whether a signal is acknowledged on stderr; not where somebody else has done so.
 
     Raises:
         RequestError: the request cannot be carried out here, or a folder is in use.
         Interrupted: a signal stopped it, after saving.
     """
-    return _PopulationJob(list(jobs)).run()
+    return _PopulationJob(list(jobs), answers_signals).run()
 
 
 @dataclass
 class _PopulationJob:
     jobs: list[MemberJob]
+    answers_signals: bool
     runs: list[RunFolder] = field(default_factory=list)
     loggers: list[Logger] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     sources: list[checkpoint.Checkpoint | None] = field(default_factory=list)
+    began: bool = False
 
     def run(self) -> list[Outcome]:
-        with StopSignal() as stop, ExitStack() as stack:
+        with StopSignal() if self.answers_signals else StopSignal("") as stop, ExitStack() as stack:
             self.runs = [stack.enter_context(RunFolder(job.folder)) for job in self.jobs]
             started = time.time()
             try:
                 self.sources = [None if j.source is None else checkpoint.read_checkpoint(j.source) for j in self.jobs]
                 self._train(stop)
             except BaseException as error:
+                if isinstance(error, RequestError) and not self.began:
+                    raise  # new folders stay empty; what the records of older ones say still holds
                 if not isinstance(error, Interrupted):
                     _log.error("the population failed", exc_info=error)
                 self._end_all(error, started)
@@ -126,6 +133,7 @@ class _PopulationJob:
         self._load(population)
         for job, run in zip(self.jobs, self.runs, strict=True):
             write_start(run, job.config, parts)
+        self.began = True
         return population
 
     def _load_initial_networks(self, parts: Parts) -> None:

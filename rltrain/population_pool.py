@@ -11,19 +11,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from types import FrameType
 from typing import Any
 
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.device import available_cores, resolve_device
 from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.interrupts import RUN_SIGNALS
 from rltrain.population_job import MemberJob, Outcome, most_members, train_population
 from rltrain.training.run_folder import RunFolder
+from rltrain.training.stopping import StopSignal
 
 _MEMBERS_PER_PROCESS = 4  # fewer do not earn a process's start
 # The path goes along because a plug-in may lie where only the parent looks.
@@ -72,27 +73,29 @@ class _Pool:
         self._populations = populations
         self._outcomes: dict[int, list[Outcome]] = {}
         self._running: list[_Process] = []
-        self._signal: int | None = None
+        self._stop = StopSignal(listener=self._forward, at_once=self._kill)
 
     def run(self) -> list[list[Outcome]]:
-        before = {number: signal.signal(number, self._forward) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self._run()
-        finally:
-            for process in self._running:
-                process.process.kill()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        if self._signal is not None:
-            raise Interrupted(128 + self._signal)
-        return [self._outcomes[number] for number in range(len(self._populations))]
+        with self._stop:
+            try:
+                self._run()
+            finally:
+                self._kill()
+        if self._stop.requested:
+            raise Interrupted(self._stop.exit_code)
+        outcomes = [self._outcomes[number] for number in range(len(self._populations))]
+        refusals = [outcome for found in outcomes for outcome in found if isinstance(outcome, RequestError)]
+        if len(refusals) == sum(map(len, outcomes)):
+            raise refusals[0]  # nothing was trained
+        return outcomes
 
     def _run(self) -> None:
         waiting = list(range(len(self._populations)))
         free = list(range(places(self._populations[0][0].config)))
-        while self._running or (waiting and self._signal is None):
-            while waiting and free and self._signal is None:
-                self._running.append(self._start(waiting.pop(0), free.pop(0)))
+        while self._running or (waiting and not self._stop.requested):
+            while waiting and free and not self._stop.requested:
+                with _signals_later():
+                    self._running.append(self._start(waiting.pop(0), free.pop(0)))
             for connection in wait([process.connection for process in self._running], timeout=1.0):
                 ended = next(process for process in self._running if process.connection is connection)
                 self._running.remove(ended)
@@ -123,20 +126,34 @@ class _Pool:
             code = ended.process.wait()
             failure = RunFailed(f"the process that trained it ended with {code}")
             for job in jobs:
+                # Not failed: what was saved together continues together.
                 with suppress(RunFailed, RequestError):
-                    RunFolder(job.folder).write_record(status="failed", reason=str(failure))
+                    RunFolder(job.folder).write_record(status="interrupted", reason=str(failure))
             return [failure] * len(jobs)
         finally:
             ended.connection.close()
         ended.process.wait()
-        return [mean if error is None else RunFailed(error) for mean, error in answer]
+        kinds = {"request": RequestError, "failed": RunFailed}
+        return [mean if error is None else kinds[error[0]](error[1]) for mean, error in answer]
 
-    def _forward(self, number: int, frame: FrameType | None) -> None:
-        # The second signal ends a worker at once, by its own rule.
-        self._signal = self._signal or number
+    def _forward(self, number: int) -> None:
         for process in self._running:
-            with suppress(ProcessLookupError):
-                process.process.send_signal(number)
+            process.process.send_signal(number)  # does nothing to one that has ended
+
+    def _kill(self) -> None:
+        for process in self._running:
+            process.process.kill()
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """A process that is started inside begins with the signals blocked, until it can answer them; and none comes to us
+    before we know of it, so that it is handed on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _gpu(place: int) -> str:

@@ -12,11 +12,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from rltrain.interrupts import RUN_SIGNALS
 from rltrain.output import outliving_output
 
 
 def serve() -> None:
-    """Trains the jobs that the parent sends and answers with (mean, None) or (None, reason) for each."""
+    """Trains the jobs that the parent sends and answers with (mean, None) or (None, (kind of error, reason)) for each.
+
+    Signals are blocked when it starts. Those that come before the training can answer them wait for it; those that come
+    after it do nothing.
+    """
+    for number in RUN_SIGNALS:
+        signal.signal(number, lambda *_: None)
     connection = Connection(int(sys.argv[2]))
     os.set_inheritable(connection.fileno(), False)
     jobs = connection.recv()
@@ -27,22 +34,24 @@ def serve() -> None:
         connection.send(answer)
 
 
-def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, str | None]]:
+def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, str] | None]]:
     from rltrain.config.folders import import_plugins
     from rltrain.config.validate import validate
     from rltrain.errors import Interrupted, RequestError
     from rltrain.population_job import MemberJob, train_population
 
-    import_plugins()
-    members = [
-        MemberJob(validate(job["config"]), Path(job["folder"]), None if job["source"] is None else Path(job["source"]))
-        for job in jobs
-    ]
+    def member(job: dict[str, Any]) -> MemberJob:
+        source = None if job["source"] is None else Path(job["source"])
+        return MemberJob(validate(job["config"]), Path(job["folder"]), source)
+
     try:
-        outcomes = train_population(members)
-    except (Interrupted, RequestError) as error:
-        return [(None, str(error))] * len(jobs)
-    return [(None, str(o)) if isinstance(o, BaseException) else (o, None) for o in outcomes]
+        import_plugins()
+        outcomes = train_population([member(job) for job in jobs], answers_signals=False)
+    except RequestError as error:
+        return [(None, ("request", str(error)))] * len(jobs)
+    except Interrupted as error:
+        return [(None, ("failed", str(error)))] * len(jobs)
+    return [(None, ("failed", str(o))) if isinstance(o, BaseException) else (o, None) for o in outcomes]
 
 
 def _stop_with_parent(file: int) -> None:

@@ -179,6 +179,9 @@ class Stop:
     def __init__(self, looks: int | None = None) -> None:
         self.looks = looks
 
+    def take_save_request(self) -> bool:
+        return False
+
     @property
     def requested(self) -> bool:
         if self.looks is not None:

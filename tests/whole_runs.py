@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,9 @@ class StopAfter:
         self.looks += 1
         return self._allowed is not None and self.looks > self._allowed
 
+    def take_save_request(self) -> bool:
+        return False
+
     def __enter__(self) -> StopAfter:
         return self
 
@@ -69,7 +72,7 @@ class Crash(BaseException):
 class KillAfter(StopAfter):
     """Leaves of the run what `kill -9` leaves at that look: its files as they are on the disk then."""
 
-    def __init__(self, looks: int, run: Path) -> None:
+    def __init__(self, looks: int | None, run: Path) -> None:
         super().__init__(looks)
         self._run, self._copy = run, run.with_name("killed")
 
@@ -86,13 +89,24 @@ class KillAfter(StopAfter):
             self._copy.rename(self._run)
 
 
+class SaveAndKill(KillAfter):
+    """A checkpoint is asked for at each of the looks `saves`, before the kill at `looks` (None: the run ends)."""
+
+    def __init__(self, saves: Collection[int], looks: int | None, run: Path) -> None:
+        super().__init__(looks, run)
+        self._saves = saves
+
+    def take_save_request(self) -> bool:
+        return self.looks + 1 in self._saves  # it is asked just before `requested`
+
+
 @contextmanager
 def stopping(stop: Any) -> Iterator[None]:
     """Runs inside look at `stop`. What would be most of a short run's time is short too: no learning curve is drawn,
     and a reported result is of 10 episodes."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (rltrain.job, rltrain.population_job):
-            patch.setattr(module, "StopSignal", lambda: stop)
+            patch.setattr(module, "StopSignal", lambda *_: stop)
             patch.setattr(module, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.training.trainer, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")

@@ -43,7 +43,7 @@ def main(args: list[str]) -> int:
 
     policy = load(best_folder(place) if best else place, _device(options))
     require_trusted(policy.config, options["trust"])
-    with StopSignal("stopping; nothing is written") as stop:
+    with StopSignal("stopping; nothing is written", saves=False) as stop:
         result = evaluate(policy, options["episodes"], options["seed"], lambda: stop.requested)
     if result is None:
         raise Interrupted(stop.exit_code)

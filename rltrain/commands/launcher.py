@@ -21,8 +21,9 @@ from omegaconf import DictConfig, open_dict
 
 from rltrain.config.application import run_config
 from rltrain.config.population import group_jobs
+from rltrain.config.run_name import remove_unused
 from rltrain.config.schema import RunConfig
-from rltrain.errors import Interrupted
+from rltrain.errors import Interrupted, RequestError
 
 
 class PopulationLauncher(Launcher):
@@ -79,6 +80,10 @@ class PopulationLauncher(Launcher):
             outcomes = train_populations(populations)
         except Interrupted as stop:
             raise SystemExit(stop.exit_code) from stop
+        except RequestError:
+            for folder in (job.folder for population in populations for job in population):
+                remove_unused(folder)
+            raise
         for group, found in zip(groups, outcomes, strict=True):
             for number, outcome in zip(group, found, strict=True):
                 failed = isinstance(outcome, BaseException)

@@ -74,7 +74,8 @@ class CheckedLauncher(Launcher):
             cfg = self._context.config_loader.load_sweep_config(self._config, list(overrides))
             plain: Any = OmegaConf.to_container(cfg, resolve=False)
             config = validate({key: value for key, value in plain.items() if key != "hydra"})
-            what = repr((config.env, config.algo.name, config.device))
+            starts = config.init_from and (config.init_from, config.algo, config.network)
+            what = repr((config.env, config.algo.name, config.device, starts))
             try:
                 if what not in checked:
                     self._preflight(config)

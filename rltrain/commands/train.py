@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
-import shutil
 import traceback
 from pathlib import Path
 from typing import NoReturn
@@ -22,7 +21,7 @@ from rltrain.commands.sweep import run_sweep
 from rltrain.config.application import CONFIG_NAME, create_application, run_config
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
-from rltrain.config.run_name import reserve_folder
+from rltrain.config.run_name import remove_unused, reserve_folder
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
@@ -75,7 +74,7 @@ def preflight(config: RunConfig) -> None:
     from rltrain.envs.probe import probe
 
     try:
-        _, actions = probe(config.env)
+        observation, actions = probe(config.env)
     except RequestError as error:
         from rltrain.config.env_refusal import explain_environment
 
@@ -90,6 +89,10 @@ def preflight(config: RunConfig) -> None:
         from rltrain.device import resolve_device
 
         resolve_device(config.device)
+    if config.init_from is not None:
+        from rltrain.build import check_initial_network
+
+        check_initial_network(config, observation, actions)
 
 
 def train_job(cfg: DictConfig) -> float | None:
@@ -105,7 +108,7 @@ def train_job(cfg: DictConfig) -> float | None:
     if config.dry_run:
         from rltrain.job import dry_run
 
-        _remove_unused(folder)
+        remove_unused(folder)
         dry_run(config, info)
         return None
     try:
@@ -113,7 +116,7 @@ def train_job(cfg: DictConfig) -> float | None:
             from rltrain.job import train
         return train(config, folder, console=single, info=info)
     except (RequestError, KeyboardInterrupt):
-        _remove_unused(folder)
+        remove_unused(folder)
         raise
     except (RunFailed, Interrupted):
         raise
@@ -152,17 +155,11 @@ def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
             job_subdir_key=None,
         )
     except KeyboardInterrupt:
-        _remove_unused(folder)
+        remove_unused(folder)
         raise
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
     if job.status == JobStatus.FAILED:
         raise job._return_value  # job.return_value would print a line of its own before it raises
-
-
-def _remove_unused(folder: Path) -> None:
-    """Removes a run folder in which nothing lies but what is there before a run begins."""
-    if folder.exists() and {path.name for path in folder.iterdir()} <= {".hydra", ".lock", "run.log"}:
-        shutil.rmtree(folder)
 
 
 def _parse(args: list[str]) -> argparse.Namespace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from rltrain.errors import RequestError
@@ -41,6 +42,12 @@ def reserve_folder(wanted: Path, *, exact: bool) -> Path:
     except OSError as error:
         raise RequestError(f"{wanted}: the run folder cannot be created: {error.strerror}") from error
     raise RequestError(f"{wanted}: no free name for the run folder")
+
+
+def remove_unused(folder: Path) -> None:
+    """Removes a run folder in which nothing lies but what is there before a run begins."""
+    if folder.exists() and {path.name for path in folder.iterdir()} <= {".hydra", ".lock", "run.log"}:
+        shutil.rmtree(folder)
 
 
 def _reserve_exact(folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """Runs lanes in worker processes: the worker's side.
 
-A worker leaves stopping to its parent. It ignores SIGINT and SIGTERM, which also reach it when they go to the process
-group, and ends when its parent's end of the socket closes, however the parent ended.
+A worker leaves stopping and saving to its parent. It ignores SIGINT, SIGTERM and SIGUSR1, which also reach it when they
+go to the process group, and ends when its parent's end of the socket closes, however the parent ended.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ import cloudpickle  # type: ignore[import-untyped]
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker, one_line
 from rltrain.errors import RequestError, RunFailed
-
-STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+from rltrain.interrupts import RUN_SIGNALS
 
 
 def serve() -> None:
     """Answers requests until the parent says close or is gone; argv[2:4] are the socket and the progress file."""
-    for number in STOP_SIGNALS:
+    for number in RUN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
     logging.getLogger("rltrain").addHandler(logging.NullHandler())  # the parent has logged the same
     logging.getLogger("rltrain").propagate = False
     connection_file, progress_file = int(sys.argv[2]), int(sys.argv[3])

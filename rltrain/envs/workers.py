@@ -26,8 +26,8 @@ import numpy as np
 
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import EnvMaker
-from rltrain.envs.worker_process import STOP_SIGNALS
 from rltrain.errors import RunFailed
+from rltrain.interrupts import RUN_SIGNALS
 
 _CLOSE_SECONDS = 5.0
 # The path goes along because the environment's module may lie where only the parent looks.
@@ -187,7 +187,7 @@ class _Worker:
                 *map(str, files),
             ]
             # Blocked signals stay blocked across exec: none can hit the worker before it ignores them.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
             try:
                 self._process = subprocess.Popen(arguments, pass_fds=files, stdin=subprocess.DEVNULL)
             finally:

@@ -22,7 +22,7 @@ from rltrain.loggers.logger import Logger
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.members import MemberAgent, MemberEnvs, MemberEvaluator, SharedEvaluation, join_env_states
 from rltrain.training.recorder import require_finite
-from rltrain.training.stopping import StopSignal
+from rltrain.training.stopping import StopRequest
 from rltrain.training.trainer import Checkpointer, Trainer
 from rltrain.types import Episode
 
@@ -32,6 +32,20 @@ class MemberOutput(NamedTuple):
 
     logger: Logger
     checkpointer: Checkpointer
+
+
+class _MemberStop:
+    """What a member's trainer looks at: whether to save is for the population to decide, which saves all at once."""
+
+    def __init__(self, population: Population) -> None:
+        self._population = population
+
+    @property
+    def requested(self) -> bool:
+        return self._population.stop_requested()
+
+    def take_save_request(self) -> bool:
+        return False
 
 
 class Population:
@@ -54,7 +68,7 @@ class Population:
         evaluator: Evaluator,
         outputs: Sequence[MemberOutput],
         device: torch.device,
-        stop: StopSignal,
+        stop: StopRequest,
     ) -> None:
         num_envs, members = configs[0].num_envs, len(configs)
         self._configs, self._envs, self._agent, self._stop = configs, envs, agent, stop
@@ -71,7 +85,7 @@ class Population:
                 output.logger,
                 output.checkpointer,
                 device,
-                stop,
+                _MemberStop(self),
                 saves_periodically=False,
             )
             for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
@@ -109,13 +123,19 @@ class Population:
             self._retire_if_done(int(member))
         self._do_duties()
         period = self._configs[0].checkpoint.period
-        while self._running.any() and not self._stop.requested:
+        while self._running.any() and not self.stop_requested():
             saves = self._mean_step()
             self._vector_step()
             self._do_duties()
             if period is not None and self._mean_step() // period > saves // period:
                 self._save()
         self._save()
+
+    def stop_requested(self) -> bool:
+        """Looks at the signals once: saves if that was asked for, in the middle of an evaluation too."""
+        if self._stop.take_save_request():
+            self._save()
+        return self._stop.requested
 
     def _mean_step(self) -> int:
         return int(self._steps.sum()) // len(self._steps)

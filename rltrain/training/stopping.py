@@ -1,4 +1,4 @@
-"""Stopping on request: the first signal asks, the second one ends the process."""
+"""Stopping and saving on request: the first signal asks, the second one ends the process."""
 
 from __future__ import annotations
 
@@ -8,25 +8,51 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group).
-_ECHO_SECONDS = 0.2
+from rltrain.interrupts import ECHO_SECONDS, RUN_SIGNALS
+
+
+class StopRequest(Protocol):
+    """What a training loop looks at once per step."""
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        ...
+
+    def take_save_request(self) -> bool:
+        """Whether somebody asked for a checkpoint since this was called last."""
+        ...
 
 
 class StopSignal:
     """While active, SIGINT and SIGTERM only set `requested`, so that the loop can finish its step and save.
 
-    The first is answered with `answer` on stderr; a second signal ends the process at once with 130 or 143, after its
-    worker processes. Outside the main thread, where Python can handle no signals, it does nothing.
+    A second signal ends the process at once with 130 or 143, after its worker processes. SIGUSR1 asks for a checkpoint,
+    after which training goes on. Signals that were blocked until now are let through. Outside the main thread, where
+    Python can handle no signals, it does nothing.
+
+    Args:
+        answer: what is said on stderr at the first signal; empty: nothing is, at no signal.
+        saves: whether there is something to save: if not, SIGUSR1 does nothing.
+        listener: called with every signal that counts.
+        at_once: called before a second signal ends the process.
     """
 
-    def __init__(self, answer: str = "stopping after this step, saving; again to stop at once") -> None:
-        self._answer = answer
+    def __init__(
+        self,
+        answer: str = "stopping after this step, saving; again to stop at once",
+        saves: bool = True,
+        listener: Callable[[int], None] = lambda number: None,
+        at_once: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._answer, self._saves, self._listener, self._at_once = answer, saves, listener, at_once
         self._signal: int | None = None
         self._at = 0.0
+        self._save_requested = False
         self._before: dict[int, Any] = {}
 
     @property
@@ -39,10 +65,16 @@ class StopSignal:
         """130 for SIGINT, 143 for SIGTERM; 0 where none came."""
         return 0 if self._signal is None else 128 + self._signal
 
+    def take_save_request(self) -> bool:
+        """Whether SIGUSR1 came since this was called last."""
+        taken, self._save_requested = self._save_requested, False
+        return taken
+
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in RUN_SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
         return self
 
     def __exit__(
@@ -54,14 +86,25 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._signal is None:
+        if number == signal.SIGUSR1:
+            if self._saves and not self._save_requested:
+                self._save_requested = True
+                _tell(self._answer and "saving a checkpoint after this step")
+                self._listener(number)
+        elif self._signal is None:
             self._signal, self._at = number, now
             _tell(self._answer)
-        elif now - self._at > _ECHO_SECONDS:
-            _end_process(128 + number)
+            self._listener(number)
+        elif now - self._at > ECHO_SECONDS:
+            try:
+                self._at_once()
+            finally:
+                _end_process(128 + number)
 
 
 def _tell(text: str) -> None:
+    if not text:
+        return
     # Not through sys.stderr: the signal may have come in the middle of a print, whose buffer cannot be entered twice.
     with contextlib.suppress(OSError):
         line_break = "\n" if os.isatty(2) else ""  # after ^C, and a progress bar

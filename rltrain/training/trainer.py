@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.recorder import Recorder
-from rltrain.training.stopping import StopSignal
+from rltrain.training.stopping import StopRequest
 from rltrain.types import Episode
 
 
@@ -59,7 +59,7 @@ class Trainer:
         logger: Logger,
         checkpointer: Checkpointer,
         device: torch.device,
-        stop: StopSignal,
+        stop: StopRequest,
         saves_periodically: bool = True,
     ) -> None:
         """`saves_periodically` is False where somebody else decides when to save: a population does it together."""
@@ -69,7 +69,7 @@ class Trainer:
         self._evaluator = evaluator
         self._logger = logger
         self._checkpointer = checkpointer
-        self._stop_requested: Callable[[], bool] = lambda: stop.requested
+        self._stop = stop
         self._prunes = saves_periodically
         self._save_period = config.checkpoint.period if saves_periodically else None
         self._recorder = Recorder(device)
@@ -101,6 +101,12 @@ class Trainer:
         if not self.saved:
             self.save()
         return self.done
+
+    def _stop_requested(self) -> bool:
+        """Looks at the signals once: saves if that was asked for, in the middle of an evaluation too."""
+        if self._stop.take_save_request():
+            self.save()
+        return self._stop.requested
 
     @property
     def done(self) -> bool:
@@ -241,7 +247,7 @@ class Trainer:
         self._checkpointer.save(self.step, self._checked_state())
         if self._prunes:
             self._checkpointer.prune()
-        self._saved_step = self.step
+        self._note_saved()
 
     def _checked_state(self) -> StateDict:
         """The state, once it is known to be finite: a broken network never replaces a good checkpoint."""
@@ -286,5 +292,9 @@ class Trainer:
         self._duties_from = state["duties_from"]
         self.train_seconds = state["train_seconds"]
         self._row_step, self._row_seconds = state["row_step"], state["row_seconds"]
-        self._saved_step = self.step
+        self._note_saved()
         return exact
+
+    def _note_saved(self) -> None:
+        # With duties undone the state of this step is yet to change.
+        self._saved_step = self.step if self._duties_from is None else None
