@@ -7,6 +7,8 @@ import re
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "classic-control": "render", "toy-text": "render"}
 """An extra of Gymnasium -> the extra of ours that brings what it is for."""
 
+_PACKAGES = {"minatar": "minatar", "ale_py": "atari"}
+
 
 class RequestError(Exception):
     """The request is wrong: a message of at most three lines, exit code 2."""
@@ -48,7 +50,9 @@ def module_hint(error: BaseException, module: str) -> str:
 
 
 def missing_extra(error: BaseException) -> str:
-    """What is not installed and which extra of ours brings it, read from Gymnasium's complaint; or nothing."""
+    """What is not installed and which extra of ours brings it, also read from Gymnasium's complaint; or nothing."""
+    if isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
+        return f"{error.name} is not installed; pip install 'rltrain[{_PACKAGES[error.name]}]' brings it"
     wanted = re.search(r"(\S+) is not installed.*gymnasium\[([\w-]+)\]", str(error))
     extra = EXTRAS.get(wanted[2].replace("_", "-")) if wanted else None
     return f"{wanted[1]} is not installed; pip install 'rltrain[{extra}]' brings it" if wanted and extra else ""

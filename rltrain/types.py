@@ -16,7 +16,7 @@ import numpy as np
 class ObservationSpec:
     """What one observation looks like to an agent.
 
-    `box`: an array of `shape` and `dtype` (float32, or uint8 for images, which stay uint8 until the network).
+    `box`: an array of `shape` and `dtype` (float32; or uint8 and bool, for images, which stay so until the network).
     `discrete`: an integer 0..n-1 (int64, shape ()), whatever the space's own start; networks see it one-hot.
     """
 

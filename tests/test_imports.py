@@ -17,9 +17,11 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
     "commands": {
         "config", "build", "job", "population_job", "population_pool", "policy", "training", "report", "envs.probe",
-        "device",
+        "device", "images",
     },
-    "config": set(),
+    "config": {"env_families"},
+    "env_families": set(),
+    "images": {"config.schema"},
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
     "job": {"agents.agent", "build", "config", "envs", "loggers.console", "messages", "report", "training"},
     "population_job": {
@@ -38,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "agents": {
         "compiling", "config.schema", "losses", "networks", "optimizers", "replay", "schedules", "target_update",
     },
-    "networks": {"config.schema"},
+    "networks": {"config.schema", "images"},
     "replay": {"config.schema"},
     "losses": set(),
     "optimizers": {"config.schema"},
@@ -46,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "target_update": {"config.schema"},
     "compiling": {"config.schema"},
     "device": {"config.schema"},
-    "envs": {"config.schema"},
+    "envs": {"config.schema", "env_families"},
     "loggers": set(),
 }  # fmt: skip
 HOMES: dict[str, set[str]] = {
@@ -54,14 +56,16 @@ HOMES: dict[str, set[str]] = {
     "omegaconf": {"config", "commands"},
     "tensorboard": {"loggers.tensorboard"},
     "tqdm": {"loggers.console"},
-    "gymnasium": {"envs", "build", "config.env_source"},
+    "gymnasium": {"envs", "build", "config.env_source", "env_families"},
+    "minatar": {"envs.minatar"},
+    "ale_py": {"env_families"},
     "cloudpickle": {"envs"},
     "matplotlib": {"report"},
     "PIL": {"report"},
     "safetensors": {"training"},
     "yaml": {"config", "training", "report.curve"},
 }
-NO_TORCH = {"cli", "commands", "config", "envs", "loggers", "report", "schedules", *BASE}
+NO_TORCH = {"cli", "commands", "config", "env_families", "envs", "images", "loggers", "report", "schedules", *BASE}
 NEEDED_TO_REFUSE = {"hydra", "omegaconf", "yaml"}
 """The packages that a request may load before it is known to be right (and `--help` before anything)."""
 
@@ -162,7 +166,8 @@ def test_torch_stays_away_from_the_command_line_and_the_environments() -> None:
 
 
 def test_the_env_id_source_imports_gymnasium_only_when_asked() -> None:
-    assert {e.when for e in IMPORTS if (e.by, e.of) == ("config.env_source", "gymnasium")} <= {"call", "types"}
+    sources = {("config.env_source", "gymnasium"), ("env_families", "gymnasium"), ("env_families", "ale_py")}
+    assert {e.when for e in IMPORTS if (e.by, e.of) in sources} <= {"call", "types"}
 
 
 def test_a_request_is_refused_without_loading_what_trains() -> None:

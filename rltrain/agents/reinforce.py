@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from rltrain.agents.agent import AgentContext, StateDict, with_prefix, without_p
 from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
 from rltrain.agents.members import MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled
-from rltrain.config.schema import NetworkConfig, ReinforceConfig, RunConfig
+from rltrain.config.schema import AnyNetworkConfig, CNNConfig, NetworkConfig, ReinforceConfig, RunConfig
 from rltrain.losses.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply, FlatNetwork
@@ -305,9 +306,13 @@ class Reinforce(GreedyPolicy):
 
 
 def _value_network(run: RunConfig, context: AgentContext) -> FlatNetwork:
-    """The baseline b(s; w), an MLP of its own."""
-    config = cast(ReinforceConfig, run.algo)
-    # A plug-in's network may have keys of its own.
-    activation = run.network.activation if isinstance(run.network, NetworkConfig) else "relu"
-    network = NetworkConfig("mlp", config.value.hidden, activation, 1.0)
+    """The baseline b(s; w): an MLP of its own, or where the policy has convolutions, the same ones with own weights."""
+    hidden = cast(ReinforceConfig, run.algo).value.hidden
+    network: AnyNetworkConfig
+    if isinstance(run.network, CNNConfig):
+        network = replace(run.network, hidden=hidden, output_scale=1.0)
+    else:
+        # A plug-in's network may have keys of its own.
+        activation = run.network.activation if isinstance(run.network, NetworkConfig) else "relu"
+        network = NetworkConfig("mlp", hidden, activation, 1.0)
     return make_network(network, context.observation, 1, derive_seed(run.seed, "network", 1), context.device)

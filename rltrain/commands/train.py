@@ -22,7 +22,7 @@ from rltrain.config.application import CONFIG_NAME, create_application, run_conf
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import remove_unused, reserve_folder
-from rltrain.config.schema import DQNConfig, RunConfig
+from rltrain.config.schema import CNNConfig, DQNConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
@@ -85,6 +85,10 @@ def preflight(config: RunConfig) -> None:
             f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n"
             "algo=reinforce takes both"
         )
+    if isinstance(config.network, CNNConfig):
+        from rltrain.images import convolutions
+
+        convolutions(config.network, observation)
     if config.device.name == "cuda":
         from rltrain.device import resolve_device
 

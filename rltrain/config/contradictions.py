@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 
-from rltrain.config.schema import ConstantConfig, DQNConfig, ReinforceConfig, RunConfig
+from rltrain.config.schema import (
+    CNNConfig,
+    ConstantConfig,
+    DQNConfig,
+    DuelingConfig,
+    ReinforceConfig,
+    RunConfig,
+    StateActionConfig,
+)
 from rltrain.errors import RequestError
 
 
 def check_contradictions(config: RunConfig) -> None:
     """Raises RequestError, naming both keys, where two settings contradict each other."""
     _check_run(config)
+    _check_network(config)
     if isinstance(config.algo, DQNConfig):
         _check_dqn(config, config.algo)
     if isinstance(config.algo, ReinforceConfig):
@@ -40,6 +49,24 @@ def _check_run(config: RunConfig) -> None:
             f"env.step_timeout={config.env.step_timeout:g} needs env.vectorization=async:"
             " only a worker process can be given up"
         )
+
+
+def _check_network(config: RunConfig) -> None:
+    network = config.network
+    if isinstance(network, CNNConfig):
+        layers = {name: getattr(network, name) for name in ("channels", "kernels", "strides")}
+        lengths = {"auto" if value == "auto" else len(value) for value in layers.values()}
+        if len(lengths) > 1:
+            shown = " ".join(f"network.{name}={list(v) if v != 'auto' else v}" for name, v in layers.items())
+            _refuse(f"{shown}: must be auto, all three, or lists of one length, with a number per layer")
+    if isinstance(config.algo, ReinforceConfig):
+        why = "its streams are of action values, and reinforce learns a policy"
+        if isinstance(network, DuelingConfig):
+            _refuse(f"network=dueling: {why}")
+        if isinstance(network, StateActionConfig):
+            _refuse("network=state_action: gives action values, and reinforce learns a policy")
+        if isinstance(network, CNNConfig) and network.dueling:
+            _refuse(f"network.dueling=true: {why}")
 
 
 def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:

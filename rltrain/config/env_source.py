@@ -16,6 +16,8 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
+from rltrain.env_families import is_family_id, register_families
+
 _GROUP = "env"
 
 
@@ -33,6 +35,7 @@ def env_ids() -> list[str]:
     """Every registered environment id, sorted."""
     import gymnasium
 
+    register_families()
     return sorted(gymnasium.registry)
 
 
@@ -59,8 +62,11 @@ def is_env_id(env_id: str) -> bool:
         return bool(module and name)
     if "gymnasium" not in sys.modules and env_id in _ids_in_gymnasium_source():
         return True
+    if is_family_id(env_id):
+        return True
     import gymnasium
 
+    register_families()
     return env_id in gymnasium.registry
 
 

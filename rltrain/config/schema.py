@@ -33,6 +33,9 @@ class Range:
         return " and ".join(f"{sign} {limit:g}" for sign, limit in signs.items() if limit is not None)
 
 
+Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
+
+
 @dataclass(frozen=True)
 class OptimizerConfig:
     """`algo.optimizer`: how a gradient becomes a step."""
@@ -50,7 +53,43 @@ class NetworkConfig:
 
     name: str
     hidden: Annotated[tuple[int, ...], Range(1)]
-    activation: Literal["relu", "tanh", "elu", "gelu", "silu"]
+    activation: Activation
+    output_scale: Annotated[float, Range(above=0)]
+
+
+@dataclass(frozen=True)
+class CNNConfig:
+    """`network=cnn`: convolutions over an image; `auto` is chosen by the image's size, `channels` with its two."""
+
+    name: Literal["cnn"]
+    channels: Annotated[tuple[int, ...] | Literal["auto"], Range(1)]
+    kernels: Annotated[tuple[int, ...] | Literal["auto"], Range(1)]
+    strides: Annotated[tuple[int, ...] | Literal["auto"], Range(1)]
+    hidden: Annotated[tuple[int, ...] | Literal["auto"], Range(1)]
+    dueling: bool
+    channel_axis: Literal["auto", "first", "last"]
+    activation: Activation
+    output_scale: Annotated[float, Range(above=0)]
+
+
+@dataclass(frozen=True)
+class DuelingConfig:
+    """`network=dueling`: `hidden` layers that the streams share, and `stream` layers of each."""
+
+    name: Literal["dueling"]
+    hidden: Annotated[tuple[int, ...], Range(1)]
+    stream: Annotated[tuple[int, ...], Range(1)]
+    activation: Activation
+    output_scale: Annotated[float, Range(above=0)]
+
+
+@dataclass(frozen=True)
+class StateActionConfig:
+    """`network=state_action`: Q(s, a) of one action per pass, with layers of `hidden` units."""
+
+    name: Literal["state_action"]
+    hidden: Annotated[tuple[int, ...], Range(1)]
+    activation: Activation
     output_scale: Annotated[float, Range(above=0)]
 
 
@@ -195,6 +234,7 @@ class DeviceConfig:
     deterministic: bool
 
 
+AnyNetworkConfig = NetworkConfig | CNNConfig | DuelingConfig | StateActionConfig
 AlgoConfig = DQNConfig | ReinforceConfig
 TargetUpdateConfig = HardUpdateConfig | SoftUpdateConfig
 ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | ConstantConfig
@@ -216,7 +256,7 @@ class RunConfig:
     eval: EvalConfig
     checkpoint: CheckpointConfig
     algo: AlgoConfig
-    network: NetworkConfig
+    network: AnyNetworkConfig
     target_update: TargetUpdateConfig | None
     exploration: ExplorationConfig | None
     env: EnvConfig
@@ -225,7 +265,12 @@ class RunConfig:
 
 # The choices of each group that decide which keys it has. A plug-in adds its own dataclass here.
 ALGO_CONFIGS: dict[str, type] = {"dqn": DQNConfig, "reinforce": ReinforceConfig}
-NETWORK_CONFIGS: dict[str, type] = {"mlp": NetworkConfig}
+NETWORK_CONFIGS: dict[str, type] = {
+    "mlp": NetworkConfig,
+    "cnn": CNNConfig,
+    "dueling": DuelingConfig,
+    "state_action": StateActionConfig,
+}
 TARGET_UPDATE_CONFIGS: dict[str, type] = {"hard": HardUpdateConfig, "soft": SoftUpdateConfig}
 EXPLORATION_CONFIGS: dict[str, type] = {
     "linear": LinearConfig,

@@ -125,9 +125,7 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
         allowed = [str(choice) for choice in get_args(hint)]
         raise RequestError(f"{key}={show(value)}: must be {_alternatives(allowed)}{suggestion(str(value), allowed)}")
     if get_origin(hint) is tuple:
-        if isinstance(value, (list, tuple)):
-            return tuple(_convert(get_args(hint)[0], item, f"{key}[{i}]", limits) for i, item in enumerate(value))
-        raise RequestError(f"{key}={show(value)}: must be a list of integers, such as [128,128]")
+        return _convert_list(hint, value, key, limits)
     if get_origin(hint) is dict:
         if isinstance(value, Mapping):
             return {str(name): _plain(item) for name, item in value.items()}
@@ -153,7 +151,16 @@ def _convert_union(hint: Any, value: Any, key: str, limits: schema.Range) -> Any
     if isinstance(value, str) and value in words:
         return value
     (scalar,) = [part for part in get_args(hint) if part is not type(None) and get_origin(part) is not Literal]
+    if get_origin(scalar) is tuple:
+        return _convert_list(scalar, value, key, limits, words)
     return _convert_scalar(scalar, value, key, limits, [*words, *(["null"] if _optional(hint) else [])])
+
+
+def _convert_list(hint: Any, value: Any, key: str, limits: schema.Range, words: Iterable[str] = ()) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_convert(get_args(hint)[0], item, f"{key}[{i}]", limits) for i, item in enumerate(value))
+    rule = _alternatives(["a list of integers, such as [128,128]", *words])
+    raise RequestError(f"{key}={show(value)}: must be {rule}")
 
 
 def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, words: list[str] | None = None) -> Any:

@@ -14,6 +14,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from rltrain.config.schema import EnvConfig
+from rltrain.env_families import register_family
 from rltrain.errors import RequestError, module_hint
 
 _log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def _find(id: str) -> EnvSpec:
             if hint := module_hint(error, module):
                 raise RequestError(f"env={id}: {error}{hint}") from error
             raise
+    register_family(name)
     return gymnasium.spec(name)
 
 

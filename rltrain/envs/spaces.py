@@ -23,8 +23,8 @@ ActionTransform = Callable[[np.ndarray], np.ndarray]
 
 
 def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
-    """What an agent sees of `space`: Discrete from 0, images (uint8 of the whole range) as uint8, every other Box as
-    float32 of its shape, and all else as one float32 vector (see `flatten.py`).
+    """What an agent sees of `space`: Discrete from 0, images (uint8 of the whole range) as uint8, bool Boxes as bool,
+    every other Box as float32 of its shape, and all else as one float32 vector (see `flatten.py`).
 
     Raises:
         RequestError: the space is not supported, or has no number, or too many.
@@ -38,8 +38,14 @@ def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
             raise RequestError(f"observation space {space} holds no number")
         if int(np.prod(space.shape, dtype=object)) > MOST_NUMBERS:
             raise RequestError(f"observation space Box of shape {space.shape} has more than {MOST_NUMBERS:,} numbers")
-        return ObservationSpec("box", tuple(space.shape), "uint8" if is_image(space) else "float32")
+        return ObservationSpec("box", tuple(space.shape), _box_dtype(space))
     return ObservationSpec("box", (Flattener(space).size,), "float32")
+
+
+def _box_dtype(space: spaces.Box) -> str:
+    if is_image(space):
+        return "uint8"
+    return "bool" if space.dtype == np.bool_ else "float32"
 
 
 def make_flattener(space: spaces.Space[Any]) -> Flattener | None:

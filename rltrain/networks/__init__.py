@@ -5,16 +5,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rltrain.config.schema import NetworkConfig
+from rltrain.config.schema import AnyNetworkConfig
+from rltrain.networks.cnn import CNN
+from rltrain.networks.dueling import Dueling
 from rltrain.networks.flat import FlatNetwork
 from rltrain.networks.mlp import MLP
+from rltrain.networks.state_action import StateAction
 from rltrain.types import ObservationSpec
 
-NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP}
+NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN, "dueling": Dueling, "state_action": StateAction}
 
 
 def make_network(
-    config: NetworkConfig, observation: ObservationSpec, outputs: int, seed: int, device: torch.device
+    config: AnyNetworkConfig, observation: ObservationSpec, outputs: int, seed: int, device: torch.device
 ) -> FlatNetwork:
     """Weights are drawn on the CPU from `seed` alone, so they are the same on every device; no other stream moves."""
     with torch.random.fork_rng(devices=[]):

@@ -10,8 +10,15 @@ from torch import Tensor, nn
 from rltrain.types import ObservationSpec
 
 
+def as_float(obs: Tensor) -> Tensor:
+    """uint8 becomes [0, 1] and bool 0 or 1, here and nowhere else; floats stay as they are."""
+    if obs.dtype == torch.uint8:
+        return obs.to(torch.get_default_dtype()) / 255.0
+    return obs.to(torch.get_default_dtype()) if obs.dtype == torch.bool else obs
+
+
 class ObservationEncoder(nn.Module):
-    """Discrete observations become one-hot; uint8 is scaled to [0, 1], here and nowhere else; boxes are flattened."""
+    """Discrete observations become one-hot; boxes are flattened, see `as_float`."""
 
     def __init__(self, spec: ObservationSpec) -> None:
         super().__init__()
@@ -23,8 +30,7 @@ class ObservationEncoder(nn.Module):
         if self._spec.kind == "discrete":
             states = torch.arange(self._spec.n, device=obs.device)
             return (obs.unsqueeze(-1) == states).to(torch.get_default_dtype())
-        if obs.dtype == torch.uint8:
-            obs = obs.to(torch.get_default_dtype()) / 255.0
+        obs = as_float(obs)
         rank = len(self._spec.shape)
         if rank == 0:
             return obs.unsqueeze(-1)

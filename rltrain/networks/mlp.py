@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -18,26 +20,35 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-class MLP(nn.Module):
-    """Fully connected layers of `config.hidden` units; `hidden=[]` is a linear function of the observation.
+def dense(
+    width: int, hidden: Sequence[int], activation: str, outputs: int | None = None, output_scale: float = 1.0
+) -> list[nn.Module]:
+    """Fully connected layers from `width` inputs, each of `hidden` with its activation, then one of `outputs` without.
 
-    Weights start as PyTorch's default draws; the last layer's are then multiplied by `config.output_scale`, so that a
-    small scale gives a policy that starts close to uniform.
+    Weights start as PyTorch's default draws; the last layer's are then multiplied by `output_scale`, so that a small
+    scale gives a policy that starts close to uniform.
     """
+    layers: list[nn.Module] = []
+    for units in hidden:
+        layers += [nn.Linear(width, units), ACTIVATIONS[activation]()]
+        width = units
+    if outputs is not None:
+        last = nn.Linear(width, outputs)
+        with torch.no_grad():
+            for parameter in last.parameters():
+                parameter.mul_(output_scale)
+        layers.append(last)
+    return layers
+
+
+class MLP(nn.Module):
+    """Fully connected layers of `config.hidden` units; `hidden=[]` is a linear function of the observation."""
 
     def __init__(self, config: NetworkConfig, observation: ObservationSpec, outputs: int) -> None:
         super().__init__()
         encoder = ObservationEncoder(observation)
-        layers: list[nn.Module] = [encoder]
-        width = encoder.out_features
-        for units in config.hidden:
-            layers += [nn.Linear(width, units), ACTIVATIONS[config.activation]()]
-            width = units
-        last = nn.Linear(width, outputs)
-        with torch.no_grad():
-            for parameter in last.parameters():
-                parameter.mul_(config.output_scale)
-        self.layers = nn.Sequential(*layers, last)
+        layers = dense(encoder.out_features, config.hidden, config.activation, outputs, config.output_scale)
+        self.layers = nn.Sequential(encoder, *layers)
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [..., *obs] -> [..., outputs]."""

@@ -1,0 +1,51 @@
+"""Convolutional networks for images."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from rltrain.config.schema import CNNConfig
+from rltrain.images import convolutions
+from rltrain.networks.dueling import DuelingHead
+from rltrain.networks.encoder import as_float
+from rltrain.networks.mlp import ACTIVATIONS, dense
+from rltrain.types import ObservationSpec
+
+
+class CNN(nn.Module):
+    """Convolutions without padding, then fully connected layers, or dueling streams, of `hidden` units.
+
+    What `auto` stands for: Mnih et al. 2015 for large images, Young & Tian 2019 for small ones (see `images`).
+
+    Raises:
+        RequestError: the observation is no image, or too small for the layers.
+    """
+
+    def __init__(self, config: CNNConfig, observation: ObservationSpec, outputs: int) -> None:
+        super().__init__()
+        shape = convolutions(config, observation)
+        self._image = shape.image
+        self._rank = len(observation.shape)
+        layers: list[nn.Module] = []
+        planes = shape.image.channels
+        for channels, kernel, stride in zip(shape.channels, shape.kernels, shape.strides, strict=True):
+            layers += [nn.Conv2d(planes, channels, kernel, stride), ACTIVATIONS[config.activation]()]
+            planes = channels
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        width, hidden, scale = shape.out_features, shape.hidden, config.output_scale
+        self.head: nn.Module = (
+            DuelingHead(width, hidden, config.activation, outputs, scale)
+            if config.dueling
+            else nn.Sequential(*dense(width, hidden, config.activation, outputs, scale))
+        )
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """obs [..., *obs] -> [..., outputs]."""
+        lead = obs.shape[: obs.dim() - self._rank]
+        pixels = as_float(obs)
+        if self._image.channel_axis == -1:
+            pixels = pixels.movedim(-1, -3)  # [..., C, H, W]
+        pixels = pixels.reshape(-1, self._image.channels, self._image.height, self._image.width)
+        features = self.convolutions(pixels)  # [prod(lead), F]
+        output: Tensor = self.head(features)
+        return output.view(*lead, output.shape[-1])
