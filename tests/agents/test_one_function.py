@@ -7,6 +7,8 @@ must agree with it in float64, although the members differ in learning rate, cli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +18,17 @@ from torch.utils._pytree import tree_map
 
 from rltrain.agents import dqn, reinforce
 from rltrain.agents.distributions import DISTRIBUTIONS
-from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig, ReinforceConfig, ValueConfig
+from rltrain.config.schema import (
+    AnyNetworkConfig,
+    CNNConfig,
+    DQNConfig,
+    DuelingConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    ReinforceConfig,
+    StateActionConfig,
+    ValueConfig,
+)
 from rltrain.networks import make_network
 from rltrain.optimizers import eager_gradient, functional_gradient, init_optimizer
 from rltrain.replay import Batch
@@ -25,7 +37,9 @@ from rltrain.types import ActionSpec, ObservationSpec
 
 MEMBERS, UPDATES = 3, 10
 OBSERVATION = ObservationSpec("box", (4,), "float32")
+IMAGE = ObservationSpec("box", (5, 6, 2), "uint8")
 NETWORK = NetworkConfig("mlp", (8, 8), "tanh", 1.0)
+SMALL_CNN = CNNConfig("cnn", (3, 4), (2, 3), (1, 2), (8,), False, "auto", "tanh", 1.0)
 CPU = torch.device("cpu")
 Variant = Callable[[Any, Any, Any], Any]
 
@@ -61,17 +75,25 @@ def assert_members_agree(
     assert not torch.allclose(first, second, atol=1e-4), "the members' hyperparameters must matter"
 
 
-def dqn_case(config: DQNConfig) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
-    networks = [make_network(NETWORK, OBSERVATION, 2, seed, CPU) for seed in range(MEMBERS)]
+def observations(observation: ObservationSpec, *lead: int) -> Tensor:
+    if observation.dtype == "float32":
+        return torch.randn(*lead, *observation.shape)
+    return torch.randint(0, 256, (*lead, *observation.shape), dtype=torch.uint8)
+
+
+def dqn_case(
+    config: DQNConfig, network: AnyNetworkConfig = NETWORK, observation: ObservationSpec = OBSERVATION
+) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
+    networks = [make_network(network, observation, 3, seed, CPU) for seed in range(MEMBERS)]
     states = [
         dqn.DQNState(n.params, n.params + 0.1 * torch.randn_like(n.params), init_optimizer(config.optimizer, n.params))
         for n in networks
     ]
 
     def batch() -> Batch:
-        obs, next_obs = torch.randn(2, 16, 4)
+        obs, next_obs = observations(observation, 2, 16)
         discount = 0.99 * torch.randint(0, 2, (16,)).double()
-        return Batch(obs, torch.randint(0, 2, (16,)), torch.randn(16), next_obs, discount)
+        return Batch(obs, torch.randint(0, 3, (16,)), torch.randn(16), next_obs, discount)
 
     data = [[batch() for _ in range(UPDATES)] for _ in range(MEMBERS)]
     hyper = [
@@ -82,11 +104,14 @@ def dqn_case(config: DQNConfig) -> tuple[Callable[[Any], Variant], list[Any], li
 
 
 def reinforce_case(
-    config: ReinforceConfig, action: ActionSpec
+    config: ReinforceConfig,
+    action: ActionSpec,
+    network: AnyNetworkConfig = NETWORK,
+    observation: ObservationSpec = OBSERVATION,
 ) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
     distribution = DISTRIBUTIONS[action.kind](action)
-    policies = [make_network(NETWORK, OBSERVATION, distribution.outputs, seed, CPU) for seed in range(MEMBERS)]
-    values = [make_network(NETWORK, OBSERVATION, 1, 10 + seed, CPU) for seed in range(MEMBERS)]
+    policies = [make_network(network, observation, distribution.outputs, seed, CPU) for seed in range(MEMBERS)]
+    values = [make_network(network, observation, 1, 10 + seed, CPU) for seed in range(MEMBERS)]
     states = [
         reinforce.ReinforceState(
             p.params, init_optimizer(config.optimizer, p.params), v.params, init_optimizer(config.optimizer, v.params)
@@ -102,9 +127,8 @@ def reinforce_case(
             torch.randint(0, action.n, (4, 8)) if action.kind == "discrete" else torch.randn(4, 8, *action.shape)
         )
         truncated = torch.randint(0, 2, (4,)).double()
-        return Rollout(
-            torch.randn(4, 8, 4), actions, torch.randn(4, 8) * mask, mask, last, torch.randn(4, 4), truncated
-        )
+        obs, final_obs = observations(observation, 4, 8), observations(observation, 4)
+        return Rollout(obs, actions, torch.randn(4, 8) * mask, mask, last, final_obs, truncated)
 
     data = [[rollout() for _ in range(UPDATES)] for _ in range(MEMBERS)]
     hyper = [
@@ -151,11 +175,28 @@ REINFORCE_CASES = [
     (reinforce_config(baseline="none", normalize_returns="none"), BOX),
     (reinforce_config(), BOX),
 ]
+NETWORK_CASES: dict[str, tuple[AnyNetworkConfig, ObservationSpec]] = {
+    "dueling": (DuelingConfig("dueling", (8,), (6,), "tanh", 1.0), OBSERVATION),
+    "state_action": (StateActionConfig("state_action", (8, 8), "tanh", 1.0), OBSERVATION),
+    "cnn": (SMALL_CNN, IMAGE),
+    "dueling cnn": (replace(SMALL_CNN, dueling=True), IMAGE),
+}
 
 
 @pytest.mark.parametrize("config", DQN_CONFIGS)
 def test_a_population_of_dqn_equals_its_members(config: DQNConfig) -> None:
     assert_members_agree(*dqn_case(config))
+
+
+@pytest.mark.parametrize(("network", "observation"), NETWORK_CASES.values(), ids=NETWORK_CASES)
+def test_a_population_of_each_network_equals_its_members(
+    network: AnyNetworkConfig, observation: ObservationSpec
+) -> None:
+    assert_members_agree(*dqn_case(dqn_config(), network, observation))
+
+
+def test_a_population_of_convolutional_policies_equals_its_members() -> None:
+    assert_members_agree(*reinforce_case(reinforce_config(), DISCRETE, SMALL_CNN, IMAGE))
 
 
 @pytest.mark.parametrize(("config", "action"), REINFORCE_CASES)
@@ -165,7 +206,14 @@ def test_a_population_of_reinforce_equals_its_members(config: ReinforceConfig, a
 
 @pytest.mark.slow
 @pytest.mark.parametrize("vmapped", [False, True])
-@pytest.mark.parametrize("case", [lambda: dqn_case(dqn_config()), lambda: reinforce_case(*REINFORCE_CASES[0])])
+@pytest.mark.parametrize(
+    "case",
+    [
+        lambda: dqn_case(dqn_config()),
+        lambda: reinforce_case(*REINFORCE_CASES[0]),
+        *(partial(dqn_case, dqn_config(), *case) for case in NETWORK_CASES.values()),
+    ],
+)
 def test_the_compiled_update_equals_the_eager_one(case: Callable[[], Any], vmapped: bool) -> None:
     make, states, data, hyper = case()
     reference = [run(make(eager_gradient), s, d, h) for s, d, h in zip(states, data, hyper, strict=True)]

@@ -24,7 +24,7 @@ def make(id):
     [
         (spaces.Box(-1, 1, (3,), np.float64), ObservationSpec("box", (3,), "float32")),
         (spaces.Box(0, 9, (2, 2), np.int32), ObservationSpec("box", (2, 2), "float32")),
-        (spaces.Box(0, 1, (4,), np.bool_), ObservationSpec("box", (4,), "float32")),
+        (spaces.Box(0, 1, (4,), np.bool_), ObservationSpec("box", (4,), "bool")),
         (spaces.Box(0, 255, (3, 4, 2), np.uint8), ObservationSpec("box", (3, 4, 2), "uint8")),
         (spaces.Box(0, 255, (128,), np.uint8), ObservationSpec("box", (128,), "uint8")),
         (spaces.Box(0, 254, (128,), np.uint8), ObservationSpec("box", (128,), "float32")),
