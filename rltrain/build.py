@@ -14,7 +14,7 @@ from rltrain.compiling import choose_compile
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import to_plain
-from rltrain.device import configure_torch, resolve_device
+from rltrain.device import configure_torch, run_device
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.loggers.jsonl import JsonlLogger
@@ -47,7 +47,7 @@ def build(config: RunConfig, compiled: bool | None = None, population: tuple[Run
     Raises:
         RequestError: no such device, an environment that cannot be made.
     """
-    device = resolve_device(config.device)
+    device = run_device(config)
     threads = configure_torch(config.device)
     compiled = choose_compile(config, max(1, len(population))) if compiled is None else compiled
     envs = build_envs(config, population)

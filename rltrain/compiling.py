@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from rltrain.config.schema import DQNConfig, RunConfig
+from rltrain.config.schema import DQNConfig, QLearningConfig, RunConfig
 from rltrain.interrupts import children_shielded
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,9 @@ def _marker(config: RunConfig, members: int) -> Path:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     # The numbers that a program takes as tensors do not make it another program.
-    algo = replace(config.algo, gamma=1.0, optimizer=replace(config.algo.optimizer, lr=1.0))
+    algo = replace(config.algo, gamma=1.0)
+    if not isinstance(algo, QLearningConfig):
+        algo = replace(algo, optimizer=replace(algo.optimizer, lr=1.0))
     program = repr((torch.__version__, algo, config.network, config.env, config.num_envs, members))
     return Path(cache_dir()) / "rltrain" / hashlib.sha256(program.encode()).hexdigest()[:32]
 

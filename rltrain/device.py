@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from rltrain.config.schema import DeviceConfig
+from rltrain.config.schema import DeviceConfig, QLearningConfig, RunConfig
 from rltrain.errors import RequestError
 
 
@@ -26,6 +26,15 @@ def resolve_device(config: DeviceConfig) -> torch.device:
         return torch.device("cpu")
     found = f"{count} CUDA devices are visible" if count else "torch sees no CUDA device"
     raise RequestError(f"device={config.name} device.index={config.index}: {found}; use device=cpu or another index")
+
+
+def run_device(config: RunConfig) -> torch.device:
+    """The device of a run's agent: that of `device=...`, but the CPU for an algorithm that has only tables.
+
+    Raises:
+        RequestError: see `resolve_device`.
+    """
+    return torch.device("cpu") if isinstance(config.algo, QLearningConfig) else resolve_device(config.device)
 
 
 def configure_torch(config: DeviceConfig) -> int:

@@ -16,8 +16,8 @@ import numpy as np
 
 from rltrain.build import Parts, build, build_logger, load_initial_network
 from rltrain.config.population import MOST_MEMBERS
-from rltrain.config.schema import DQNConfig, RunConfig
-from rltrain.device import free_memory, resolve_device
+from rltrain.config.schema import DQNConfig, QLearningConfig, RunConfig
+from rltrain.device import free_memory, run_device
 from rltrain.envs.probe import probe
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
 from rltrain.job import Keeper, explained, timing, write_report, write_start
@@ -221,10 +221,12 @@ def _entry(population: Population, names: list[str], member: int) -> dict[str, A
 
 def most_members(config: RunConfig) -> int:
     """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
-    observation, _ = probe(config.env)
+    observation, action = probe(config.env)
     obs_bytes = int(np.prod(observation.shape)) * np.dtype(observation.dtype).itemsize
     if isinstance(config.algo, DQNConfig):
         needed = config.algo.buffer_size * (2 * obs_bytes + 16)
+    elif isinstance(config.algo, QLearningConfig):
+        needed = 16 * max(1, observation.n) * max(1, action.n)  # the table, and how often each entry was visited
     else:
         needed = getattr(config.algo, "episodes_per_update", 1) * _EPISODE_STEPS * (obs_bytes + 16)
-    return max(1, min(MOST_MEMBERS, free_memory(resolve_device(config.device)) // 2 // needed))
+    return max(1, min(MOST_MEMBERS, free_memory(run_device(config)) // 2 // needed))

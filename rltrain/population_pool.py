@@ -19,7 +19,7 @@ from typing import Any
 
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
-from rltrain.device import available_cores, resolve_device
+from rltrain.device import available_cores, run_device
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import RUN_SIGNALS
 from rltrain.population_job import MemberJob, Outcome, most_members, train_population
@@ -33,7 +33,7 @@ _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from rltrain.
 
 def places(config: RunConfig) -> int:
     """How many populations can train at the same time: one per GPU, or per core that the threads leave."""
-    device = resolve_device(config.device)
+    device = run_device(config)
     if device.type == "cuda":
         import torch
 
@@ -105,7 +105,7 @@ class _Pool:
     def _start(self, number: int, place: int) -> _Process:
         jobs = self._populations[number]
         ours, theirs = Pipe()
-        on_gpu = resolve_device(jobs[0].config.device).type == "cuda"
+        on_gpu = run_device(jobs[0].config).type == "cuda"
         visible = {"CUDA_VISIBLE_DEVICES": _gpu(place)} if on_gpu else {}
         process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],

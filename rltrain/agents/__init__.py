@@ -6,10 +6,15 @@ from collections.abc import Callable
 
 from rltrain.agents.agent import Agent, AgentContext, LoadablePolicy, Policy
 from rltrain.agents.dqn import DQN, GreedyQ
+from rltrain.agents.q_learning import GreedyTable, QLearning
 from rltrain.agents.reinforce import GreedyPolicy, Reinforce
 
-AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"dqn": DQN, "reinforce": Reinforce}
-POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"dqn": GreedyQ, "reinforce": GreedyPolicy}
+AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"dqn": DQN, "q_learning": QLearning, "reinforce": Reinforce}
+POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {
+    "dqn": GreedyQ,
+    "q_learning": GreedyTable,
+    "reinforce": GreedyPolicy,
+}
 """What is left of an agent when it only acts."""
 
 __all__ = ["AGENTS", "POLICIES", "Agent", "AgentContext", "LoadablePolicy", "Policy"]

@@ -255,7 +255,7 @@ class DQN(GreedyQ):
     def scalars(self, member: int = 0) -> dict[str, float]:
         return {
             "train/epsilon": self.epsilon(member),
-            "train/learning_rate": self._configs[member].algo.optimizer.lr,
+            "train/learning_rate": cast(DQNConfig, self._configs[member].algo).optimizer.lr,
             "train/gradient_steps": float(self._gradient_steps[member]),
         }
 

@@ -261,7 +261,7 @@ class Reinforce(GreedyPolicy):
 
     def scalars(self, member: int = 0) -> dict[str, float]:
         return {
-            "train/learning_rate": self._configs[member].algo.optimizer.lr,
+            "train/learning_rate": cast(ReinforceConfig, self._configs[member].algo).optimizer.lr,
             "train/gradient_steps": float(self._gradient_steps[member]),
         }
 

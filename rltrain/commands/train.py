@@ -22,7 +22,7 @@ from rltrain.config.application import CONFIG_NAME, create_application, run_conf
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import remove_unused, reserve_folder
-from rltrain.config.schema import CNNConfig, DQNConfig, RunConfig
+from rltrain.config.schema import CNNConfig, DQNConfig, QLearningConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
@@ -79,7 +79,12 @@ def preflight(config: RunConfig) -> None:
         from rltrain.config.env_refusal import explain_environment
 
         raise explain_environment(config.env, error) from error
-    if isinstance(config.algo, DQNConfig) and actions.kind != "discrete":
+    if isinstance(config.algo, QLearningConfig) and observation.kind != "discrete":
+        raise RequestError(
+            f"algo=q_learning: needs Discrete observations, and those of {config.env.id} are arrays of "
+            f"{list(observation.shape)}; algo=dqn takes both"
+        )
+    if isinstance(config.algo, DQNConfig | QLearningConfig) and actions.kind != "discrete":
         raise RequestError(
             f"algo={config.algo.name}: needs discrete actions, "
             f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n"

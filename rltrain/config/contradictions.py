@@ -9,11 +9,14 @@ from rltrain.config.schema import (
     ConstantConfig,
     DQNConfig,
     DuelingConfig,
+    QLearningConfig,
     ReinforceConfig,
     RunConfig,
     StateActionConfig,
 )
 from rltrain.errors import RequestError
+
+_WORDS = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
 
 
 def check_contradictions(config: RunConfig) -> None:
@@ -24,6 +27,8 @@ def check_contradictions(config: RunConfig) -> None:
         _check_dqn(config, config.algo)
     if isinstance(config.algo, ReinforceConfig):
         _check_reinforce(config, config.algo)
+    if isinstance(config.algo, QLearningConfig):
+        _check_q_learning(config)
     exploration = config.exploration
     if exploration is not None and not isinstance(exploration, ConstantConfig):
         start, end = getattr(exploration, "start", None), getattr(exploration, "end", None)
@@ -69,10 +74,25 @@ def _check_network(config: RunConfig) -> None:
             _refuse(f"network.dueling=true: {why}")
 
 
+def _check_groups(config: RunConfig, *needed: str) -> None:
+    """The algorithm has these groups and no other."""
+    for group, words in _WORDS.items():
+        if group in needed and getattr(config, group) is None:
+            _refuse(f"{group}: is missing, and algo={config.algo.name} needs it")
+        if group not in needed and getattr(config, group) is not None:
+            _refuse(f"{group}: {config.algo.name} has no {words}")
+
+
+def _check_q_learning(config: RunConfig) -> None:
+    _check_groups(config, "exploration")
+    if config.device.name == "cuda":
+        _refuse("device=cuda: the table of q_learning is in the CPU's memory; use device=cpu")
+    if config.device.compile is True:
+        _refuse("device.compile=true: q_learning has nothing to compile")
+
+
 def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:
-    for group in ("target_update", "exploration"):
-        if getattr(config, group) is None:
-            _refuse(f"{group}: is missing, and algo=dqn needs it")
+    _check_groups(config, "network", "target_update", "exploration")
     if algo.batch_size > algo.buffer_size:
         _refuse(
             f"algo.batch_size={algo.batch_size} is larger than algo.buffer_size={algo.buffer_size}:"
@@ -94,9 +114,7 @@ def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:
 
 
 def _check_reinforce(config: RunConfig, algo: ReinforceConfig) -> None:
-    for group, words in (("target_update", "target network"), ("exploration", "exploration schedule")):
-        if getattr(config, group) is not None:
-            _refuse(f"{group}: reinforce has no {words}")
+    _check_groups(config, "network")
     if algo.episodes_per_update % config.num_envs:
         _refuse(
             f"num_envs={config.num_envs} must divide algo.episodes_per_update={algo.episodes_per_update}:"

@@ -23,7 +23,7 @@ COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 _SYNONYMS = {"learning_rate": "lr", "batch": "batch_size", "timesteps": "total_steps"}
 # What a choice decides is more than this key: its defaults, tuned files, names of folders.
 _GROUP_OF = {f"{group}.name": group for group in (*schema.GROUP_CONFIGS, "device")} | {"env.id": "env"}
-_WHAT_IS_MISSING = {"target_update": "target network", "exploration": "exploration schedule"}
+_WHAT_IS_MISSING = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
 
 
 def check_overrides(overrides: Sequence[str], loader: Any) -> None:
@@ -143,8 +143,9 @@ def _choices(loader: Any, overrides: Sequence[str]) -> dict[str, str]:
     """The choices that the overrides which name a choice lead to, as far as they can be found out."""
     names = [line for line in overrides if line.partition("=")[0] in ("algo", "env", "network", "experiment", "tuned")]
     more = [line for line in overrides if line.partition("=")[0] in _WHAT_IS_MISSING]
+    no_network = [line for line in names if not line.startswith("network=")]
     plain = [line for line in names if line.startswith(("algo=", "env="))]
-    for attempt in (names + more, names, plain):
+    for attempt in (names + more, names, no_network, plain):
         try:
             found = loader.compute_defaults_list("config", attempt, RunMode.MULTIRUN).overrides.known_choices
         except Exception:

@@ -18,6 +18,10 @@ CARRIED_KEYS: dict[str, tuple[str, ...]] = {
         "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.max_grad_value", "target_update.tau",
         "target_update.period", "exploration.start", "exploration.end", "exploration.steps", "exploration.decay",
     ),
+    "q_learning": (
+        "algo.gamma", "algo.alpha", "algo.alpha_decay", "algo.initial_value", "exploration.start", "exploration.end",
+        "exploration.steps", "exploration.decay",
+    ),
     "reinforce": (
         "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.entropy_coef", "algo.value.lr",
     ),

@@ -195,6 +195,17 @@ class ReinforceConfig:
 
 
 @dataclass(frozen=True)
+class QLearningConfig:
+    """`algo=q_learning`; the n-th update of a table's entry has the step size alpha / n^alpha_decay."""
+
+    name: Literal["q_learning"]
+    gamma: Annotated[float, Range(0, 1)]
+    alpha: Annotated[float, Range(above=0, high=1)]
+    alpha_decay: Annotated[float, Range(0, 1)]
+    initial_value: float
+
+
+@dataclass(frozen=True)
 class EnvConfig:
     """`env`: which environment, and how it is stepped; `step_timeout` is in seconds."""
 
@@ -235,14 +246,14 @@ class DeviceConfig:
 
 
 AnyNetworkConfig = NetworkConfig | CNNConfig | DuelingConfig | StateActionConfig
-AlgoConfig = DQNConfig | ReinforceConfig
+AlgoConfig = DQNConfig | ReinforceConfig | QLearningConfig
 TargetUpdateConfig = HardUpdateConfig | SoftUpdateConfig
 ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | ConstantConfig
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Every key of a run. Where an algorithm has no target network or no exploration, the section is None."""
+    """Every key of a run. Where an algorithm has no network, target network or exploration, the section is None."""
 
     name: str | None
     seed: Annotated[int, Range(0)]
@@ -256,7 +267,7 @@ class RunConfig:
     eval: EvalConfig
     checkpoint: CheckpointConfig
     algo: AlgoConfig
-    network: AnyNetworkConfig
+    network: AnyNetworkConfig | None
     target_update: TargetUpdateConfig | None
     exploration: ExplorationConfig | None
     env: EnvConfig
@@ -264,7 +275,7 @@ class RunConfig:
 
 
 # The choices of each group that decide which keys it has. A plug-in adds its own dataclass here.
-ALGO_CONFIGS: dict[str, type] = {"dqn": DQNConfig, "reinforce": ReinforceConfig}
+ALGO_CONFIGS: dict[str, type] = {"dqn": DQNConfig, "q_learning": QLearningConfig, "reinforce": ReinforceConfig}
 NETWORK_CONFIGS: dict[str, type] = {
     "mlp": NetworkConfig,
     "cnn": CNNConfig,

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from rltrain.config.schema import AnyNetworkConfig
+from rltrain.errors import RequestError
 from rltrain.networks.cnn import CNN
 from rltrain.networks.dueling import Dueling
 from rltrain.networks.flat import FlatNetwork
@@ -17,9 +18,15 @@ NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN, "dueling": Dueli
 
 
 def make_network(
-    config: AnyNetworkConfig, observation: ObservationSpec, outputs: int, seed: int, device: torch.device
+    config: AnyNetworkConfig | None, observation: ObservationSpec, outputs: int, seed: int, device: torch.device
 ) -> FlatNetwork:
-    """Weights are drawn on the CPU from `seed` alone, so they are the same on every device; no other stream moves."""
+    """Weights are drawn on the CPU from `seed` alone, so they are the same on every device; no other stream moves.
+
+    Raises:
+        RequestError: `config` is None: the run's config has no network.
+    """
+    if config is None:
+        raise RequestError("network: is missing, and the algorithm needs one")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
         module = NETWORKS[config.name](config, observation, outputs)
