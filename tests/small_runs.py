@@ -23,6 +23,7 @@ from rltrain.config.schema import (
     LinearConfig,
     NetworkConfig,
     OptimizerConfig,
+    QLearningConfig,
     ReinforceConfig,
     RunConfig,
     ValueConfig,
@@ -58,18 +59,22 @@ def reinforce_config(**changes: Any) -> ReinforceConfig:
     return replace(config, **changes)
 
 
+def q_learning_config(**changes: Any) -> QLearningConfig:
+    return replace(QLearningConfig("q_learning", gamma=0.9, alpha=0.5, alpha_decay=0.0, initial_value=0.0), **changes)
+
+
 def env_config(id: str, **kwargs: Any) -> EnvConfig:
     return EnvConfig(id, kwargs, None, None, "sync", None)
 
 
 def run_config(algo: AlgoConfig, **changes: Any) -> RunConfig:
-    dqn = algo.name == "dqn"
+    dqn, table = algo.name == "dqn", algo.name == "q_learning"
     config = RunConfig(
         name=None, seed=0, total_steps=200, total_episodes=None, num_envs=1, log_period=50, stop_at_return=None,
         init_from=None, dry_run=False, eval=EvalConfig(None, 3), checkpoint=CheckpointConfig(None, 3, True), algo=algo,
-        network=NetworkConfig("mlp", (8,), "tanh", 1.0),
+        network=None if table else NetworkConfig("mlp", (8,), "tanh", 1.0),
         target_update=HardUpdateConfig("hard", 7, "env_steps") if dqn else None,
-        exploration=LinearConfig("linear", 1.0, 0.1, 60) if dqn else None,
+        exploration=LinearConfig("linear", 1.0, 0.1, 60) if dqn or table else None,
         env=env_config("CartPole-v1"),
         device=DeviceConfig(name="cpu", index=0, threads=1, compile=False, deterministic=False),
     )  # fmt: skip

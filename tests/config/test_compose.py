@@ -143,7 +143,7 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("algo=dqnn", "algo=dqnn: no such choice; did you mean dqn?\nchoices: dqn, reinforce"),
+        ("algo=dqnn", "algo=dqnn: no such choice; did you mean dqn?\nchoices: dqn, q_learning, reinforce"),
         ("env=CartPol-v1", "env=CartPol-v1: no such environment\nclosest: CartPole-v1, CartPole-v0, phys2d/CartPole-v"),
         ("env=", "env=: env needs one of its choices"),
         ("tuned=null", "tuned=null: tuned=none turns it off"),
@@ -169,6 +169,21 @@ def test_refused_lines(line: str, message: str) -> None:
         resolved(line)
     assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("target_update=soft", "target network"),
+        ("target_update.period=3", "target network"),
+        ("network=mlp", "network"),
+        ("network.hidden=[8]", "network"),
+    ],
+)
+def test_q_learning_has_no_network_at_all(line: str, words: str) -> None:
+    with pytest.raises(RequestError) as error:
+        resolved("algo=q_learning", line)
+    assert str(error.value) == f"{line}: q_learning has no {words}"
 
 
 def test_reinforce_has_no_target_network() -> None:

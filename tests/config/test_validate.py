@@ -68,6 +68,12 @@ REINFORCE: dict[str, Any] = {
 }
 
 
+Q_LEARNING = {
+    **{key: value for key, value in DQN.items() if key not in ("network", "target_update")},
+    "algo": {"name": "q_learning", "gamma": 0.99, "alpha": 0.1, "alpha_decay": 0.6, "initial_value": -1.0},
+}
+
+
 def with_keys(plain: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A copy of `plain` with dotted keys (dots written as two underscores) set."""
     changed = copy.deepcopy(plain)
@@ -80,11 +86,14 @@ def with_keys(plain: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return changed
 
 
-@pytest.mark.parametrize("plain", [DQN, REINFORCE], ids=["dqn", "reinforce"])
+@pytest.mark.parametrize("plain", [DQN, REINFORCE, Q_LEARNING], ids=["dqn", "reinforce", "q_learning"])
 def test_plain_data_survives_the_round_trip(plain: dict[str, Any]) -> None:
     config = validate(plain)
     assert validate(to_plain(config)) == config
-    assert to_plain(config) == {**plain, **{key: to_plain(config)[key] for key in ("target_update", "exploration")}}
+    assert to_plain(config) == {
+        **plain,
+        **{key: to_plain(config)[key] for key in ("network", "target_update", "exploration")},
+    }
 
 
 def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
@@ -114,7 +123,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__double": "yes"}, "algo.double=yes: must be true or false"),
         ({"algo__max_grad_norm": 0}, "algo.max_grad_norm=0: must be > 0"),
         ({"algo__max_grad_norm": "x"}, "algo.max_grad_norm=x: must be a number > 0 or null"),
-        ({"algo__name": "dqqn"}, "algo.name=dqqn: must be dqn or reinforce; did you mean dqn?"),
+        ({"algo__name": "dqqn"}, "algo.name=dqqn: must be dqn, q_learning or reinforce; did you mean dqn?"),
         ({"algo__typo": 1}, "algo.typo: unknown key of algo=dqn"),
         ({"algo__batch_sise": 1}, "algo.batch_sise: unknown key of algo=dqn; did you mean batch_size?"),
         ({"network__hidden": 64}, "network.hidden=64: must be a list of integers, such as [128,128]"),
@@ -130,6 +139,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"stop_at_return": 1.0, "eval__period": None}, "stop_at_return=1 needs evaluations"),
         ({"env__step_timeout": 1.0}, "env.step_timeout=1 needs env.vectorization=async"),
         ({"target_update": None}, "target_update: is missing, and algo=dqn needs it"),
+        ({"network": None}, "network: is missing, and algo=dqn needs it"),
         (
             {"algo__optimizer": {**OPTIMIZER, "name": "rmsprop", "amsgrad": True}},
             "algo.optimizer.amsgrad=true: only adam and adamw",
@@ -157,6 +167,27 @@ def test_refusals_of_dqn(change: dict[str, Any], message: str) -> None:
 def test_refusals_of_reinforce(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError) as error:
         validate(with_keys(REINFORCE, **change))
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_update": DQN["target_update"]}, "target_update: q_learning has no target network"),
+        ({"network": DQN["network"]}, "network: q_learning has no network"),
+        ({"exploration": None}, "exploration: is missing, and algo=q_learning needs it"),
+        ({"algo__alpha": 0.0}, "algo.alpha=0.0: must be > 0 and <= 1"),
+        ({"algo__alpha": 1.5}, "algo.alpha=1.5: must be > 0 and <= 1"),
+        ({"algo__alpha_decay": -0.1}, "algo.alpha_decay=-0.1: must be >= 0 and <= 1"),
+        ({"algo__initial_value": float("inf")}, "algo.initial_value=inf: must be finite"),
+        ({"algo__gamma": 2}, "algo.gamma=2: must be >= 0 and <= 1"),
+        ({"device__name": "cuda"}, "device=cuda: the table of q_learning is in the CPU's memory"),
+        ({"device__compile": True}, "device.compile=true: q_learning has nothing to compile"),
+    ],
+)
+def test_refusals_of_q_learning(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        validate(with_keys(Q_LEARNING, **change))
     assert str(error.value).startswith(message)
 
 

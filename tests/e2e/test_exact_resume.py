@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_runs import dqn_config, env_config, optimizer, reinforce_config, run_config
+from small_runs import dqn_config, env_config, optimizer, q_learning_config, reinforce_config, run_config
 from whole_runs import (
     KillAfter,
     StopAfter,
@@ -58,6 +58,10 @@ def reinforce(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
     return run_config(reinforce_config(**(changes or {})), **{**SHORT, **run})
 
 
+def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
+    return run_config(q_learning_config(**(changes or {})), **{**SHORT, "env": env_config("FrozenLake-v1"), **run})
+
+
 WALK = env_config("probe_envs:Walk-v0")
 PENDULUM = replace(env_config("Pendulum-v1"), max_episode_steps=15)
 CASES: dict[str, RunConfig] = {
@@ -93,6 +97,15 @@ CASES: dict[str, RunConfig] = {
     "reinforce actions without axes": reinforce(env=env_config("probe_envs:Aim-v0"), num_envs=2),
     "reinforce cut episodes": reinforce(env=PENDULUM, num_envs=2),
     "reinforce by episodes": reinforce(total_steps=100_000, total_episodes=11, num_envs=2),
+    "q_learning": q_learning(),
+    "q_learning falling step size, 3 envs": q_learning({"alpha_decay": 0.6, "initial_value": 1.0}, num_envs=3),
+    "q_learning per episode": q_learning(
+        exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.8), env=env_config("Taxi-v4"), num_envs=2
+    ),
+    "q_learning shifted, clipped": q_learning(
+        env=replace(env_config("probe_envs:Shifted-v0"), reward_clip=6.5), exploration=ConstantConfig("constant", 0.3)
+    ),
+    "q_learning by episodes": q_learning(total_steps=100_000, total_episodes=11, num_envs=2),
 }
 
 
@@ -158,12 +171,14 @@ class Whole(NamedTuple):
     looks: int
 
 
-@pytest.fixture(scope="module", params=["dqn", "reinforce"])
+@pytest.fixture(scope="module", params=["dqn", "reinforce", "q_learning"])
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """An uninterrupted run with an evaluation, a row and a checkpoint at steps of their own."""
     small = {"total_steps": 100, "eval": EvalConfig(30, 2), "checkpoint": CheckpointConfig(40, 2, True)}
     if request.param == "dqn":
         config = dqn({"n_step": 3}, num_envs=3, log_period=20, **small)
+    elif request.param == "q_learning":
+        config = q_learning({"alpha_decay": 0.6}, num_envs=2, log_period=20, **small)
     else:
         config = reinforce(env=WALK, num_envs=2, log_period=20, **small)
     folder = tmp_path_factory.mktemp(request.param) / "whole"
@@ -227,7 +242,7 @@ def test_worker_processes_stop_and_continue_as_one_process_does(case: str, tmp_p
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("case", ["dqn n-step, 3 envs", "reinforce box actions, 4 envs"])
+@pytest.mark.parametrize("case", ["dqn n-step, 3 envs", "reinforce box actions, 4 envs", "q_learning per episode"])
 def test_an_extended_run_equals_the_longer_one(case: str, tmp_path: Path) -> None:
     limits = EvalConfig(40, 3), CheckpointConfig(None, 3, True)
     config = replace(CASES[case], total_steps=80, eval=limits[0], checkpoint=limits[1], log_period=40)

@@ -36,7 +36,11 @@ DQN = [
     "algo.optimizer.lr=1e-3,3e-3",
 ]  # fmt: skip
 REINFORCE = [*COMMON_ARGS, *PERIODS, "algo=reinforce", "algo.entropy_coef=0.0,0.1"]
-SWEEPS = {"dqn": DQN, "reinforce": REINFORCE}
+Q_LEARNING = [
+    *(arg for arg in COMMON_ARGS if "network" not in arg), *PERIODS, "algo=q_learning", "env=FrozenLake-v1",
+    "algo.alpha=0.3,0.7",
+]  # fmt: skip
+SWEEPS = {"dqn": DQN, "reinforce": REINFORCE, "q_learning": Q_LEARNING}
 HERE = "hydra.sweep.dir=sweep"
 
 
