@@ -149,8 +149,9 @@ def test_members_are_the_runs_that_they_would_be_alone_also_past_the_end_of_one(
     ends = [single.trainer.step for single in singles]
     assert together.population.step == sum(ends), "who has ended takes no steps"
     assert ends[early] < min(end for member, end in enumerate(ends) if member != early) * 0.8
-    evaluations = [[row.get("eval/episode_return") for _, row in single.log.rows] for single in singles]
-    assert evaluations[0] != evaluations[1] != evaluations[2], "or the members cannot be told apart"
+    tag = "rollout/episode_return" if case == "q_learning" else "eval/episode_return"
+    returns = [[row.get(tag) for _, row in single.log.rows] for single in singles]
+    assert returns[0] != returns[1] != returns[2], "or the members cannot be told apart"
 
     # The others went on: what the member that ended has is what it had then.
     ended, now = together.last_states()[early], together.agent.state_dict(early)
@@ -159,7 +160,9 @@ def test_members_are_the_runs_that_they_would_be_alone_also_past_the_end_of_one(
     for name, rows in now["replay"].items():
         if name.startswith("replay."):
             assert_equal(rows, ended["replay"][name])
-    counters = ("gradient_steps",) if case == "reinforce" else ("gradient_steps", "env_steps", "episodes")
+    counters = {"reinforce": ("gradient_steps",), "q_learning": ("env_steps", "episodes", "exploration_draws")}.get(
+        case, ("gradient_steps", "env_steps", "episodes")
+    )
     assert [now["state"][key] for key in counters] == [ended["state"]["agent"][key] for key in counters]
 
 
