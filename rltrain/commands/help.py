@@ -75,7 +75,7 @@ rltrain list WHAT [PART]: what can be chosen, one line each; those whose name co
   envs                     environments that Gymnasium knows (env=)
   networks                 network=
   target_updates           target_update=, of DQN
-  explorations             exploration=, of DQN
+  explorations             exploration=, of DQN and Q-learning
   devices                  device=
   experiments              recipes (experiment=)
   tuned                    settings that apply by themselves to their algorithm and environment
