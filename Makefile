@@ -4,6 +4,8 @@
 # make test-all   the slow tests too
 # make mutants    puts known bugs in, one by one, and shows which test goes red (about 15 minutes)
 # make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
+# make saving     what checkpoints cost, as a share of the training between them
+# make faults     kills writers a hundred times while they save (minutes)
 # make results, make recipes   the runs behind docs/results.md and docs/recipes.md (about an hour of two cores)
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
@@ -12,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-all check bench bench-render scale results recipes mutants clean
+.PHONY: train test test-all check bench bench-render scale saving results recipes mutants faults clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -54,6 +56,9 @@ scale: $(STAMP)
 	@$(BIN)/python -m benchmarks.scale
 	@$(BIN)/python -m benchmarks.speed --render
 
+saving: $(STAMP)
+	@$(BIN)/python benchmarks/saving.py
+
 results: $(STAMP)
 	@$(BIN)/python benchmarks/results.py results
 
@@ -62,6 +67,9 @@ recipes: $(STAMP)
 
 mutants: $(STAMP)
 	@$(BIN)/python tests/mutants/run.py
+
+faults: $(STAMP)
+	@$(BIN)/python -m pytest -m faults
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -24,10 +24,12 @@ from rltrain.loggers.console import ConsoleLogger
 from rltrain.messages import dry_run_text, final_evaluation, header, stopped, summary
 from rltrain.text import shown_path
 from rltrain.training import checkpoint
+from rltrain.training.checkpoint_parts import PartWriter
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
 from rltrain.training.run_folder import RunFolder, git_state, versions
 from rltrain.training.stopping import StopSignal
 from rltrain.training.trainer import Trainer, last_logged_step
+from rltrain.types import Ring
 
 _log = logging.getLogger(__name__)
 
@@ -177,6 +179,7 @@ class Keeper:
         self.entries: Callable[[], Mapping[str, Any]] = dict
         self._config = config
         self._run = run
+        self._parts = PartWriter()
         self._manifest = {
             "config": to_plain(config),
             "observation_space": space_to_plain(parts.envs.observation_space),
@@ -188,10 +191,11 @@ class Keeper:
         }
 
     def save(self, step: int, state: StateDict) -> None:
-        tensors = {name: section for name, section in state.items() if name != "state"}
+        tensors = {name: section for name, section in state.items() if name not in ("state", "rings")}
         if not self._config.checkpoint.replay:
             del tensors["replay"]
-        self._write(checkpoint.step_folder(self._run.path, step), step, tensors, state["state"])
+        folder = checkpoint.step_folder(self._run.path, step)
+        self._write(folder, step, tensors, state["state"], state.get("rings", {}))
 
     def prune(self) -> None:
         checkpoint.prune(self._run.path, self._config.checkpoint.keep)
@@ -201,10 +205,17 @@ class Keeper:
         self._write(checkpoint.best_folder(self._run.path), step, best, {"solve_step": state["state"]["solve_step"]})
 
     def _write(
-        self, folder: Path, step: int, tensors: Mapping[str, Mapping[str, Any]], state: Mapping[str, Any]
+        self,
+        folder: Path,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Any]],
+        state: Mapping[str, Any],
+        rings: Mapping[str, Ring] | None = None,
     ) -> None:
         manifest = {**self._manifest, **self.entries()}
-        checkpoint.write_checkpoint(folder, step=step, manifest=manifest, tensors=tensors, state=state)
+        checkpoint.write_checkpoint(
+            folder, step=step, manifest=manifest, tensors=tensors, state=state, rings=rings, parts=self._parts
+        )
 
 
 def load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:

@@ -62,3 +62,18 @@ class Episode:
     number: int
     episode_return: float
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """Rows that are written in order and overwritten oldest first, so that few of them are new since the last save.
+
+    Attributes:
+        names: of the tensors, each [size, ...], that hold the rows.
+        capacity: rows that fit.
+        written: rows that were ever written: the next one goes to row `written % capacity`.
+    """
+
+    names: tuple[str, ...]
+    capacity: int
+    written: int

@@ -14,7 +14,10 @@ from rltrain.config.schema import RunConfig
 from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
 
 StateDict = dict[str, dict[str, Any]]
-"""`network`, `optimizer` and `replay`: name -> tensor; `state`: plain data. The sections are the checkpoint's files."""
+"""`network`, `optimizer` and `replay`: name -> tensor; `state`: plain data. The sections are the checkpoint's files.
+
+`rings`, where it is there: {"replay": Ring}, which tells what of the replay is new since an earlier save; not saved.
+"""
 
 
 @dataclass(frozen=True)

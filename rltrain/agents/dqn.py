@@ -281,6 +281,7 @@ class DQN(GreedyQ):
                 **with_prefix("replay", self.replay.state_dict(member)),
                 **with_prefix("n_step", self._window.state_dict(envs)),
             },
+            "rings": {"replay": self.replay.ring("replay", member)},
             "state": {
                 "env_steps": int(self._env_steps[member]),
                 "episodes": int(self._episodes[member]),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.types import ActionSpec, ObservationSpec
+from rltrain.types import ActionSpec, ObservationSpec, Ring
 
 
 class Batch(NamedTuple):
@@ -36,6 +36,7 @@ class UniformReplay:
         self._members = members
         self._sizes = np.zeros(members, np.int64)  # [M] rows in use
         self._heads = np.zeros(members, np.int64)  # [M] the row that the next transition is written to
+        self._written = np.zeros(members, np.int64)  # [M] rows ever written, up to a multiple of the capacity
         self._starts = np.arange(members) * capacity  # [M] where each member's rows begin
         rows = members * capacity
         obs_dtype = getattr(torch, observation.dtype)
@@ -94,6 +95,7 @@ class UniformReplay:
         self._advance(member, count)
 
     def _advance(self, which: slice | int, count: np.ndarray | int) -> None:
+        self._written[which] += count
         self._heads[which] = (self._heads[which] + count) % self.capacity
         self._sizes[which] = np.minimum(self._sizes[which] + count, self.capacity)
 
@@ -129,6 +131,11 @@ class UniformReplay:
         rows = {name: array[own] for name, array in zip(Batch._fields, self._arrays, strict=True)}
         return {**rows, "head": torch.tensor([int(self._heads[member])])}
 
+    def ring(self, prefix: str, member: int = 0) -> Ring:
+        """How the member's rows lie, for whoever saves them under names that begin with `prefix.`."""
+        names = tuple(f"{prefix}.{name}" for name in Batch._fields)
+        return Ring(names, self.capacity, int(self._written[member]))
+
     def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0) -> None:
         """Copies in place.
 
@@ -149,3 +156,4 @@ class UniformReplay:
         for name, array in zip(Batch._fields, self._arrays, strict=True):
             array[start : start + size].copy_(state[name])
         self._sizes[member], self._heads[member] = size, head
+        self._written[member] = size if size < self.capacity else self.capacity + head

@@ -2,6 +2,7 @@
 
     manifest.json            format, versions, step, what the caller adds, size and SHA-256 of every file and of itself
     <stem>.safetensors       tensors: network, optimizer, replay, ...
+    <stem>_0000.safetensors  parts of a large one, see checkpoint_parts
     state.json               counters, generators, schedules (see plain_data)
 
 Written as `.writing_<name>` beside its place, each file fsynced, then renamed. Where a folder of that name exists it is
@@ -39,6 +40,8 @@ from rltrain.training.checkpoint_files import (
     write_tensors,
     write_text,
 )
+from rltrain.training.checkpoint_parts import PartWriter, in_parts, read_parts
+from rltrain.types import Ring
 
 _STEP_NAME = re.compile(r"step_(\d{8,18})")
 
@@ -75,6 +78,8 @@ def write_checkpoint(
     manifest: Mapping[str, Any],
     tensors: Mapping[str, Mapping[str, Tensor]],
     state: Mapping[str, Any],
+    rings: Mapping[str, Ring] | None = None,
+    parts: PartWriter | None = None,
 ) -> Path:
     """Write `folder` whole, replacing what was there; one writer at a time (the run's lock sees to that).
 
@@ -82,6 +87,8 @@ def write_checkpoint(
         manifest: what else the manifest shall say (config, spaces, versions, ...): plain data.
         tensors: file stem -> name -> tensor.
         state: plain data, see plain_data.
+        rings: file stem -> how some of its tensors' rows lie.
+        parts: the run's own; without it all is written anew, in one file per stem.
 
     Returns:
         `folder`.
@@ -100,8 +107,10 @@ def write_checkpoint(
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
-        _write_files(writing, tensors, texts)
+        _write_files(writing, folder, tensors, texts, rings if rings and parts else {}, parts or PartWriter())
         _move_into_place(writing, folder)
+        if parts is not None and rings:
+            parts.commit()
     except OSError as error:
         shutil.rmtree(writing, ignore_errors=True)
         raise RunFailed(f"{folder}: the checkpoint cannot be written: {error.strerror or error}") from error
@@ -194,12 +203,27 @@ def _aside(folder: Path, kind: str) -> Path:
     return folder.with_name(f".{kind}_{folder.name}")
 
 
-def _write_files(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], texts: Mapping[str, str]) -> None:
-    files = {}
+def _write_files(
+    folder: Path,
+    final: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+    rings: Mapping[str, Ring],
+    writer: PartWriter,
+) -> None:
+    files: dict[str, Any] = {}
+    parts: dict[str, list[str]] = {}
     for stem, group in tensors.items():
+        ring = rings.get(stem)
+        rows = {} if ring is None else {name: group[name] for name in ring.names}
+        if ring is not None and in_parts(rows, ring):
+            written = writer.write(folder, final, stem, rows, ring)
+            files |= written
+            parts[stem] = list(written)
+            group = {name: tensor for name, tensor in group.items() if name not in rows}
         files[f"{stem}.safetensors"] = write_tensors(folder / f"{stem}.safetensors", group)
     files[STATE] = write_text(folder / STATE, texts[STATE])
-    content = {**json.loads(texts[MANIFEST]), "files": files}
+    content = {**json.loads(texts[MANIFEST]), "files": files, "parts": parts}
     content["sha256"] = digest_of_manifest(content)
     write_text(folder / MANIFEST, json.dumps(content, indent=1))
     fsync_folder(folder)
@@ -243,11 +267,15 @@ def step_folders(run: Path) -> list[Path]:
 def _read(folder: Path, only: Collection[str] | None) -> Checkpoint:
     manifest = read_manifest(folder)
     files = manifest["files"]
-    stems = [name.removesuffix(".safetensors") for name in files if name != STATE]
+    parts = {stem: list(names) for stem, names in manifest.get("parts", {}).items()}
+    others = {STATE, *(name for names in parts.values() for name in names)}
+    stems = [name.removesuffix(".safetensors") for name in files if name not in others]
     if lacking := sorted(set(only or ()) - set(stems)):
         raise CheckpointError(f"{folder / MANIFEST}: the checkpoint has no {lacking[0]}.safetensors")
     wanted = stems if only is None else only
     tensors = {stem: read_tensors(folder / f"{stem}.safetensors", files[f"{stem}.safetensors"]) for stem in wanted}
+    for stem in wanted:
+        tensors[stem] |= read_parts(folder, parts.get(stem, []), files)
     state = read_state(folder / STATE, files[STATE])
     if read_manifest(folder) != manifest:  # between the check of a file and its use
         raise CheckpointError(f"{folder}: the checkpoint was replaced while it was read")

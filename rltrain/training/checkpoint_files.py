@@ -20,10 +20,10 @@ from torch import Tensor
 from rltrain.errors import CheckpointError
 from rltrain.training import plain_data
 
-FORMAT = 1
+FORMAT = 2  # 1 had no parts
 MANIFEST = "manifest.json"
 STATE = "state.json"
-RESERVED_KEYS = frozenset(["format", "step", "files", "sha256"])
+RESERVED_KEYS = frozenset(["format", "step", "files", "parts", "sha256"])
 FILE_NAME = re.compile(r"[A-Za-z0-9_]{1,64}\.safetensors|state\.json")
 _MAX_MANIFEST_BYTES = 16 << 20
 
@@ -85,11 +85,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = plain_data.parse_json(text)
     except ValueError as error:
         raise CheckpointError(f"{path}: damaged: {'empty' if not text else 'no valid JSON'}") from error
-    if not isinstance(manifest, dict) or not manifest.keys() >= RESERVED_KEYS:
+    if not isinstance(manifest, dict) or not manifest.keys() >= RESERVED_KEYS - {"parts"}:
         raise CheckpointError(f"{path}: not the manifest of an rltrain checkpoint")
     if manifest["sha256"] != digest_of_manifest(manifest):
         raise CheckpointError(f"{path}: damaged: its SHA-256 does not match")
-    if manifest["format"] != FORMAT:
+    if type(manifest["format"]) is not int or not 1 <= manifest["format"] <= FORMAT:
         raise CheckpointError(_other_format(path, manifest["format"]))
     files = manifest["files"]
     if not isinstance(files, dict) or STATE not in files or type(manifest["step"]) is not int:
@@ -99,12 +99,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: lists {name[:100]!r}, which is no checkpoint file's name")
         if not isinstance(entry, dict) or type(entry.get("size")) is not int or type(entry.get("sha256")) is not str:
             raise CheckpointError(f"{path}: lists {name} without its size and SHA-256")
+    if sum(entry["size"] for entry in files.values()) > _memory():
+        raise CheckpointError(f"{path}: lists files that are larger than this machine's memory")
+    _check_parts(path, manifest.get("parts", {}), files)
     return manifest
+
+
+def _check_parts(path: Path, parts: Any, files: Mapping[str, Any]) -> None:
+    """Every part belongs to one file that is there, and is there itself."""
+    lists = list(parts.values()) if isinstance(parts, dict) else [None]
+    names = [name for found in lists for name in (found if isinstance(found, list) else [None])]
+    wholes = [f"{stem}.safetensors" for stem in parts] if isinstance(parts, dict) else []
+    known = all(isinstance(name, str) and name in files for name in [*names, *wholes])
+    if not known or len({*names, *wholes, STATE}) != len(names) + len(wholes) + 1:
+        raise CheckpointError(f"{path}: its parts are not those of its files")
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _other_format(path: Path, found: object) -> str:
     newer = " and was written by a newer version of rltrain" if type(found) is int and found > FORMAT else ""
-    return f"{path}: has format {str(found)[:100]}{newer}; this version reads format {FORMAT}"
+    return f"{path}: has format {str(found)[:100]}{newer}; this version reads formats 1 to {FORMAT}"
 
 
 def digest_of_manifest(manifest: Mapping[str, Any]) -> str:
@@ -125,8 +142,6 @@ def open_verified(path: Path, entry: Mapping[str, Any]) -> Iterator[io.BufferedR
             size = os.fstat(file.fileno()).st_size
             if size != entry["size"]:
                 raise CheckpointError(f"{path}: damaged: {size} bytes where the manifest says {entry['size']}")
-            if size > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
-                raise CheckpointError(f"{path}: {size} bytes are more than this machine's memory")
             if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
                 raise CheckpointError(f"{path}: damaged: its SHA-256 is not the manifest's")
             file.seek(0)

@@ -198,7 +198,9 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, name: 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": 3},
+        {"format": True},
+        {"format": 0},
         {"step": "20"},
         {"files": []},
         {"files": {}},
@@ -280,7 +282,7 @@ def test_a_file_larger_than_the_memory_is_refused_before_it_is_read(tmp_path: Pa
         file.truncate(size)  # sparse: takes no disk
     files = json.loads((folder / "manifest.json").read_text())["files"]
     rewrite_manifest(folder, files={**files, "network.safetensors": {"size": size, "sha256": "0"}})
-    with pytest.raises(CheckpointError, match=r"network\.safetensors: .* memory"):
+    with pytest.raises(CheckpointError, match=r"manifest\.json: .* memory"):
         read_checkpoint(folder)
 
 
