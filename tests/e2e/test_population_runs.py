@@ -109,6 +109,19 @@ def test_a_member_can_be_continued_alone(whole: tuple[str, Path], tmp_path: Path
     assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}
 
 
+def test_a_member_that_went_on_alone_loses_nothing_of_it(whole: tuple[str, Path], tmp_path: Path) -> None:
+    algo, _ = whole
+    assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(97)) == 143
+    member = tmp_path / "sweep" / "2"
+    assert resume(member, "checkpoint.keep=9", stop=StopAfter(60)) == 143
+    reached, learnt = newest(member).step, rows(member)
+    assert resume(tmp_path / "sweep", stop=StopAfter(0)) == 143
+    assert newest(member).step == reached
+    assert resume(tmp_path / "sweep") == 0
+    assert rows(member)[: len(learnt)] == learnt
+    assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}
+
+
 def test_a_finished_population_is_extended_as_one(whole: tuple[str, Path], tmp_path: Path) -> None:
     _, uninterrupted = whole
     sweep = Path(shutil.copytree(uninterrupted, tmp_path / "sweep"))
