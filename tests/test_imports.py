@@ -16,8 +16,8 @@ BASE = {"errors", "files", "interrupts", "output", "seeding", "text", "types"}
 ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
     "commands": {
-        "config", "build", "job", "population_job", "population_pool", "policy", "training", "report", "envs.probe",
-        "device", "images",
+        "config", "build", "job", "population_job", "population_pool", "policy", "policy_export", "training", "report",
+        "envs.probe", "device", "images",
     },
     "config": {"env_families"},
     "env_families": set(),
@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "population_pool": {"config", "device", "population_job", "training"},
     "population_worker": {"config", "population_job"},
     "messages": {"build", "config", "training"},
+    "policy_export": {"envs", "policy"},
     "policy": {"agents", "build", "config", "envs", "training"},
     "build": {"agents", "compiling", "config", "device", "envs", "loggers", "networks", "replay", "training"},
     # training knows agents and loggers by their protocols.

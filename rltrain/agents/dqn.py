@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltrain.agents.agent import AgentContext, StateDict, mean_metrics, with_prefix, without_prefix
-from rltrain.agents.members import MemberNetworks, keep_retired, member_of, stack_members
+from rltrain.agents.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled, note_compiled
 from rltrain.config.schema import DQNConfig
 from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
@@ -104,6 +104,10 @@ class GreedyQ:
             # The one wait for the device per step: the environments need the actions.
             action: np.ndarray = q_values.argmax(-1).cpu().numpy()
         return action
+
+    def greedy_module(self) -> nn.Module:
+        """obs [B, *obs] -> actions [B], as a module of its own."""
+        return GreedyModule(self.q_network.module(), lambda q_values: q_values.argmax(-1))
 
     def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
         self.q_network.load_state_dict(without_prefix("q_network", network), member)

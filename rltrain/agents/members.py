@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltrain.compiling import compiled
 from rltrain.networks.flat import FlatNetwork
@@ -39,6 +39,11 @@ class MemberNetworks:
     def _all(self, forward: Callable[[Tensor, Tensor], Tensor], obs: Tensor) -> Tensor:
         return forward(self.params, obs.view(self.members, -1, *obs.shape[1:])).flatten(0, 1)
 
+    def module(self) -> nn.Module:
+        """The network of the only member, as a module of its own."""
+        assert self.members == 1
+        return self._first.module()
+
     def of_member(self, stacked: Tensor, member: int) -> Tensor:
         """The member's part [P] of [P] or [M, P]; a view."""
         return stacked if self.members == 1 else stacked[member]
@@ -67,3 +72,16 @@ def member_of(tree: Mapping[str, Tensor], member: int, members: int) -> dict[str
 def keep_retired(running: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
     """`new` [M, ...] where a member runs, `old` where it does not; `running` [M] bool, None: all run."""
     return new if running is None else torch.where(running.view(-1, *[1] * (new.dim() - 1)), new, old)
+
+
+class GreedyModule(nn.Module):
+    """A network and the choice that is made from its outputs, as one module: what is exported."""
+
+    def __init__(self, network: nn.Module, choose: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network = network
+        self._choose = choose
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """obs [B, *obs] -> actions [B, *action]."""
+        return self._choose(self.network(obs))

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltrain.agents.agent import AgentContext, StateDict, with_prefix, without_prefix
 from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
-from rltrain.agents.members import MemberNetworks, keep_retired, member_of, stack_members
+from rltrain.agents.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled
 from rltrain.config.schema import AnyNetworkConfig, CNNConfig, NetworkConfig, ReinforceConfig, RunConfig
 from rltrain.losses.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
@@ -159,6 +159,10 @@ class GreedyPolicy:
             output = self.policy(torch.from_numpy(obs).to(self._device))  # [N, head]
             action: np.ndarray = self._distribution.mode(output).cpu().numpy()
         return action
+
+    def greedy_module(self) -> nn.Module:
+        """obs [B, *obs] -> actions [B, *action], as a module of its own."""
+        return GreedyModule(self.policy.module(), self._distribution.mode)
 
     def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
         self.policy.load_state_dict(without_prefix("policy", network), member)

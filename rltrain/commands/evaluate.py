@@ -35,7 +35,7 @@ def main(args: list[str]) -> int:
     _check(options)
     place = find_run(name, announce=not options["json"])
     best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
-    _check_place(place, best)
+    check_place(place, best)
     from rltrain.policy import load
     from rltrain.training.checkpoint import best_folder
     from rltrain.training.run_folder import RunFolder
@@ -117,12 +117,14 @@ def is_sweep(place: Path) -> bool:
     return (place / "jobs.json").exists() or (place / "multirun.yaml").exists()
 
 
-def _check_place(place: Path, best: bool) -> None:
+def check_place(place: Path, best: bool) -> None:
     """Refuses a sweep, and a run without the checkpoint that is asked for, in words of their own."""
     from rltrain.training.run_folder import RunFolder
 
     if is_sweep(place):
         raise RequestError(f"{place}: is a sweep; name one of its jobs, such as {place / '0'}")
+    if not any((place / name).exists() for name in ("manifest.json", "checkpoints")):
+        raise RequestError(f"{place}: holds no whole checkpoint")
     if best and not any((place / "checkpoints" / name).exists() for name in ("best", ".previous_best")):
         run = RunFolder(place)
         period = run.read_config().get("eval", {}).get("period") if run.config.exists() else None

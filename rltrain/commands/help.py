@@ -19,6 +19,7 @@ Commands (each has a --help of its own)
   rltrain [key=value ...]        train; the run folder is under outputs/
   rltrain resume [RUN]           continue a stopped run, exactly; total_steps=... extends it
   rltrain evaluate [RUN]         greedy episodes: mean, std, min, max (episodes=100 checkpoint=last|best)
+  rltrain export [RUN]           the greedy policy as a file for torch.export.load, which needs no rltrain
   rltrain list WHAT [PART]       algos, envs, networks, target_updates, explorations, devices, experiments, tuned
 
 Choices (GROUP=CHOICE)
@@ -67,6 +68,16 @@ rltrain resume [RUN_OR_SWEEP] [key=value ...]: continues from the newest whole c
   stop_at_return=null      lets a run go on that ended early; a number is another goal
   log_period=  eval.*=  checkpoint.*=  device.*=     may change too; anything else is another experiment
   trust=true               imports the module of a run of env=module:id
+""",
+    "export": """\
+rltrain export [RUN] [key=value ...]: writes the greedy policy as a program of torch.export, which acts without rltrain.
+
+  RUN                      a run folder or a checkpoint in it; the newest run under outputs/ unless given
+  checkpoint=last|best     the newest, or that of the best evaluation of the run
+  out=FILE.pt2             the file; policy.pt2 in the run folder unless given
+
+It takes observations as the environment gives them, [batch, ...], and returns actions as the environment takes them.
+torch.export.load(FILE).module() loads it. Load only files that you trust: that is torch's format, and torch's promise.
 """,
     "list": """\
 rltrain list WHAT [PART]: what can be chosen, one line each; those whose name contains PART.

@@ -86,11 +86,7 @@ def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
         return lambda action: action + start if start else action
 
     assert isinstance(space, spaces.Box)
-    low, high = _bounds(space)
-    bounded = np.isfinite(low) & np.isfinite(high)
-    with np.errstate(invalid="ignore"):  # inf - inf, in the branch that is not taken
-        scale = np.where(bounded, (high - low) / 2, 1.0)
-        centre = np.where(bounded, (high + low) / 2, 0.0)
+    scale, centre, low, high = action_limits(space)
     dtype = space.dtype
 
     def to_box(action: np.ndarray) -> np.ndarray:
@@ -99,6 +95,16 @@ def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
         return within.astype(dtype)
 
     return to_box
+
+
+def action_limits(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """scale, centre, low, high, each float64 [*action]: the environment's action is `a * scale + centre`, clipped."""
+    low, high = _bounds(space)
+    bounded = np.isfinite(low) & np.isfinite(high)
+    with np.errstate(invalid="ignore"):  # inf - inf, in the branch that is not taken
+        scale = np.where(bounded, (high - low) / 2, 1.0)
+        centre = np.where(bounded, (high + low) / 2, 0.0)
+    return scale, centre, low, high
 
 
 def to_env_action(space: spaces.Space[Any], action: np.ndarray) -> Any:

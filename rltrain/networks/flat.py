@@ -6,6 +6,7 @@ stacking and finiteness checks are each a single tensor operation instead of one
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -66,6 +67,10 @@ class FlatNetwork:
             for (owner, name), own in zip(self._slots, self._own, strict=True):
                 owner[name] = own
         return output
+
+    def module(self) -> nn.Module:
+        """A copy of the module, with parameters of its own."""
+        return copy.deepcopy(self._module)
 
     def named(self, params: Tensor) -> dict[str, Tensor]:
         """Views of `params` [P] by parameter name, in the module's own shapes."""

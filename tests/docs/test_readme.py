@@ -102,7 +102,9 @@ def test_the_readme_shows_what_it_talks_about() -> None:
     assert len(BEFORE) >= 12 and len(AFTER) >= 4
 
 
-@pytest.mark.parametrize("line", [line for line in BEFORE if not re.match(r"rltrain (-m|evaluate|resume)", line)])
+@pytest.mark.parametrize(
+    "line", [line for line in BEFORE if not re.match(r"rltrain (-m|evaluate|export|resume)", line)]
+)
 def test_each_choice_composes(line: str, shell: Typist) -> None:
     assert "total_steps: " in shell(line, "--cfg", "job")
 
@@ -112,7 +114,7 @@ def test_the_sweep_s_jobs_are_all_right(shell: Typist) -> None:
     assert shell(line.replace("range(0,5)", "range(0,1)"), "dry_run=true").endswith("sweep     4 of 4 jobs done\n")
 
 
-@pytest.mark.parametrize("line", [line for line in BEFORE if re.match(r"rltrain (evaluate|resume) RUN", line)])
+@pytest.mark.parametrize("line", [line for line in BEFORE if re.match(r"rltrain (evaluate|export|resume) RUN", line)])
 def test_a_run_is_evaluated_and_continued(line: str, shell: Typist, run: Path) -> None:
     if "video" in line:
         pytest.importorskip("pygame")
@@ -126,12 +128,20 @@ def test_the_python_code_acts(shell: Typist, run: Path) -> None:
     assert names["action"] in (0, 1)
 
 
+def test_the_exported_policy_is_loaded_as_shown(shell: Typist, run: Path) -> None:
+    (code,) = re.findall(r"^```python\n(import torch\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    shell("rltrain export RUN", run=str(run))
+    names: dict[str, object] = {}
+    exec(code.replace('"RUN/', f'"{run}/'), names)
+    assert np.asarray(names["actions"]).shape == (5,)
+
+
 def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
     table = re.findall(r"^\| (`.*?`) \|", README.partition("## What a run folder holds")[2], re.MULTILINE)
     told = {name.partition("/")[0] for row in table for name in re.findall(r"`([^`]+?)/?`", row)}
     found = {re.sub(r"tfevents.*", "tfevents...", path.name) for path in run.iterdir()} - {".lock"}
     assert found <= told
-    assert told - found <= {"evaluation.json", "evaluation.gif"}  # made by another command
+    assert told - found <= {"evaluation.json", "evaluation.gif", "policy.pt2"}  # made by another command
 
 
 @pytest.mark.parametrize("block", range(len(AFTER)))
@@ -140,7 +150,7 @@ def test_what_is_added_works(block: int, shell: Typist, tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     for line in AFTER[block]:
-        trains = re.search(r"rltrain (?!list|evaluate|resume|--)", line)
+        trains = re.search(r"rltrain (?!list|evaluate|export|resume|--)", line)
         short = [] if not trains else ["total_steps=300", "eval.period=150", "eval.episodes=1", "checkpoint.period=200"]
         if trains and "hill_climbing" not in line:
             short.append("algo.learning_starts=250")

@@ -1,0 +1,52 @@
+"""`rltrain export [RUN_OR_CHECKPOINT] [checkpoint=last|best] [out=FILE.pt2]`: the greedy policy, for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rltrain.commands.evaluate import check_place, find_run
+from rltrain.config.stored import parse_arguments
+from rltrain.errors import RequestError
+from rltrain.text import shown_path
+
+DEFAULTS = {"checkpoint": "last", "out": None}
+_NAME = "policy.pt2"
+
+
+def main(args: list[str]) -> int:
+    """Writes the file and says what it is; returns the exit code.
+
+    Raises:
+        RequestError, RunFailed: see rltrain.cli.
+    """
+    name, options = parse_arguments(args, DEFAULTS)
+    if options["checkpoint"] not in ("last", "best"):
+        raise RequestError(f"checkpoint={options['checkpoint']}: must be last or best")
+    out = None if options["out"] is None else _out(str(options["out"]))
+    place = find_run(name)
+    best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
+    check_place(place, best)
+    from rltrain.policy import load
+    from rltrain.policy_export import export_policy
+    from rltrain.training.checkpoint import best_folder
+
+    policy = load(best_folder(place) if best else place)
+    if out is None:
+        run = policy.checkpoint.absolute().parent.parent
+        out = (run if (run / "run.json").exists() else Path.cwd()) / _NAME
+    written = export_policy(policy, out)
+    print(
+        f"{shown_path(written.path)}: {policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}; "
+        f"observations {written.observation} -> actions {written.action}; "
+        f"torch.export.load({str(shown_path(written.path))!r}).module()(observations)"
+    )
+    return 0
+
+
+def _out(text: str) -> Path:
+    out = Path(text)
+    if out.suffix != ".pt2":
+        raise RequestError(f"out={text}: must end with .pt2")
+    if out.is_dir() or not out.parent.is_dir():
+        raise RequestError(f"out={text}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+    return out

@@ -1,0 +1,139 @@
+"""`rltrain export`: a file that acts as the run's policy does, where there is no rltrain."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_runs import dqn_config, env_config, reinforce_config, run_config
+from whole_runs import StopAfter, newest, one_line, train
+
+import rltrain
+from rltrain.cli import main
+from rltrain.config.schema import RunConfig
+from rltrain.policy_export import export_policy
+
+CASES: dict[str, RunConfig] = {
+    "dqn": run_config(dqn_config()),
+    "dqn, one-hot, numbers from 3 and 5": run_config(dqn_config(), env=env_config("probe_envs:Shifted-v0")),
+    "dqn, images": run_config(dqn_config(), env=env_config("probe_envs:Images-v0")),
+    "reinforce, discrete": run_config(reinforce_config()),
+    "reinforce, box": run_config(reinforce_config(), env=replace(env_config("Pendulum-v1"), max_episode_steps=9)),
+    "reinforce, box of odd bounds": run_config(reinforce_config(), env=env_config("probe_envs:EchoBox-v0")),
+}
+
+ELSEWHERE = """
+import json, sys
+sys.modules["rltrain"] = None  # importing it fails
+import numpy as np
+import torch
+obs = torch.from_numpy(np.load(sys.argv[2]))
+policy = torch.export.load(sys.argv[1]).module()
+for batch in (obs, obs[:1]):
+    actions = policy(batch)
+    assert actions.shape[0] == len(batch)
+try:
+    import rltrain
+except ImportError:
+    np.save(sys.argv[3], policy(obs).numpy())
+"""
+
+
+def observations(policy: rltrain.policy.TrainedPolicy, count: int) -> np.ndarray:
+    space = policy.observation_space
+    space.seed(3)
+    samples = np.array([space.sample() for _ in range(count)])
+    return np.clip(samples, -3, 3).astype(np.float32) if samples.dtype.kind == "f" else samples
+
+
+SLOW = ("dqn", "dqn, images", "reinforce, box of odd bounds")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CASES])
+def test_the_file_acts_as_the_policy_does(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    train(CASES[name], run, StopAfter(20))
+    capsys.readouterr()
+    assert main(["export", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == 1 and "policy.pt2" in said and "[batch" in said and "torch.export.load" in said
+    policy = rltrain.load(run)
+    obs = observations(policy, 33)
+    program = torch.export.load(run / "policy.pt2").module()
+    for size in (1, 2, 33):
+        actions = program(torch.from_numpy(obs[:size])).numpy()
+        expected = np.array([policy.act(one) for one in obs[:size]])
+        assert actions.shape == expected.shape
+        if policy.config.algo.name == "dqn" or "discrete" in name:
+            np.testing.assert_array_equal(actions, expected)
+        else:
+            assert actions.dtype == expected.dtype
+            np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-6)
+        assert all(policy.action_space.contains(action) for action in actions)
+
+
+def test_it_needs_no_rltrain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    train(CASES["dqn"], run, StopAfter(20))
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "run", "out=mine.pt2"]) == 0
+    assert "mine.pt2" in capsys.readouterr().out and not (run / "policy.pt2").exists()
+    policy = rltrain.load(run)
+    obs = observations(policy, 20)
+    np.save(tmp_path / "obs.npy", obs)
+    arguments = ["mine.pt2", "obs.npy", "actions.npy"]
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load("actions.npy"), [policy.act(one) for one in obs])
+
+
+def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
+    train(CASES["reinforce, box"], tmp_path / "run", StopAfter(20))
+    written = export_policy(rltrain.load(tmp_path / "run"), tmp_path / "policy.pt2")
+    assert (written.observation, written.action) == ("float32 [batch, 3]", "float32 [batch, 1]")
+    extra = {"rltrain.json": ""}
+    torch.export.load(written.path, extra_files=extra)
+    about = json.loads(extra["rltrain.json"])
+    assert (about["env"], about["algo"], about["env_step"]) == ("Pendulum-v1", "reinforce", 20)
+    assert about["action_space"]["low"] == -2.0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["out=policy.zip"], "must end with .pt2"),
+        (["out=nowhere/x.pt2"], "no folder nowhere"),
+        (["out=taken.pt2"], "is a folder"),
+        (["checkpoint=newest"], "must be last or best"),
+        (["ou=x.pt2"], "did you mean out?"),
+        (["checkpoint=best"], "made no evaluation"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(
+    args: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(CASES["dqn"], tmp_path / "run", StopAfter(3))
+    (tmp_path / "taken.pt2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["export", "run", *args]) == 2
+    assert message in one_line(capsys)
+    assert not list(tmp_path.glob("run/*.pt2"))
+    assert newest(tmp_path / "run").step == 3
+
+
+def test_refusing_loads_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code = "import sys; from rltrain.cli import main; found = main(sys.argv[1:]); "
+    code += "sys.exit(9 if 'torch' in sys.modules else found)"
+    for args in (["export", "empty"], ["export", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *args], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == (0 if "--help" in args else 2), (args, done.stderr)
