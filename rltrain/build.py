@@ -19,7 +19,7 @@ from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import Logger, MultiLogger
-from rltrain.seeding import derive_seed
+from rltrain.seeding import EpisodeSeeds
 from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from rltrain.training.run_folder import RunFolder
 from rltrain.types import ActionSpec, ObservationSpec
@@ -61,10 +61,11 @@ def build(config: RunConfig, compiled: bool | None = None, population: tuple[Run
 def build_envs(config: RunConfig, population: tuple[RunConfig, ...] = ()) -> VectorEnv:
     """The training environments; every episode of each has a seed of its own. Of a population, member by member."""
     seeds = [member.seed for member in population or (config,)]
+    seed_of = EpisodeSeeds("environment")
 
     def episode_seed(env: int, number: int) -> int:
         member, own = divmod(env, config.num_envs)
-        return derive_seed(seeds[member], "environment", own, number)
+        return seed_of(seeds[member], own, number=number)
 
     return make_vector_env(config.env, len(seeds) * config.num_envs, episode_seed)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
+from rltrain import ahead
 from rltrain.config.schema import DQNConfig, QLearningConfig, RunConfig
 from rltrain.interrupts import children_shielded
 
@@ -23,7 +25,7 @@ _R = TypeVar("_R")
 
 # Rough guesses for small networks on a CPU, from a few runs: what compiling takes without and with the compiler's
 # cache, and what it saves per gradient step, of a single run and per member of a population (slow while eager).
-_COLD_SECONDS, _WARM_SECONDS = 15.0, 4.0
+_COLD_SECONDS, _WARM_SECONDS = 25.0, 1.0
 _SAVED_SECONDS, _SAVED_SECONDS_PER_MEMBER = 0.6e-3, 1.2e-3
 # An episode's length is not known beforehand; where episodes end the run it is taken for this.
 _EPISODE_STEPS = 100
@@ -85,35 +87,49 @@ def compiled(
     """`update` compiled as one graph at its first call; `fallback`, with one line in the log, where that fails.
 
     Args:
-        fixed_shapes: every call has the first one's shapes, types and devices. Then nothing is checked per call, which
-            a small update would feel.
+        fixed_shapes: every call has the first one's shapes, types and devices. Then it is compiled ahead on the CPU;
+            elsewhere nothing is checked per call, which a small update would feel.
         done: called once, when compiling has worked.
     """
+    chosen: list[Callable[..., _R]] = []
+
+    def call(*args: Any, **kwargs: Any) -> _R:
+        if chosen:
+            return chosen[0](*args, **kwargs)
+        made = _make(update, fixed_shapes, args)
+        try:
+            # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
+            with children_shielded("the update is compiled"):
+                result = made(*args, **kwargs)
+            done()
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            _log.warning("compiling failed, the update runs uncompiled: %s", reason)
+            made = fallback
+            result = fallback(*args, **kwargs)
+        chosen.append(made)
+        return result
+
+    return call
+
+
+def _make(update: Callable[..., _R], fixed_shapes: bool, args: tuple[Any, ...]) -> Callable[..., _R]:
+    """What compiles `update` when it is first called, with `args`."""
+    if fixed_shapes and ahead.available() and _device_of(args).type == "cpu":
+        return ahead.Program(update)
     # Compiled code of earlier jobs in this process counts towards the limit at which recompiling is given up.
     torch._dynamo.reset()
     unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # older versions always check
     options = {"guard_filter_fn": unchecked} if fixed_shapes and unchecked else None
-    chosen: list[Callable[_P, _R]] = [torch.compile(_own_code(update), fullgraph=True, dynamic=False, options=options)]
-    worked = False
+    return torch.compile(_own_code(update), fullgraph=True, dynamic=False, options=options)
 
-    def call(*args: Any, **kwargs: Any) -> _R:
-        nonlocal worked
-        if worked:
-            return chosen[0](*args, **kwargs)
-        try:
-            # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
-            with children_shielded("the update is compiled"):
-                result = chosen[0](*args, **kwargs)
-            done()
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            _log.warning("compiling failed, the update runs uncompiled: %s", reason)
-            chosen[0] = fallback
-            result = fallback(*args, **kwargs)
-        worked = True
-        return result
 
-    return call
+def _device_of(tree: Any) -> torch.device:
+    """The device of the first tensor in a tree of tuples and dicts."""
+    while not isinstance(tree, Tensor):
+        tree = next(iter(tree.values() if isinstance(tree, dict) else tree))
+    device: torch.device = tree.device
+    return device
 
 
 def _own_code(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -23,6 +23,11 @@ _PURPOSE_KEY: dict[Purpose, int] = {
     "evaluation": 5,
 }
 
+# Of NumPy's SeedSequence, whose stream is promised to stay.
+_POOL_SIZE = 4
+_INIT_A, _MULT_A, _INIT_B, _MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
+_MIX_LEFT, _MIX_RIGHT = 0xCA01F9DD, 0x4973F715
+
 
 def _sequence(seed: int, purpose: Purpose, keys: tuple[int, ...]) -> np.random.SeedSequence:
     return np.random.SeedSequence(seed, spawn_key=(_PURPOSE_KEY[purpose], *keys))
@@ -36,6 +41,53 @@ def make_generator(seed: int, purpose: Purpose, *keys: int) -> np.random.Generat
 def derive_seed(seed: int, purpose: Purpose, *keys: int) -> int:
     """An integer seed in [0, 2**31), for an API that takes one (`env.reset(seed=...)`, `torch.manual_seed`)."""
     return int(_sequence(seed, purpose, keys).generate_state(1)[0]) >> 1
+
+
+class EpisodeSeeds:
+    """`derive_seed(seed, purpose, *keys, number)` for numbers that come one after the other: a block at a time.
+
+    One seed costs as much as four environment steps, a block of them little more.
+    """
+
+    def __init__(self, purpose: Purpose, block_size: int = 64) -> None:
+        self._purpose: Purpose = purpose
+        self._block_size = block_size
+        self._blocks: dict[tuple[int, ...], tuple[int, list[int]]] = {}  # by seed and keys: first number, seeds
+
+    def __call__(self, seed: int, *keys: int, number: int) -> int:
+        block = number // self._block_size
+        found = self._blocks.get((seed, *keys))
+        if found is None or found[0] != block:
+            numbers = np.arange(block * self._block_size, (block + 1) * self._block_size)
+            found = block, derive_seeds(seed, self._purpose, *keys, numbers=numbers).tolist()
+            self._blocks[(seed, *keys)] = found
+        return found[1][number % self._block_size]
+
+
+def derive_seeds(seed: int, purpose: Purpose, *keys: int, numbers: np.ndarray) -> np.ndarray:
+    """[derive_seed(seed, purpose, *keys, number) for number in numbers], at once, for numbers in [0, 2**32).
+
+    NumPy's SeedSequence mixes its words in one after the other, so the pool without the last word is shared, and the
+    one number that is asked for depends on the pool's first word alone. O'Neill 2015, "Developing a seed_seq
+    alternative"; constants and order of numpy/random/bit_generator.pyx.
+    """
+    before = _sequence(seed, purpose, keys)
+    words = max(_POOL_SIZE, _num_words(seed)) + sum(_num_words(key) for key in (_PURPOSE_KEY[purpose], *keys))
+    mixed_in = _POOL_SIZE**2 + _POOL_SIZE * (words - _POOL_SIZE)  # how often the multiplier has moved on
+    multiplier = _INIT_A * pow(_MULT_A, mixed_in, 2**32) % 2**32
+    hashed = _hashed(numbers.astype(np.uint32), multiplier, _MULT_A)
+    first = np.uint32(_MIX_LEFT * int(before.pool[0]) % 2**32) - np.uint32(_MIX_RIGHT) * hashed
+    first ^= first >> np.uint32(16)
+    return _hashed(first, _INIT_B, _MULT_B).astype(np.int64) >> 1
+
+
+def _hashed(words: np.ndarray, multiplier: int, step: int) -> np.ndarray:
+    words = (words ^ np.uint32(multiplier)) * np.uint32(multiplier * step % 2**32)
+    return words ^ (words >> np.uint32(16))
+
+
+def _num_words(key: int) -> int:
+    return max(1, (key.bit_length() + 31) // 32)
 
 
 class RandomBlock:

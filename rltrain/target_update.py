@@ -19,18 +19,18 @@ class TargetUpdate:
 
     def __init__(self, config: TargetUpdateConfig) -> None:
         self._period = config.period
-        self._unit = config.unit
+        self.unit = config.unit
         self.tau = 1.0 if config.name == "hard" else config.tau
 
     def due_at_gradient_step(self, gradient_steps: int) -> int:
         """How many updates are due (0 or 1) after a gradient step, given the count that includes it."""
-        return int(self._unit == "gradient_steps" and gradient_steps % self._period == 0)
+        return int(self.unit == "gradient_steps" and gradient_steps % self._period == 0)
 
     def due_between(self, env_steps: tuple[int, int], episodes: tuple[int, int]) -> int:
         """How many updates are due after a vector step and its gradient steps, given the counts (before, after)."""
-        if self._unit == "env_steps":
+        if self.unit == "env_steps":
             return env_steps[1] // self._period - env_steps[0] // self._period
-        if self._unit == "episodes":
+        if self.unit == "episodes":
             return -(-episodes[1] // self._period) - -(-episodes[0] // self._period)
         return 0
 

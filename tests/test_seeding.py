@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rltrain.seeding import Purpose, RandomBlock, derive_seed, make_generator
+from rltrain.seeding import EpisodeSeeds, Purpose, RandomBlock, derive_seed, derive_seeds, make_generator
 
 Kind = Literal["uniform", "normal"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -110,3 +110,17 @@ def test_the_streams_are_those_that_checkpoints_were_written_with() -> None:
 def test_a_stream_is_a_function_of_its_seed_purpose_and_keys(purpose: Purpose) -> None:
     assert np.array_equal(make_generator(5, purpose, 2).random(4), make_generator(5, purpose, 2).random(4))
     assert derive_seed(5, purpose, 2) == derive_seed(5, purpose, 2)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31 - 1, 2**32, 2**40 + 3, 2**130 + 1])
+@pytest.mark.parametrize("keys", [(), (3,), (2**32 + 5, 9)])
+def test_seeds_derived_together_are_those_derived_one_by_one(seed: int, keys: tuple[int, ...]) -> None:
+    numbers = np.array([0, 1, 63, 64, 1000, 2**31, 2**32 - 1])
+    together = derive_seeds(seed, "environment", *keys, numbers=numbers)
+    assert together.tolist() == [derive_seed(seed, "environment", *keys, number) for number in numbers.tolist()]
+
+
+def test_episode_seeds_are_derived_seeds_in_any_order() -> None:
+    seed_of = EpisodeSeeds("evaluation", block_size=4)
+    for seed, env, number in [(0, 0, 0), (0, 0, 3), (0, 1, 4), (1, 0, 4), (0, 0, 4), (0, 0, 1), (0, 1, 400)]:
+        assert seed_of(seed, env, number=number) == derive_seed(seed, "evaluation", env, number)

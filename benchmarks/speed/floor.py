@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rltrain.agents.dqn import DQNState, make_update
+from rltrain.ahead import Program
 from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig
 from rltrain.networks import make_network
 from rltrain.optimizers import functional_gradient, init_optimizer
@@ -91,7 +92,7 @@ def update(hidden: tuple[int, ...], members: int) -> Callable[[], object]:
     batch = Batch(obs, action, reward, next_obs, torch.full((*leading, BATCH), 0.99))
     hyperparameters = {name: torch.full(leading, x) for name, x in (("lr", 5e-4), ("max_grad_norm", 10.0))}
     one = make_update(CONFIG, network.apply, functional_gradient)
-    compiled = torch.compile(one if members == 1 else torch.vmap(one), fullgraph=True, dynamic=False)
+    compiled = Program(one if members == 1 else torch.vmap(one))
 
     def run() -> object:
         with torch.no_grad():

@@ -26,7 +26,7 @@ from rltrain.optimizers import (
     init_optimizer,
     optimizer_step,
 )
-from rltrain.replay import Batch, UniformReplay
+from rltrain.replay import Batch, UniformReplay, gather
 from rltrain.replay.n_step import NStepWindow
 from rltrain.schedules import make_schedule
 from rltrain.seeding import RandomBlock, RandomBlocks, derive_seed, make_generator
@@ -45,6 +45,8 @@ class DQNState(NamedTuple):
 Hyperparameters = dict[str, Tensor]
 """`lr` [], and `max_grad_norm` [], `max_grad_value` [] where gradients are clipped."""
 Update = Callable[[DQNState, Batch, Hyperparameters], tuple[DQNState, dict[str, Tensor]]]
+ReplayUpdate = Callable[[DQNState, Batch, Tensor, Hyperparameters], tuple[DQNState, dict[str, Tensor]]]
+"""An update that gathers its batch itself: of the replay's arrays, the rows given."""
 
 
 def make_update(config: DQNConfig, q_network: Apply, gradient: Gradient = eager_gradient) -> Update:
@@ -75,6 +77,10 @@ def make_update(config: DQNConfig, q_network: Apply, gradient: Gradient = eager_
         return state._replace(params=params, optimizer=optimizer), {**metrics, "train/grad_norm": grad_norm}
 
     return update
+
+
+def _from_replay(update: Update) -> ReplayUpdate:
+    return lambda state, arrays, rows, hyperparameters: update(state, gather(arrays, rows), hyperparameters)
 
 
 def make_hyperparameters(config: DQNConfig, device: torch.device) -> Hyperparameters:
@@ -129,6 +135,8 @@ class DQN(GreedyQ):
         self._config, self._configs = config, configs
         self._members, self._num_envs = len(configs), run.num_envs
         self._running = np.ones(self._members, dtype=bool)
+        self._all_run = True
+        self._leader = 0  # a member that runs, as long as one does: they move together
         self.active = np.ones(self._members * run.num_envs, dtype=bool)
         self.waiting = np.zeros(self._members, dtype=bool)
         self._env_member = np.repeat(np.arange(self._members), run.num_envs)  # [M * N]
@@ -139,6 +147,7 @@ class DQN(GreedyQ):
         self._hyperparameters = stack_members([make_hyperparameters(algo, device) for algo in algos])
         self._update = self._make_update(context.compile_update)
         self._target_updates = [TargetUpdate(c.target_update) for c in configs if c.target_update is not None]
+        self._targets_by_gradient_steps = any(target.unit == "gradient_steps" for target in self._target_updates)
         self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
         self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device, self._members)
         gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
@@ -153,7 +162,7 @@ class DQN(GreedyQ):
             np.zeros(self._members, dtype=np.int64) for _ in range(5)
         )
 
-    def _make_update(self, compile_update: bool) -> Update:
+    def _make_update(self, compile_update: bool) -> ReplayUpdate:
         apply = self.q_network.apply
         functional = make_update(self._config, apply, functional_gradient)
         if self._members > 1:
@@ -161,23 +170,18 @@ class DQN(GreedyQ):
         else:
             eager = make_update(self._config, apply)
         if not compile_update:
-            return eager
+            return _from_replay(eager)
         done = partial(note_compiled, self._configs[0], self._members)
-        return compiled(functional, eager, fixed_shapes=True, done=done)
+        return compiled(_from_replay(functional), _from_replay(eager), fixed_shapes=True, done=done)
 
     @property
     def env_steps(self) -> int:
         """Of the members that run: they move together."""
-        return int(self._env_steps[self._counted].max())
+        return int(self._env_steps[self._leader])
 
     @property
     def gradient_steps(self) -> int:
-        return int(self._gradient_steps[self._counted].max())
-
-    @property
-    def _counted(self) -> np.ndarray:
-        """[M] bool: the members that run; all once none does."""
-        return self._running if self._running.any() else ~self._running
+        return int(self._gradient_steps[self._leader])
 
     @property
     def num_parameters(self) -> dict[str, int]:
@@ -193,17 +197,15 @@ class DQN(GreedyQ):
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         draws = self._exploration_draws.take(2 * self._num_envs).reshape(self._members, 2, -1)  # [M, 2, N]
-        epsilon = np.array([self.epsilon(member) for member in range(self._members)])
-        explore = (draws[:, 0] < epsilon[:, None]).reshape(-1)  # [M * N]
+        epsilon = np.array([[self.epsilon(member)] for member in range(self._members)])  # [M, 1]
+        explore = (draws[:, 0] < epsilon).reshape(-1)  # [M * N]
         random_action: np.ndarray = (draws[:, 1] * self._num_actions).astype(np.int64).reshape(-1)  # [M * N]
         if explore.all():
             return random_action
         return np.where(explore, random_action, self._act_greedy_in_training(obs))
 
     def _act_greedy_in_training(self, obs: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            q_values = self.q_network.act(torch.from_numpy(obs).to(self._device))  # [M * N, A]
-            action: np.ndarray = q_values.argmax(-1).cpu().numpy()
+        action: np.ndarray = self.q_network.act(obs).cpu().numpy().argmax(-1)  # [M * N]
         return action
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
@@ -218,13 +220,10 @@ class DQN(GreedyQ):
         phases = max(0, self.env_steps - config.learning_starts) // config.train_period
         due = phases * config.gradient_steps - self.gradient_steps
         steps = [self._gradient_step() for _ in range(due)]
-        seen, now = (self._seen_steps, self._seen_episodes), (self._env_steps, self._episodes)
-        self._move_targets(
-            [
-                target.due_between((int(seen[0][m]), int(now[0][m])), (int(seen[1][m]), int(now[1][m])))
-                for m, target in enumerate(self._target_updates)
-            ]
-        )
+        if not self._targets_by_gradient_steps:
+            seen, now = (self._seen_steps, self._seen_episodes), (self._env_steps, self._episodes)
+            counts = zip(self._target_updates, *(count.tolist() for count in (*seen, *now)), strict=True)
+            self._move_targets([target.due_between((s, t), (e, f)) for target, s, e, t, f in counts])
         self._seen_steps, self._seen_episodes = self._env_steps.copy(), self._episodes.copy()
         return mean_metrics(steps)
 
@@ -233,23 +232,26 @@ class DQN(GreedyQ):
         move_targets_(self._target_params, self.q_network.params, self._target_updates, due)
 
     def _gradient_step(self) -> dict[str, Tensor]:
-        batch = self.replay.sample(self._draws_of_batch())  # [B, ...], of a population [M, B, ...]
+        rows = self.replay.rows(self._draws_of_batch())  # [B], of a population [M, B]
         params = self.q_network.params
         state = DQNState(params, self._target_params, self._optimizer)
         with torch.no_grad():
-            new_state, metrics = self._update(state, batch, self._hyperparameters)
-            running = None if self._running.all() else torch.from_numpy(self._running).to(self._device)  # [M]
-            params.copy_(keep_retired(running, new_state.params, params))
-        self._optimizer = {
-            name: keep_retired(running, new, self._optimizer[name]) for name, new in new_state.optimizer.items()
-        }
+            new_state, metrics = self._update(state, self.replay.arrays, rows, self._hyperparameters)
+            if not self._all_run:
+                running = torch.from_numpy(self._running).to(self._device)  # [M]
+                new_state = new_state._replace(
+                    params=keep_retired(running, new_state.params, params),
+                    optimizer={
+                        name: keep_retired(running, new, self._optimizer[name])
+                        for name, new in new_state.optimizer.items()
+                    },
+                )
+            params.copy_(new_state.params)
+        self._optimizer = new_state.optimizer
         self._gradient_steps += self._running
-        self._move_targets(
-            [
-                target.due_at_gradient_step(int(count)) if runs else 0
-                for target, count, runs in zip(self._target_updates, self._gradient_steps, self._running, strict=True)
-            ]
-        )
+        if self._targets_by_gradient_steps:
+            counts = zip(self._target_updates, self._gradient_steps.tolist(), self._running.tolist(), strict=True)
+            self._move_targets([target.due_at_gradient_step(count) if runs else 0 for target, count, runs in counts])
         return metrics
 
     def _draws_of_batch(self) -> np.ndarray:
@@ -265,6 +267,9 @@ class DQN(GreedyQ):
 
     def retire(self, member: int) -> None:
         self._running[member] = False
+        self._all_run = False
+        candidates = self._running if self._running.any() else ~self._running  # [M]
+        self._leader = int(np.argmax(np.where(candidates, self._env_steps, -1)))
         self.active[self._envs_of(member)] = False
 
     def abandon_episodes(self, envs: np.ndarray) -> None:

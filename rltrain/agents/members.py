@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rltrain.compiling import compiled
 from rltrain.networks.flat import FlatNetwork
+
+# Rows times parameters: beyond, torch's matrix products win, and NumPy's would start threads of their own.
+_LARGEST_IN_NUMPY = 2**18
 
 
 class MemberNetworks:
@@ -32,9 +36,14 @@ class MemberNetworks:
         """obs [M * N, *obs], member by member -> outputs [M * N, outputs]. For any N."""
         return self._first(obs) if self.members == 1 else self._all(self._forward, obs)
 
-    def act(self, obs: Tensor) -> Tensor:
-        """The same for an N that stays: where things are compiled, this is compiled for its shape."""
-        return self._first(obs) if self.members == 1 else self._all(self._acting, obs)
+    def act(self, obs: np.ndarray) -> Tensor:
+        """The same for an N that stays, the fastest way: where things are compiled, this is compiled for its shape."""
+        in_numpy = self._first.in_numpy
+        if self.members == 1 and in_numpy is not None and len(obs) * self.params.numel() <= _LARGEST_IN_NUMPY:
+            return torch.from_numpy(in_numpy(obs))
+        with torch.no_grad():
+            on_device = torch.from_numpy(obs).to(self.params.device)
+            return self._first(on_device) if self.members == 1 else self._all(self._acting, on_device)
 
     def _all(self, forward: Callable[[Tensor, Tensor], Tensor], obs: Tensor) -> Tensor:
         return forward(self.params, obs.view(self.members, -1, *obs.shape[1:])).flatten(0, 1)

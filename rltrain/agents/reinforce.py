@@ -233,7 +233,7 @@ class Reinforce(GreedyPolicy):
         count = self._num_envs * self._distribution.noise_size
         noise = self._draws.take(count, playing).reshape(len(obs), -1)  # [M * N, noise]
         with torch.no_grad():
-            output = self.policy.act(torch.from_numpy(obs).to(self._device))  # [M * N, head]
+            output = self.policy.act(obs)  # [M * N, head]
             draws = torch.from_numpy(noise.astype(np.float32)).to(self._device)  # [M * N, noise]
             # The one wait for the device per step: the environments need the actions.
             action: np.ndarray = self._distribution.sample(output, draws).cpu().numpy()

@@ -10,12 +10,16 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 Apply = Callable[[Tensor, Tensor], Tensor]
 """(params [P], obs [..., *obs]) -> output [..., outputs]."""
+
+InNumpy = Callable[[np.ndarray], np.ndarray]
+"""obs [N, *obs] -> output [N, outputs]."""
 
 
 class FlatNetwork:
@@ -46,6 +50,9 @@ class FlatNetwork:
             parameter.requires_grad_(False)
             parameter.data = view
         self._own = list(named.values())
+        make_in_numpy = getattr(module, "in_numpy", None) if device.type == "cpu" else None
+        self.in_numpy: InNumpy | None = make_in_numpy() if make_in_numpy else None
+        """`network(obs)` in NumPy on the same memory, where the module offers it."""
         self._slots = [self._slot(name) for name in self._names]
 
     def __call__(self, obs: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from rltrain.replay.uniform import Batch, UniformReplay
+from rltrain.replay.uniform import Batch, UniformReplay, gather
 
 REPLAYS: dict[str, type[UniformReplay]] = {"uniform": UniformReplay}
 
-__all__ = ["REPLAYS", "Batch", "UniformReplay"]
+__all__ = ["REPLAYS", "Batch", "UniformReplay", "gather"]

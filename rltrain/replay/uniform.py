@@ -22,6 +22,12 @@ class Batch(NamedTuple):
     discount: Tensor  # [B]
 
 
+def gather(arrays: Batch, rows: Tensor) -> Batch:
+    """The transitions in `rows`, [B] or [M, B], of arrays [capacity, ...]: a pure function, part of the update."""
+    flat = rows.flatten()
+    return Batch(*(array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in arrays))
+
+
 class UniformReplay:
     """The last `capacity` transitions, sampled uniformly with replacement. Lin 1992; Mnih et al. 2015.
 
@@ -80,7 +86,9 @@ class UniformReplay:
             return
         places = (self._heads[members] + np.arange(len(members)) - first[members]) % self.capacity  # [K]
         self._write(self._starts[members] + places, columns)
-        self._advance(slice(None), counts)
+        self._written += counts
+        self._heads = (self._heads + counts) % self.capacity
+        self._sizes = np.minimum(self._sizes + counts, self.capacity)
 
     def _add_rows(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
         count = len(columns[0])
@@ -89,15 +97,14 @@ class UniformReplay:
             count = self.capacity
         start, head = member * self.capacity, int(self._heads[member])
         until_end = min(count, self.capacity - head)
-        self._write(slice(start + head, start + head + until_end), tuple(column[:until_end] for column in columns))
-        if until_end < count:
+        if until_end == count:
+            self._write(slice(start + head, start + head + count), columns)
+        else:
+            self._write(slice(start + head, start + self.capacity), tuple(column[:until_end] for column in columns))
             self._write(slice(start, start + count - until_end), tuple(column[until_end:] for column in columns))
-        self._advance(member, count)
-
-    def _advance(self, which: slice | int, count: np.ndarray | int) -> None:
-        self._written[which] += count
-        self._heads[which] = (self._heads[which] + count) % self.capacity
-        self._sizes[which] = np.minimum(self._sizes[which] + count, self.capacity)
+        self._written[member] += count
+        self._heads[member] = (head + count) % self.capacity
+        self._sizes[member] = min(int(self._sizes[member]) + count, self.capacity)
 
     def _write(self, rows: slice | np.ndarray, columns: tuple[np.ndarray, ...]) -> None:
         if self._views is not None:
@@ -108,20 +115,25 @@ class UniformReplay:
         for array, column in zip(self._arrays, columns, strict=True):
             array[where] = torch.from_numpy(np.ascontiguousarray(column)).to(self._device, non_blocking=True)
 
+    @property
+    def arrays(self) -> Batch:
+        """All rows of all members, used or not: what `gather` reads. Always the same memory."""
+        return self._arrays
+
+    def rows(self, uniform: np.ndarray) -> Tensor:
+        """The rows that `uniform`, draws from [0, 1), select: [B], or [M, B] of M members' own."""
+        if self._members == 1:
+            rows = (uniform * self._sizes[0]).astype(np.int64)  # [B]
+        else:
+            rows = (uniform * self._sizes[:, None]).astype(np.int64) + self._starts[:, None]  # [M, B]
+        return torch.from_numpy(rows).to(self._device, non_blocking=True)
+
     def sample(self, uniform: np.ndarray) -> Batch:
         """The transitions that `uniform`, draws from [0, 1), select: [B], or [M, B] for the rows of M members.
 
         The batch has the same leading axes.
         """
-        if self._members == 1:
-            rows = (uniform * self._sizes[0]).astype(np.int64)  # [B]
-        else:
-            rows = (uniform * self._sizes[:, None]).astype(np.int64) + self._starts[:, None]  # [M, B]
-        index = torch.from_numpy(rows).to(self._device, non_blocking=True)
-        if index.dim() == 1:
-            return Batch(*(array.index_select(0, index) for array in self._arrays))
-        flat = index.flatten()
-        return Batch(*(array.index_select(0, flat).view(*index.shape, *array.shape[1:]) for array in self._arrays))
+        return gather(self._arrays, self.rows(uniform))
 
     def state_dict(self, member: int = 0) -> dict[str, Tensor]:
         """Views of the member's rows in use, in the order in which they lie, and [head]: all that continuing exactly

@@ -225,7 +225,8 @@ class Population:
             value = sums.get(tag)
             if tag not in self._sums:
                 assert value is not None
-                self._sums[tag] = value.new_zeros(len(self._steps))
+                kind = value if isinstance(value, Tensor) else torch.tensor(value)
+                self._sums[tag] = kind.new_zeros(len(self._steps))
             self._sums[tag][member] = 0.0 if value is None else value
 
     def _settle(self, member: int) -> None:

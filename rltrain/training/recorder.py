@@ -23,7 +23,7 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._check_at_once = device.type == "cpu"
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor | float] = {}  # numbers on the CPU, where each is looked at anyway
         self._updates = 0
         self._returns: list[float] = []
         self._lengths: list[int] = []
@@ -39,24 +39,27 @@ class Recorder:
             self._lengths.append(episode.length)
         if not metrics:
             return
-        if self._check_at_once:
-            for tag, value in metrics.items():
-                require_finite(tag, value.item(), step)
         self._updates += 1
         for tag, value in metrics.items():
-            self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+            if self._check_at_once:
+                number = value.item()
+                require_finite(tag, number, step)
+                self._sums[tag] = self._sums.get(tag, 0.0) + number
+            else:
+                self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
 
-    def take_over(self, sums: Mapping[str, Tensor], updates: int, episodes: list[Episode]) -> None:
+    def take_over(self, sums: Mapping[str, Tensor | float], updates: int, episodes: list[Episode]) -> None:
         """What somebody else counted: the sums of the metrics since the last row, over `updates` updates, in place of
         its own, and further episodes."""
         for episode in episodes:
             self._returns.append(episode.episode_return)
             self._lengths.append(episode.length)
         self._updates = updates
-        self._sums = dict(sums) if updates else {}
+        own = sums if updates else {}
+        self._sums = {tag: _number(total) if self._check_at_once else total for tag, total in own.items()}
 
     @property
-    def sums(self) -> tuple[Mapping[str, Tensor], int]:
+    def sums(self) -> tuple[Mapping[str, Tensor | float], int]:
         """The sums of the metrics since the last row, each [], and over how many updates."""
         return self._sums, self._updates
 
@@ -65,12 +68,12 @@ class Recorder:
         RunFailed: a metric since the last row is not finite. Waits for the device.
         """
         for tag, total in self._sums.items():
-            require_finite(tag, total.item(), step)
+            require_finite(tag, _number(total), step)
 
     def flush(self, step: int) -> dict[str, float]:
         """The means, and a fresh start. Tags of which nothing came are left out."""
         self.check(step)
-        scalars = {tag: total.item() / self._updates for tag, total in self._sums.items()}
+        scalars = {tag: _number(total) / self._updates for tag, total in self._sums.items()}
         if self._returns:
             scalars["rollout/episode_return"] = sum(self._returns) / len(self._returns)
             scalars["rollout/episode_length"] = sum(self._lengths) / len(self._lengths)
@@ -79,16 +82,22 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "sums": {tag: total.item() for tag, total in self._sums.items()},
+            "sums": {tag: _number(total) for tag, total in self._sums.items()},
             "updates": self._updates,
             "returns": list(self._returns),
             "lengths": list(self._lengths),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._sums = {tag: torch.tensor(total, device=self._device) for tag, total in state["sums"].items()}
+        sums = state["sums"].items()
+        self._sums = {tag: t if self._check_at_once else torch.tensor(t, device=self._device) for tag, t in sums}
         self._updates = state["updates"]
         self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
+
+
+def _number(total: Tensor | float) -> float:
+    """Waits for the device, if it is there."""
+    return total.item() if isinstance(total, Tensor) else total
 
 
 def require_finite(tag: str, value: float, step: int) -> None:

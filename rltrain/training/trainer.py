@@ -124,7 +124,7 @@ class Trainer:
         return self._duties_from
 
     @property
-    def metric_sums(self) -> tuple[Mapping[str, Tensor], int]:
+    def metric_sums(self) -> tuple[Mapping[str, Tensor | float], int]:
         """The sums of the metrics since the last row, and over how many updates."""
         return self._recorder.sums
 

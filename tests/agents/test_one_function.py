@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map
 
 from rltrain.agents import dqn, reinforce
 from rltrain.agents.distributions import DISTRIBUTIONS
+from rltrain.ahead import Program
 from rltrain.config.schema import (
     AnyNetworkConfig,
     CNNConfig,
@@ -214,14 +215,18 @@ def test_a_population_of_reinforce_equals_its_members(config: ReinforceConfig, a
         *(partial(dqn_case, dqn_config(), *case) for case in NETWORK_CASES.values()),
     ],
 )
-def test_the_compiled_update_equals_the_eager_one(case: Callable[[], Any], vmapped: bool) -> None:
+@pytest.mark.parametrize("compiler", [partial(torch.compile, fullgraph=True), Program])
+def test_the_compiled_update_equals_the_eager_one(
+    case: Callable[[], Any], vmapped: bool, compiler: Callable[[Variant], Variant]
+) -> None:
     make, states, data, hyper = case()
     reference = [run(make(eager_gradient), s, d, h) for s, d, h in zip(states, data, hyper, strict=True)]
-    if vmapped:
-        compiled = torch.compile(torch.vmap(make(functional_gradient)), fullgraph=True)
-        batches = [stack([data[m][k] for m in range(MEMBERS)]) for k in range(UPDATES)]
-        found = run(compiled, stack(states), batches, stack(hyper))
-        torch.testing.assert_close(found, stack(reference), rtol=1e-8, atol=1e-10)
-    else:
-        compiled = torch.compile(make(functional_gradient), fullgraph=True)
-        torch.testing.assert_close(run(compiled, states[0], data[0], hyper[0]), reference[0], rtol=1e-8, atol=1e-10)
+    with torch.no_grad():
+        if vmapped:
+            fast = compiler(torch.vmap(make(functional_gradient)))
+            batches = [stack([data[m][k] for m in range(MEMBERS)]) for k in range(UPDATES)]
+            found = run(fast, stack(states), batches, stack(hyper))
+            torch.testing.assert_close(found, stack(reference), rtol=1e-8, atol=1e-10)
+        else:
+            fast = compiler(make(functional_gradient))
+            torch.testing.assert_close(run(fast, states[0], data[0], hyper[0]), reference[0], rtol=1e-8, atol=1e-10)

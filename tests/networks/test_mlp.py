@@ -74,3 +74,29 @@ def test_scalar_and_shaped_boxes_keep_their_leading_axes() -> None:
     assert shaped.out_features == 6
     obs = torch.arange(12.0).reshape(2, 2, 3)
     assert shaped(obs).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("hidden", [(), (8,), (16, 8)])
+def test_in_numpy_it_is_the_same_function_of_the_present_weights(activation: Any, hidden: tuple[int, ...]) -> None:
+    config = NetworkConfig("mlp", hidden, activation, 1.0)
+    network = make_network(config, ObservationSpec("box", (4,), "float32"), 3, 0, torch.device("cpu"))
+    obs = np.random.default_rng(0).standard_normal((5, 4), dtype=np.float32)
+    for _ in range(2):
+        assert network.in_numpy is not None
+        np.testing.assert_allclose(network.in_numpy(obs), network(torch.from_numpy(obs)).numpy(), atol=1e-6)
+        network.params.mul_(1.5)
+
+
+@pytest.mark.parametrize(
+    ("observation", "activation"),
+    [
+        (ObservationSpec("discrete", (), "int64", n=4), "relu"),
+        (ObservationSpec("box", (2, 2), "float32"), "relu"),
+        (ObservationSpec("box", (4,), "uint8"), "relu"),
+        (ObservationSpec("box", (4,), "float32"), "gelu"),
+    ],
+)
+def test_where_numpy_would_need_more_it_is_left_to_torch(observation: ObservationSpec, activation: Any) -> None:
+    network = make_network(NetworkConfig("mlp", (8,), activation, 1.0), observation, 3, 0, torch.device("cpu"))
+    assert network.in_numpy is None

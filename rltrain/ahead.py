@@ -1,0 +1,160 @@
+"""A function of tensors as a machine program: compiled ahead of its calls, once, and kept on disk.
+
+`torch.compile` gives small updates the same kernels, but around them Python: for a 64-64 network half of a call's time.
+Here a call is one call into the program, and one that is found on disk is loaded in a moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+_R = TypeVar("_R")
+_Build = Callable[[list[Tensor]], Any]
+
+
+class Program(Generic[_R]):
+    """`function` for arguments of fixed forms and shapes, on the CPU: tuples and dicts of tensors in, the same out.
+
+    The first call compiles, or finds what an earlier process compiled.
+
+    Raises:
+        Exception: of any kind, from the compiler or from tracing, at the first call alone.
+        ValueError: a later call's shapes are not the first one's.
+    """
+
+    def __init__(self, function: Callable[..., _R]) -> None:
+        self._function = function
+        self._run: Callable[[list[Tensor]], list[Tensor]] | None = None
+        self._paths: list[tuple[Any, ...]] = []  # to each tensor of the arguments
+        self._shapes: list[torch.Size] = []
+        self._build: _Build = _nothing
+
+    def __call__(self, *args: Any) -> _R:
+        if self._run is None:
+            self._paths = list(_paths(args))
+        leaves = []
+        for path in self._paths:
+            leaf = args
+            for key in path:
+                leaf = leaf[key]
+            leaves.append(cast(Tensor, leaf))
+        shapes = [leaf.shape for leaf in leaves]
+        if self._run is None:
+            self._run, self._shapes = self._load(args, leaves), shapes
+        elif shapes != self._shapes:  # the program reads memory as the first shapes lie in it
+            raise ValueError(f"a program for arguments of {self._shapes} was given {shapes}")
+        result: _R = self._build(self._run(leaves))
+        return result
+
+    def _load(self, args: tuple[Any, ...], leaves: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            outputs: list[Tensor] = []
+            rest = iter(tensors)
+            self._build = _builder(self._function(*_refill(args, rest)), outputs)
+            return outputs
+
+        graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
+        path = program_folder() / f"{_identity(graph, leaves)}.so"
+        if not path.exists():
+            _compile(graph, leaves, path)
+        run: Callable[[list[Tensor]], list[Tensor]] = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
+        return run
+
+
+def available() -> bool:
+    """Whether this torch can: the functions are not part of its promised interface."""
+    return hasattr(getattr(torch._C, "_aoti", None), "AOTIModelContainerRunnerCpu")
+
+
+def program_folder() -> Path:
+    """Where programs are kept: in the compiler's own cache."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return Path(cache_dir()) / "rltrain"
+
+
+def _compile(graph: GraphModule, leaves: list[Tensor], path: Path) -> None:
+    from torch._inductor import aot_compile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes may compile the same program: each in its own folder, and the last one's stays.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / "program.so"
+        aot_compile(graph, tuple(leaves), options={"aot_inductor.output_path": str(made)})
+        os.replace(made, path)
+
+
+def _identity(graph: GraphModule, leaves: list[Tensor]) -> str:
+    """The same for the same program on the same machine, torch and number of threads."""
+    constants = [(name, tensor.tolist()) for name, tensor in sorted(graph.named_buffers())]
+    inputs = [(leaf.dtype, leaf.shape, leaf.stride()) for leaf in leaves]
+    build = (torch.__version__, torch.version.git_version, torch.get_num_threads(), _processor())
+    return hashlib.sha256(repr((build, inputs, constants, graph.code)).encode()).hexdigest()[:40]
+
+
+def _processor() -> str:
+    """What the compiled code may use: it is made for the processor at hand."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    described = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return "".join(sorted(set(described))) or platform.machine() + platform.processor()
+
+
+def _paths(tree: Any) -> Iterator[tuple[Any, ...]]:
+    """The keys and indices that lead to each tensor of a tree of tuples and dicts."""
+    if isinstance(tree, Tensor):
+        yield ()
+        return
+    for key, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        for path in _paths(branch):
+            yield (key, *path)
+
+
+def _refill(tree: Any, leaves: Iterator[Tensor]) -> Any:
+    """A tree of the form of `tree`, with `leaves` in the order of its paths."""
+    if isinstance(tree, Tensor):
+        return next(leaves)
+    if isinstance(tree, dict):
+        return {key: _refill(branch, leaves) for key, branch in tree.items()}
+    return _like(tree, [_refill(branch, leaves) for branch in tree])
+
+
+def _builder(tree: Any, outputs: list[Tensor]) -> _Build:
+    """What makes a tree of the form of `tree` from values in place of its tensors, which are added to `outputs`."""
+    if isinstance(tree, Tensor):
+        place = len(outputs)
+        outputs.append(tree)
+        return lambda values: values[place]
+    start = len(outputs)
+    is_dict = isinstance(tree, dict)
+    parts = list(tree.values() if is_dict else tree)
+    branches = [_builder(part, outputs) for part in parts]
+    keys, own = (list(tree) if is_dict else []), slice(start, len(outputs))
+    if all(isinstance(part, Tensor) for part in parts):
+        return (lambda values: dict(zip(keys, values[own], strict=True))) if is_dict else lambda v: _like(tree, v[own])
+    if is_dict:
+        return lambda values: {key: build(values) for key, build in zip(keys, branches, strict=True)}
+    return lambda values: _like(tree, [build(values) for build in branches])
+
+
+def _nothing(values: list[Tensor]) -> None:
+    """Before there is a program."""
+
+
+def _like(tree: Any, branches: list[Any]) -> Any:
+    """A tuple of the kind of `tree`, named or plain."""
+    return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)
