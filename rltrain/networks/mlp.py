@@ -71,6 +71,7 @@ class MLP(nn.Module):
             return None
         layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linear]
 
+        @np.errstate(all="ignore")  # what is not finite is found in the update, by name
         def forward(obs: np.ndarray) -> np.ndarray:
             x = obs  # [N, width]
             for weight, bias in layers[:-1]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from rltrain.config.schema import NetworkConfig
+from rltrain.networks import make_network
 from rltrain.networks.encoder import ObservationEncoder
 from rltrain.networks.mlp import ACTIVATIONS, MLP
 from rltrain.types import ObservationSpec
