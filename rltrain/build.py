@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from rltrain.agents import AGENTS, Agent, AgentContext
 from rltrain.compiling import choose_compile
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.stored import validate_stored
-from rltrain.config.validate import to_plain
+from rltrain.config.validate import show, to_plain
+from rltrain.config.wrappers import changes_observations
 from rltrain.device import configure_torch, run_device
 from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import Logger, MultiLogger
@@ -67,7 +71,7 @@ def build_envs(config: RunConfig, population: tuple[RunConfig, ...] = ()) -> Vec
         member, own = divmod(env, config.num_envs)
         return seed_of(seeds[member], own, number=number)
 
-    return make_vector_env(config.env, len(seeds) * config.num_envs, episode_seed)
+    return make_vector_env(config.env, len(seeds) * config.num_envs, episode_seed, len(seeds))
 
 
 def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, screen: Logger) -> Logger:
@@ -78,18 +82,43 @@ def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, scr
     return MultiLogger([JsonlLogger(run.metrics, resume_step), tensorboard, screen])
 
 
-def load_initial_network(agent: Agent, path: Path, member: int = 0) -> None:
-    """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named.
+def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None, member: int = 0) -> None:
+    """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named; and the running
+    statistics through which its network saw, which `envs` goes on with.
 
     Raises:
         RequestError: there is none, or it does not fit.
     """
+    assert config.init_from is not None
+    path = Path(config.init_from)
     source = read_checkpoint(checkpoint_of(path), only=("network",))
     try:
         # A plug-in's agent that trains no populations need not know of members.
         agent.load_network(source.tensors["network"], *([member] if member else []))
     except (ValueError, KeyError) as error:
         raise RequestError(f"init_from={path}: {error}") from error
+    if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
+        raise RequestError(
+            f"init_from={path}: its network saw through env.wrappers=[{before}], and this run's would through [{now}]"
+        )
+    if envs is not None:
+        rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
+        try:
+            envs.load_statistics({**statistics_in(source.state.get("envs", {})), **_of(rewards, member)}, member)
+        except CheckpointError as error:
+            raise RequestError(f"init_from={path}: {error}") from error
+
+
+def _of(statistics: Mapping[str, np.ndarray], member: int) -> dict[str, np.ndarray]:
+    return {key: array[member : member + 1] for key, array in statistics.items()}
+
+
+def _seen_through(config: Any) -> str:
+    """The wrappers between the environment and the network of a plain config, as text to compare and to show."""
+    env = config.get("env") if isinstance(config, Mapping) else None
+    listed = env.get("wrappers", []) if isinstance(env, Mapping) else []
+    wrappers = [w for w in listed if isinstance(w, Mapping) and changes_observations(str(w.get("name")))]
+    return ", ".join("{" + ", ".join(f"{key}: {show(value)}" for key, value in w.items()) + "}" for w in wrappers)
 
 
 def check_initial_network(config: RunConfig, observation: ObservationSpec, action: ActionSpec) -> None:
@@ -101,7 +130,7 @@ def check_initial_network(config: RunConfig, observation: ObservationSpec, actio
     assert config.init_from is not None
     algo = replace(config.algo, buffer_size=1) if isinstance(config.algo, DQNConfig) else config.algo
     context = AgentContext(replace(config, algo=algo), observation, action, torch.device("cpu"))
-    load_initial_network(AGENTS[algo.name](context), Path(config.init_from))
+    load_initial_network(AGENTS[algo.name](context), config, envs=None)
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -19,6 +19,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.envs.make import one_line
 from rltrain.envs.space_data import space_to_plain
+from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.messages import dry_run_text, final_evaluation, header, stopped, summary
@@ -102,8 +103,10 @@ class _Job:
         checkpoint.clean(run.path)
         with build(config, self._compiled_before()) as parts:
             if config.init_from is not None and source is None:
-                load_initial_network(parts.agent, Path(config.init_from))
-            evaluator = Evaluator(config.env, config.seed, max(config.eval.episodes, REPORT_EPISODES))
+                load_initial_network(parts.agent, config, parts.envs)
+            evaluator = Evaluator(
+                config.env, config.seed, max(config.eval.episodes, REPORT_EPISODES), parts.envs.statistics
+            )
             screen = ConsoleLogger(config.total_steps, self.log_from or 0, bar=self.console)
             logger = build_logger(config, run, self.log_from, screen)
             try:
@@ -184,6 +187,7 @@ class Keeper:
             "config": to_plain(config),
             "observation_space": space_to_plain(parts.envs.observation_space),
             "action_space": space_to_plain(parts.envs.action_space),
+            "max_episode_steps": parts.envs.max_episode_steps,
             "versions": versions(),
             "device": str(parts.device),
             "threads": parts.threads,
@@ -202,7 +206,10 @@ class Keeper:
 
     def save_best(self, step: int, state: StateDict) -> None:
         best = {"network": state["network"]}
-        self._write(checkpoint.best_folder(self._run.path), step, best, {"solve_step": state["state"]["solve_step"]})
+        kept: dict[str, Any] = {"solve_step": state["state"]["solve_step"]}
+        if statistics := statistics_in(state["state"]["envs"]):
+            kept["envs"] = statistics
+        self._write(checkpoint.best_folder(self._run.path), step, best, kept)
 
     def _write(
         self,

@@ -12,6 +12,8 @@ from rltrain.build import checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
 from rltrain.envs.space_data import space_from_plain
 from rltrain.envs.spaces import action_spec, from_env_observation, observation_spec, to_env_action
+from rltrain.envs.wrappers import WrapperContext, make_wrappers
+from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError
 from rltrain.training.checkpoint import Checkpoint, read_checkpoint
 
@@ -21,7 +23,8 @@ class TrainedPolicy:
 
     Attributes:
         config: of the run that trained it.
-        observation_space, action_space: of its environment.
+        observation_space, action_space: of its environment, before `env.wrappers`.
+        statistics: what the wrappers knew of the environment at this checkpoint, by name; {} where there are none.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
@@ -34,8 +37,15 @@ class TrainedPolicy:
         self.checkpoint = checkpoint.folder
         self.env_step = checkpoint.step
         self.solve_step: int | None = checkpoint.state.get("solve_step")
+        limit = checkpoint.manifest.get("max_episode_steps")
+        self._limit = limit if type(limit) is int and limit > 0 else None
+        self.statistics = statistics_in(checkpoint.state.get("envs", {}))
         observation, action = observation_spec(self.observation_space), action_spec(self.action_space)
-        context = AgentContext(self.config, observation, action, torch.device(device))
+        alone = WrapperContext(self.config.env.id, 1, 1, self._limit, frozen=True)
+        self._wrappers = make_wrappers(self.config.env.wrappers, observation, alone)
+        self._wrappers.load_statistics(self.statistics)
+        self._steps = 0  # observations since the episode began
+        context = AgentContext(self.config, self._wrappers.spec, action, torch.device(device))
         self.agent_policy: LoadablePolicy = POLICIES[self.config.algo.name](context)
         try:
             self.agent_policy.load_network(checkpoint.tensors["network"])
@@ -45,14 +55,26 @@ class TrainedPolicy:
     def act(self, obs: Any) -> Any:
         """The best action for one observation of the environment, in the environment's own form.
 
+        The wrappers of the run are applied here. Those that look back (`frame_stack`, `time_aware`) take each call for
+        the next step of one episode: `reset()` comes before the first of each.
+
         Args:
             obs: one observation as the environment returns it: an array, an integer, a dict, a tuple, ...
 
         Raises:
-            ValueError: it is not of `observation_space`.
+            ValueError: it is not of `observation_space`, or the episode is longer than its time limit.
         """
         batch = from_env_observation(self.observation_space, obs)[None]
+        if self._wrappers:
+            if self._wrappers.remembers and self._limit is not None and self._steps >= self._limit:
+                raise ValueError(f"the episode is over after {self._limit} steps: reset() comes before the next one")
+            batch = self._wrappers.follow(batch) if self._steps else self._wrappers.reset(batch)
+            self._steps += 1
         return to_env_action(self.action_space, self.agent_policy.act_greedy(batch)[0])
+
+    def reset(self) -> None:
+        """An episode begins: what `act` was shown before does not belong to it."""
+        self._steps = 0
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:

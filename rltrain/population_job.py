@@ -102,7 +102,7 @@ class _PopulationJob:
         with build(configs[0], self._compiled_before(), configs) as parts:
             self._load_initial_networks(parts)
             most = max(configs[0].eval.episodes, REPORT_EPISODES)
-            evaluator = Evaluator(configs[0].env, [config.seed for config in configs], most)
+            evaluator = Evaluator(configs[0].env, [config.seed for config in configs], most, parts.envs.statistics)
             try:
                 population = self._population(parts, evaluator, stop)
                 print(population_header(configs, parts, [job.folder for job in self.jobs]), flush=True)
@@ -139,7 +139,7 @@ class _PopulationJob:
     def _load_initial_networks(self, parts: Parts) -> None:
         for member, job in enumerate(self.jobs):
             if job.config.init_from is not None and job.source is None:
-                load_initial_network(parts.agent, Path(job.config.init_from), member)
+                load_initial_network(parts.agent, job.config, parts.envs, member)
 
     def _load(self, population: Population) -> None:
         sources = [source for source in self.sources if source is not None]

@@ -47,7 +47,7 @@ class Transition:
 
     obs: np.ndarray  # [N, *obs]
     action: np.ndarray  # [N, *action], the agent's own action (unclipped, unscaled)
-    reward: np.ndarray  # [N] float32, clipped if env.reward_clip says so
+    reward: np.ndarray  # [N] float32, as env.wrappers and env.reward_clip leave it
     next_obs: np.ndarray  # [N, *obs], the true successor, also where the episode ended
     terminated: np.ndarray  # [N] bool: the MDP ended, the successor's value is 0
     truncated: np.ndarray  # [N] bool: the episode was cut, the successor has its value

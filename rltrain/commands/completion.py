@@ -13,8 +13,10 @@ from rltrain.commands.list import LISTS
 from rltrain.config.application import CONFIG_NAME
 from rltrain.config.command_names import COMMANDS
 from rltrain.config.messages import COMPOSE_ERRORS
+from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.errors import RequestError
 
+_WRAPPERS = "env.wrappers=["
 _ACTIONS = ("install", "uninstall", "query")
 Query = Callable[[str | None, str], list[str]]
 
@@ -49,6 +51,8 @@ def _with_commands(query: Query) -> Query:
         word = words.pop() if words and not line[-1].isspace() else ""
         if words and words[0] in COMMANDS:
             return _arguments(words[0], words[1:], word)
+        if (listed := word.removeprefix(_WRAPPERS)) != word:
+            return _wrappers(listed)
         commands = [name for name in COMMANDS if name.startswith(word)] if not words else []
         return sorted([*commands, *_quietly(query, config_name, line)])
 
@@ -62,6 +66,13 @@ def _arguments(command: str, before: list[str], word: str) -> list[str]:
     if command == "list":
         return sorted(name for name in LISTS if name.startswith(word))
     return sorted(glob.glob(f"{glob.escape(word)}*/"))
+
+
+def _wrappers(listed: str) -> list[str]:
+    """`time_aware,nor` -> `env.wrappers=[time_aware,normalize_observation]` and so on: the last name of the list."""
+    before, comma, last = listed.rpartition(",")
+    names = [name for name in WRAPPER_CONFIGS if name.startswith(last)]
+    return sorted(f"{_WRAPPERS}{before}{comma}{name}]" for name in names)
 
 
 def _quietly(query: Query, config_name: str | None, line: str) -> list[str]:

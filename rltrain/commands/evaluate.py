@@ -73,7 +73,7 @@ def evaluate(policy: TrainedPolicy, episodes: int, seed: int | None, stop: Any) 
     from rltrain.training.evaluator import REPORT_KEY, Evaluator
 
     seed = policy.config.seed if seed is None else seed
-    evaluator = Evaluator(policy.config.env, seed, episodes)
+    evaluator = Evaluator(policy.config.env, seed, episodes, lambda: policy.statistics)
     try:
         statistics = evaluator.evaluate(policy.agent_policy, episodes, REPORT_KEY, stop)
         threshold = evaluator.reward_threshold

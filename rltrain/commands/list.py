@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from rltrain.config.folders import description, group_files, import_plugins
-from rltrain.config.validate import suggestion
+from rltrain.config.validate import show, suggestion
+from rltrain.config.wrappers import WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
 
 LISTS = {
@@ -14,6 +15,7 @@ LISTS = {
     "networks": "network",
     "target_updates": "target_update",
     "explorations": "exploration",
+    "wrappers": "wrapper",
     "devices": "device",
     "experiments": "experiment",
     "tuned": "tuned",
@@ -30,7 +32,7 @@ def main(args: list[str]) -> int:
     if group is None:
         raise RequestError(f"list {what}: no such list{suggestion(what, LISTS)}\nlists: {', '.join(LISTS)}")
     import_plugins()
-    rows = {name: description(path) for name, path in group_files(group).items()}
+    rows = _wrappers() if group == "wrapper" else {n: description(path) for n, path in group_files(group).items()}
     if group == "tuned":
         rows = {name: text for name, text in rows.items() if name not in ("auto", "none")}
     if group == "env":
@@ -43,6 +45,15 @@ def main(args: list[str]) -> int:
     for name, text in rows.items():
         print(f"{name:<{width}}  {text}".rstrip())
     return 0
+
+
+def _wrappers() -> dict[str, str]:
+    rows = {}
+    for name, cls in WRAPPER_CONFIGS.items():
+        arguments = ", ".join(f"{key}: {show(value)}" for key, value in arguments_of(cls).items())
+        text = " ".join((cls.__doc__ or "").split()).rstrip(".")
+        rows[name] = f"{text} ({arguments})" if arguments else text
+    return rows
 
 
 def _registered() -> dict[str, str]:

@@ -49,6 +49,14 @@ def _check_run(config: RunConfig) -> None:
         _refuse(f"env.id={config.env.id}: names no module before the colon")
     if config.stop_at_return is not None and config.eval.period is None:
         _refuse(f"stop_at_return={config.stop_at_return:g} needs evaluations, but eval.period=null turns them off")
+    for number, wrapper in enumerate(config.env.wrappers):
+        if wrapper.name == "atari" and number:
+            _refuse(f"env.wrappers[{number}]=atari: must be the first, next to the game")
+        if wrapper.name == "clip_observation" and wrapper.low >= wrapper.high:
+            _refuse(
+                f"env.wrappers[{number}]: clip_observation clips to low..high, and low={wrapper.low:g} is not below"
+                f" high={wrapper.high:g}"
+            )
     if config.env.step_timeout is not None and config.env.vectorization != "async":
         _refuse(
             f"env.step_timeout={config.env.step_timeout:g} needs env.vectorization=async:"

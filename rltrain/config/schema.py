@@ -215,6 +215,7 @@ class EnvConfig:
     reward_clip: Annotated[float | None, Range(above=0)]
     vectorization: Literal["sync", "async", "batched"]
     step_timeout: Annotated[float | None, Range(above=0)]
+    wrappers: tuple[Any, ...] = ()  # of the dataclasses in config/wrappers.py
 
 
 @dataclass(frozen=True)

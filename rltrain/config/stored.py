@@ -16,7 +16,7 @@ from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]
 
-ADDED_KEYS: dict[str, Any] = {}
+ADDED_KEYS: dict[str, Any] = {"env.wrappers": []}
 """Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
 the key (which need not be its default). One that may be null needs no line: it is null."""
 

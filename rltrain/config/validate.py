@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from rltrain.config import schema
 from rltrain.config.contradictions import check_contradictions
+from rltrain.config.wrappers import INSTEAD, WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
 
 _ANY_NUMBER = schema.Range()
@@ -115,6 +116,8 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
         if value is None and _optional(hint):
             return None
         return _build(_group_class(key, value), value, key)
+    if key == "env.wrappers":
+        return _wrappers(value, key)
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, key)  # type: ignore[arg-type]
     if get_origin(hint) in (Union, types.UnionType):
@@ -131,6 +134,27 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
             return {str(name): _plain(item) for name, item in value.items()}
         raise RequestError(f"{key}={show(value)}: must be a mapping, such as {{x: 1}}")
     return _convert_scalar(hint, value, key, limits)
+
+
+def _wrappers(value: Any, key: str) -> tuple[Any, ...]:
+    """A list of names, or of mappings of a name and arguments; arguments that are not given have their defaults."""
+    if not isinstance(value, (list, tuple)):
+        raise RequestError(f"{key}={show(value)}: must be a list, such as [time_aware] or [{{name: frame_stack}}]")
+    return tuple(_wrapper(entry, f"{key}[{i}]") for i, entry in enumerate(value))
+
+
+def _wrapper(entry: Any, key: str) -> Any:
+    entry = {"name": entry} if isinstance(entry, str) else entry
+    name = entry.get("name") if isinstance(entry, Mapping) else None
+    if not isinstance(name, str):
+        raise RequestError(f"{key}={show(entry)}: must be a wrapper's name, or {{name: ..., argument: value}}")
+    if name in INSTEAD:
+        raise RequestError(f"{key}={name}: there is no such wrapper; {INSTEAD[name]}")
+    if name not in WRAPPER_CONFIGS:
+        known = ", ".join(WRAPPER_CONFIGS)
+        raise RequestError(f"{key}={name}: no such wrapper{suggestion(name, WRAPPER_CONFIGS)}\nknown: {known}")
+    cls = WRAPPER_CONFIGS[name]
+    return _build(cls, {**arguments_of(cls), **entry}, key)
 
 
 def _group_class(group: str, value: Any) -> type:

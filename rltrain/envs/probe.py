@@ -7,25 +7,28 @@ from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.environment import make_twin
 from rltrain.envs.make import find_environment
 from rltrain.envs.spaces import action_spec, observation_spec
+from rltrain.envs.wrappers import WrapperContext, make_wrappers
 from rltrain.errors import RequestError
 from rltrain.types import ActionSpec, ObservationSpec
 
 
 def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
-    """Builds the environment once and closes it again.
+    """Builds the environment once and closes it again; what an agent sees of it, after `env.wrappers`.
 
     Raises:
         RequestError: no such environment, kwargs that it does not take, a package it needs is missing, a space that is
-            not supported, no batched twin.
+            not supported, no batched twin, a wrapper that does not fit.
     """
     make = find_environment(config)
     env = make()
     try:
-        specs = observation_spec(env.observation_space), action_spec(env.action_space)
+        observation, action = observation_spec(env.observation_space), action_spec(env.action_space)
+        context = WrapperContext(config.id, 1, 1, make.time_limit, frozen=False)
+        observation = make_wrappers(config.wrappers, observation, context).spec
     except RequestError as error:
         raise RequestError(f"env={config.id}: {error}") from None
     finally:
         env.close()
     if config.vectorization == "batched":
         make_twin(make.spec, config.kwargs, BATCHED_ENVS, env.observation_space)
-    return specs
+    return observation, action

@@ -6,7 +6,7 @@ idle, and the true successor at an episode's end, in one process and in workers 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from rltrain.envs.lane_group import LaneGroup, LaneState
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker, find_environment
 from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
+from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.types import Episode, Transition
 
@@ -26,21 +27,27 @@ _LONG = 32  # above so many numbers NumPy finds their extremes sooner than Pytho
 EpisodeSeed = Callable[[int, int], int]
 
 
-def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed) -> VectorEnv:
+def make_vector_env(
+    config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed, members: int = 1, frozen: bool = False
+) -> VectorEnv:
     """Builds `num_envs` copies of the environment; `step_timeout` holds where they run in workers.
 
     Args:
         config: the `env.*` keys.
-        num_envs: N >= 1.
+        num_envs: N >= 1, of all members together.
+        members: M, of which each has running statistics of its own.
+        frozen: running statistics are given (`load_statistics`) and do not change, as in an evaluation.
         episode_seed: (environment, episode number from 0) -> seed of that episode's reset.
 
     Raises:
-        RequestError: unknown id, kwargs the environment does not take, an unsupported space.
+        RequestError: unknown id, kwargs the environment does not take, an unsupported space, a wrapper that fits not.
     """
     make = find_environment(config)
     first = make()
+    context = WrapperContext(config.id, num_envs // members, members, make.time_limit, frozen)
     try:
-        observation_spec(first.observation_space), action_spec(first.action_space)
+        observation, _ = observation_spec(first.observation_space), action_spec(first.action_space)
+        wrappers = make_wrappers(config.wrappers, observation, context)
     except RequestError as error:
         first.close()
         raise RequestError(f"environment {config.id}: {error}") from None
@@ -60,7 +67,7 @@ def make_vector_env(config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed)
         )
     else:
         group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)
-    return VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip)
+    return VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip, wrappers)
 
 
 class VectorEnv:
@@ -70,8 +77,8 @@ class VectorEnv:
     array where no episode ended, and the observation returned now is the next transition's `obs`: read only.
 
     Attributes:
-        observation_space, action_space: Gymnasium's own.
-        observation_spec, action_spec: what the agent sees.
+        observation_space, action_space: Gymnasium's own, before `env.wrappers`.
+        observation_spec, action_spec: what the agent sees, after them.
         reward_threshold: the return that counts as solved, where the environment says so.
         max_episode_steps: where episodes are cut, None for never.
     """
@@ -84,11 +91,14 @@ class VectorEnv:
         spaces: tuple[Space[Any], Space[Any]],
         made_by: EnvMaker,
         reward_clip: float | None,
+        wrappers: WrapperStack,
     ) -> None:
         self.id = made_by.id
         self.num_envs = num_envs
         self.observation_space, self.action_space = spaces
-        self.observation_spec, self.action_spec = observation_spec(spaces[0]), action_spec(spaces[1])
+        self.observation_spec, self.action_spec = wrappers.spec, action_spec(spaces[1])
+        self._bare_spec = observation_spec(spaces[0])
+        self._wrappers = wrappers
         self.reward_threshold = made_by.spec.reward_threshold
         self.max_episode_steps = made_by.time_limit
         self._group = group
@@ -105,7 +115,8 @@ class VectorEnv:
     def reset(self) -> np.ndarray:
         """Starts episode 0 everywhere; returns obs [N, *obs]."""
         self._start_episodes([0] * self.num_envs)
-        self._obs = self._group.reset([self._episode_seed(i, 0) for i in range(self.num_envs)])
+        obs = self._group.reset([self._episode_seed(i, 0) for i in range(self.num_envs)])
+        self._obs = self._wrappers.reset(obs) if self._wrappers else obs
         return self._obs
 
     def step(
@@ -125,6 +136,8 @@ class VectorEnv:
         """
         assert self._obs is not None, "reset() comes first"
         done = self._group.step(self._to_env(action, active), active, self._next_seeds)
+        if self._wrappers:
+            done = self._wrappers.step(done, active)
         if self._reward_clip is not None:
             np.clip(done.reward, -self._reward_clip, self._reward_clip, out=done.reward)
         transition = Transition(
@@ -150,7 +163,8 @@ class VectorEnv:
 
     def state_dict(self, envs: slice = slice(None)) -> dict[str, np.ndarray]:
         """The running episodes of `envs` as arrays: `episode` (number), `episode_return`, `episode_length`, `obs`, and
-        `actions` of all of them one after the other, `action_count` of each (-1: too many to be kept)."""
+        `actions` of all of them one after the other, `action_count` of each (-1: too many to be kept); and what the
+        wrappers have. `envs` are those of whole members."""
         state = self._group.state()
         actions = state.actions[envs]
         kept = [a for a in actions if a is not None]
@@ -161,7 +175,20 @@ class VectorEnv:
             "obs": state.obs[envs],
             "actions": np.concatenate(kept) if kept else np.empty(0),
             "action_count": np.array([-1 if a is None else len(a) for a in actions], np.int64),
+            **self._wrappers.state(envs),
         }
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Copies of the wrappers' running statistics, [M, ...] by name; {} where there are none."""
+        return self._wrappers.statistics()
+
+    def load_statistics(self, statistics: Mapping[str, np.ndarray], member: int | None = None) -> None:
+        """Takes running statistics over: of all members, or those of a single run for one of them.
+
+        Raises:
+            CheckpointError: they are not of these wrappers.
+        """
+        self._wrappers.load_statistics(statistics, member)
 
     def load_state_dict(self, state: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
         """Takes the stored episodes up again by replaying their actions from their seeds.
@@ -176,7 +203,8 @@ class VectorEnv:
         numbers, lanes = self._unpack(state)
         seeds = [self._episode_seed(i, n) for i, n in enumerate(numbers)]
         next_seeds = [self._episode_seed(i, n + 1) for i, n in enumerate(numbers)]
-        self._obs, exact = self._group.restore(lanes, seeds, next_seeds)
+        obs, exact = self._group.restore(lanes, seeds, next_seeds)
+        self._obs = self._wrappers.restore(state, obs, lanes.episode_length, exact)
         self._start_episodes([n if same else n + 1 for n, same in zip(numbers, exact, strict=True)])
         return self._obs, all(exact)
 
@@ -210,11 +238,11 @@ class VectorEnv:
         return not numbers or (min(numbers) >= 0 and max(numbers) <= self._largest_action)
 
     def _unpack(self, state: dict[str, np.ndarray]) -> tuple[list[int], LaneState]:
-        expected = (self.num_envs, *self.observation_spec.shape)
-        if state["obs"].shape != expected or state["obs"].dtype != self.observation_spec.dtype:
+        expected = (self.num_envs, *self._bare_spec.shape)
+        if state["obs"].shape != expected or state["obs"].dtype != self._bare_spec.dtype:
             raise CheckpointError(
                 f"{self.id}: the stored observations are {state['obs'].dtype} {state['obs'].shape}, "
-                f"expected {self.observation_spec.dtype} {expected}"
+                f"expected {self._bare_spec.dtype} {expected}"
             )
         counts = state["action_count"].tolist()
         lengths = {len(state[name]) for name in ("episode", "episode_return", "episode_length", "action_count")}

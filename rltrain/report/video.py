@@ -30,6 +30,7 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else complains of a machine without a screen
     config = policy.config.env
     env = find_environment(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))()
+    policy.reset()
     try:
         obs, _ = env.reset(seed=derive_seed(seed, "evaluation", REPORT_KEY, 0))
         frames: list[Image.Image] = []

@@ -49,9 +49,17 @@ class Evaluator:
         config: the environment's keys; its environments are built at the first evaluation and kept.
         seed: of the run; of a population one per member.
         episodes: the most that one evaluation will play; up to 20 are played side by side.
+        statistics: gives what the wrappers know of the environment (`VectorEnv.statistics`), asked at each evaluation.
     """
 
-    def __init__(self, config: EnvConfig, seed: int | Sequence[int], episodes: int) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        seed: int | Sequence[int],
+        episodes: int,
+        statistics: Callable[[], Mapping[str, np.ndarray]] = dict,
+    ) -> None:
+        self._statistics = statistics
         self._config = config
         self._seeds = [seed] if isinstance(seed, int) else list(seed)
         most = max(1, _MOST_LANES_OF_ALL // len(self._seeds))
@@ -82,6 +90,7 @@ class Evaluator:
         envs, members = self._environments(), len(self._seeds)
         for member, key in keys.items():
             self._keys[member] = key
+        envs.load_statistics(self._statistics())
         obs = envs.reset()
         returns: dict[int, dict[int, float]] = {member: {} for member in keys}
         lanes = np.arange(self._lanes)
@@ -114,12 +123,13 @@ class Evaluator:
 
     def _environments(self) -> VectorEnv:
         if self._envs is None:
-            lanes = len(self._seeds) * self._lanes
-            envs = make_vector_env(self._config, lanes, self._episode_seed)
+            members = len(self._seeds)
+            lanes = members * self._lanes
+            envs = make_vector_env(self._config, lanes, self._episode_seed, members, frozen=True)
             if envs.max_episode_steps is None:
                 envs.close()
                 limited = replace(self._config, max_episode_steps=_LONGEST_EPISODE)
-                envs = make_vector_env(limited, lanes, self._episode_seed)
+                envs = make_vector_env(limited, lanes, self._episode_seed, members, frozen=True)
             self._envs = envs
         return self._envs
 

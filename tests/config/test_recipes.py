@@ -30,6 +30,7 @@ ENV: dict[str, Any] = {
     "kwargs": {},
     "max_episode_steps": None,
     "reward_clip": None,
+    "wrappers": [],
     "vectorization": "sync",
     "step_timeout": None,
 }

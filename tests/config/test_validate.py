@@ -46,6 +46,7 @@ DQN: dict[str, Any] = {
         "kwargs": {"a": [1, {"b": None}]},
         "max_episode_steps": None,
         "reward_clip": None,
+        "wrappers": [],
         "vectorization": "sync",
         "step_timeout": None,
     },

@@ -44,6 +44,14 @@ from rltrain.config.schema import (
     RunConfig,
     SoftUpdateConfig,
 )
+from rltrain.config.wrappers import (
+    ClipObservationConfig,
+    FrameStackConfig,
+    NormalizeObservationConfig,
+    NormalizeRewardConfig,
+    ScaleRewardConfig,
+    TimeAwareConfig,
+)
 from rltrain.errors import Interrupted
 from rltrain.training.stopping import StopSignal
 
@@ -64,7 +72,17 @@ def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
 
 WALK = env_config("probe_envs:Walk-v0")
 PENDULUM = replace(env_config("Pendulum-v1"), max_episode_steps=15)
+WRAPPERS = (
+    TimeAwareConfig("time_aware"), NormalizeObservationConfig("normalize_observation"),
+    ClipObservationConfig("clip_observation", -2.0, 2.0), FrameStackConfig("frame_stack", 2),
+    NormalizeRewardConfig("normalize_reward"), ScaleRewardConfig("scale_reward", 0.5),
+)  # fmt: skip
+WRAPPED = replace(env_config("CartPole-v1"), wrappers=WRAPPERS)
 CASES: dict[str, RunConfig] = {
+    "dqn wrappers": dqn(env=WRAPPED),
+    "dqn wrappers, 3 envs, n-step": dqn({"n_step": 3, "buffer_size": 500}, env=WRAPPED, num_envs=3),
+    "dqn wrappers, batched": dqn(env=replace(WRAPPED, vectorization="batched"), num_envs=3),
+    "reinforce wrappers, 2 envs": reinforce(env=replace(PENDULUM, wrappers=WRAPPERS), num_envs=2),
     "dqn": dqn(),
     "dqn 3 envs": dqn(num_envs=3),
     "dqn n-step, 3 envs": dqn({"n_step": 3, "buffer_size": 500}, num_envs=3),
@@ -232,7 +250,7 @@ def test_stopped_and_killed_anywhere_again_and_again(whole: Whole, stops: list[t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["dqn 3 envs", "reinforce box actions"])
+@pytest.mark.parametrize("case", ["dqn 3 envs", "reinforce box actions", "dqn wrappers, 3 envs, n-step"])
 def test_worker_processes_stop_and_continue_as_one_process_does(case: str, tmp_path: Path) -> None:
     config = replace(CASES[case], total_steps=120, num_envs=2 if "reinforce" in case else 3)
     asynchronous = replace(config, env=replace(config.env, vectorization="async"))

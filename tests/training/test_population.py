@@ -31,6 +31,12 @@ from rltrain.config.schema import (
     SoftUpdateConfig,
     ValueConfig,
 )
+from rltrain.config.wrappers import (
+    FrameStackConfig,
+    NormalizeObservationConfig,
+    NormalizeRewardConfig,
+    TimeAwareConfig,
+)
 from rltrain.errors import RunFailed
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.population import MemberOutput, Population
@@ -92,7 +98,7 @@ class Single:
         envs = build_envs(config)
         agent = AGENTS[config.algo.name](AgentContext(config, envs.observation_spec, envs.action_spec, CPU))
         self.log, self.keeper = Log(), Keeper()
-        evaluator = Evaluator(config.env, config.seed, config.eval.episodes)
+        evaluator = Evaluator(config.env, config.seed, config.eval.episodes, envs.statistics)
         self.trainer = Trainer(config, envs, agent, evaluator, self.log, self.keeper, CPU, Stop())  # type: ignore[arg-type]
 
 
@@ -106,7 +112,7 @@ class Together:
         self.agent = AGENTS[first.algo.name](context)
         self.logs, self.keepers = [Log() for _ in configs], [Keeper() for _ in configs]
         outputs = [MemberOutput(*pair) for pair in zip(self.logs, self.keepers, strict=True)]
-        evaluator = Evaluator(first.env, [config.seed for config in configs], first.eval.episodes)
+        evaluator = Evaluator(first.env, [config.seed for config in configs], first.eval.episodes, envs.statistics)
         stop: Any = Stop(2000 if stop_after is None else stop_after)  # a population that waits for ever ends, too
         self.population = Population(configs, envs, self.agent, evaluator, outputs, CPU, stop)
 
@@ -131,6 +137,33 @@ def assert_member_equals(together: Together, member: int, single: Single) -> Non
 
 def assert_equal(found: Any, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+WRAPPED = replace(
+    CARTPOLE,
+    max_episode_steps=50,
+    wrappers=(
+        TimeAwareConfig("time_aware"), NormalizeObservationConfig("normalize_observation"),
+        FrameStackConfig("frame_stack", 2), NormalizeRewardConfig("normalize_reward"),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["soft", "reinforce"])
+def test_members_see_through_wrappers_what_they_would_see_alone(case: str) -> None:
+    """Also past the end of one, and each its own statistics, in its evaluations too."""
+    configs = members(case, {}, {"total_episodes": 5}, {}, env=WRAPPED)
+    together = Together(configs)
+    together.population.run()
+    assert together.population.failures == {}
+    for member, config in enumerate(configs):
+        single = Single(config)
+        single.trainer.run()
+        assert_member_equals(together, member, single)
+        found, wanted = (keeper.saved[-1][1]["state"]["envs"] for keeper in (together.keepers[member], single.keeper))
+        assert found.keys() == wanted.keys()
+        for name, array in found.items():
+            assert array == pytest.approx(wanted[name], rel=1e-3, abs=1e-4), name
 
 
 @pytest.mark.parametrize(("case", "early"), list(zip(CASES, (1, 0, 2, 1, 2), strict=True)))

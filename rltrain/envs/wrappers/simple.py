@@ -1,0 +1,141 @@
+"""Wrappers that learn nothing of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from rltrain.config.wrappers import ClipObservationConfig, FrameStackConfig, ScaleRewardConfig, TimeAwareConfig
+from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext, one_line_shape, refuse
+from rltrain.types import ObservationSpec
+
+
+class FrameStack(Wrapper):
+    """The last `size` observations, the newest last; Mnih et al. (2015). The first of an episode fills the stack.
+
+    Vectors and grey images lie along a new first axis: [size, *obs]. Images with channels follow each other along the
+    channels. Discrete observations are stacked as one-hot vectors.
+    """
+
+    remembers = True
+
+    def __init__(self, config: FrameStackConfig, spec: ObservationSpec, context: WrapperContext) -> None:
+        self._discrete = spec.n
+        inner = (spec.n,) if spec.n else spec.shape
+        dtype = "float32" if spec.n else spec.dtype
+        self._zeros = config.padding == "zero"
+        self._frames = np.zeros((context.lanes, config.size, *inner), dtype)
+        # Channels are the shorter of the two ends of an image's shape: [H, W, C] or [C, H, W].
+        self._channels = None if len(inner) != 3 else (0 if inner[0] < inner[2] else 2)
+        self.spec = ObservationSpec("box", self._stacked().shape[1:], dtype)
+
+    def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        frames = self._frames.copy()  # the array that was given away stays as it is
+        first = self._encoded(obs)[lanes]
+        frames[lanes] = 0 if self._zeros else first[:, None]
+        frames[lanes, -1] = first
+        self._frames = frames
+        return self._stacked()
+
+    def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        frames = np.concatenate([self._frames[:, 1:], self._encoded(obs)[:, None]], axis=1)
+        if not lanes.all():
+            frames[~lanes] = self._frames[~lanes]
+        self._frames = frames
+        return self._stacked()
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return {"frames": self._frames}
+
+    def load(self, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> None:
+        if "frames" in arrays:
+            self._frames = arrays["frames"].copy()
+
+    def _encoded(self, obs: np.ndarray) -> np.ndarray:
+        return _one_hot(obs, self._discrete) if self._discrete else obs
+
+    def _stacked(self) -> np.ndarray:
+        """[L, size, *obs], or with channels [L, size * C, H, W] or [L, H, W, size * C]."""
+        frames = self._frames
+        if self._channels is None:
+            return frames
+        lanes, _, *shape = frames.shape
+        shape[self._channels] = -1
+        return np.moveaxis(frames, 1, self._channels + 1).reshape(lanes, *shape)
+
+
+class TimeAware(Wrapper):
+    """The share of the time limit that is left, from 1 to 0, as a last number. Pardo et al. (2018), "Time limits in
+    reinforcement learning": with it a cut episode has ended for good reason."""
+
+    remembers = True
+
+    def __init__(self, config: TimeAwareConfig, spec: ObservationSpec, context: WrapperContext) -> None:
+        if context.time_limit is None:
+            why = "needs a time limit, and the environment has none: env.max_episode_steps=N sets one"
+            raise refuse("time_aware", why)
+        if len(spec.shape) > 1:
+            why = f"appends a number to a vector, and the observation is {one_line_shape(spec)}"
+            raise refuse("time_aware", why)
+        self._discrete, self._bytes = spec.n, spec.dtype == "uint8"
+        self._limit = context.time_limit
+        self._time = np.zeros(context.lanes, np.int64)
+        numbers = spec.n or (spec.shape[0] if spec.shape else 1)
+        self.spec = ObservationSpec("box", (numbers + 1,), "float32")
+
+    def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        self._time = np.where(lanes, 0, self._time)
+        return self._with_time(obs)
+
+    def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        self._time = self._time + lanes
+        return self._with_time(obs)
+
+    def load(self, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> None:
+        if lengths is not None:
+            self._time = lengths.astype(np.int64)
+
+    def _with_time(self, obs: np.ndarray) -> np.ndarray:
+        left = (self._limit - self._time) / self._limit  # [L]
+        if self._discrete:
+            obs = _one_hot(obs, self._discrete)
+        elif self._bytes:
+            obs = obs / np.float32(255)
+        return np.concatenate([obs.reshape(len(left), -1), left[:, None].astype(np.float32)], axis=1, dtype=np.float32)
+
+
+class ClipObservation(Wrapper):
+    """Each number of the observation within [low, high]."""
+
+    def __init__(self, config: ClipObservationConfig, spec: ObservationSpec, context: WrapperContext) -> None:
+        if spec.dtype != "float32":
+            why = f"has nothing to clip: the observation is {one_line_shape(spec)}"
+            raise refuse("clip_observation", why)
+        super().__init__(config, spec, context)
+        self._low, self._high = np.float32(config.low), np.float32(config.high)
+
+    def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        clipped: np.ndarray = np.clip(obs, self._low, self._high)
+        return clipped
+
+    def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        return self.begin(obs, lanes)
+
+
+class ScaleReward(Wrapper):
+    """reward * factor, for training."""
+
+    def __init__(self, config: ScaleRewardConfig, spec: ObservationSpec, context: WrapperContext) -> None:
+        super().__init__(config, spec, context)
+        self._factor = np.float32(config.factor)
+
+    def reward(self, reward: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        return reward * self._factor
+
+
+def _one_hot(obs: np.ndarray, n: int) -> np.ndarray:
+    """obs [L] in 0..n-1 -> [L, n] float32."""
+    rows = np.zeros((len(obs), n), np.float32)
+    rows[np.arange(len(obs)), obs] = 1.0
+    return rows

@@ -1,0 +1,173 @@
+"""The wrappers of a run, one over the other: the first that is listed is next to the environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rltrain.envs.lane_group import LaneStep
+from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext
+from rltrain.errors import CheckpointError
+from rltrain.types import ObservationSpec
+
+SHOWN = "wrapped_obs"
+_STATISTICS, _MEMORY = "statistics", "memory"
+
+
+class WrapperStack:
+    """Passes what the environments do through all wrappers.
+
+    Attributes:
+        spec: of the observations that come out.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, Wrapper]], spec: ObservationSpec, context: WrapperContext) -> None:
+        names = [name for name, _ in named]
+        # Two of one name are told apart by number, from 2 on.
+        numbers = [names[: i + 1].count(name) for i, name in enumerate(names)]
+        self._named = {f"{n}_{k}" if k > 1 else n: w for (n, w), k in zip(named, numbers, strict=True)}
+        self._wrappers = [wrapper for _, wrapper in named]
+        self.spec = self._wrappers[-1].spec if named else spec
+        self._id, self._members, self._num_envs = context.id, context.members, context.num_envs
+        self._all = np.ones(context.lanes, np.bool_)
+        self._shown = np.empty(0)
+
+    def __bool__(self) -> bool:
+        return bool(self._wrappers)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an observation is shown differently according to those before it."""
+        return any(wrapper.remembers for wrapper in self._wrappers)
+
+    def reset(self, obs: np.ndarray) -> np.ndarray:
+        """obs [L, *obs], the first of all episodes -> as the agent sees them."""
+        self._shown = self._begin(obs, self._all)
+        return self._shown
+
+    def follow(self, obs: np.ndarray) -> np.ndarray:
+        """obs [L, *obs] of the next step of all lanes -> as the agent sees them."""
+        self._shown = self._step(obs, self._all)
+        return self._shown
+
+    def step(self, done: LaneStep, active: np.ndarray | None) -> LaneStep:
+        """What the lanes did -> what the agent learns from; the rows of idle lanes stay as they were shown."""
+        lanes = self._all if active is None else active
+        reward = done.reward
+        for wrapper in self._wrappers:
+            reward = wrapper.reward(reward, lanes)
+        next_obs = obs = self._step(done.next_obs, lanes)
+        if done.finished or active is not None:
+            obs = next_obs.copy()
+        if done.finished:
+            begun = np.zeros_like(self._all)
+            begun[[ending.lane for ending in done.finished]] = True
+            obs[begun] = self._begin(done.obs, begun)[begun]
+        if active is not None:
+            obs[~active] = self._shown[~active]
+        self._shown = obs
+        return replace(done, obs=obs, next_obs=next_obs, reward=reward)
+
+    def state(self, lanes: slice) -> dict[str, np.ndarray]:
+        """All that a continued run needs of `lanes`, which are those of whole members."""
+        if not self._wrappers:
+            return {}
+        first, end, _ = lanes.indices(len(self._all))
+        members = slice(first // self._num_envs, -(-end // self._num_envs))
+        return {
+            SHOWN: self._shown[lanes].copy(),
+            **{key: array[members].copy() for key, array in self._arrays(_STATISTICS).items()},
+            **{key: array[lanes].copy() for key, array in self._arrays(_MEMORY).items()},
+        }
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Copies of the running statistics of all members, [M, ...] by name."""
+        return {key: array.copy() for key, array in self._arrays(_STATISTICS).items()}
+
+    def load_statistics(self, state: Mapping[str, Any], member: int | None = None) -> None:
+        """Takes the running statistics over that `statistics` gave.
+
+        Args:
+            member: for whom, where they are those of a single run; None: of all members.
+
+        Raises:
+            CheckpointError: they are not of these wrappers.
+        """
+        own = self.statistics()
+        for key, array in own.items():
+            part = slice(None) if member is None else slice(member, member + 1)
+            array[part] = self._checked(state, key, array[part])
+        for name, wrapper in self._named.items():
+            if found := _of(own, _STATISTICS, name):
+                wrapper.load(found)
+
+    def restore(
+        self, state: Mapping[str, Any], obs: np.ndarray, lengths: Sequence[int], exact: Sequence[bool]
+    ) -> np.ndarray:
+        """Takes `state` over, after the environments took their episodes up again.
+
+        Args:
+            obs: [L, *obs] that the environments show now.
+            lengths: [L] steps of the running episodes, as stored.
+            exact: [L] where they go on; elsewhere an episode begins with `obs`.
+
+        Returns:
+            obs [L, *obs] as the agent sees them.
+
+        Raises:
+            CheckpointError: the state is of other wrappers.
+        """
+        if not self._wrappers:
+            return obs
+        arrays = {**self._arrays(_STATISTICS), **self._arrays(_MEMORY)}
+        found = {key: self._checked(state, key, array) for key, array in arrays.items()}
+        goes_on = np.array(exact)
+        kept = np.where(goes_on, np.array(lengths), 0)
+        for name, wrapper in self._named.items():
+            wrapper.load({**_of(found, _STATISTICS, name), **_of(found, _MEMORY, name)}, kept)
+        expected = np.empty((len(self._all), *self.spec.shape), self.spec.dtype)
+        shown = self._checked(state, SHOWN, expected).copy()
+        if not goes_on.all():
+            shown[~goes_on] = self._begin(obs, ~goes_on)[~goes_on]
+        self._shown = shown
+        return shown
+
+    def _begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        for wrapper in self._wrappers:
+            obs = wrapper.begin(obs, lanes)
+        return obs
+
+    def _step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        for wrapper in self._wrappers:
+            obs = wrapper.step(obs, lanes)
+        return obs
+
+    def _arrays(self, what: str) -> dict[str, np.ndarray]:
+        return {
+            f"{what}.{name}.{key}": array
+            for name, wrapper in self._named.items()
+            for key, array in (wrapper.statistics() if what == _STATISTICS else wrapper.memory()).items()
+        }
+
+    def _checked(self, state: Mapping[str, Any], key: str, like: np.ndarray) -> np.ndarray:
+        found = state.get(key)
+        if not isinstance(found, np.ndarray) or found.shape != like.shape or found.dtype != like.dtype:
+            what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "missing"
+            raise CheckpointError(f"{self._id}: the stored {key} is {what}, expected {like.dtype} {like.shape}")
+        sums = key.startswith(_STATISTICS) and not key.endswith(".mean")
+        if found.dtype.kind == "f" and not (np.isfinite(found).all() and (not sums or (found >= 0).all())):
+            raise CheckpointError(f"{self._id}: the stored {key} holds what no run can have written")
+        return found
+
+
+def statistics_in(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The running statistics in a checkpoint's state of environments."""
+    return {key: array for key, array in state.items() if key.startswith(f"{_STATISTICS}.")}
+
+
+def _of(arrays: Mapping[str, np.ndarray], what: str, name: str) -> dict[str, np.ndarray]:
+    start = f"{what}.{name}."
+    return {key[len(start) :]: array for key, array in arrays.items() if key.startswith(start)}
