@@ -6,6 +6,8 @@
 # make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
 # make saving     what checkpoints cost, as a share of the training between them
 # make faults     kills writers a hundred times while they save (minutes)
+# make bench-networks   what a Q-network of state and action costs beside one of all actions (minutes)
+# make bench-minatar    DQN on MinAtar Breakout, three seeds, for docs/minatar.md (half an hour of one core)
 # make results, make recipes   the runs behind docs/results.md and docs/recipes.md (about an hour of two cores)
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
@@ -13,8 +15,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all check bench bench-render scale saving results recipes mutants faults clean
+.PHONY: train test test-all check bench bench-render bench-minatar bench-networks scale saving results recipes mutants faults clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -22,6 +25,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,render]'
+	@touch $@
+
+# MinAtar brings pandas and scipy along, 240 MB: only what tests everything installs the games.
+$(GAMES): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[minatar,atari]'
 	@touch $@
 
 train: $(STAMP)
@@ -36,10 +44,10 @@ train: $(STAMP)
 test: $(STAMP)
 	@$(BIN)/python -m pytest
 
-test-all: $(STAMP)
+test-all: $(GAMES)
 	@$(BIN)/python -m pytest -m ''
 
-check: $(STAMP)
+check: $(GAMES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -51,6 +59,12 @@ bench: $(STAMP)
 
 bench-render: $(STAMP)
 	@$(BIN)/python -m benchmarks.speed --render
+
+bench-minatar: $(GAMES)
+	@$(BIN)/python -m benchmarks.minatar
+
+bench-networks: $(STAMP)
+	@$(BIN)/python -m benchmarks.networks
 
 scale: $(STAMP)
 	@$(BIN)/python -m benchmarks.scale
@@ -65,7 +79,7 @@ results: $(STAMP)
 recipes: $(STAMP)
 	@$(BIN)/python benchmarks/results.py recipes
 
-mutants: $(STAMP)
+mutants: $(GAMES)
 	@$(BIN)/python tests/mutants/run.py
 
 faults: $(STAMP)

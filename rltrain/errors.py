@@ -51,8 +51,9 @@ def module_hint(error: BaseException, module: str) -> str:
 
 def missing_extra(error: BaseException) -> str:
     """What is not installed and which extra of ours brings it, also read from Gymnasium's complaint; or nothing."""
-    if isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
-        return f"{error.name} is not installed; pip install 'rltrain[{_PACKAGES[error.name]}]' brings it"
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in _PACKAGES:
+        return f"{package} is not installed; pip install 'rltrain[{_PACKAGES[package]}]' brings it"
     wanted = re.search(r"(\S+) is not installed.*gymnasium\[([\w-]+)\]", str(error))
     extra = EXTRAS.get(wanted[2].replace("_", "-")) if wanted else None
     return f"{wanted[1]} is not installed; pip install 'rltrain[{extra}]' brings it" if wanted and extra else ""

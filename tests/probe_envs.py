@@ -263,6 +263,24 @@ class Images(Probe):
         return 0.0, self.t == 5, False
 
 
+class Noise(Probe):
+    """Images of bool [4, 4, 3] that the seed and the actions determine; episodes of 3 to 9 steps."""
+
+    observation_space = spaces.Box(0, 1, (4, 4, 3), np.bool_)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.generator = np.random.default_rng(seed)
+        self.length = int(self.generator.integers(3, 10))
+        return super().reset(seed=seed, options=options)
+
+    def observe(self) -> np.ndarray:
+        return self.generator.random((4, 4, 3)) < 0.5
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        self.generator.random(int(action))
+        return float(self.generator.normal()), self.t == self.length, False
+
+
 class _Fault(Probe):
     def __init__(self, at: int = 3, what: str = "", render_mode: str | None = None) -> None:
         super().__init__(render_mode)
@@ -462,7 +480,7 @@ class Pid(Probe):
 
 _ALL: tuple[type[Probe], ...] = (
     Bandit, ConstantTruncated, ConstantTerminated, Countdown, Flip, Target, LongShort, Chain, DelayedReward, Counter,
-    FixedLength, Shifted, EchoBox, Images, Raises, Nan, Hangs, Dies, Unrepeatable, Walk, Votes, Aim,
+    FixedLength, Shifted, EchoBox, Images, Noise, Raises, Nan, Hangs, Dies, Unrepeatable, Walk, Votes, Aim,
     Refused, Pid,
 )  # fmt: skip
 _BEST_RETURN: dict[type[Probe], float] = {Bandit: 1.0, Target: -0.01, Chain: 1.0}

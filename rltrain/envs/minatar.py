@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from minatar.gym import BaseEnv
@@ -12,6 +12,8 @@ _SIDE = 24  # screen pixels of one of the 10 x 10
 
 class MinAtar(BaseEnv):  # type: ignore[misc]
     """A game with observations of bool [10, 10, C]: for each kind of object, where one is."""
+
+    metadata: ClassVar[dict[str, Any]] = {**BaseEnv.metadata, "render_fps": 10}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Starts an episode. The game itself keeps its last action, which a sticky first step would repeat."""

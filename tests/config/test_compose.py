@@ -14,6 +14,8 @@ from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError
 
 GROUPS = ("network", "target_update", "exploration")
+IDS = {"MinAtar-Breakout-v1": "MinAtar/Breakout-v1"}
+"""What a tuned file's name cannot hold."""
 REFUSED = {("reinforce", "dueling"), ("reinforce", "state_action")}
 TUNED = sorted(path.stem for path in (conf_folder() / "tuned").glob("*_*.yaml"))
 
@@ -36,7 +38,7 @@ def choices(group: str) -> list[str]:
 @pytest.mark.parametrize("tuned", TUNED)
 def test_what_a_tuned_file_says_about_a_choice_reaches_only_that_choice(tuned: str) -> None:
     algo, _, env = tuned.partition("_")
-    run = [f"algo={algo}", f"env={env}"]
+    run = [f"algo={algo}", f"env={IDS.get(env, env)}"]
     picked = resolved(*run)
     untuned = resolved(*run, "tuned=none")
     for group in GROUPS:
@@ -54,10 +56,11 @@ def test_what_a_tuned_file_says_about_a_choice_reaches_only_that_choice(tuned: s
 def test_a_tuned_file_is_picked_up_and_told(tuned: str) -> None:
     algo, _, env = tuned.partition("_")
     content = yaml.safe_load((conf_folder() / "tuned" / f"{tuned}.yaml").read_text())
-    config, info = compose([f"algo={algo}", f"env={env}"])
+    run = [f"algo={algo}", f"env={IDS.get(env, env)}"]
+    config, info = compose(run)
     assert info.tuned == tuned
     assert config.total_steps == content["total_steps"] == info.tuned_keys["total_steps"]
-    off, nothing = compose([f"algo={algo}", f"env={env}", "tuned=none"])
+    off, nothing = compose([*run, "tuned=none"])
     assert nothing.tuned is None and nothing.tuned_keys == {}
     assert off != config
 

@@ -36,13 +36,16 @@ from rltrain.cli import main
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import (
     CheckpointConfig,
+    CNNConfig,
     ConstantConfig,
+    DuelingConfig,
     EvalConfig,
     ExponentialConfig,
     HardUpdateConfig,
     PerEpisodeConfig,
     RunConfig,
     SoftUpdateConfig,
+    StateActionConfig,
 )
 from rltrain.config.wrappers import (
     ClipObservationConfig,
@@ -71,6 +74,8 @@ def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
 
 
 WALK = env_config("probe_envs:Walk-v0")
+PICTURES = env_config("probe_envs:Noise-v0")
+CONVOLUTIONS = CNNConfig("cnn", (3, 4), (2, 2), (1, 1), (8,), False, "auto", "relu", 1.0)
 PENDULUM = replace(env_config("Pendulum-v1"), max_episode_steps=15)
 WRAPPERS = (
     TimeAwareConfig("time_aware"), NormalizeObservationConfig("normalize_observation"),
@@ -104,11 +109,15 @@ CASES: dict[str, RunConfig] = {
     "dqn discrete observations": dqn(env=env_config("probe_envs:Chain-v0")),
     "dqn observations of parts": dqn(env=env_config("probe_envs:Votes-v0"), num_envs=2),
     "dqn images": dqn(env=env_config("probe_envs:Images-v0"), num_envs=2),
+    "dqn convolutions, 2 envs": dqn({"n_step": 2}, env=PICTURES, network=CONVOLUTIONS, num_envs=2),
+    "dqn dueling": dqn(network=DuelingConfig("dueling", (8,), (4,), "relu", 1.0)),
+    "dqn state and action": dqn(network=StateActionConfig("state_action", (8,), "relu", 1.0)),
     "dqn clipped rewards": dqn(env=replace(env_config("probe_envs:FixedLength-v0"), reward_clip=1.0)),
     "dqn until solved": dqn(env=env_config("probe_envs:Bandit-v0"), stop_at_return=1.0, eval=EvalConfig(30, 3)),
     "reinforce": reinforce(),
     "reinforce no baseline, episode": reinforce({"baseline": "none", "normalize_returns": "episode"}),
     "reinforce mean baseline, 2 envs": reinforce({"baseline": "mean", "loss_reduction": "sum"}, num_envs=2),
+    "reinforce convolutions": reinforce(env=PICTURES, network=CONVOLUTIONS, num_envs=2),
     "reinforce 4 envs": reinforce({"episodes_per_update": 8}, num_envs=4),
     "reinforce box actions": reinforce(env=WALK),
     "reinforce box actions, 4 envs": reinforce(env=WALK, num_envs=4),

@@ -1,0 +1,72 @@
+"""Environments of the extras: known by id without their package, and named with the extra where it is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import rltrain.env_families
+from rltrain.commands.train import preflight
+from rltrain.config.application import compose
+from rltrain.config.env_source import env_ids, is_env_id
+from rltrain.errors import RequestError
+
+
+def refusal(*overrides: str) -> str:
+    config, _ = compose(list(overrides))
+    with pytest.raises(RequestError) as caught:
+        preflight(config)
+    return str(caught.value)
+
+
+def test_minatar_is_known_without_gymnasium_or_its_package() -> None:
+    code = (
+        "import sys; from rltrain.config.env_source import is_env_id;"
+        "assert is_env_id('MinAtar/Breakout-v1') and is_env_id('CartPole-v1');"
+        "assert not {'gymnasium', 'minatar', 'ale_py'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_ids_are_listed_and_wrong_ones_refused() -> None:
+    assert {"MinAtar/Asterix-v0", "MinAtar/SpaceInvaders-v1"} <= set(env_ids())
+    assert not is_env_id("MinAtar/Breakout-v2")
+    with pytest.raises(RequestError, match="closest: MinAtar/Breakout-v1"):
+        compose(["env=MinAtar/Breakot-v1"])
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("minatar", "rltrain.envs.minatar", "ale_py"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("minatar", "ale_py"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(rltrain.env_families, "has_ale", lambda: False)
+    for env, package, extra in [
+        ("MinAtar/Breakout-v1", "minatar", "minatar"),
+        ("ALE/NoSuchGame-v5", "ale_py", "atari"),
+    ]:
+        expected = f"env={env}: {package} is not installed; pip install 'rltrain[{extra}]' brings it"
+        assert refusal(f"env={env}", "network=mlp") == expected
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs the extra atari")
+def test_atari_games_are_known_by_id() -> None:
+    assert is_env_id("ALE/Pong-v5") and not is_env_id("ALE/Pog-v5")
+    config, _ = compose(["env=ALE/Pong-v5", "network=cnn"])
+    preflight(config)
+
+
+def test_layers_that_do_not_fit_the_observation_are_refused_before_a_folder_is_made() -> None:
+    assert "needs images of shape (H, W, C), (C, H, W) or (H, W), not Box[4]" in refusal("network=cnn")
+    pytest.importorskip("minatar")
+    layers = ["network.channels=[4]", "network.kernels=[11]", "network.strides=[1]"]
+    message = refusal("env=MinAtar/Breakout-v1", *layers)
+    assert message == "network.kernels[0]=11: is larger than the 10x10 pixels that it is applied to"
+
+
+def test_breakout_is_tuned_with_convolutions() -> None:
+    config, info = compose(["algo=dqn", "env=MinAtar/Breakout-v1"])
+    assert info.tuned == "dqn_MinAtar-Breakout-v1" and config.network.name == "cnn"
