@@ -51,15 +51,15 @@ def update_of(network: FlatNetwork, config: DQNConfig, actions: int) -> Callable
 
 
 def seconds(calls: dict[str, Callable[[], object]], rounds: int, repeats: int) -> dict[str, float]:
-    """The best time per call of each, taken in turns: what else runs on the machine only ever adds."""
+    """The least processor time per call of each, taken in turns: what else runs on the machine only ever adds."""
     best = dict.fromkeys(calls, float("inf"))
     with torch.no_grad():
         for _ in range(rounds):
             for name, call in calls.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 for _ in range(repeats):
                     call()
-                best[name] = min(best[name], (time.perf_counter() - start) / repeats)
+                best[name] = min(best[name], (time.process_time() - start) / repeats)
     return best
 
 
