@@ -42,8 +42,9 @@ def image_of(observation: ObservationSpec, channel_axis: str = "auto") -> Image:
     """The layout of an image observation.
 
     Args:
-        channel_axis: `first` (C, H, W), `last` (H, W, C), or `auto`: the smaller of the two, the last where they are
-            equal. So (84, 84, 3) and (10, 10, 10) have their channels last, four stacked frames (4, 84, 84) first.
+        channel_axis: `first` (C, H, W), `last` (H, W, C), or `auto`: the end that is beside a square, else the smaller
+            of the two, the last where they are equal. So (210, 160, 3), (10, 10, 10) and (10, 10, 16) have their
+            channels last, and four stacked frames (4, 84, 84) first.
 
     Raises:
         RequestError: the observation is no box of two or three axes.
@@ -54,8 +55,14 @@ def image_of(observation: ObservationSpec, channel_axis: str = "auto") -> Image:
         raise RequestError(f"network=cnn: needs images of shape (H, W, C), (C, H, W) or (H, W), not {what}")
     if len(shape) == 2:
         return Image(1, shape[0], shape[1], None)
-    first = channel_axis == "first" or (channel_axis == "auto" and shape[0] < shape[2])
+    first = channel_axis == "first" or (channel_axis == "auto" and _channels_first(*shape))
     return Image(shape[0], shape[1], shape[2], 0) if first else Image(shape[2], shape[0], shape[1], -1)
+
+
+def _channels_first(a: int, b: int, c: int) -> bool:
+    if (a == b) != (b == c):
+        return b == c
+    return a < c
 
 
 def convolutions(config: CNNConfig, observation: ObservationSpec) -> Convolutions:

@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiling": {"ahead", "config.schema"},
     "ahead": set(),
     "device": {"config.schema"},
-    "envs": {"config.schema", "env_families"},
+    "envs": {"config.schema", "config.wrappers", "env_families"},
     "loggers": set(),
 }  # fmt: skip
 HOMES: dict[str, set[str]] = {

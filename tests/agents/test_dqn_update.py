@@ -12,12 +12,12 @@ from numpy_reference import NumpyAdam, NumpyMLP, clipped
 from small_runs import CPU, VECTOR, ScriptedEnvs, dqn_config, make_agent, network_of, optimizer, run_config
 
 from rltrain.agents.dqn import DQNState, make_hyperparameters, make_update
-from rltrain.config.schema import DQNConfig, NetworkConfig
+from rltrain.config.schema import CNNConfig, DQNConfig, NetworkConfig
 from rltrain.networks import make_network
 from rltrain.optimizers import init_optimizer
 from rltrain.replay import Batch
 from rltrain.seeding import make_generator
-from rltrain.types import Transition
+from rltrain.types import ObservationSpec, Transition
 
 NETWORK = NetworkConfig("mlp", (5, 4), "tanh", 1.0)
 MLP = NumpyMLP(3, 5, 4, 3)
@@ -168,3 +168,22 @@ def test_the_agents_first_gradient_steps_equal_those_by_hand(n_step: int, device
         params, expected = step_by_hand(config, adam, params, target_params, batch)
         np.testing.assert_allclose(flat("q_network."), params, rtol=1e-4, atol=1e-6)
         assert {tag: value.item() for tag, value in metrics.items()} == pytest.approx(expected, rel=1e-4)
+
+
+def test_bytes_are_learnt_from_as_their_share_of_255(float64: None) -> None:
+    """In the value of the taken action, in the choice of the next one and in the target."""
+    config = dqn_config(gamma=0.9)
+    layers = CNNConfig("cnn", (3,), (2,), (1,), (4,), False, "auto", "tanh", 1.0)
+    generator = torch.Generator().manual_seed(0)
+    obs, next_obs = torch.randint(0, 256, (2, SIZE, 4, 4, 2), generator=generator, dtype=torch.uint8)
+    found = []
+    for dtype in ("uint8", "float32"):
+        network = make_network(layers, ObservationSpec("box", (4, 4, 2), dtype), 3, 1, CPU)
+        images = [obs, next_obs] if dtype == "uint8" else [image.double() / 255.0 for image in (obs, next_obs)]
+        batch = Batch(
+            images[0], torch.arange(SIZE) % 3, torch.linspace(-1.0, 1.0, SIZE), images[1], torch.full((SIZE,), 0.9)
+        )
+        state = DQNState(network.params, 2.0 * network.params, init_optimizer(config.optimizer, network.params))
+        found.append(make_update(config, network.apply)(state, batch, make_hyperparameters(config, CPU)))
+    torch.testing.assert_close(found[0][0].params, found[1][0].params, rtol=1e-12, atol=1e-14)
+    assert found[0][1]["train/td_loss"].item() == pytest.approx(found[1][1]["train/td_loss"].item(), rel=1e-12)

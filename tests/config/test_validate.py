@@ -207,3 +207,41 @@ def test_a_missing_key_is_named() -> None:
     del plain["algo"]["optimizer"]["eps"]
     with pytest.raises(RequestError, match=r"^algo\.optimizer\.eps: missing$"):
         validate(plain)
+
+
+CNN = {
+    "name": "cnn", "channels": [4, 8], "kernels": [3, 3], "strides": [1, 2], "hidden": "auto", "dueling": False,
+    "channel_axis": "auto", "activation": "relu", "output_scale": 1.0,
+}  # fmt: skip
+STATE_ACTION = {"name": "state_action", "hidden": [8], "activation": "relu", "output_scale": 1.0}
+DUELING = {"name": "dueling", "hidden": [8], "stream": [8], "activation": "relu", "output_scale": 1.0}
+
+
+def test_lists_of_layers_or_auto() -> None:
+    network = validate({**DQN, "network": CNN}).network
+    assert (network.channels, network.hidden) == ((4, 8), "auto")  # type: ignore[union-attr]
+    for changes, message in [
+        ({"hidden": "big"}, "network.hidden=big: must be a list of integers, such as [128,128] or auto"),
+        ({"kernels": [3, 0]}, "network.kernels[1]=0: must be >= 1"),
+        ({"strides": "auto"}, "network.strides=auto: must be auto, all three, or lists of one length"),
+        (
+            {"kernels": [3]},
+            "network.kernels=[3] network.strides=[1, 2]: must be auto, all three, or lists",
+        ),
+        ({"channel_axis": "middle"}, "network.channel_axis=middle: must be auto, first or last"),
+    ]:
+        with pytest.raises(RequestError) as caught:
+            validate({**DQN, "network": {**CNN, **changes}})
+        assert message in str(caught.value)
+
+
+def test_reinforce_refuses_networks_of_action_values() -> None:
+    for network, start in [
+        (DUELING, "network=dueling: "),
+        (STATE_ACTION, "network=state_action: "),
+        ({**CNN, "dueling": True}, "network.dueling=true: "),
+    ]:
+        validate({**DQN, "network": network})
+        with pytest.raises(RequestError) as caught:
+            validate({**REINFORCE, "network": network})
+        assert str(caught.value).startswith(start) and "reinforce learns a policy" in str(caught.value)

@@ -24,6 +24,7 @@ from rltrain.agents import AGENTS, AgentContext
 from rltrain.build import build_envs
 from rltrain.config.schema import (
     CheckpointConfig,
+    CNNConfig,
     EvalConfig,
     HardUpdateConfig,
     LinearConfig,
@@ -133,6 +134,17 @@ def assert_member_equals(together: Together, member: int, single: Single) -> Non
         for section in ("network", "optimizer", "replay"):
             tolerance = {"rtol": 0.0, "atol": 0.0} if exact else {"rtol": 1e-3, "atol": 1e-4}
             torch.testing.assert_close(found[section], wanted[section], **tolerance)
+
+
+def test_members_with_convolutions_equal_their_own_runs() -> None:
+    layers = CNNConfig("cnn", (3,), (2,), (1,), (4,), True, "auto", "relu", 1.0)
+    configs = members("soft", env=env_config("probe_envs:Noise-v0"), network=layers)
+    together = Together(configs)
+    together.population.run()
+    for member, config in enumerate(configs):
+        single = Single(config)
+        single.trainer.run()
+        assert_member_equals(together, member, single)
 
 
 def assert_equal(found: Any, expected: Any) -> None:
