@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all check bench bench-render bench-minatar bench-networks scale saving results recipes mutants faults clean
+.PHONY: train test test-all check bench bench-render bench-minatar bench-networks scale saving members results recipes mutants faults clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -72,6 +72,9 @@ scale: $(STAMP)
 
 saving: $(STAMP)
 	@$(BIN)/python benchmarks/saving.py
+
+members: $(STAMP)
+	@$(BIN)/python -m benchmarks.members
 
 results: $(STAMP)
 	@$(BIN)/python benchmarks/results.py results
