@@ -17,6 +17,7 @@ from rltrain.build import Parts, build, build_logger, load_initial_network
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
+from rltrain.envs.grid_world import grid_world
 from rltrain.envs.make import one_line
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.wrappers.stack import statistics_in
@@ -140,8 +141,8 @@ class _Job:
     def _report(self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts) -> float:
         """result.json, learning_curve.png and the table at the end."""
         threshold = parts.envs.reward_threshold
-        curve = write_report(run, trainer, final, threshold)
-        print(summary(self.config, trainer, final, threshold, run.path, curve), flush=True)
+        pictures = write_report(run, self.config, trainer, final, threshold)
+        print(summary(self.config, trainer, final, threshold, run.path, pictures), flush=True)
         return final.mean
 
 
@@ -159,8 +160,10 @@ def write_start(run: RunFolder, config: RunConfig, parts: Parts) -> None:
     )
 
 
-def write_report(run: RunFolder, trainer: Trainer, final: EpisodeStatistics, threshold: float | None) -> Path:
-    """result.json and the learning curve, whose path it returns."""
+def write_report(
+    run: RunFolder, config: RunConfig, trainer: Trainer, final: EpisodeStatistics, threshold: float | None
+) -> dict[str, Path]:
+    """result.json and the pictures, whose paths it returns by what they show."""
     from rltrain.report.curve import plot_learning_curve
 
     run.write_result(
@@ -172,7 +175,18 @@ def write_report(run: RunFolder, trainer: Trainer, final: EpisodeStatistics, thr
             "solve_step": trainer.solve_step,
         }
     )
-    return plot_learning_curve(run.path)
+    return {"learning curve": plot_learning_curve(run.path), **_plot_table(run, config, trainer.state_dict())}
+
+
+def _plot_table(run: RunFolder, config: RunConfig, state: StateDict) -> dict[str, Path]:
+    """Where a table was learned in a grid world, its picture."""
+    table = state["network"].get("q_table")
+    if table is None or (grid := grid_world(config.env)) is None:
+        return {}
+    from rltrain.report.q_values import plot_q_values
+
+    title = f"{config.algo.name} on {config.env.id}, seed {config.seed}"
+    return {"table": plot_q_values(run.path, table.numpy(), state["optimizer"]["visits"].numpy(), grid, title)}
 
 
 class Keeper:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def header(
     lines = [
         f"rltrain   {config.algo.name} on {config.env.id}, seed {config.seed}, {config.total_steps:,} steps, "
         + _count(config.num_envs, "environment"),
-        f"network   {sizes}",
+        f"{'table' if config.network is None else 'network':<10}{sizes}",
         f"device    {parts.device}{chosen}, {_count(parts.threads, 'thread')}, "
         f"update {'compiled at its first call' if parts.compiled else 'not compiled'}",
     ]
@@ -86,7 +87,12 @@ def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Inter
 
 
 def summary(
-    config: RunConfig, trainer: Trainer, final: EpisodeStatistics, threshold: float | None, folder: Path, curve: Path
+    config: RunConfig,
+    trainer: Trainer,
+    final: EpisodeStatistics,
+    threshold: float | None,
+    folder: Path,
+    pictures: Mapping[str, Path],
 ) -> str:
     """The table at the end, and what to type next."""
     speed = trainer.step / trainer.train_seconds if trainer.train_seconds else 0.0
@@ -102,7 +108,7 @@ def summary(
         rows.append(("solved" if final.mean >= threshold else "not solved", f"threshold {threshold:g}{first}"))
     rows += [
         ("run folder", shown_path(folder)),
-        ("learning curve", shown_path(curve)),
+        *((what, shown_path(picture)) for what, picture in pictures.items()),
         ("look", f"tensorboard --logdir {shell_word(folder)}"),
         ("evaluate", f"rltrain evaluate {shell_word(folder)} video=true"),
         ("continue", f"rltrain resume {shell_word(folder)} {limit.lifted}"),

@@ -174,7 +174,7 @@ class _PopulationJob:
             if isinstance(final, RunFailed):
                 self.outcomes[member] = final
                 continue
-            write_report(self.runs[member], trainer, final, parts.envs.reward_threshold)
+            write_report(self.runs[member], self.jobs[member].config, trainer, final, parts.envs.reward_threshold)
             print(population_line(self.jobs[member].folder.name, trainer, final), flush=True)
             self.outcomes[member] = final.mean
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_runs import dqn_config, q_learning_config, run_config
 
 from rltrain.config.schema import DeviceConfig
-from rltrain.device import configure_torch, resolve_device
+from rltrain.device import configure_torch, resolve_device, run_device
 from rltrain.errors import RequestError
 
 
@@ -42,6 +43,14 @@ def test_without_cuda_auto_falls_back_and_cuda_is_refused() -> None:
     assert resolve_device(config("auto")) == torch.device("cpu")
     with pytest.raises(RequestError, match="torch sees no CUDA device"):
         resolve_device(config("cuda"))
+
+
+@pytest.mark.parametrize("cuda_devices", [2], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_a_table_stays_on_the_cpu() -> None:
+    device = config("auto")
+    assert run_device(run_config(q_learning_config(), device=device)) == torch.device("cpu")
+    assert run_device(run_config(dqn_config(), device=device)) == torch.device("cuda", 0)
 
 
 def test_threads_and_determinism_are_set_for_the_job(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import rltrain.job
 import rltrain.population_job
 import rltrain.report.curve
+import rltrain.report.q_values
 import rltrain.training.trainer
 from rltrain.cli import main
 from rltrain.config.schema import RunConfig
@@ -110,6 +111,7 @@ def stopping(stop: Any) -> Iterator[None]:
             patch.setattr(module, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.training.trainer, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
+        patch.setattr(rltrain.report.q_values, "plot_q_values", lambda run, *_: run / "q_values.png")
         yield
 
 

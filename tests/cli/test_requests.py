@@ -57,6 +57,22 @@ def test_refused_lines(line: str, message: str, capsys: pytest.CaptureFixture[st
     assert refused(capsys, line, "--cfg", "job").startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        (
+            "CartPole-v1",
+            "algo=q_learning: needs Discrete observations, and those of CartPole-v1 are arrays of [4]; algo",
+        ),
+        ("Blackjack-v1", "algo=q_learning: needs Discrete observations, and those of Blackjack-v1 are arrays of [45]"),
+    ],
+)
+def test_a_table_needs_discrete_observations(env: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(capsys, "algo=q_learning", f"env={env}")
+    assert error.startswith(message) and len(error.splitlines()) == 1
+    assert not Path("outputs").exists()
+
+
 def test_each_command_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     for command, words in (("evaluate", DEFAULTS), ("resume", ("total_steps", "trust")), ("list", LISTS)):
         for args in ([command, "--help"], [command, "RUN", "-h"]):
