@@ -127,10 +127,20 @@ LECTURE_REINFORCE = {
         "optimizer": {"name": "adam", "lr": 0.01, "eps": 1e-08, "weight_decay": 0.0, "amsgrad": False},
     },
 }
+GUIDE_Q_LEARNING = {
+    **RUN,
+    "total_steps": 1_000_000,
+    "total_episodes": 5_000,
+    "env": {**ENV, "id": "FrozenLake-v1"},
+    "network": None,
+    "algo": {"name": "q_learning", "gamma": 0.99, "alpha": 0.1, "alpha_decay": 0.0, "initial_value": 0.0},
+    "exploration": {"name": "per_episode", "start": 1.0, "end": 0.1, "decay": 0.999},
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "lecture_dqn": LECTURE_DQN,
     "notes_dqn": NOTES_DQN,
     "guide_dqn": GUIDE_DQN,
+    "guide_q_learning": GUIDE_Q_LEARNING,
     "lecture_reinforce": LECTURE_REINFORCE,
     "lecture_reinforce_baseline": {**LECTURE_REINFORCE, "algo": {**LECTURE_REINFORCE["algo"], "baseline": "value"}},
     "lecture_reinforce_continuous": {
@@ -163,17 +173,24 @@ def test_every_key_is_stated_in_the_recipe_itself(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_step_limit_cuts_the_episodes(name: str) -> None:
     recipe = RECIPES[name]
-    longest = {"CartPole-v1": 500, "Pendulum-v1": 200}[recipe["env"]["id"]]
+    longest = {"CartPole-v1": 500, "Pendulum-v1": 200, "FrozenLake-v1": 100}[recipe["env"]["id"]]
     assert recipe["total_steps"] >= recipe["total_episodes"] * min(
         longest, recipe["env"]["max_episode_steps"] or longest
     )
+
+
+@pytest.mark.parametrize(("env", "longest"), [("Taxi-v4", 200), ("CliffWalking-v1", None)])
+def test_the_table_s_recipe_is_the_same_elsewhere(env: str, longest: int | None) -> None:
+    config, _ = compose(["experiment=guide_q_learning", f"env={env}"])
+    assert to_plain(config) == {**GUIDE_Q_LEARNING, "env": {**ENV, "id": env}}
+    assert longest is None or GUIDE_Q_LEARNING["total_steps"] >= GUIDE_Q_LEARNING["total_episodes"] * longest
 
 
 def test_every_recipe_is_compared() -> None:
     assert set(RECIPES) == {path.stem for path in (conf_folder() / "experiment").glob("*.yaml")}
 
 
-GROUPS = ("target_update", "exploration")
+GROUPS = ("network", "target_update", "exploration")
 
 
 def _shape(tree: Any) -> Any:
