@@ -17,6 +17,11 @@ LEARNED = 195.0  # the threshold of CartPole-v0
 CLEARLY = 0.8
 
 
+def score(value: float) -> str:
+    """A return in a few digits: 497, -13, 0.74."""
+    return f"{value:.0f}" if abs(value) >= 20 or value == round(value) else f"{value:.2f}"
+
+
 def read_rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -62,12 +67,12 @@ def outcome(finals: Sequence[float], training: Sequence[np.ndarray], solved_at: 
         solved_at: the final return that counts as solved; None where there is no such return.
     """
     first, last = (np.median([r[part].mean() for r in training]) for part in (slice(LAST), slice(-LAST, None)))
-    text = f"a median final return of {np.median(finals):.0f}"
+    text = f"a median final return of {score(float(np.median(finals)))}"
     if solved_at is not None:
         text += f", and {sum(final >= solved_at for final in finals)} of {len(finals)} seeds reach {solved_at:g}"
     text += (
-        f"; the mean training return goes from {first:.0f} in the first {LAST} episodes"
-        f" to {last:.0f} in the last {LAST} (medians over the seeds)"
+        f"; the mean training return goes from {score(first)} in the first {LAST} episodes"
+        f" to {score(last)} in the last {LAST} (medians over the seeds)"
     )
     if solved_at is not None:
         episodes = [first_reached(returns, LEARNED) for returns in training]

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import recipe_outcome
+import tabular
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from recipe_outcome import episode_returns, read_rows
+from recipe_outcome import episode_returns, read_rows, score
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results"
@@ -61,6 +62,11 @@ def recipe(name: str, expectation: str, solved_at: float | None, compared_with: 
     return Row(name, command, range(10), expectation=expectation, solved_at=solved_at, compared_with=compared_with)
 
 
+def elsewhere(name: str, env: str, expectation: str) -> Row:
+    """A recipe on another environment than its own."""
+    return Row(f"{name}_{env}", (f"experiment={name}", f"env={env}"), range(10), expectation=expectation)
+
+
 RECIPES = (
     recipe("lecture_dqn", "Returns climb within 200 episodes and then swing: epsilon still is 0.37 at the end.", 475),
     recipe("lecture_reinforce", "Noisy progress: the gradient of one episode per update has a high variance.", 475),
@@ -77,6 +83,9 @@ RECIPES = (
     ),
     recipe("notes_dqn", "Returns close to the cap of 200 steps within 500 episodes, with deep dips.", 195),
     recipe("guide_dqn", "Long episodes, often 500 steps, towards episode 600.", 475),
+    recipe("guide_q_learning", "The goal in most greedy episodes; a constant alpha keeps the table trembling.", None),
+    elsewhere("guide_q_learning", "Taxi-v4", "Close to the optimum, a mean of 7.93."),
+    elsewhere("guide_q_learning", "CliffWalking-v1", "The short way along the edge, -13."),
 )
 
 
@@ -199,7 +208,9 @@ def plot(row: Row, outcomes: Sequence[Outcome], path: Path) -> None:
     FigureCanvasAgg(figure).print_png(path)
 
 
-def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
+def write_results(
+    rows: Sequence[tuple[Row, list[Outcome]]], tables: Sequence[tuple[tabular.TableRow, list[tabular.TableOutcome]]]
+) -> None:
     parts = [
         "# Results",
         "Made by `make results`: seeds 0 to 19, none left out. *Final* is the last network's mean over 100 greedy"
@@ -214,6 +225,7 @@ def write_results(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
         parts += [f"## {row.name}", seed_table(outcomes), f"![curves](results/{row.name}.png)"]
+    parts += tabular.page(tables, DOCS / "results")
     (DOCS / "results.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -235,7 +247,7 @@ def write_recipes(rows: Sequence[tuple[Row, list[Outcome]]]) -> None:
     training = {row.name: [o.episode_returns for o in outcomes] for row, outcomes in rows}
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "recipes" / f"{row.name}.png")
-        finals = "| final | " + " | ".join(f"{o.final:.0f}" for o in outcomes) + " |"
+        finals = "| final | " + " | ".join(score(o.final) for o in outcomes) + " |"
         head = "| seed | " + " | ".join(str(o.seed) for o in outcomes) + " |\n|---|" + "---|" * len(outcomes)
         parts += [
             f"## {row.name}",
@@ -272,8 +284,15 @@ def main() -> None:
             for row in rows
         ]
         done = [(row, [future.result() for future in runs]) for row, runs in futures]
-    if not options.only:
-        (write_results if options.what == "results" else write_recipes)(done)
+    if options.what == "results":
+        wanted = [row for row in tabular.ROWS if options.only in row.name]
+        tables = [(row, tabular.run(row, RUNS)) for row in wanted if not options.done or tabular.is_done(row, RUNS)]
+        for table_row, found in tables:
+            print(table_row.name, " ".join(f"{outcome.exact:.3f}" for outcome in found))
+        if not options.only:
+            write_results(done, tables)
+    elif not options.only:
+        write_recipes(done)
     for row, outcomes in done:
         print(
             row.name,

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 
 import rltrain
@@ -69,13 +68,20 @@ class TableOutcome:
 def run(row: TableRow, runs: Path) -> list[TableOutcome]:
     """The row's sweep, trained where it is not there yet or was cut off."""
     sweep = runs / row.name
-    jobs = [sweep / str(seed) for seed in range(SEEDS)]
-    if not all((job / "result.json").exists() for job in jobs):
+    if not is_done(row, runs):
         shutil.rmtree(sweep, ignore_errors=True)
         command = [sys.executable, "-m", "rltrain", "-m", *row.command, f"seed=range(0,{SEEDS})"]
         subprocess.run([*command, f"hydra.sweep.dir={sweep}"], cwd=ROOT, check=True)
     model = Model(row.env)
-    return [outcome(job, seed, model) for seed, job in enumerate(jobs)]
+    return [outcome(job, seed, model) for seed, job in enumerate(_jobs(row, runs))]
+
+
+def is_done(row: TableRow, runs: Path) -> bool:
+    return all((job / "result.json").exists() for job in _jobs(row, runs))
+
+
+def _jobs(row: TableRow, runs: Path) -> list[Path]:
+    return [runs / row.name / str(seed) for seed in range(SEEDS)]
 
 
 def outcome(job: Path, seed: int, model: Model) -> TableOutcome:
@@ -90,19 +96,15 @@ def optimum(env: str) -> float:
     return model.mean_return(model.optimal_q(GAMMA).argmax(-1))
 
 
-def threshold(env: str) -> float | None:
-    return gymnasium.spec(env).reward_threshold
-
-
 def page(done: Sequence[tuple[TableRow, list[TableOutcome]]], pictures: Path) -> list[str]:
     """The section of docs/results.md; copies the picture of each first seed's table to `pictures`."""
     parts = [
         "## Tabular Q-learning",
         "Where an environment carries its own model, the final table's greedy policy is valued exactly, by dynamic"
         " programming (`benchmarks/tabular.py`): *exact* is its expected return within the time limit (200 steps on the"
-        f" cliff), over all first states; *optimum* is that of Q*, by value iteration with gamma {GAMMA}. A larger gamma"
-        " can do better within the time limit. *Sampled* is the mean of 100 greedy episodes that every run reports;"
-        " on FrozenLake its standard error is about 0.04. Each row is one sweep, seeds 0 to 19, none left out.",
+        f" cliff), over all first states; *optimum* is that of Q*, by value iteration with gamma {GAMMA}. A larger"
+        " gamma can do better within the time limit. *Sampled* is the mean of 100 greedy episodes that every run"
+        " reports; on FrozenLake its standard error is about 0.04. Each row is one sweep, seeds 0 to 19.",
         "| command | steps | exact: mean (min to max) | optimum | sampled: mean | within | seeds within |"
         " seeds that are not |\n|---|---|---|---|---|---|---|---|",
     ]

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltrain.agents.agent import AgentContext, StateDict
 from rltrain.config.schema import QLearningConfig
@@ -51,6 +51,19 @@ def epsilon_greedy(q_values: Sequence[float], epsilon: float, first: float, seco
     return greedy[int(second * len(greedy))]
 
 
+class GreedyRow(nn.Module):
+    """argmax_a Q(s, a) by looking it up: what is exported."""
+
+    q_table: Tensor
+
+    def __init__(self, q_table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("q_table", q_table)  # [S, A]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.q_table[obs].argmax(-1)
+
+
 class GreedyTable:
     """The policy that takes argmax_a Q(s, a); of equal values the first.
 
@@ -71,6 +84,10 @@ class GreedyTable:
         q_values = self.q_table.reshape(members * states, -1)[row.reshape(-1)]  # [M * N, A]
         action: np.ndarray = q_values.argmax(-1)
         return action
+
+    def greedy_module(self) -> nn.Module:
+        """States [B] -> the single run's greedy actions [B], as a module."""
+        return GreedyRow(torch.from_numpy(self.q_table[0].copy()))
 
     def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
         table = network["q_table"].numpy()

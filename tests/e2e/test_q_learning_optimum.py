@@ -9,6 +9,8 @@ import pytest
 from dynamic_programming import Model
 from whole_runs import newest, rltrain_here
 
+import rltrain
+
 COMMON = ["algo=q_learning", "device=cpu", "eval.period=null", "hydra.run.dir=run", "log_period=5000"]
 EXACT = ["tuned=none", "algo.alpha=1", "algo.gamma=0.9", "exploration=constant", "exploration.end=1"]
 
@@ -45,6 +47,20 @@ def test_chance_is_averaged_out(tmp_path: Path) -> None:
     assert rewards[14].max() == pytest.approx(1 / 3)
     assert (np.abs(q[14] - rewards[14]) < 4 * error).all()
     assert (q[:14] == 0).all()
+
+
+def test_observations_and_actions_that_do_not_start_at_zero(tmp_path: Path) -> None:
+    """Discrete(4, start=-2) and Discrete(3, start=5): the reward is the action, and the observation the action - 7."""
+    q, visits = learned(tmp_path, *EXACT, "algo.gamma=0", "env=probe_envs:Shifted-v0", "total_steps=400")
+    assert q.tolist() == [[5.0, 6.0, 7.0]] * 4 and (visits > 0).all()
+    assert rltrain.load(tmp_path / "run").act(-1) == 7
+
+
+def test_a_cut_is_learnt_from_the_state_that_it_left_and_not_from_the_reset(tmp_path: Path) -> None:
+    """Cut after one step up from the start, 36, the walker is in 24, where nothing was ever learnt: 0 follows."""
+    q, visits = learned(tmp_path, *EXACT, "env=CliffWalking-v1", "env.max_episode_steps=1", "total_steps=100")
+    assert q[36] == pytest.approx([-1.0, -100.9, -1.9, -1.9])  # up; the other three end in 36 again
+    assert visits.sum() == visits[36].sum() == 100
 
 
 @pytest.mark.slow
