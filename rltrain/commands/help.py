@@ -20,7 +20,8 @@ Commands (each has a --help of its own)
   rltrain resume [RUN]           continue a stopped run, exactly; total_steps=... extends it
   rltrain evaluate [RUN]         greedy episodes: mean, std, min, max (episodes=100 checkpoint=last|best)
   rltrain export [RUN]           the greedy policy as a file for torch.export.load, which needs no rltrain
-  rltrain list WHAT [PART]       algos, envs, networks, target_updates, explorations, devices, experiments, tuned
+  rltrain list WHAT [PART]       algos, envs, networks, target_updates, explorations, wrappers, devices,
+                                 experiments, tuned
 
 Choices (GROUP=CHOICE)
 {choices}
@@ -30,6 +31,7 @@ Keys you may want first (`rltrain --cfg job` shows all; a list is key=[64,64]; n
   seed=0                of all randomness         num_envs=8           copies of the environment
   stop_at_return=475    end when it is reached    eval.period=1_000    steps between evaluations
   algo.gamma=0.99  algo.optimizer.lr=1e-3  network.hidden=[64,64]  env.kwargs.gravity=1.6
+  'env.wrappers=[normalize_observation,{{name: frame_stack, size: 4}}]'   between environment and agent
   dry_run=true          build everything, print sizes, train nothing
 
 Options
@@ -87,6 +89,7 @@ rltrain list WHAT [PART]: what can be chosen, one line each; those whose name co
   networks                 network=
   target_updates           target_update=, of DQN
   explorations             exploration=, of DQN and Q-learning
+  wrappers                 of env.wrappers=[...], with their arguments
   devices                  device=
   experiments              recipes (experiment=)
   tuned                    settings that apply by themselves to their algorithm and environment

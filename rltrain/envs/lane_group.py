@@ -27,7 +27,7 @@ class LaneStep:
     obs: np.ndarray  # [n, *obs], the observation to act on: after an episode's end, the next one's first
     next_obs: np.ndarray  # [n, *obs], the true successor; the same array as obs where no episode ended
     reward: np.ndarray  # [n] float32
-    terminated: np.ndarray  # [n] bool
+    terminated: np.ndarray  # [n] bool; also where only a life was lost, which ends no episode
     truncated: np.ndarray  # [n] bool
     finished: list[Finished]
 

@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from rltrain.envs.atari import LIFE_LOST, tells_life_loss
 from rltrain.envs.lane_group import MAX_RECORDED_ACTIONS, MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import one_line
 from rltrain.envs.spaces import make_flattener, observation_spec
@@ -53,6 +54,7 @@ class Lanes:
         self._box_actions = isinstance(envs[0].action_space, gymnasium.spaces.Box)
         self._action_shape = envs[0].action_space.shape or ()
         self._steps = [env.step for env in envs]
+        self._lives = tells_life_loss(envs[0])
         self._all = range(len(envs))
         self._zeros = np.zeros(len(envs), np.float32)
         self._false = np.zeros(len(envs), np.bool_)
@@ -95,7 +97,7 @@ class Lanes:
             if self._length[lane] < MAX_RECORDED_ACTIONS:
                 self._actions[lane].append(action.tobytes() if self._box_actions else action)
             try:
-                observation, r, is_terminated, is_truncated, _ = self._steps[lane](action)
+                observation, r, is_terminated, is_truncated, info = self._steps[lane](action)
                 r = float(r)
                 if type(observation) is np.ndarray and observation.shape == self._plain_shape:
                     obs[lane] = observation  # what `_write` does for nearly all, without the call
@@ -112,6 +114,8 @@ class Lanes:
             if is_terminated or is_truncated:
                 terminated[lane], truncated[lane] = is_terminated, is_truncated
                 ended.append(lane)
+            elif self._lives and info[LIFE_LOST]:
+                terminated[lane] = True  # for what is learned; the episode goes on
         self._check_finite(obs)
         self._obs = obs
         if not ended:

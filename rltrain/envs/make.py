@@ -14,7 +14,9 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from rltrain.config.schema import EnvConfig
+from rltrain.config.wrappers import AtariConfig
 from rltrain.env_families import register_family
+from rltrain.envs.atari import game_kwargs, wrap_atari
 from rltrain.errors import RequestError, module_hint
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ class EnvMaker:
     spec: EnvSpec
     kwargs: dict[str, Any]
     max_episode_steps: int | None
+    atari: AtariConfig | None = None
 
     @property
     def time_limit(self) -> int | None:
@@ -44,9 +47,13 @@ class EnvMaker:
     def __call__(self) -> gymnasium.Env[Any, Any]:
         def make() -> gymnasium.Env[Any, Any]:
             gymnasium.registry.setdefault(self.spec.id, self.spec)  # a worker may not have it
-            return gymnasium.make(
-                self.spec.id, max_episode_steps=self.max_episode_steps, disable_env_checker=True, **self.kwargs
+            if self.atari is None:
+                limit = self.max_episode_steps
+                return gymnasium.make(self.spec.id, max_episode_steps=limit, disable_env_checker=True, **self.kwargs)
+            game = gymnasium.make(
+                self.spec.id, max_episode_steps=-1, disable_env_checker=True, **game_kwargs(self.kwargs)
             )
+            return wrap_atari(game, self.atari, self.id, self.time_limit)
 
         return _refusing(self.id, make)
 
@@ -62,7 +69,10 @@ def find_environment(config: EnvConfig) -> EnvMaker:
             own = _OWN_KEYS[key]
             raise RequestError(f"env.kwargs.{key} is not allowed" + (f": use {own}" if own else ""))
     spec = _refusing(config.id, lambda: _find(config.id))
-    return EnvMaker(config.id, spec, dict(config.kwargs), config.max_episode_steps)
+    atari = next((w for w in config.wrappers if isinstance(w, AtariConfig)), None)
+    if atari is not None and not any(part in str(spec.entry_point) for part in ("ale_py", "atari")):
+        raise RequestError(f"env.wrappers: atari is for games of the Arcade Learning Environment, not {config.id}")
+    return EnvMaker(config.id, spec, dict(config.kwargs), config.max_episode_steps, atari)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
