@@ -92,15 +92,15 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
     assert config.init_from is not None
     path = Path(config.init_from)
     source = read_checkpoint(checkpoint_of(path), only=("network",))
+    if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
+        raise RequestError(
+            f"init_from={path}: its network saw through env.wrappers=[{before}], and this run's would through [{now}]"
+        )
     try:
         # A plug-in's agent that trains no populations need not know of members.
         agent.load_network(source.tensors["network"], *([member] if member else []))
     except (ValueError, KeyError) as error:
         raise RequestError(f"init_from={path}: {error}") from error
-    if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
-        raise RequestError(
-            f"init_from={path}: its network saw through env.wrappers=[{before}], and this run's would through [{now}]"
-        )
     if envs is not None:
         rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
         try:
