@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rltrain.agents import AGENTS, Agent, AgentContext
+from rltrain.agents import AGENTS, POLICIES, Agent, AgentContext
 from rltrain.compiling import choose_compile
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.stored import validate_stored
@@ -41,11 +41,17 @@ class Parts:
 
 
 @contextmanager
-def build(config: RunConfig, compiled: bool | None = None, population: tuple[RunConfig, ...] = ()) -> Iterator[Parts]:
+def build(
+    config: RunConfig,
+    compiled: bool | None = None,
+    population: tuple[RunConfig, ...] = (),
+    source: Checkpoint | None = None,
+) -> Iterator[Parts]:
     """The parts of a run; its environments are closed at the end.
 
     Args:
         population: the configs of all members, `config` first among them, where several runs are trained as one.
+        source: the checkpoint that will be continued; a foreign one's config may ask for any amount of memory.
         compiled: whether the update is compiled, where that was decided before; None: `device.compile` decides.
 
     Raises:
@@ -54,12 +60,45 @@ def build(config: RunConfig, compiled: bool | None = None, population: tuple[Run
     device = run_device(config)
     threads = configure_torch(config.device)
     compiled = choose_compile(config, max(1, len(population))) if compiled is None else compiled
+    if source is not None:
+        _check_environments(config, source)
     envs = build_envs(config, population)
     try:
         context = AgentContext(config, envs.observation_spec, envs.action_spec, device, compiled, population)
+        if source is not None:
+            check_network(context, source)
         yield Parts(envs, AGENTS[config.algo.name](context), device, threads, compiled)
     finally:
         envs.close()
+
+
+def check_network(context: AgentContext, source: Checkpoint) -> None:
+    """Whether the weights of a checkpoint are those of its config, before memory is taken for what the config says.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    alone = replace(context, device=torch.device("meta"), compile_update=False, population=())
+    try:
+        with torch.device("meta"):
+            POLICIES[context.config.algo.name](alone).load_network(source.tensors["network"])
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{source.folder}: {error}") from error
+    except (RuntimeError, NotImplementedError, TypeError, OverflowError) as error:
+        # A plug-in's network may not know devices without memory; the real one then says what is wrong.
+        if "overflow" in str(error).lower():
+            raise CheckpointError(f"{source.folder}: its config describes no network: {error}") from error
+
+
+def _check_environments(config: RunConfig, source: Checkpoint) -> None:
+    try:
+        running = len(source.state["envs"]["episode"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{source.folder}: does not fit this run: its state has no environments") from error
+    if running != config.num_envs:
+        raise CheckpointError(
+            f"{source.folder}: does not fit this run: it has {running} environments, and num_envs={config.num_envs}"
+        )
 
 
 def build_envs(config: RunConfig, population: tuple[RunConfig, ...] = ()) -> VectorEnv:

@@ -15,6 +15,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def first_link(folder: Path) -> Path | None:
+    """A symbolic link in `folder`, through which writing into it would change what lies elsewhere."""
+    return next((Path(entry.path) for entry in os.scandir(folder) if entry.is_symlink()), None)
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Replace `path` by a file holding `data`: readers see the old content or the new one, never a part.
 
@@ -23,7 +28,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """
     temporary = path.with_name(f".writing_{path.name}")
     try:
-        with open(temporary, "wb") as file:
+        temporary.unlink(missing_ok=True)  # a leftover, or a link of a stranger's to a file of ours
+        with open(temporary, "xb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())

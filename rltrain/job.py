@@ -102,7 +102,7 @@ class _Job:
     def _train(self, run: RunFolder, stop: StopSignal) -> float:
         config, source = self.config, self.source
         checkpoint.clean(run.path)
-        with build(config, self._compiled_before()) as parts:
+        with build(config, self._compiled_before(), source=source) as parts:
             if config.init_from is not None and source is None:
                 load_initial_network(parts.agent, config, parts.envs)
             evaluator = Evaluator(
@@ -253,7 +253,8 @@ def explained(error: BaseException, run: RunFolder) -> BaseException:
         return error
     if isinstance(error, RequestError):
         return RunFailed(str(error))
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's, on the CPU
+    if no_memory or isinstance(error, torch.OutOfMemoryError | MemoryError):
         keys = "algo.buffer_size, algo.batch_size, network.hidden or num_envs"
         return RunFailed(f"out of memory: smaller {keys} need less (traceback in {shown_path(run.log)})")
     return RunFailed(f"{one_line(error)} (traceback in {shown_path(run.log)})")

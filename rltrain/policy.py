@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rltrain.agents import POLICIES, AgentContext, LoadablePolicy
-from rltrain.build import checkpoint_of, stored_config
+from rltrain.build import check_network, checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
 from rltrain.envs.space_data import space_from_plain
 from rltrain.envs.spaces import action_spec, from_env_observation, observation_spec, to_env_action
@@ -46,6 +46,7 @@ class TrainedPolicy:
         self._wrappers.load_statistics(self.statistics)
         self._steps = 0  # observations since the episode began
         context = AgentContext(self.config, self._wrappers.spec, action, torch.device(device))
+        check_network(context, checkpoint)
         self.agent_policy: LoadablePolicy = POLICIES[self.config.algo.name](context)
         try:
             self.agent_policy.load_network(checkpoint.tensors["network"])

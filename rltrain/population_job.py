@@ -99,7 +99,7 @@ class _PopulationJob:
         configs = tuple(job.config for job in self.jobs)
         for run in self.runs:
             checkpoint.clean(run.path)
-        with build(configs[0], self._compiled_before(), configs) as parts:
+        with build(configs[0], self._compiled_before(), configs, self.sources[0]) as parts:
             self._load_initial_networks(parts)
             most = max(configs[0].eval.episodes, REPORT_EPISODES)
             evaluator = Evaluator(configs[0].env, [config.seed for config in configs], most, parts.envs.statistics)

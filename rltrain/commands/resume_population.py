@@ -68,7 +68,7 @@ def _saves(folder: Path) -> list[_Saved]:
             found.append(
                 _Saved(place, int(entry["moment"]), bool(entry["ended"])) if entry else _Saved(place, 0, False)
             )
-        except (CheckpointError, TypeError, KeyError, ValueError):
+        except (CheckpointError, TypeError, KeyError, ValueError, OverflowError):
             continue
     return found
 
@@ -93,7 +93,7 @@ def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[li
     for names in dict.fromkeys(_names(folder) for folder in begun.values()):
         # The names are data of a file: they say nothing but which of the sweep's own jobs belong together.
         folders = [begun[name] for name in names if name in begun]
-        if any(_names(folder) != names for folder in folders):
+        if len(set(names)) < len(names) or any(_names(folder) != names for folder in folders):
             continue  # one went on by itself: nothing that it has learnt since is thrown away
         chosen = _common_saves(folders) if len(folders) == len(names) > 1 else None
         if chosen is None:

@@ -12,11 +12,13 @@ from typing import Any
 from rltrain.errors import RunFailed
 from rltrain.files import write_atomic
 
+_LONGEST_LINE = 1 << 20  # characters; what is longer is no row of ours
+
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a metrics file; a line that a killed writer left torn is skipped."""
     with open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
+        while line := file.readline(_LONGEST_LINE):
             try:
                 row = json.loads(line) if line.endswith("\n") else None
             except (ValueError, RecursionError):

@@ -42,6 +42,7 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
     finally:
         env.close()
     path = folder / "evaluation.gif"
+    path.unlink(missing_ok=True)  # a link would be followed
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=_FRAME_MILLISECONDS, loop=0)
     return path
 

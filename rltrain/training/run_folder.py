@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import socket
+import stat
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 import yaml
 
 from rltrain.errors import RequestError, RunFailed
-from rltrain.files import write_atomic
+from rltrain.files import first_link, write_atomic
 
 Status = Literal["running", "completed", "interrupted", "failed"]
 _MAX_TEXT_BYTES = 16 << 20
@@ -48,6 +49,9 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         try:
+            for folder in (self.path, *([self.checkpoints] if self.checkpoints.is_dir() else [])):
+                if link := first_link(folder):
+                    raise RequestError(f"{link}: is a link; a run writes into no folder but its own")
             self._lock = lock_folder(self.path)
             self._handler = _LogFile(self.log, encoding="utf-8")
         except OSError as error:
@@ -141,7 +145,7 @@ def lock_folder(folder: Path) -> BinaryIO:
     """
     # The kernel drops the lock with its holder. The file stays: removing it would let two processes hold locks on two
     # files of one name.
-    lock = open(folder / ".lock", "a+b")  # noqa: SIM115
+    lock = open(folder / ".lock", "a+b", opener=_open_no_link)  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -156,6 +160,10 @@ def lock_folder(folder: Path) -> BinaryIO:
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     lock.flush()
     return lock
+
+
+def _open_no_link(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 
 
 class _LogFile(logging.FileHandler):
@@ -224,7 +232,10 @@ def json_text(data: Mapping[str, Any]) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        # Not waiting for the other end of a pipe.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RequestError(f"{path}: cannot be read: not a regular file")
             data = file.read(_MAX_TEXT_BYTES + 1)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error

@@ -60,7 +60,7 @@ class SweepFolder:
                     f"{self.path / JOBS}: the job folder {job.get('folder')!r} is not inside the sweep's"
                 )
             jobs[folder] = job["config"]
-        begun = [record.parent for record in self.path.glob("*/run.json")]
+        begun = [record.parent for record in self.path.glob("*/run.json") if not record.parent.is_symlink()]
         return {**jobs, **{folder: None for folder in sorted(begun, key=_number) if folder not in jobs}}
 
 
