@@ -24,6 +24,7 @@ class TrainedPolicy:
     Attributes:
         config: of the run that trained it.
         observation_space, action_space: of its environment, before `env.wrappers`.
+        network_observation: what the network takes, after `env.wrappers`.
         statistics: what the wrappers knew of the environment at this checkpoint, by name; {} where there are none.
     """
 
@@ -45,7 +46,8 @@ class TrainedPolicy:
         self._wrappers = make_wrappers(self.config.env.wrappers, observation, alone)
         self._wrappers.load_statistics(self.statistics)
         self._steps = 0  # observations since the episode began
-        context = AgentContext(self.config, self._wrappers.spec, action, torch.device(device))
+        self.network_observation = self._wrappers.spec
+        context = AgentContext(self.config, self.network_observation, action, torch.device(device))
         check_network(context, checkpoint)
         self.agent_policy: LoadablePolicy = POLICIES[self.config.algo.name](context)
         try:

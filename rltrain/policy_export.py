@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rltrain.config.validate import to_plain
 from rltrain.envs.space_data import space_to_plain
-from rltrain.envs.spaces import action_limits, action_spec, observation_spec
+from rltrain.envs.spaces import action_limits, action_spec
 from rltrain.errors import RequestError, RunFailed
 from rltrain.files import write_atomic
 from rltrain.policy import TrainedPolicy
@@ -31,7 +32,8 @@ class Exported:
 
 
 class EnvPolicy(nn.Module):
-    """From observations as the environment gives them to actions as it takes them, for any number of environments."""
+    """From observations as the environment (or the last of `env.wrappers`) gives them to actions as it takes them, for
+    any number of environments."""
 
     scale: Tensor
     centre: Tensor
@@ -43,7 +45,8 @@ class EnvPolicy(nn.Module):
         self.greedy = greedy
         obs: Any = policy.observation_space
         action: Any = policy.action_space
-        self._first_obs = int(obs.start) if observation_spec(obs).kind == "discrete" else 0
+        numbered = policy.network_observation.kind == "discrete" and not policy.config.env.wrappers
+        self._first_obs = int(obs.start) if numbered else 0
         self._first_action, self._action_dtype = 0, torch.int64
         if action_spec(action).kind == "discrete":
             self._first_action = int(action.start)
@@ -74,7 +77,7 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
     make_module = getattr(policy.agent_policy, "greedy_module", None)
     if make_module is None:
         raise RequestError(f"algo={policy.config.algo.name}: its policy has no greedy_module, which exporting needs")
-    spec = observation_spec(policy.observation_space)
+    spec = policy.network_observation
     module = EnvPolicy(policy, make_module()).eval()
     example = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
     if spec.kind == "discrete":
@@ -96,6 +99,7 @@ def _program(module: nn.Module, example: Tensor, policy: TrainedPolicy) -> bytes
         "env_step": policy.env_step,
         "observation_space": space_to_plain(policy.observation_space),
         "action_space": space_to_plain(policy.action_space),
+        "wrappers": to_plain(policy.config)["env"]["wrappers"],
     }
     buffer = io.BytesIO()
     level = logging.getLogger("torch.export").level

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "population_pool": {"config", "device", "population_job", "training"},
     "population_worker": {"config", "population_job"},
     "messages": {"build", "config", "training"},
-    "policy_export": {"envs", "policy"},
+    "policy_export": {"config", "envs", "policy"},
     "policy": {"agents", "build", "config", "envs", "training"},
     "build": {"agents", "compiling", "config", "device", "envs", "loggers", "networks", "replay", "training"},
     # training knows agents and loggers by their protocols.
