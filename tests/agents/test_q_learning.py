@@ -283,3 +283,10 @@ def test_members_are_their_single_runs_bit_for_bit() -> None:
 def test_sizes_for_the_header() -> None:
     agent = small_agent()
     assert (agent.num_parameters, agent.replay_bytes) == ({"q_table": 18}, 0)
+
+
+def test_what_is_exported_looks_the_greedy_action_up() -> None:
+    agent = small_agent()
+    agent.q_table[0] = np.random.default_rng(0).normal(size=(6, 3))
+    obs = np.array([5, 0, 3, 3, 1])
+    assert agent.greedy_module()(torch.from_numpy(obs)).tolist() == agent.act_greedy(obs).tolist()
