@@ -37,7 +37,7 @@ def choices(group: str) -> list[str]:
 
 @pytest.mark.parametrize("tuned", TUNED)
 def test_what_a_tuned_file_says_about_a_choice_reaches_only_that_choice(tuned: str) -> None:
-    algo, _, env = tuned.partition("_")
+    algo, _, env = tuned.rpartition("_")
     run = [f"algo={algo}", f"env={IDS.get(env, env)}"]
     picked = resolved(*run)
     untuned = resolved(*run, "tuned=none")
@@ -54,7 +54,7 @@ def test_what_a_tuned_file_says_about_a_choice_reaches_only_that_choice(tuned: s
 
 @pytest.mark.parametrize("tuned", TUNED)
 def test_a_tuned_file_is_picked_up_and_told(tuned: str) -> None:
-    algo, _, env = tuned.partition("_")
+    algo, _, env = tuned.rpartition("_")
     content = yaml.safe_load((conf_folder() / "tuned" / f"{tuned}.yaml").read_text())
     run = [f"algo={algo}", f"env={IDS.get(env, env)}"]
     config, info = compose(run)
