@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_runs import env_config
 
+from rltrain.config.wrappers import NormalizeObservationConfig
 from rltrain.seeding import derive_seed
 from rltrain.training import evaluator as module
 from rltrain.training.evaluator import EpisodeStatistics, Evaluator
@@ -106,3 +107,22 @@ def test_an_episode_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_threshold_is_the_environments() -> None:
     assert Evaluator(env_config("CartPole-v1"), 0, 1).reward_threshold == 475.0
     assert Evaluator(RANDOM_LENGTH, 0, 1).reward_threshold is None
+
+
+def test_an_evaluation_uses_each_members_statistics_and_leaves_them_as_they_are():
+    config = replace(env_config("CartPole-v1"), wrappers=(NormalizeObservationConfig("normalize_observation"),))
+    name = "statistics.normalize_observation."
+    mean = np.array([[0.1] * 4, [1.1] * 4])
+    given = {f"{name}count": np.full(2, 9.0), f"{name}mean": mean, f"{name}m2": np.full((2, 4), 36.0)}
+    seen = []
+
+    class Left:
+        def act_greedy(self, obs):
+            seen.append(obs)
+            return np.zeros(len(obs), np.int64)
+
+    evaluator = Evaluator(config, [0, 1], 2, lambda: given)
+    evaluator.evaluate_members(Left(), 4, {0: 1, 1: 1})
+    assert all(np.array_equal(array, given[key]) for key, array in evaluator._envs.statistics().items())
+    starts = seen[0].reshape(2, 2, 4)  # within 0.05 of 0, minus the mean, over 2
+    assert (abs(starts + mean[:, None] / 2) <= 0.026).all()
