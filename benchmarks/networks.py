@@ -124,13 +124,14 @@ def main() -> None:
     text = [
         "# State and action in, one value out: what it costs",
         f"Made by `make bench-networks` on one CPU core: {len(HIDDEN)} hidden layers of {HIDDEN[0]} units, {BATCH}"
-        " transitions per update, DQN's double update, uncompiled. The two take turns, and the best of"
-        f" {options.rounds} rounds counts. The machine had other work to do meanwhile: read the ratios.",
+        " transitions per update, DQN's double update, uncompiled. The two take turns, and the least processor"
+        f" time of {options.rounds} rounds counts. The machine had other work to do meanwhile: read the ratios.",
         "\n".join(table),
         "`state_action` computes all A values also for the actions that were taken, of which one each would do; so a"
         " version made for this one purpose would save some of its update, and nothing of its action.",
         "## Learning",
-        f"`{command}`, the tuned settings otherwise. A few seeds say that both learn, not which learns better.",
+        f"`{command}`, the tuned settings otherwise. A few seeds say that both learn, not which learns better."
+        " Processor seconds are of all seeds together, with compiling and the last evaluation.",
         "\n".join(outcome),
     ]
     PAGE.write_text("\n\n".join(text) + "\n")

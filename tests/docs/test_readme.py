@@ -141,7 +141,12 @@ def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
     told = {name.partition("/")[0] for row in table for name in re.findall(r"`([^`]+?)/?`", row)}
     found = {re.sub(r"tfevents.*", "tfevents...", path.name) for path in run.iterdir()} - {".lock"}
     assert found <= told
-    assert told - found <= {"evaluation.json", "evaluation.gif", "policy.pt2"}  # made by another command
+    assert told - found <= {
+        "evaluation.json",
+        "evaluation.gif",
+        "policy.pt2",
+        "q_values.png",
+    }  # of other commands, of tables
 
 
 @pytest.mark.parametrize("block", range(len(AFTER)))
