@@ -1,8 +1,9 @@
 """`make results`: every score that the documentation claims, from runs on seeds 0 to 19 made by this script.
 
-Each run is the shell command that its row shows, with a seed and, for the solve step, an evaluation of 100 greedy
-episodes every 1,000 environment steps. Runs that are there already (outputs/results) are kept; delete the folder to
-start over. Tuning was done on seeds from 1000 up.
+Each run is the shell command that its row shows, with a seed and the evaluations of its row; for a solve step that has
+a goal those are 100 greedy episodes every 1,000 environment steps. Seeds run one by one or, in the rows that say so, as
+one population. Runs that are there already (outputs/results) are kept; delete the folder to start over. Tuning was done
+on seeds from 1000 up.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import recipe_outcome
 import tabular
+import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from recipe_outcome import episode_returns, read_rows, score
@@ -29,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results"
 DOCS = ROOT / "docs"
 SCORING = ("eval.period=1000", "eval.episodes=100")
+COARSE = ("eval.period=5000", "eval.episodes=20")
+BATCHED = "env.vectorization=batched"  # the same numbers, faster in a population
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,12 @@ class Row:
     goal_seeds: int = 0
     goal_solve_step: int | None = None
     """The median over the seeds must not be above it."""
+    scoring: tuple[str, ...] = SCORING
+    """The evaluations that it is run with."""
+    population: bool = False
+    """All seeds as one program, `-m seed=range(...)`; else one run each."""
+    has_threshold: bool = True
+    """Whether the environment says which return counts as solved."""
     expectation: str = ""
     """What the course leads one to expect of a recipe."""
     solved_at: float | None = None
@@ -51,20 +61,56 @@ class Row:
     """The recipe whose speed a recipe's own is compared with."""
 
 
+def population(
+    name: str,
+    command: tuple[str, ...],
+    goal: float,
+    goal_seeds: int = 0,
+    goal_solve_step: int | None = None,
+    *,
+    scoring: tuple[str, ...] = (),
+    has_threshold: bool = True,
+) -> Row:
+    return Row(
+        name,
+        command,
+        range(20),
+        goal,
+        goal_seeds,
+        goal_solve_step,
+        scoring=(*scoring, BATCHED),
+        population=True,
+        has_threshold=has_threshold,
+    )
+
+
 RESULTS = (
     Row("dqn_CartPole-v1", ("algo=dqn", "env=CartPole-v1"), range(20), 475, 19, 10_000),
     Row("reinforce_CartPole-v1", ("algo=reinforce", "env=CartPole-v1"), range(20), 475, 19, 15_000),
+    population("dqn_CartPole-v1_no_stop", ("algo=dqn", "env=CartPole-v1", "stop_at_return=null"), 475, scoring=COARSE),
+    population("dqn_Acrobot-v1", ("algo=dqn", "env=Acrobot-v1"), -85, 18, 40_000, scoring=SCORING),
+    population("dqn_MountainCar-v0", ("algo=dqn", "env=MountainCar-v0"), -110, 16),
+    population("reinforce_Pendulum-v1", ("algo=reinforce", "env=Pendulum-v1"), -250, has_threshold=False),
 )
 
 
 def recipe(name: str, expectation: str, solved_at: float | None, compared_with: str = "") -> Row:
     command = (f"experiment={name}",)
-    return Row(name, command, range(10), expectation=expectation, solved_at=solved_at, compared_with=compared_with)
+    return Row(
+        name,
+        command,
+        range(10),
+        scoring=(),
+        expectation=expectation,
+        solved_at=solved_at,
+        compared_with=compared_with,
+    )
 
 
 def elsewhere(name: str, env: str, expectation: str) -> Row:
     """A recipe on another environment than its own."""
-    return Row(f"{name}_{env}", (f"experiment={name}", f"env={env}"), range(10), expectation=expectation)
+    command = (f"experiment={name}", f"env={env}")
+    return Row(f"{name}_{env}", command, range(10), scoring=(), expectation=expectation)
 
 
 RECIPES = (
@@ -96,6 +142,7 @@ class Outcome:
     seed: int
     final: float
     solve_step: int | None
+    stop_at_return: float | None
     eval_steps: np.ndarray  # [E] environment steps
     eval_returns: np.ndarray  # [E] greedy means
     train_steps: np.ndarray  # [R]
@@ -103,23 +150,41 @@ class Outcome:
     episode_returns: np.ndarray  # [N] by training episode; right for the recipes, see recipe_outcome.py
 
 
-def run_seed(row: Row, seed: int, scoring: Sequence[str]) -> Outcome:
-    folder = RUNS / row.name / f"seed_{seed:02d}"
-    if not (folder / "result.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # an attempt that was cut off
-        log = folder.with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        rltrain = Path(sys.executable).with_name("rltrain")
-        command = [str(rltrain), *row.command, f"seed={seed}", *scoring, f"hydra.run.dir={folder}"]
-        with log.open("w") as output:
-            code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT).returncode
-        if code:
-            raise SystemExit(f"{' '.join(command)} ended with {code}; see {log}")
-    return read_outcome(folder, seed)
+def folder_of(row: Row, seed: int) -> Path:
+    # A sweep numbers its jobs.
+    return RUNS / row.name / (str(row.seeds.index(seed)) if row.population else f"seed_{seed:02d}")
 
 
 def is_done(row: Row, seed: int) -> bool:
-    return (RUNS / row.name / f"seed_{seed:02d}" / "result.json").exists()
+    return (folder_of(row, seed) / "result.json").exists()
+
+
+def run(row: Row, seeds: Sequence[int]) -> list[Outcome]:
+    """The outcomes of some seeds of a row, made where they are not there; of a population it is all seeds or none."""
+    if not all(is_done(row, seed) for seed in seeds):
+        folder = RUNS / row.name if row.population else folder_of(row, seeds[0])
+        if row.population:
+            what = ["-m", f"seed=range({seeds[0]},{seeds[-1] + 1})", f"hydra.sweep.dir={folder}"]
+        else:
+            what = [f"seed={seeds[0]}", f"hydra.run.dir={folder}"]
+        shutil.rmtree(folder, ignore_errors=True)  # an attempt that was cut off
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        start([*row.command, *row.scoring, *what], folder.with_suffix(".log"))
+    return [read_outcome(folder_of(row, seed), seed) for seed in seeds]
+
+
+def start(arguments: Sequence[str], log: Path) -> None:
+    command = [str(Path(sys.executable).with_name("rltrain")), *arguments]
+    with log.open("w") as output:
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT).returncode
+    if code:
+        raise SystemExit(f"{' '.join(command)} ended with {code}; see {log}")
+
+
+def batches(row: Row, done_only: bool) -> list[list[int]]:
+    """The seeds that are run together."""
+    seeds = [seed for seed in row.seeds if not done_only or is_done(row, seed)]
+    return [seeds] if row.population and seeds else [[seed] for seed in seeds]
 
 
 def read_outcome(folder: Path, seed: int) -> Outcome:
@@ -134,6 +199,7 @@ def read_outcome(folder: Path, seed: int) -> Outcome:
         seed,
         result["episode_return"]["mean"],
         result["solve_step"],
+        yaml.safe_load((folder / "config.yaml").read_text())["stop_at_return"],
         *series("eval/episode_return"),
         *series("rollout/episode_return"),
         episode_returns(rows),
@@ -148,9 +214,9 @@ def solve_text(steps: Sequence[int | None]) -> str:
 
 def table(rows: Sequence[tuple[Row, list[Outcome]]]) -> str:
     lines = [
-        "| command | seeds | final greedy return: median (min to max) | goal | median solve step (goal) "
-        "| ever solved | seeds whose final network is below the goal |",
-        "|---|---|---|---|---|---|---|",
+        "| command | how | `stop_at_return` | final greedy return: median (min to max) | goal "
+        "| median solve step (goal) | ever solved | seeds whose final network is below the goal |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row, outcomes in rows:
         finals = np.array([outcome.final for outcome in outcomes])
@@ -159,15 +225,27 @@ def table(rows: Sequence[tuple[Row, list[Outcome]]]) -> str:
         steps = [outcome.solve_step for outcome in outcomes]
         solved = [step for step in steps if step is not None]
         below = ", ".join(f"{o.seed} ({o.final:.0f})" for o in outcomes if o.final < goal) or "none"
-        met = "reached" if reached >= row.goal_seeds else "missed"
-        in_time = np.median([np.inf if s is None else s for s in steps]) <= (row.goal_solve_step or np.inf)
+        met = f" ({row.goal_seeds} asked: {'reached' if reached >= row.goal_seeds else 'missed'})" * bool(
+            row.goal_seeds
+        )
+        how = f"{len(outcomes)} seeds, {'one population' if row.population else 'one by one'}"
+        ends = " ".join(sorted({f"{o.stop_at_return:g}" for o in outcomes if o.stop_at_return is not None})) or "none"
+        ever = f"{len(solved)} of {len(outcomes)}" if row.has_threshold else "-"
         lines.append(
-            f"| `rltrain {' '.join(row.command)}` | {len(outcomes)} | {np.median(finals):.0f} ({finals.min():.0f} to "
-            f"{finals.max():.0f}) | {reached} of {len(outcomes)} at {row.goal:g} ({row.goal_seeds} asked: {met}) | "
-            f"{solve_text(steps)} (<= {row.goal_solve_step:,}: {'reached' if in_time else 'missed'}) | "
-            f"{len(solved)} of {len(outcomes)} | {below} |"
+            f"| `rltrain {' '.join(row.command)}` | {how} | {ends} | {np.median(finals):.0f} ({finals.min():.0f} to "
+            f"{finals.max():.0f}) | {reached} of {len(outcomes)} at {row.goal:g}{met} | {solve_cell(row, steps)} | "
+            f"{ever} | {below} |"
         )
     return "\n".join(lines)
+
+
+def solve_cell(row: Row, steps: Sequence[int | None]) -> str:
+    if not row.has_threshold:
+        return "-"
+    if row.goal_solve_step is None:
+        return f"{solve_text(steps)} (none)"
+    in_time = np.median([np.inf if step is None else step for step in steps]) <= row.goal_solve_step
+    return f"{solve_text(steps)} (<= {row.goal_solve_step:,}: {'reached' if in_time else 'missed'})"
 
 
 def seed_table(outcomes: Sequence[Outcome]) -> str:
@@ -200,7 +278,7 @@ def plot(row: Row, outcomes: Sequence[Outcome], path: Path) -> None:
     axes.plot(grid[enough], middle, color="tab:blue", linewidth=2, label=f"median of {len(curves)} seeds, middle half")
     if row.goal is not None:
         axes.axhline(row.goal, color="tab:green", linestyle="--", linewidth=1, label=f"goal {row.goal:g}")
-    axes.set(xlabel="environment steps", ylabel="greedy return (100 episodes)" if evaluated else "training return")
+    axes.set(xlabel="environment steps", ylabel="greedy return" if evaluated else "training return")
     axes.set_title(f"rltrain {' '.join(row.command)}", fontsize=10, family="monospace")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
@@ -214,13 +292,17 @@ def write_results(
     parts = [
         "# Results",
         "Made by `make results`: seeds 0 to 19, none left out. *Final* is the last network's mean over 100 greedy"
-        " episodes; the *solve step* is the first evaluation (every 1,000 environment steps, 100 greedy episodes) at or"
-        " above the environment's threshold. Settings were tuned on seeds from 1000 up (`conf/tuned`).",
+        " episodes; the *solve step* is the first evaluation at or above the environment's threshold. Settings were"
+        " tuned on seeds from 1000 up (`conf/tuned`, where each file says how). *How*: one run after the other, or all"
+        " seeds as one program (`rltrain -m 'seed=range(0,20)' ...`, with `env.vectorization=batched` where there is a"
+        " batched twin); a member computes what its single run would, up to rounding.",
         table(rows),
-        "DQN's tuned settings end a run as soon as it is solved: an evaluation of at least 490, confirmed on 100 other"
-        " greedy episodes (`stop_at_return`). The final network is the one that was confirmed, *final* is measured on"
-        " 100 episodes more, and the picture keeps a finished run's last value. With `stop_at_return=null` training"
-        " goes on to 50,000 steps, and the network dips below the threshold now and then; such runs are not scored.",
+        "`stop_at_return` ends a run as soon as it is solved: an evaluation that reaches the value, confirmed on 100"
+        " other greedy episodes. The final network is the one that was confirmed, *final* is measured on 100 episodes"
+        " more, and the pictures keep a finished run's last value. A run that is never confirmed goes on to the last"
+        " step and counts with the network it has then. Where a solve step has a goal, every 1,000 environment steps"
+        " are followed by an evaluation of 100 episodes; the other rows evaluate as their tuned file says, or every"
+        " 5,000 steps with 20 episodes where the command changes it.",
     ]
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
@@ -270,20 +352,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side")
     options = parser.parse_args()
     rows = [row for row in (RESULTS if options.what == "results" else RECIPES) if options.only in row.name]
-    scoring = SCORING if options.what == "results" else ()
     with ThreadPoolExecutor(options.jobs) as pool:
         futures = [
-            (
-                row,
-                [
-                    pool.submit(run_seed, row, seed, scoring)
-                    for seed in row.seeds
-                    if not options.done or is_done(row, seed)
-                ],
-            )
-            for row in rows
+            (row, [pool.submit(run, row, seeds) for seeds in batches(row, done_only=options.done)]) for row in rows
         ]
-        done = [(row, [future.result() for future in runs]) for row, runs in futures]
+        done = [(row, [outcome for runs in parts for outcome in runs.result()]) for row, parts in futures]
+    done = [(row, outcomes) for row, outcomes in done if outcomes]
     if options.what == "results":
         wanted = [row for row in tabular.ROWS if options.only in row.name]
         tables = [(row, tabular.run(row, RUNS)) for row in wanted if not options.done or tabular.is_done(row, RUNS)]
