@@ -80,6 +80,9 @@ class StopAt:
     def requested(self) -> bool:
         return self.due()
 
+    def take_save_request(self) -> bool:
+        return False
+
 
 def seconds_of(call: Callable[[], object]) -> float:
     start = time.perf_counter()
@@ -100,7 +103,7 @@ def wrap_all(clock: Clock, trainer: Trainer, agent: Any, envs: Any) -> None:
     clock.wrap(agent, "act", "act")
     clock.wrap(envs, "step", "env step")
     clock.wrap(agent, "observe", "observe")
-    clock.wrap(agent.replay, "sample", "sample")
+    clock.wrap(agent.replay, "rows", "sample")
     clock.wrap(agent, "update", "update")
     clock.wrap(trainer._recorder, "add", "record and log")
     clock.wrap(trainer, "do_duties", "record and log")
