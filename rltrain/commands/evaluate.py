@@ -123,11 +123,12 @@ def check_place(place: Path, best: bool) -> None:
 
     if is_sweep(place):
         raise RequestError(f"{place}: is a sweep; name one of its jobs, such as {place / '0'}")
-    if not any((place / name).exists() for name in ("manifest.json", "checkpoints")):
+    run = RunFolder(place)
+    is_checkpoint, is_run = (place / "manifest.json").exists(), run.config.exists()
+    if not (is_checkpoint or (is_run and best) or (place / "checkpoints").exists()):
         raise RequestError(f"{place}: holds no whole checkpoint")
     if best and not any((place / "checkpoints" / name).exists() for name in ("best", ".previous_best")):
-        run = RunFolder(place)
-        period = run.read_config().get("eval", {}).get("period") if run.config.exists() else None
+        period = run.read_config().get("eval", {}).get("period") if is_run else None
         raise RequestError(f"{place}: has no best checkpoint: the run made no evaluation (eval.period={show(period)})")
 
 

@@ -131,7 +131,7 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(
 ) -> None:
     (tmp_path / "seed=1").mkdir()
     assert refused(capsys, "resume", "seed=1").startswith("seed=1: is neither a run")
-    assert refused(capsys, "evaluate", "seed=1").startswith("seed=1 holds no")
+    assert refused(capsys, "evaluate", "seed=1").startswith("seed=1: holds no")
     assert refused(capsys, "evaluate", "seed=one").startswith("seed=one: must be a whole number")
 
 
