@@ -312,8 +312,8 @@ def write_results(
         " step and counts with the network it has then. Where a solve step has a goal, every 1,000 environment steps"
         " are followed by an evaluation of 100 episodes; the other rows evaluate as their tuned file says, or every"
         " 5,000 steps with 20 episodes where the command changes it. Without a stop, DQN on CartPole goes on to 50,000"
-        " steps, and its network dips below the threshold now and then. MountainCar's tuned file cuts episodes after 1,000"
-        " steps instead of 200, in these scores too. LunarLander-v3 has no tuned settings.",
+        " steps, and its network dips below the threshold now and then. MountainCar's tuned file cuts episodes after"
+        " 1,000 steps instead of 200, in these scores too. LunarLander-v3 has no tuned settings.",
     ]
     for row, outcomes in rows:
         plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
