@@ -138,7 +138,8 @@ TEXTS = {
     " `make_update` compiled, under `vmap` for several members; *products* are its matrix products alone, each one BLAS"
     " call; *at peak* is what they would take at the rate of a large product.",
     "profile": "W1 in a real trainer whose methods are wrapped, in microseconds per environment step (a vector step of"
-    " ten environments takes ten times that). *sample* draws the rows of a batch: a part of what calls it, not counted twice.",
+    " ten environments takes ten times that). *sample* draws the rows of a batch: a part of what"
+    " calls it, not counted twice.",
     "scale": "Does a run's cost per step depend on how far it has come, how many episodes have ended or how large the"
     " replay is, and is its peak memory the replay's bytes plus a constant? Made by `make scale`: epsilon is 1, so"
     " that episodes stay short and every run does the same work.",
