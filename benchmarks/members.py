@@ -22,7 +22,10 @@ OUTPUTS = ROOT / "outputs" / "members"
 PAGE = ROOT / "docs" / "populations.md"
 PICTURE = ROOT / "docs" / "populations" / "members.png"
 SEEDS = 32
-COMMON = ("algo=dqn", "env=CartPole-v1", "env.vectorization=batched", "total_steps=20_000", "stop_at_return=null")
+COMMON = (
+    *("algo=dqn", "env=CartPole-v1", "env.vectorization=batched", "total_steps=12_000", "stop_at_return=null"),
+    "device.compile=true",
+)
 LAUNCHERS = {"single runs": "basic", "members": "population"}
 QUANTITIES = {"final greedy return": "final", "mean return while training": "training"}
 PERMUTATIONS = 20_000

@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -92,7 +93,9 @@ def _compile(graph: GraphModule, leaves: list[Tensor], path: Path) -> None:
     # Two processes may compile the same program: each in its own folder, and the last one's stays.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "program.so"
-        aot_compile(graph, tuple(leaves), options={"aot_inductor.output_path": str(made)})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the inner workings of the compiler
+            aot_compile(graph, tuple(leaves), options={"aot_inductor.output_path": str(made)})
         os.replace(made, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,9 @@ def test_results_have_the_form_and_the_numbers_of_the_function() -> None:
 def test_a_program_is_loaded_by_whoever_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "program_folder", lambda: tmp_path / "programs")
     x = torch.linspace(0.0, 1.0, 7)
-    torch.testing.assert_close(Program(scaled(2.0))(x), torch.sin(x) * 2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a user would see them
+        torch.testing.assert_close(Program(scaled(2.0))(x), torch.sin(x) * 2.0)
     (kept,) = (tmp_path / "programs").iterdir()
     assert kept.suffix == ".so"
     monkeypatch.setattr(ahead, "_compile", lambda *_: pytest.fail("it is there already"))
