@@ -91,7 +91,7 @@ def write_page(folders: list[Path]) -> None:
         "\n".join(rows),
         f"Mean over the seeds: {np.mean(means):.1f}. For comparison: what is published of MinAtar's own DQN is about"
         f" {REFERENCE_RETURN} after {REFERENCE_STEPS:,} steps and about 10 after 5,000,000 (30 seeds). That is not the"
-        " same measurement: those are returns during training, ours are greedy episodes of at most 5,000 steps; three"
+        " same measurement: those are returns during training, ours are greedy episodes of at most 5,000 steps; the"
         " seeds are few; and this DQN has double Q-learning, 3-step returns and Adam.",
         f"![curves](pictures/{PICTURE.name})",
     ]
