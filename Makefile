@@ -61,7 +61,7 @@ bench-render: $(STAMP)
 	@$(BIN)/python -m benchmarks.speed --render
 
 bench-minatar: $(GAMES)
-	@$(BIN)/python -m benchmarks.minatar
+	@$(BIN)/python -m benchmarks.minatar_curve
 
 bench-networks: $(STAMP)
 	@$(BIN)/python -m benchmarks.networks
