@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from rltrain.training.trainer import Trainer, last_logged_step
 from rltrain.types import Ring
 
 _log = logging.getLogger(__name__)
+Changes = Sequence[Mapping[str, Any]]
+"""Of the config, in the form that run.json has: step, key, from, to."""
 
 
 def train(config: RunConfig, folder: Path, console: bool = True, info: ComposeInfo | None = None) -> float:
@@ -51,14 +53,20 @@ def train(config: RunConfig, folder: Path, console: bool = True, info: ComposeIn
     return _Job(config, folder, console, info or ComposeInfo(), None).run()
 
 
-def resume(config: RunConfig, folder: Path, source: checkpoint.Checkpoint, console: bool = True) -> float:
-    """Continues the run in `folder` from `source`; like `train` otherwise."""
-    return _Job(config, folder, console, ComposeInfo(), source, last_logged_step(source.state)).run()
+def resume(
+    config: RunConfig, folder: Path, source: checkpoint.Checkpoint, changes: Changes = (), console: bool = True
+) -> float:
+    """Continues the run in `folder` from `source`; like `train` otherwise.
+
+    Args:
+        changes: what is new in its config, for run.json.
+    """
+    return _Job(config, folder, console, ComposeInfo(), source, last_logged_step(source.state), changes).run()
 
 
-def begin_again(config: RunConfig, folder: Path, console: bool = True) -> float:
+def begin_again(config: RunConfig, folder: Path, changes: Changes = (), console: bool = True) -> float:
     """Trains a run whose folder holds no checkpoint, though it may hold rows and events of an earlier try."""
-    return _Job(config, folder, console, ComposeInfo(), None, log_from=0).run()
+    return _Job(config, folder, console, ComposeInfo(), None, 0, changes).run()
 
 
 def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
@@ -76,6 +84,7 @@ class _Job:
     info: ComposeInfo
     source: checkpoint.Checkpoint | None
     log_from: int | None = None  # what was logged of later steps is dropped; None: the folder is new
+    changes: Changes = ()
     began: bool = False
 
     def run(self) -> float:
@@ -136,7 +145,7 @@ class _Job:
         return bool(self.source.manifest.get("compile", False))
 
     def _write_record(self, run: RunFolder, parts: Parts) -> None:
-        write_start(run, self.config, parts)
+        write_start(run, self.config, parts, self.changes)
 
     def _report(self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts) -> float:
         """result.json, learning_curve.png and the table at the end."""
@@ -146,8 +155,9 @@ class _Job:
         return final.mean
 
 
-def write_start(run: RunFolder, config: RunConfig, parts: Parts) -> None:
-    """config.yaml, and in run.json what the run starts with."""
+def write_start(run: RunFolder, config: RunConfig, parts: Parts, changes: Changes = ()) -> None:
+    """config.yaml, and in run.json what the run starts with, and what this start has changed of its config."""
+    before = run.read_record().get("changes", []) if changes and run.record.exists() else []
     run.write_config(to_plain(config))
     run.write_record(
         status="running",
@@ -157,6 +167,7 @@ def write_start(run: RunFolder, config: RunConfig, parts: Parts) -> None:
         versions=versions(),
         git=git_state(Path.cwd()),
         argv=sys.argv,
+        **({"changes": [*before, *changes]} if changes else {}),
     )
 
 
@@ -210,7 +221,7 @@ class Keeper:
 
     def save(self, step: int, state: StateDict) -> None:
         tensors = {name: section for name, section in state.items() if name not in ("state", "rings")}
-        if not self._config.checkpoint.replay:
+        if not self._config.resumable:
             del tensors["replay"]
         folder = checkpoint.step_folder(self._run.path, step)
         self._write(folder, step, tensors, state["state"], state.get("rings", {}))

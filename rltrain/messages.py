@@ -82,7 +82,7 @@ def final_evaluation(episodes: int, time_limit: int | None) -> str:
 
 def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
     """What ends the command whose run a signal stopped, once it is saved."""
-    again = f"; rltrain resume {shell_word(folder)} continues" if config.checkpoint.replay else ""
+    again = f"; rltrain resume {shell_word(folder)} continues" if config.resumable else ""
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
 
 
@@ -122,7 +122,7 @@ def _one_line(space: object) -> str:
 
 def _promise(config: RunConfig, parts: Parts) -> str:
     """How closely a resumed run will follow the uninterrupted one."""
-    if not config.checkpoint.replay:
+    if not config.resumable:
         return "not (checkpoint.replay=false)"
     if parts.device.type != "cpu" and not config.device.deterministic:
         return "closely (exactly with device.deterministic=true or on the CPU)"

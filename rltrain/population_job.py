@@ -41,11 +41,12 @@ ENTRY = "population"
 
 @dataclass
 class MemberJob:
-    """One job: what to train, where, and from which checkpoint (None: from the beginning)."""
+    """One job: what to train, where, from which checkpoint (None: from the beginning), and what a resume changed."""
 
     config: RunConfig
     folder: Path
     source: Path | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
 
 _EPISODE_STEPS = 1024  # a guess at the longest episode, whose length nobody knows beforehand
@@ -132,7 +133,7 @@ class _PopulationJob:
             keeper.entries = partial(_entry, population, names, member)
         self._load(population)
         for job, run in zip(self.jobs, self.runs, strict=True):
-            write_start(run, job.config, parts)
+            write_start(run, job.config, parts, job.changes)
         self.began = True
         return population
 

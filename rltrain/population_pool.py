@@ -164,4 +164,4 @@ def _gpu(place: int) -> str:
 
 def _to_plain(job: MemberJob) -> dict[str, Any]:
     source = None if job.source is None else str(job.source)
-    return {"config": to_plain(job.config), "folder": str(job.folder), "source": source}
+    return {"config": to_plain(job.config), "folder": str(job.folder), "source": source, "changes": job.changes}

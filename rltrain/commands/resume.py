@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.evaluate import find_run, is_sweep
 from rltrain.config.schema import RunConfig
-from rltrain.config.stored import changed, parse_value, require_trusted, validate_stored
+from rltrain.config.stored import (
+    Differences,
+    changed,
+    parse_changes,
+    parse_value,
+    record_changes,
+    recorded_changes,
+    require_trusted,
+    validate_stored,
+)
 from rltrain.config.validate import show
 from rltrain.errors import RequestError, RunFailed
 
@@ -64,7 +73,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     for damaged in skipped:
         print(f"skipped the damaged checkpoint {damaged.name}")
     source = read_checkpoint(newest)
-    config, differences = _changed(stored_config(source), overrides, trust)
+    config, differences = _changed(stored_config(source), folder, source.step, overrides, trust)
     if status == "completed" and (ended := _already_ended(config, source)):
         print(f"{folder}: {ended}")
         return
@@ -73,7 +82,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
         raise RequestError(
             f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
         )
-    resume(config, folder, source)
+    resume(config, folder, source, record_changes(source.step, differences))
 
 
 def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
@@ -110,12 +119,12 @@ def _resume_populations(
 
     told: list[str] = []
 
-    def change(stored: RunConfig) -> RunConfig:
-        config, differences = _changed(stored, overrides, trust)
+    def change(stored: RunConfig, folder: Path, step: int) -> tuple[RunConfig, list[dict[str, Any]]]:
+        config, differences = _changed(stored, folder, step, overrides, trust)
         if not told:
             _tell(differences)
             told.append("")
-        return config
+        return config, record_changes(step, differences)
 
     try:
         populations = populations_of(jobs, bool(overrides), change)
@@ -137,9 +146,9 @@ def _begin(plain: dict[str, Any], folder: Path, overrides: list[str], trust: boo
     """Trains a run of which nothing is left or nothing was ever there."""
     from rltrain.job import begin_again
 
-    config, differences = _changed(validate_stored(plain), overrides, trust)
+    config, differences = _changed(validate_stored(plain), folder, 0, overrides, trust)
     _tell(differences)
-    begin_again(config, folder)
+    begin_again(config, folder, record_changes(0, differences))
 
 
 def _already_ended(config: RunConfig, source: Checkpoint) -> str:
@@ -157,17 +166,29 @@ def _already_ended(config: RunConfig, source: Checkpoint) -> str:
     return f"already ended: {limit} was reached{at}; {limit.lifted} lets it go on"
 
 
-def _changed(stored: RunConfig, overrides: list[str], trust: bool) -> tuple[RunConfig, dict[str, Any]]:
-    """The stored config with the changes that are asked for, once it is known that they may be made, and these."""
-    config, differences = changed(stored, overrides, _HARMLESS)
+def _changed(
+    stored: RunConfig, folder: Path, step: int, overrides: list[str], trust: bool
+) -> tuple[RunConfig, Differences]:
+    """The config stored at `step` with the changes that are asked for, once it is known that they may be made, and
+    these. What an earlier resume changed still holds, also where the run was killed before it saved anything under it.
+    """
+    from rltrain.training.run_folder import RunFolder
+
+    run, before = RunFolder(folder), stored
+    if run.record.exists():
+        try:
+            before, _ = changed(stored, recorded_changes(run.read_record(), step), _HARMLESS)
+        except RequestError as error:
+            raise RequestError(f"{run.record}: {error}") from error
+    config, differences = changed(before, parse_changes(overrides), _HARMLESS)
     require_trusted(config, trust)
     for key in ("total_steps", "total_episodes"):
-        before, after = getattr(stored, key), getattr(config, key)
-        if before is not None and after is not None and after < before:
-            raise RequestError(f"{key}={after}: a run can be extended, not cut below its {before}")
+        least, asked = getattr(before, key), getattr(config, key)
+        if least is not None and asked is not None and asked < least:
+            raise RequestError(f"{key}={asked}: a run can be extended, not cut below its {least}")
     return config, differences
 
 
-def _tell(differences: dict[str, Any]) -> None:
-    for key, value in differences.items():
+def _tell(differences: Differences) -> None:
+    for key, (_, value) in differences.items():
         print(f"changed   {key}={show(value)}")

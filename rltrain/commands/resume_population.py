@@ -15,8 +15,9 @@ from rltrain.errors import CheckpointError
 if TYPE_CHECKING:
     from rltrain.population_job import MemberJob
 
-Change = Callable[[RunConfig], RunConfig]
-"""The stored config -> the one with the changes that the user asks for."""
+Change = Callable[[RunConfig, Path, int], tuple[RunConfig, list[dict[str, Any]]]]
+"""(stored config, run folder, step at which it was stored) -> the config with the changes that the user asks for, and
+what run.json keeps of these."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +100,14 @@ def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[li
         if chosen is None:
             continue
         sources = [read_checkpoint(saved.folder, only=()) for saved in chosen]
-        if extends and len({source.step for source in sources}) > 1:
+        if extends and len({source.step for source in sources}) > 1 and any(saved.ended for saved in chosen):
             continue  # members that ended apart do not move together
         if all("replay.safetensors" in source.manifest["files"] for source in sources):
-            populations.append(
-                [
-                    MemberJob(change(stored_config(source)), folder, saved.folder)
-                    for source, folder, saved in zip(sources, folders, chosen, strict=True)
-                ]
-            )
+            members = []
+            for source, folder, saved in zip(sources, folders, chosen, strict=True):
+                config, changes = change(stored_config(source), folder, source.step)
+                members.append(MemberJob(config, folder, saved.folder, changes))
+            populations.append(members)
     return populations
 
 
@@ -140,10 +140,11 @@ def _beginning(new: Mapping[Path, dict[str, Any] | None], change: Change) -> lis
     from rltrain.training.run_folder import RunFolder
 
     folders = list(new)
-    configs = [
-        change(validate_stored(RunFolder(folder).read_config() if plain is None else plain))
+    changed = [
+        change(validate_stored(RunFolder(folder).read_config() if plain is None else plain), folder, 0)
         for folder, plain in new.items()
     ]
+    configs = [config for config, _ in changed]
     populations = []
     for group in group_jobs(configs):
         if len(group) == 1:
@@ -151,7 +152,8 @@ def _beginning(new: Mapping[Path, dict[str, Any] | None], change: Change) -> lis
         most = members_of_each(configs[group[0]], len(group))
         for part in group_jobs([configs[n] for n in group], most):
             if len(part) > 1:
-                populations.append([MemberJob(configs[group[i]], folders[group[i]]) for i in part])
+                members = [group[i] for i in part]
+                populations.append([MemberJob(configs[n], folders[n], None, changed[n][1]) for n in members])
     for population in populations:
         for job in population:
             job.folder.mkdir(parents=True, exist_ok=True)

@@ -33,6 +33,10 @@ class Range:
         return " and ".join(f"{sign} {limit:g}" for sign, limit in signs.items() if limit is not None)
 
 
+LARGEST = 2**63 - 1  # of the integers that arrays hold
+MOST_ENTRIES = 100
+"""Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
+
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 
 
@@ -273,6 +277,11 @@ class RunConfig:
     exploration: ExplorationConfig | None
     env: EnvConfig
     device: DeviceConfig
+
+    @property
+    def resumable(self) -> bool:
+        """Whether its checkpoints hold all that a continued run needs: a table learns from no experience of before."""
+        return self.checkpoint.replay or isinstance(self.algo, QLearningConfig)
 
 
 # The choices of each group that decide which keys it has. A plug-in adds its own dataclass here.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from rltrain.config.validate import keys_of, show, suggestion, to_plain, validat
 from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]
+Differences = dict[str, tuple[Any, Any]]
+"""Dotted key -> its value before and after."""
 
 ADDED_KEYS: dict[str, Any] = {"env.wrappers": []}
 """Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
@@ -75,8 +77,22 @@ def parse_value(text: str) -> Any:
         return value
 
 
-def changed(config: RunConfig, overrides: list[str], allowed: tuple[str, ...]) -> tuple[RunConfig, dict[str, Any]]:
-    """`config` with `key=value` overrides applied, and the keys that differ from it, dotted -> new value.
+def parse_changes(overrides: list[str]) -> list[tuple[str, Any]]:
+    """`key=value` texts as keys and values.
+
+    Raises:
+        RequestError: another form, or no value that YAML can read.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise RequestError(f"{override}: give changes as key=value")
+    return [(key, parse_value(text)) for key, _, text in (override.partition("=") for override in overrides)]
+
+
+def changed(
+    config: RunConfig, asked: Iterable[tuple[str, Any]], allowed: tuple[str, ...]
+) -> tuple[RunConfig, Differences]:
+    """`config` with the values that are asked for, and what differs from it.
 
     Args:
         allowed: the keys, or the sections before a dot, that may differ.
@@ -85,12 +101,9 @@ def changed(config: RunConfig, overrides: list[str], allowed: tuple[str, ...]) -
         RequestError: an unknown key, a bad value, or a difference that would make it another experiment.
     """
     plain = to_plain(config)
-    differences: dict[str, Any] = {}
+    differences: Differences = {}
     refused: list[str] = []
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise RequestError(f"{override}: give changes as key=value")
+    for key, value in asked:
         choice = "id" if key == "env" else "name"
         *path, name = (f"{key}.{choice}" if isinstance(plain.get(key), dict) else key).split(".")
         section = plain
@@ -98,19 +111,44 @@ def changed(config: RunConfig, overrides: list[str], allowed: tuple[str, ...]) -
             section = section.get(part) if isinstance(section, dict) else None  # type: ignore[assignment]
         if not isinstance(section, dict) or name not in section:
             raise RequestError(f"{key}: is no key of this run's config{suggestion(key, _dotted(plain))}")
-        value = parse_value(text)
         if section[name] == value:
             continue
         dotted = ".".join([*path, name])
         if dotted not in allowed and path[:1] not in [[entry] for entry in allowed]:
             refused.append(f"{dotted}={show(section[name])} (asked: {show(value)})")
+        differences[dotted] = (differences.get(dotted, (section[name],))[0], value)
         section[name] = value
-        differences[dotted] = value
     if refused:
         raise RequestError(
             f"a resumed run keeps {', '.join(refused)}\na new run may start from its network: init_from=RUN"
         )
-    return validate(plain), differences
+    return validate(plain), {key: pair for key, pair in differences.items() if pair[0] != pair[1]}
+
+
+def record_changes(step: int, differences: Differences) -> list[dict[str, Any]]:
+    """What run.json keeps of `differences` that hold from environment step `step` on."""
+    return [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in differences.items()]
+
+
+def recorded_changes(record: Mapping[str, Any], since: int) -> list[tuple[str, Any]]:
+    """The changes in a run.json that were made at the environment step `since` or later, in their order.
+
+    A checkpoint of an earlier step, from which a killed run goes on, does not know of them.
+
+    Raises:
+        RequestError: they are not what `record_changes` makes.
+    """
+    found = record.get("changes", [])
+    made: list[tuple[str, Any]] = []
+    for entry in found if isinstance(found, list) else [None]:
+        if not isinstance(entry, dict) or entry.keys() != {"step", "key", "from", "to"}:
+            raise RequestError("changes: is no list of step, key, from and to")
+        step, key = entry["step"], entry["key"]
+        if type(step) is not int or not isinstance(key, str):
+            raise RequestError("changes: has a step that is no number or a key that is no word")
+        if step >= since:
+            made.append((key, entry["to"]))
+    return made
 
 
 def require_trusted(config: RunConfig, trust: bool) -> None:

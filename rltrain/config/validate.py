@@ -140,7 +140,13 @@ def _wrappers(value: Any, key: str) -> tuple[Any, ...]:
     """A list of names, or of mappings of a name and arguments; arguments that are not given have their defaults."""
     if not isinstance(value, (list, tuple)):
         raise RequestError(f"{key}={show(value)}: must be a list, such as [time_aware] or [{{name: frame_stack}}]")
+    _check_length(value, key)
     return tuple(_wrapper(entry, f"{key}[{i}]") for i, entry in enumerate(value))
+
+
+def _check_length(value: Sequence[Any], key: str) -> None:
+    if len(value) > schema.MOST_ENTRIES:
+        raise RequestError(f"{key}: lists {len(value):,} entries; at most {schema.MOST_ENTRIES} are taken")
 
 
 def _wrapper(entry: Any, key: str) -> Any:
@@ -182,6 +188,7 @@ def _convert_union(hint: Any, value: Any, key: str, limits: schema.Range) -> Any
 
 def _convert_list(hint: Any, value: Any, key: str, limits: schema.Range, words: Iterable[str] = ()) -> Any:
     if isinstance(value, (list, tuple)):
+        _check_length(value, key)
         return tuple(_convert(get_args(hint)[0], item, f"{key}[{i}]", limits) for i, item in enumerate(value))
     rule = _alternatives(["a list of integers, such as [128,128]", *words])
     raise RequestError(f"{key}={show(value)}: must be {rule}")
@@ -199,6 +206,8 @@ def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, word
         names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
         rule = _alternatives([f"{names[hint]} {limits}".strip(), *(words or [])])
         raise RequestError(f"{key}={show(value)}: must be {rule}")
+    if type(accepted) is int and accepted > schema.LARGEST:
+        raise RequestError(f"{key}={show(value)}: must be below 2^63")
     if isinstance(accepted, (int, float)) and accepted not in limits:
         raise RequestError(f"{key}={show(value)}: must be {limits if str(limits) else 'finite'}")
     return accepted

@@ -85,6 +85,12 @@ def test_a_pickle_for_a_file(name: str, run: Path, capsys: pytest.CaptureFixture
         {"algo": [1, 2]},
         {"network": {"hidden": [10**9, 10**9]}},
         {"network": {"hidden": [10**25]}},
+        {"network": {"hidden": [8] * 10_000}},
+        {"network": {"hidden": [[8] * 10_000]}},
+        {"env": {"wrappers": ["time_aware"] * 10_000}},
+        {"env": {"wrappers": [{"name": "frame_stack", "size": 10**12}]}},
+        {"env": {"wrappers": [{"name": "frame_stack", "size": 10**6}] * 9}},
+        {"eval": {"period": 1, "episodes": 10**25}},
     ],
 )
 def test_a_config_that_asks_for_more_than_data(

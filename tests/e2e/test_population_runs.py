@@ -128,6 +128,25 @@ def test_a_finished_population_is_extended_as_one(whole: tuple[str, Path], tmp_p
     assert resume(sweep) == 0
     assert resume(sweep, "total_steps=600") == 0
     assert all(result_of(job)["env_step"] >= 600 for job in jobs_of(sweep))
+    for job in jobs_of(sweep):
+        (change,) = record_of(job)["changes"]
+        assert change == {"step": newest(uninterrupted / job.name).step, "key": "total_steps", "from": 450, "to": 600}
+
+
+def test_what_changed_before_a_kill_holds_for_every_member(
+    whole: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    algo, _ = whole
+    sweep = tmp_path / "sweep"
+    assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(97)) == 143
+    capsys.readouterr()
+    assert resume(sweep, "total_steps=500", stop=KillAfter(3, sweep)) == -1
+    assert "4 jobs as one program" in capsys.readouterr().out
+    assert {config_of(job).total_steps for job in jobs_of(sweep)} == {450}
+    assert resume(sweep) == 0
+    for job in jobs_of(sweep):
+        assert config_of(job).total_steps == 500 <= result_of(job)["env_step"]
+        assert [change["to"] for change in record_of(job)["changes"]] == [500]
 
 
 def test_members_that_ended_apart_are_extended_with_all_their_gradient_steps(tmp_path: Path) -> None:

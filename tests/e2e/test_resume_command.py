@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_runs import dqn_config, env_config, run_config
+from small_runs import dqn_config, env_config, q_learning_config, run_config
 from whole_runs import (
+    KillAfter,
     StopAfter,
     assert_same_run,
     config_of,
@@ -166,6 +167,81 @@ class TestResume:
         assert resume(tmp_path / "run") == 2
         assert "checkpoint.replay=false" in one_line(capsys)
         assert main(["evaluate", str(tmp_path / "run"), "episodes=1"]) == 0
+
+    def test_what_it_changed_is_in_the_record(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        train(run_config(dqn_config(), checkpoint=CheckpointConfig(None, 3, True)), run, StopAfter(30))
+        assert "changes" not in record_of(run)
+        asked = ["eval.period=40", "checkpoint.keep=1", "checkpoint.keep=2", "log_period=50"]
+        assert resume(run, *asked, stop=StopAfter(20)) == 143
+        first = [
+            {"step": 30, "key": "eval.period", "from": None, "to": 40},
+            {"step": 30, "key": "checkpoint.keep", "from": 3, "to": 2},
+        ]
+        assert record_of(run)["changes"] == first
+        at = newest(run).step
+        assert resume(run, "eval.period=null", "total_steps=240") == 0
+        second = [
+            {"step": at, "key": "eval.period", "from": 40, "to": None},
+            {"step": at, "key": "total_steps", "from": 200, "to": 240},
+        ]
+        assert record_of(run)["changes"] == [*first, *second]
+        assert resume(run, "total_steps=240") == resume(run) == 0
+        assert record_of(run)["changes"] == [*first, *second]
+
+    def test_what_it_changed_holds_after_a_kill(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """The newest checkpoint is from before the change, and does not know of it."""
+        run, config = tmp_path / "run", run_config(dqn_config(), checkpoint=CheckpointConfig(None, 3, True))
+        train(config, run, StopAfter(30))
+        assert resume(run, "total_steps=240", "log_period=20", stop=KillAfter(10, run)) == -1
+        assert newest(run).step == 30 and config_of(run).total_steps == 200
+        capsys.readouterr()
+        assert resume(run, "total_steps=239") == 2
+        assert "total_steps=239: a run can be extended, not cut below its 240" in one_line(capsys)
+        assert resume(run, "log_period=30", stop=StopAfter(3)) == 143
+        assert record_of(run)["changes"][-1] == {"step": 30, "key": "log_period", "from": 20, "to": 30}
+        assert resume(run) == 0
+        assert (newest(run).step, config_of(run).log_period) == (240, 30)
+
+    def test_what_changed_before_a_checkpoint_is_in_it(self, tmp_path: Path) -> None:
+        """And is not asked for again: here the older change would be taken back."""
+        run = tmp_path / "run"
+        train(run_config(dqn_config(), checkpoint=CheckpointConfig(None, 3, True)), run, StopAfter(30))
+        assert resume(run, "log_period=20", stop=StopAfter(20)) == 143
+        rewrite(run, {"config": {**newest(run).manifest["config"], "log_period": 10}})
+        assert resume(run) == 0
+        assert config_of(run).log_period == 10
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            "x", [1], [{}], [{"step": "0", "key": "seed", "from": 0, "to": 1}],
+            [{"step": 99, "key": ["seed"], "from": 0, "to": 1}], [{"step": 99, "key": "seed", "from": 0, "to": 1}],
+            [{"step": 99, "key": "env.id", "from": 0, "to": "evil:CartPole-v1"}],
+            [{"step": 99, "key": "eval.period", "from": 0, "to": {"a": 1}}],
+            [{"step": 99, "key": "log_period", "from": 0, "to": "${oc.env:HOME}"}],
+        ],
+    )  # fmt: skip
+    def test_changes_that_a_stranger_recorded(
+        self, changes: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = tmp_path / "run"
+        train(run_config(dqn_config(), total_steps=60), run, StopAfter(30))
+        RunFolder(run).write_record(changes=changes)
+        capsys.readouterr()
+        assert main(["resume", str(run)]) == 2
+        assert f"{run / 'run.json'}: " in one_line(capsys, 3)
+        assert newest(run).step == 30
+
+    def test_a_table_needs_no_experience(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        limits = {"env": env_config("FrozenLake-v1"), "checkpoint": CheckpointConfig(None, 3, False)}
+        config = run_config(q_learning_config(), **limits)
+        train(config, tmp_path / "whole")
+        capsys.readouterr()
+        train(config, tmp_path / "run", StopAfter(30))
+        assert "resume    exactly" in capsys.readouterr().out
+        assert resume(tmp_path / "run") == 0
+        assert_same_run(tmp_path / "whole", tmp_path / "run")
 
     def test_what_is_no_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for command in ("resume", "evaluate"):
