@@ -45,6 +45,7 @@ _DASHBOARD: Final = {
         "value loss": ["train/value_loss"],
         "mean Q": ["train/q_value"],
         "gradient norm": ["train/grad_norm"],
+        "learning rate": ["train/learning_rate"],
     },
     "Exploration and speed": {
         "epsilon and entropy": ["train/epsilon", "train/entropy"],

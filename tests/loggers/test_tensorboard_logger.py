@@ -9,13 +9,25 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import (
+    STATES,
+    VECTOR,
+    ScriptedEnvs,
+    dqn_config,
+    drive,
+    make_agent,
+    q_learning_config,
+    reinforce_config,
+    run_config,
+)
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 
-from rltrain.loggers.tensorboard import TensorBoardLogger
+from rltrain.config.schema import AlgoConfig
+from rltrain.loggers.tensorboard import _DASHBOARD, TensorBoardLogger
 
 
 def load(folder: Path) -> EventAccumulator:
@@ -95,6 +107,15 @@ def test_the_dashboard_shows_whole_tags_only(tmp_path: Path) -> None:
     assert shown("training and evaluation") == ["rollout/episode_return", "eval/episode_return"]
     assert shown("evaluation, spread") == ["eval/episode_return_std"]
     assert shown("TD loss") == ["train/td_loss"]
+
+
+@pytest.mark.parametrize("config", [dqn_config(), reinforce_config(), q_learning_config()], ids=lambda c: str(c.name))
+def test_every_tag_of_an_algorithm_has_a_chart(config: AlgoConfig) -> None:
+    observation = STATES if config.name == "q_learning" else VECTOR
+    agent = make_agent(run_config(config, num_envs=2), observation)
+    tags = set(agent.scalars()).union(*drive(agent, ScriptedEnvs(2, observation), 60))
+    assert tags >= {"train/learning_rate", "train/epsilon" if config.name != "reinforce" else "train/entropy"}
+    assert tags <= {tag for charts in _DASHBOARD.values() for chart in charts.values() for tag in chart}
 
 
 @pytest.mark.parametrize(("completed", "status"), [(True, STATUS_SUCCESS), (False, STATUS_FAILURE)])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rltrain.loggers.jsonl import read_rows
 from rltrain.report import curve
 from rltrain.report.curve import learning_curve, moving_average, plot_learning_curve
 
@@ -100,13 +102,24 @@ def test_the_legend_says_what_each_curve_is_the_mean_of(tmp_path: Path) -> None:
     ]
 
 
-def test_it_is_drawn_quickly_and_without_pyplot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_run_is_read_once_and_drawn_with_few_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counted(path: Path) -> Iterator[dict[str, Any]]:
+        for row in read_rows(path):
+            read.append(row["step"])
+            yield row
+
+    monkeypatch.setattr(curve, "read_rows", counted)
+    (axes,) = learning_curve(make_run(tmp_path, 20_000)).axes
+    assert read == list(range(100, 2_000_001, 100))
+    points = {line.get_label().split(",")[0]: len(line.get_xdata()) for line in axes.lines}
+    assert points == {"training": 4000, "greedy evaluation": 2000, "threshold 475": 2}
+
+
+def test_it_is_drawn_without_pyplot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)  # other tests' packages may have imported it
-    make_run(tmp_path, 20_000)
-    plot_learning_curve(make_run(tmp_path / "warm", 10))
-    begin = time.process_time()
-    plot_learning_curve(tmp_path)
-    assert time.process_time() - begin < 1.5
+    plot_learning_curve(make_run(tmp_path, 10))
     assert "matplotlib.pyplot" not in sys.modules
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from rltrain.config.wrappers import ClipObservationConfig, FrameStackConfig, ScaleRewardConfig, TimeAwareConfig
+from rltrain.envs.flatten import MOST_NUMBERS
 from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext, one_line_shape, refuse
 from rltrain.types import ObservationSpec
 
@@ -25,6 +27,10 @@ class FrameStack(Wrapper):
         inner = (spec.n,) if spec.n else spec.shape
         dtype = "float32" if spec.n else spec.dtype
         self._zeros = config.padding == "zero"
+        if (numbers := math.prod((config.size, *inner))) > MOST_NUMBERS:
+            raise refuse(
+                "frame_stack", f"of size {config.size} makes {numbers:,} numbers; at most {MOST_NUMBERS:,} are taken"
+            )
         self._frames = np.zeros((context.lanes, config.size, *inner), dtype)
         # Channels are the shorter of the two ends of an image's shape: [H, W, C] or [C, H, W].
         self._channels = None if len(inner) != 3 else (0 if inner[0] < inner[2] else 2)
