@@ -24,7 +24,8 @@ class TrainedPolicy:
     Attributes:
         config: of the run that trained it.
         observation_space, action_space: of its environment, before `env.wrappers`.
-        network_observation: what the network takes, after `env.wrappers`.
+        observation, network_observation: what the environment gives, and what the network takes, after `env.wrappers`.
+        wrappers_fixed: what lies between them, where that is a function of one observation; None where it is not.
         statistics: what the wrappers knew of the environment at this checkpoint, by name; {} where there are none.
     """
 
@@ -41,10 +42,11 @@ class TrainedPolicy:
         limit = checkpoint.manifest.get("max_episode_steps")
         self._limit = limit if type(limit) is int and limit > 0 else None
         self.statistics = statistics_in(checkpoint.state.get("envs", {}))
-        observation, action = observation_spec(self.observation_space), action_spec(self.action_space)
+        self.observation, action = observation_spec(self.observation_space), action_spec(self.action_space)
         alone = WrapperContext(self.config.env.id, 1, 1, self._limit, frozen=True)
-        self._wrappers = make_wrappers(self.config.env.wrappers, observation, alone)
+        self._wrappers = make_wrappers(self.config.env.wrappers, self.observation, alone)
         self._wrappers.load_statistics(self.statistics)
+        self.wrappers_fixed = self._wrappers.fixed()
         self._steps = 0  # observations since the episode began
         self.network_observation = self._wrappers.spec
         context = AgentContext(self.config, self.network_observation, action, torch.device(device))

@@ -24,16 +24,18 @@ from rltrain.policy import TrainedPolicy
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, in words: `float32 [batch, 4]`."""
+    """What was written, in words: `float32 [batch, 4]`; `wrapped`: observations as the last of `env.wrappers` returns
+    them, else as the environment does."""
 
     path: Path
     observation: str
     action: str
+    wrapped: bool
 
 
 class EnvPolicy(nn.Module):
-    """From observations as the environment (or the last of `env.wrappers`) gives them to actions as it takes them, for
-    any number of environments."""
+    """From observations as the environment gives them to actions as it takes them, for any number of environments.
+    Where `env.wrappers` look back, from what these return."""
 
     scale: Tensor
     centre: Tensor
@@ -45,8 +47,12 @@ class EnvPolicy(nn.Module):
         self.greedy = greedy
         obs: Any = policy.observation_space
         action: Any = policy.action_space
-        numbered = policy.network_observation.kind == "discrete" and not policy.config.env.wrappers
-        self._first_obs = int(obs.start) if numbered else 0
+        self.wrapped = policy.wrappers_fixed is None
+        self._first_obs = int(obs.start) if policy.observation.kind == "discrete" and not self.wrapped else 0
+        self._steps = [kind for kind, *_ in policy.wrappers_fixed or ()]
+        for number, (_, *arrays) in enumerate(policy.wrappers_fixed or ()):
+            for name, array in zip("ab", arrays, strict=True):
+                self.register_buffer(f"wrapper_{number}_{name}", torch.from_numpy(array.copy()))
         self._first_action, self._action_dtype = 0, torch.int64
         if action_spec(action).kind == "discrete":
             self._first_action = int(action.start)
@@ -57,7 +63,11 @@ class EnvPolicy(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [B, *obs] -> actions [B, *action]."""
-        action: Tensor = self.greedy(obs - self._first_obs if self._first_obs else obs)
+        obs = obs - self._first_obs if self._first_obs else obs
+        for number, kind in enumerate(self._steps):
+            a, b = self.get_buffer(f"wrapper_{number}_a"), self.get_buffer(f"wrapper_{number}_b")
+            obs = ((obs.to(a.dtype) - a) / b).to(torch.float32) if kind == "normalize" else torch.clamp(obs, a, b)
+        action: Tensor = self.greedy(obs)
         if self._action_dtype == torch.int64:
             return action + self._first_action
         wanted = action.to(torch.float64) * self.scale + self.centre
@@ -77,8 +87,8 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
     make_module = getattr(policy.agent_policy, "greedy_module", None)
     if make_module is None:
         raise RequestError(f"algo={policy.config.algo.name}: its policy has no greedy_module, which exporting needs")
-    spec = policy.network_observation
     module = EnvPolicy(policy, make_module()).eval()
+    spec = policy.network_observation if module.wrapped else policy.observation
     example = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
     if spec.kind == "discrete":
         example += module._first_obs
@@ -89,10 +99,10 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
         raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
     with torch.no_grad():
         action = module(example)
-    return Exported(path, _in_words(example), _in_words(action))
+    return Exported(path, _in_words(example), _in_words(action), module.wrapped)
 
 
-def _program(module: nn.Module, example: Tensor, policy: TrainedPolicy) -> bytes:
+def _program(module: EnvPolicy, example: Tensor, policy: TrainedPolicy) -> bytes:
     about = {
         "env": policy.config.env.id,
         "algo": policy.config.algo.name,
@@ -100,6 +110,7 @@ def _program(module: nn.Module, example: Tensor, policy: TrainedPolicy) -> bytes
         "observation_space": space_to_plain(policy.observation_space),
         "action_space": space_to_plain(policy.action_space),
         "wrappers": to_plain(policy.config)["env"]["wrappers"],
+        "takes_wrapped": module.wrapped,
     }
     buffer = io.BytesIO()
     level = logging.getLogger("torch.export").level

@@ -189,9 +189,14 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert [record["status"] for record in records] == ["completed", "completed"]
 
 
-def rltrain_process(folder: Path, *args: str) -> subprocess.Popen[str]:
-    """`rltrain args` in a process and a session of its own, with the probe environments as a plug-in."""
-    variables = {**os.environ, "RLTRAIN_PLUGINS": "probe_envs", "RLTRAIN_CONF": ""}
+def rltrain_process(folder: Path, *args: str, two_cores: bool = False) -> subprocess.Popen[str]:
+    """`rltrain args` in a process and a session of its own, with the probe environments as a plug-in.
+
+    Args:
+        two_cores: populations train side by side, whatever this machine has.
+    """
+    plugins = "probe_envs,two_cores" if two_cores else "probe_envs"
+    variables = {**os.environ, "RLTRAIN_PLUGINS": plugins, "RLTRAIN_CONF": ""}
     command = [sys.executable, "-m", "rltrain", *args]
     return subprocess.Popen(
         command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -35,7 +35,7 @@ def main(args: list[str]) -> int:
         run = policy.checkpoint.absolute().parent.parent
         out = (run if (run / "run.json").exists() else Path.cwd()) / _NAME
     written = export_policy(policy, out)
-    after = " as env.wrappers return them" if policy.config.env.wrappers else ""
+    after = " as env.wrappers return them" if written.wrapped else ""
     print(
         f"{shown_path(written.path)}: {policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}; "
         f"observations {written.observation}{after} -> actions {written.action}; "

@@ -11,13 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import dqn_config, env_config, reinforce_config, run_config
+from small_runs import dqn_config, env_config, q_learning_config, reinforce_config, run_config
 from whole_runs import StopAfter, newest, one_line, train
 
 import rltrain
 from rltrain.cli import main
-from rltrain.config.schema import RunConfig
+from rltrain.config.schema import EnvConfig, RunConfig
+from rltrain.config.wrappers import (
+    ClipObservationConfig,
+    FrameStackConfig,
+    NormalizeObservationConfig,
+    NormalizeRewardConfig,
+    ScaleRewardConfig,
+)
 from rltrain.policy_export import export_policy
+
+NORMALIZE = NormalizeObservationConfig("normalize_observation")
+CLIP = ClipObservationConfig("clip_observation", -0.5, 0.4)
+REWARD = NormalizeRewardConfig("normalize_reward")
+
+
+def wrapped(id: str, *wrappers: object) -> EnvConfig:
+    return replace(env_config(id), wrappers=wrappers)
+
 
 CASES: dict[str, RunConfig] = {
     "dqn": run_config(dqn_config()),
@@ -26,6 +42,14 @@ CASES: dict[str, RunConfig] = {
     "reinforce, discrete": run_config(reinforce_config()),
     "reinforce, box": run_config(reinforce_config(), env=replace(env_config("Pendulum-v1"), max_episode_steps=9)),
     "reinforce, box of odd bounds": run_config(reinforce_config(), env=env_config("probe_envs:EchoBox-v0")),
+    "reinforce, box, normalized": run_config(reinforce_config(), env=wrapped("Pendulum-v1", NORMALIZE, CLIP)),
+    "dqn, normalized, clipped": run_config(dqn_config(), env=wrapped("CartPole-v1", CLIP, NORMALIZE, CLIP, REWARD)),
+    "dqn, numbers from 3 and 5, rewards scaled": run_config(
+        dqn_config(), env=wrapped("probe_envs:Shifted-v0", ScaleRewardConfig("scale_reward", 0.5))
+    ),
+    "dqn, images, normalized": run_config(dqn_config(), env=wrapped("probe_envs:Images-v0", NORMALIZE)),
+    "dqn, a table": run_config(q_learning_config(), env=env_config("FrozenLake-v1")),
+    "dqn, a table, numbers from 3 and 5": run_config(q_learning_config(), env=env_config("probe_envs:Shifted-v0")),
 }
 
 ELSEWHERE = """
@@ -70,7 +94,7 @@ def test_the_file_acts_as_the_policy_does(name: str, tmp_path: Path, capsys: pyt
         actions = program(torch.from_numpy(obs[:size])).numpy()
         expected = np.array([policy.act(one) for one in obs[:size]])
         assert actions.shape == expected.shape
-        if policy.config.algo.name == "dqn" or "discrete" in name:
+        if name.startswith("dqn") or "discrete" in name:
             np.testing.assert_array_equal(actions, expected)
         else:
             assert actions.dtype == expected.dtype
@@ -93,6 +117,30 @@ def test_it_needs_no_rltrain(
     done = subprocess.run([sys.executable, "-c", ELSEWHERE, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load("actions.npy"), [policy.act(one) for one in obs])
+
+
+@pytest.mark.parametrize("before", [(), (NORMALIZE,)])
+def test_of_wrappers_that_look_back_it_takes_what_they_return(
+    before: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, frames = tmp_path / "run", FrameStackConfig("frame_stack", 2)
+    train(run_config(dqn_config(), env=wrapped("CartPole-v1", *before, frames)), run, StopAfter(20))
+    capsys.readouterr()
+    assert main(["export", str(run)]) == 0
+    assert "float32 [batch, 2, 4] as env.wrappers return them" in capsys.readouterr().out
+    obs = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
+    actions = torch.export.load(run / "policy.pt2").module()(torch.from_numpy(obs)).numpy()
+    np.testing.assert_array_equal(actions, rltrain.load(run).agent_policy.act_greedy(obs))
+
+
+def test_a_policy_that_cannot_be_exported_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(CASES["dqn"], tmp_path / "run", StopAfter(3))
+    monkeypatch.delattr("rltrain.agents.dqn.GreedyQ.greedy_module")
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "run")]) == 2
+    assert "algo=dqn: its policy has no greedy_module" in one_line(capsys)
 
 
 def test_what_the_file_says_of_itself(tmp_path: Path) -> None:

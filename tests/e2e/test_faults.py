@@ -169,11 +169,9 @@ def test_tensorboard_files_that_are_gone_or_cut(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_population_s_process_that_is_killed_goes_on_as_one(tmp_path: Path) -> None:
     """As a machine does that is out of memory. Slow machines only delay it."""
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core: one population")
     args = [*COMMON_ARGS, "hydra.sweep.dir=sweep", "total_steps=6000", "checkpoint.period=300", "seed=range(0,8)"]
     args += ["eval.period=null", "algo.learning_starts=50", "algo.batch_size=8"]
-    process = rltrain_process(tmp_path, "-m", *args)
+    process = rltrain_process(tmp_path, "-m", *args, two_cores=True)
     sweep = tmp_path / "sweep"
     deadline = time.monotonic() + 120
     while not (sweep / "0" / "checkpoints").exists() or not step_folders(sweep / "0"):
@@ -235,6 +233,37 @@ def test_a_run_is_evaluated_while_it_trains(tmp_path: Path, capsys: pytest.Captu
     assert len(found) == 2 and found[0] == found[1]
     assert json.loads(found[0])["checkpoint"] == "step_00000080"
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_run_of_another_process_is_evaluated_while_it_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkpoint twice with the same numbers, the run's newest while it is replaced, and no trace in the run."""
+    args = [*COMMON_ARGS, "hydra.run.dir=run", "total_steps=1_000_000", "eval.period=null"]
+    keep = ["checkpoint.period=200", "checkpoint.keep=1000"]
+    process = rltrain_process(tmp_path, *args, *keep, "algo.learning_starts=50", "algo.batch_size=8")
+    run, first = tmp_path / "run", tmp_path / "run" / "checkpoints" / "step_00000200"
+    try:
+        deadline = time.monotonic() + 120
+        while not first.exists():
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.01)
+        found = []
+        for place in (first, first, run, run):
+            before = len(step_folders(run))
+            assert main(["evaluate", str(place), "episodes=3", "device=auto", "--json"]) == 0
+            found.append(capsys.readouterr().out)
+            while len(step_folders(run)) == before:  # it goes on
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+        assert record_of(run)["status"] == "running"
+    finally:
+        process.terminate()
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in error
+    assert found[0] == found[1] and json.loads(found[0])["env_step"] == 200
+    assert 200 < json.loads(found[2])["env_step"] < json.loads(found[3])["env_step"]
+    assert newest_checkpoint(run)[1] == []
 
 
 WRITER = """

@@ -205,14 +205,14 @@ def test_jobs_are_grouped_by_what_a_batch_can_carry() -> None:
 def test_processes_side_by_side_stop_and_continue_together(tmp_path: Path) -> None:
     """Enough members for a process per core; SIGTERM reaches the parent only."""
     args = [*(arg for arg in DQN if "optimizer.lr" not in arg), "total_steps=4000", HERE, "seed=range(0,8)"]
-    process = rltrain_process(tmp_path, "-m", *args)
+    process = rltrain_process(tmp_path, "-m", *args, two_cores=True)
     first = tmp_path / "sweep" / "7" / "checkpoints" / "step_00000100"
     while not first.exists():
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
     assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"interrupted"}
-    process = rltrain_process(tmp_path, "resume", "sweep")
+    process = rltrain_process(tmp_path, "resume", "sweep", two_cores=True)
     out, error = process.communicate(timeout=200)
     assert process.returncode == 0, (out, error)
     assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}

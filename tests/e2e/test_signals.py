@@ -236,9 +236,7 @@ def test_populations_in_processes_of_their_own_are_saved_from_the_first_instant(
     number: int, delay: float, tmp_path: Path
 ) -> None:
     """Two processes of four members; the signal comes while they import torch."""
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core: one population")
-    process = rltrain_process(tmp_path, *SWEEP)
+    process = rltrain_process(tmp_path, *SWEEP, two_cores=True)
     wait_until(lambda: len({group for *_, group in children_of(process.pid)}) == 3, process)
     time.sleep(delay)
     sent = time.monotonic()
@@ -252,7 +250,7 @@ def test_populations_in_processes_of_their_own_are_saved_from_the_first_instant(
     jobs = [tmp_path / "sweep" / str(n) for n in range(8)]
     assert {record_of(job)["status"] for job in jobs} == {"interrupted"}
     assert all(has_checkpoint(job) for job in jobs)
-    process = rltrain_process(tmp_path, "resume", "sweep")
+    process = rltrain_process(tmp_path, "resume", "sweep", two_cores=True)
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, (out, error)
     assert out.count("4 jobs as one program") == 2, out
@@ -260,9 +258,7 @@ def test_populations_in_processes_of_their_own_are_saved_from_the_first_instant(
 
 @pytest.mark.slow
 def test_the_second_signal_ends_populations_at_once(tmp_path: Path) -> None:
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core: one population")
-    process = rltrain_process(tmp_path, *SWEEP)
+    process = rltrain_process(tmp_path, *SWEEP, two_cores=True)
     wait_until(lambda: len({group for *_, group in children_of(process.pid)}) == 3, process)
     members = children_of(process.pid)
     os.kill(process.pid, signal.SIGTERM)

@@ -8,7 +8,7 @@ import numpy as np
 
 from rltrain.config.wrappers import NormalizeObservationConfig, NormalizeRewardConfig
 from rltrain.envs.wrappers.statistics import RunningStatistics
-from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext, refuse
+from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, refuse
 from rltrain.types import ObservationSpec
 
 
@@ -37,6 +37,9 @@ class NormalizeObservation(Wrapper):
 
     def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         return self.begin(obs, lanes)
+
+    def fixed(self) -> Fixed:
+        return "normalize", self._statistics.mean[0], self._statistics.deviation(self._epsilon)[0]
 
     def statistics(self) -> dict[str, np.ndarray]:
         return self._statistics.arrays()

@@ -9,7 +9,7 @@ import numpy as np
 
 from rltrain.config.wrappers import ClipObservationConfig, FrameStackConfig, ScaleRewardConfig, TimeAwareConfig
 from rltrain.envs.flatten import MOST_NUMBERS
-from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext, one_line_shape, refuse
+from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, one_line_shape, refuse
 from rltrain.types import ObservationSpec
 
 
@@ -127,6 +127,9 @@ class ClipObservation(Wrapper):
 
     def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         return self.begin(obs, lanes)
+
+    def fixed(self) -> Fixed:
+        return "clip", np.array(self._low), np.array(self._high)
 
 
 class ScaleReward(Wrapper):

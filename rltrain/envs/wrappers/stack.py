@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.envs.lane_group import LaneStep
-from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext
+from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext
 from rltrain.errors import CheckpointError
 from rltrain.types import ObservationSpec
 
@@ -42,6 +42,15 @@ class WrapperStack:
     def remembers(self) -> bool:
         """Whether an observation is shown differently according to those before it."""
         return any(wrapper.remembers for wrapper in self._wrappers)
+
+    def fixed(self) -> list[Fixed] | None:
+        """What they do, one after the other, to an observation of a single run by itself; None where one of them looks
+        at others too, or does something that has no such form."""
+        steps = [wrapper.fixed() for wrapper in self._wrappers]
+        changing = [type(wrapper).step is not Wrapper.step for wrapper in self._wrappers]
+        if any(step is None and changes for step, changes in zip(steps, changing, strict=True)):
+            return None
+        return [step for step in steps if step is not None]
 
     def reset(self, obs: np.ndarray) -> np.ndarray:
         """obs [L, *obs], the first of all episodes -> as the agent sees them."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from rltrain.errors import RequestError
 from rltrain.types import ObservationSpec
+
+Fixed = tuple[Literal["normalize", "clip"], np.ndarray, np.ndarray]
+"""Of an observation, (x - mean) / deviation in float64, or min(max(x, low), high): which, and the two arrays."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Wrapper:
     def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """The same for lanes that went one step on within their episodes, up to the last observation of each."""
         return obs
+
+    def fixed(self) -> Fixed | None:
+        """What it does, as of now, to an observation by itself; None where it changes none, or looks at others too."""
+        return None
 
     def reward(self, reward: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """reward [L] float32 of the step of `lanes`, for training; comes before `step` and `begin`."""

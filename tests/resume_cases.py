@@ -1,0 +1,107 @@
+"""A short run of every algorithm and option, for the tests that stop and continue it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from small_runs import dqn_config, env_config, optimizer, q_learning_config, reinforce_config, run_config
+
+from rltrain.config.schema import (
+    CheckpointConfig,
+    CNNConfig,
+    ConstantConfig,
+    DuelingConfig,
+    EvalConfig,
+    ExponentialConfig,
+    HardUpdateConfig,
+    PerEpisodeConfig,
+    RunConfig,
+    SoftUpdateConfig,
+    StateActionConfig,
+)
+from rltrain.config.wrappers import (
+    ClipObservationConfig,
+    FrameStackConfig,
+    NormalizeObservationConfig,
+    NormalizeRewardConfig,
+    ScaleRewardConfig,
+    TimeAwareConfig,
+)
+
+SHORT = {"eval": EvalConfig(50, 3), "checkpoint": CheckpointConfig(40, 3, True), "total_steps": 110}
+
+
+def dqn(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
+    return run_config(dqn_config(**(changes or {})), **{**SHORT, **run})
+
+
+def reinforce(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
+    return run_config(reinforce_config(**(changes or {})), **{**SHORT, **run})
+
+
+def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
+    return run_config(q_learning_config(**(changes or {})), **{**SHORT, "env": env_config("FrozenLake-v1"), **run})
+
+
+WALK = env_config("probe_envs:Walk-v0")
+PICTURES = env_config("probe_envs:Noise-v0")
+CONVOLUTIONS = CNNConfig("cnn", (3, 4), (2, 2), (1, 1), (8,), False, "auto", "relu", 1.0)
+PENDULUM = replace(env_config("Pendulum-v1"), max_episode_steps=15)
+WRAPPERS = (
+    TimeAwareConfig("time_aware"), NormalizeObservationConfig("normalize_observation"),
+    ClipObservationConfig("clip_observation", -2.0, 2.0), FrameStackConfig("frame_stack", 2),
+    NormalizeRewardConfig("normalize_reward"), ScaleRewardConfig("scale_reward", 0.5),
+)  # fmt: skip
+WRAPPED = replace(env_config("CartPole-v1"), wrappers=WRAPPERS)
+CASES: dict[str, RunConfig] = {
+    "dqn wrappers": dqn(env=WRAPPED),
+    "dqn wrappers, 3 envs, n-step": dqn({"n_step": 3, "buffer_size": 500}, env=WRAPPED, num_envs=3),
+    "dqn wrappers, batched": dqn(env=replace(WRAPPED, vectorization="batched"), num_envs=3),
+    "reinforce wrappers, 2 envs": reinforce(env=replace(PENDULUM, wrappers=WRAPPERS), num_envs=2),
+    "dqn": dqn(),
+    "dqn 3 envs": dqn(num_envs=3),
+    "dqn n-step, 3 envs": dqn({"n_step": 3, "buffer_size": 500}, num_envs=3),
+    "dqn not double, mse, clipped by value": dqn({"double": False, "loss": "mse", "max_grad_value": 0.1}),
+    "dqn several gradient steps": dqn({"train_period": 3, "gradient_steps": 2}, num_envs=2),
+    "dqn hard by gradient steps, adamw": dqn(
+        {"optimizer": optimizer("adamw", amsgrad=True, weight_decay=0.01)},
+        target_update=HardUpdateConfig("hard", 13, "gradient_steps"),
+    ),
+    "dqn hard by episodes": dqn(target_update=HardUpdateConfig("hard", 2, "episodes"), num_envs=3),
+    "dqn soft by steps, rmsprop": dqn(
+        {"optimizer": optimizer("rmsprop")}, target_update=SoftUpdateConfig("soft", 0.1, 3, "env_steps")
+    ),
+    "dqn soft by gradient steps": dqn(target_update=SoftUpdateConfig("soft", 0.05, 1, "gradient_steps")),
+    "dqn soft by episodes": dqn(target_update=SoftUpdateConfig("soft", 0.5, 3, "episodes")),
+    "dqn exponential": dqn(exploration=ExponentialConfig("exponential", 1.0, 0.1, 50)),
+    "dqn per episode": dqn(exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.8), num_envs=3),
+    "dqn constant": dqn(exploration=ConstantConfig("constant", 0.3)),
+    "dqn discrete observations": dqn(env=env_config("probe_envs:Chain-v0")),
+    "dqn observations of parts": dqn(env=env_config("probe_envs:Votes-v0"), num_envs=2),
+    "dqn images": dqn(env=env_config("probe_envs:Images-v0"), num_envs=2),
+    "dqn convolutions, 2 envs": dqn({"n_step": 2}, env=PICTURES, network=CONVOLUTIONS, num_envs=2),
+    "dqn dueling": dqn(network=DuelingConfig("dueling", (8,), (4,), "relu", 1.0)),
+    "dqn state and action": dqn(network=StateActionConfig("state_action", (8,), "relu", 1.0)),
+    "dqn clipped rewards": dqn(env=replace(env_config("probe_envs:FixedLength-v0"), reward_clip=1.0)),
+    "dqn until solved": dqn(env=env_config("probe_envs:Bandit-v0"), stop_at_return=1.0, eval=EvalConfig(30, 3)),
+    "reinforce": reinforce(),
+    "reinforce no baseline, episode": reinforce({"baseline": "none", "normalize_returns": "episode"}),
+    "reinforce mean baseline, 2 envs": reinforce({"baseline": "mean", "loss_reduction": "sum"}, num_envs=2),
+    "reinforce convolutions": reinforce(env=PICTURES, network=CONVOLUTIONS, num_envs=2),
+    "reinforce 4 envs": reinforce({"episodes_per_update": 8}, num_envs=4),
+    "reinforce box actions": reinforce(env=WALK),
+    "reinforce box actions, 4 envs": reinforce(env=WALK, num_envs=4),
+    "reinforce actions without axes": reinforce(env=env_config("probe_envs:Aim-v0"), num_envs=2),
+    "reinforce cut episodes": reinforce(env=PENDULUM, num_envs=2),
+    "reinforce by episodes": reinforce(total_steps=100_000, total_episodes=11, num_envs=2),
+    "q_learning": q_learning(),
+    "q_learning falling step size, 3 envs": q_learning({"alpha_decay": 0.6, "initial_value": 1.0}, num_envs=3),
+    "q_learning per episode": q_learning(
+        exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.8), env=env_config("Taxi-v4"), num_envs=2
+    ),
+    "q_learning shifted, clipped": q_learning(
+        env=replace(env_config("probe_envs:Shifted-v0"), reward_clip=6.5), exploration=ConstantConfig("constant", 0.3)
+    ),
+    "q_learning by episodes": q_learning(total_steps=100_000, total_episodes=11, num_envs=2),
+}

@@ -1,0 +1,5 @@
+"""A plug-in for processes that tests start: two populations side by side, also where there is but one core."""
+
+import rltrain.device
+
+rltrain.device.available_cores = lambda: 2
