@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from rltrain.agents.dqn import DQNState, make_hyperparameters, make_update
+from rltrain.agents.dqn_update import DQNState, make_hyperparameters, make_update
 from rltrain.config.application import compose
 from rltrain.config.schema import AnyNetworkConfig, DQNConfig, NetworkConfig, StateActionConfig
 from rltrain.networks import make_network

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rltrain.agents.dqn import DQNState, make_update
+from rltrain.agents.dqn_update import DQNState, make_update
 from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig
 from rltrain.losses.value import double_q_next_value, select_action_values, td_loss, td_target
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply
 from rltrain.optimizers import clip_gradient, eager_gradient, functional_gradient, init_optimizer, optimizer_step
 from rltrain.replay import Batch
-from rltrain.target_update import polyak_
 from rltrain.types import ObservationSpec
 
 CPU = torch.device("cpu")
@@ -63,7 +62,7 @@ def pure(apply: Apply, gradient: Callable[..., object], members: tuple[int, ...]
         with torch.no_grad():
             new_state, _ = update(state, batch, hyperparameters)
             own.copy_(new_state.params)
-            polyak_(target, own, TAU)
+            target.lerp_(own, TAU)
 
     return run
 
@@ -102,7 +101,7 @@ def steps_of_the_optimizer() -> dict[str, Way]:
     def ours() -> None:
         clipped, _ = clip_gradient(grad, norm, None)
         params, _ = optimizer_step(ADAM, PARAMS, clipped, state, lr)
-        polyak_(target, params, TAU)
+        target.lerp_(params, TAU)
 
     return {"torch's fused Adam alone, one flat vector": fused.step, "our clip + Adam + target": ours}
 

@@ -18,35 +18,37 @@ class TargetUpdate:
     """
 
     def __init__(self, config: TargetUpdateConfig) -> None:
-        self._period = config.period
+        self.period = config.period
         self.unit = config.unit
         self.tau = 1.0 if config.name == "hard" else config.tau
 
+    @property
+    def every_gradient_step(self) -> bool:
+        """Whether the target follows each gradient step: then it is part of it."""
+        return self.unit == "gradient_steps" and self.period == 1
+
     def due_at_gradient_step(self, gradient_steps: int) -> int:
         """How many updates are due (0 or 1) after a gradient step, given the count that includes it."""
-        return int(self.unit == "gradient_steps" and gradient_steps % self._period == 0)
+        return int(self.unit == "gradient_steps" and gradient_steps % self.period == 0)
 
     def due_between(self, env_steps: tuple[int, int], episodes: tuple[int, int]) -> int:
         """How many updates are due after a vector step and its gradient steps, given the counts (before, after)."""
         if self.unit == "env_steps":
-            return env_steps[1] // self._period - env_steps[0] // self._period
+            return env_steps[1] // self.period - env_steps[0] // self.period
         if self.unit == "episodes":
-            return -(-episodes[1] // self._period) - -(-episodes[0] // self._period)
+            return -(-episodes[1] // self.period) - -(-episodes[0] // self.period)
         return 0
 
 
-def polyak_(target_params: Tensor, params: Tensor, tau: float) -> None:
-    """theta^- <- tau theta + (1 - tau) theta^-, in place; tau 1 copies exactly. Lillicrap et al. 2016, algorithm 1."""
-    with torch.no_grad():
-        target_params.lerp_(params, tau)
+def polyak(target_params: Tensor, params: Tensor, tau: Tensor) -> Tensor:
+    """tau theta + (1 - tau) theta^-; tau 1 copies exactly. Lillicrap et al. 2016, algorithm 1."""
+    return torch.lerp(target_params, params, tau)
 
 
 def move_targets_(target_params: Tensor, params: Tensor, updates: Sequence[TargetUpdate], due: Sequence[int]) -> None:
-    """Moves each member's target as often as is due for it: both tensors [P] for one member, else [M, P]."""
+    """Moves each member's target as often as is due for it, in place: both tensors [P] for one member, else [M, P]."""
     for turn in range(max(due)):
-        if len(due) == 1:
-            polyak_(target_params, params, updates[0].tau)
-            continue
         tau = [update.tau if count > turn else 0.0 for update, count in zip(updates, due, strict=True)]
+        of_member = torch.tensor(tau, dtype=params.dtype, device=params.device)  # [M]
         with torch.no_grad():
-            target_params.lerp_(params, torch.tensor(tau, dtype=params.dtype, device=params.device).unsqueeze(1))
+            target_params.copy_(polyak(target_params, params, of_member if len(due) == 1 else of_member.unsqueeze(1)))

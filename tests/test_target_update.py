@@ -6,20 +6,21 @@ import pytest
 import torch
 
 from rltrain.config.schema import HardUpdateConfig, SoftUpdateConfig
-from rltrain.target_update import TargetUpdate, move_targets_, polyak_
+from rltrain.target_update import TargetUpdate, move_targets_, polyak
 
 
 def test_k_soft_updates_in_closed_form() -> None:
     params, target = torch.full((3,), 2.0, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
     for k in range(1, 31):
-        polyak_(target, params, 0.1)
+        target = polyak(target, params, torch.tensor(0.1, dtype=torch.float64))
         torch.testing.assert_close(target, torch.full_like(target, 2.0 * (1.0 - 0.9**k)), rtol=1e-12, atol=0.0)
 
 
 def test_a_hard_update_copies_exactly_and_into_the_same_memory() -> None:
     params, target = torch.randn(1000), torch.randn(1000) * torch.logspace(-4, 4, 1000)
     memory = target.data_ptr()
-    polyak_(target, params, 1.0)
+    assert torch.equal(polyak(target, params, torch.tensor(1.0)), params)
+    move_targets_(target, params, [TargetUpdate(HardUpdateConfig("hard", 1, "env_steps"))], [1])
     assert torch.equal(target, params)
     assert target.data_ptr() == memory != params.data_ptr()
 

@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rltrain.agents.dqn import DQNState, make_update
+from rltrain.agents.dqn_update import DQNState, make_update
 from rltrain.ahead import Program
 from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig
 from rltrain.networks import make_network

@@ -2,94 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rltrain.agents.agent import AgentContext, StateDict, mean_metrics, with_prefix, without_prefix
+from rltrain.agents.dqn_update import DQNState, Phase, make_hyperparameters, make_phase, make_update
 from rltrain.agents.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled, note_compiled
 from rltrain.config.schema import DQNConfig
-from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks import make_network
-from rltrain.networks.flat import Apply
-from rltrain.optimizers import (
-    Gradient,
-    OptimizerState,
-    clip_gradient,
-    eager_gradient,
-    functional_gradient,
-    init_optimizer,
-    optimizer_step,
-)
-from rltrain.replay import Batch, UniformReplay, gather
+from rltrain.optimizers import functional_gradient, init_optimizer
+from rltrain.replay import UniformReplay
 from rltrain.replay.n_step import NStepWindow
 from rltrain.schedules import make_schedule
 from rltrain.seeding import RandomBlock, RandomBlocks, derive_seed, make_generator
 from rltrain.target_update import TargetUpdate, move_targets_
 from rltrain.types import Episode, Transition
 
-
-class DQNState(NamedTuple):
-    """What one gradient step reads; it writes all but the target."""
-
-    params: Tensor  # [P], theta
-    target_params: Tensor  # [P], theta^-
-    optimizer: OptimizerState
-
-
-Hyperparameters = dict[str, Tensor]
-"""`lr` [], and `max_grad_norm` [], `max_grad_value` [] where gradients are clipped."""
-Update = Callable[[DQNState, Batch, Hyperparameters], tuple[DQNState, dict[str, Tensor]]]
-ReplayUpdate = Callable[[DQNState, Batch, Tensor, Hyperparameters], tuple[DQNState, dict[str, Tensor]]]
-"""An update that gathers its batch itself: of the replay's arrays, the rows given."""
-
-
-def make_update(config: DQNConfig, q_network: Apply, gradient: Gradient = eager_gradient) -> Update:
-    """One gradient step of one member, as a pure function of tensors: what is vmapped, compiled or captured.
-
-    y = r + discount * max_a Q(s', a; theta^-), or with `double` Q(s', argmax_a Q(s', a; theta); theta^-), and the step
-    descends the mean over the batch of loss(Q(s, a; theta), y), y held fixed.
-    """
-
-    def loss_fn(params: Tensor, target_params: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        q_value = select_action_values(q_network(params, batch.obs), batch.action)  # [B]
-        with torch.no_grad():
-            target_q_next = q_network(target_params, batch.next_obs)  # [B, A]
-            if config.double:
-                next_value = double_q_next_value(q_network(params, batch.next_obs), target_q_next)  # [B]
-            else:
-                next_value = q_learning_next_value(target_q_next)  # [B]
-            target = td_target(batch.reward, batch.discount, next_value)  # [B]
-        loss = td_loss(config.loss, q_value, target).mean()
-        return loss, {"train/td_loss": loss.detach(), "train/q_value": q_value.detach().mean()}
-
-    def update(state: DQNState, batch: Batch, hyperparameters: Hyperparameters) -> tuple[DQNState, dict[str, Tensor]]:
-        grad, metrics = gradient(lambda params: loss_fn(params, state.target_params, batch), state.params)  # [P]
-        grad, grad_norm = clip_gradient(
-            grad, hyperparameters.get("max_grad_norm"), hyperparameters.get("max_grad_value")
-        )
-        params, optimizer = optimizer_step(config.optimizer, state.params, grad, state.optimizer, hyperparameters["lr"])
-        return state._replace(params=params, optimizer=optimizer), {**metrics, "train/grad_norm": grad_norm}
-
-    return update
-
-
-def _from_replay(update: Update) -> ReplayUpdate:
-    return lambda state, arrays, rows, hyperparameters: update(state, gather(arrays, rows), hyperparameters)
-
-
-def make_hyperparameters(config: DQNConfig, device: torch.device) -> Hyperparameters:
-    values = {
-        "lr": config.optimizer.lr,
-        "max_grad_norm": config.max_grad_norm,
-        "max_grad_value": config.max_grad_value,
-    }
-    return {name: torch.tensor(value, device=device) for name, value in values.items() if value is not None}
+# Gradient steps in one call of a compiled program; more would take no less time each, but longer to compile.
+_MOST_STEPS_PER_CALL = 4
 
 
 class GreedyQ:
@@ -144,10 +81,15 @@ class DQN(GreedyQ):
         self._target_params = params.clone()  # [P], theta^-; of a population [M, P]
         first = self.q_network.of_member(params, 0)
         self._optimizer = stack_members([init_optimizer(config.optimizer, first) for _ in configs])
-        self._hyperparameters = stack_members([make_hyperparameters(algo, device) for algo in algos])
-        self._update = self._make_update(context.compile_update)
         self._target_updates = [TargetUpdate(c.target_update) for c in configs if c.target_update is not None]
         self._targets_by_gradient_steps = any(target.unit == "gradient_steps" for target in self._target_updates)
+        self._targets_in_phase = all(target.every_gradient_step for target in self._target_updates)
+        taus = [target.tau if self._targets_in_phase else None for target in self._target_updates]
+        self._hyperparameters = stack_members(
+            [make_hyperparameters(algo, device, tau) for algo, tau in zip(algos, taus, strict=True)]
+        )
+        self._steps_per_call = self._choose_steps_per_call() if context.compile_update else 1
+        self._phase = self._make_phase(context.compile_update)
         self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
         self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device, self._members)
         gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
@@ -162,7 +104,13 @@ class DQN(GreedyQ):
             np.zeros(self._members, dtype=np.int64) for _ in range(5)
         )
 
-    def _make_update(self, compile_update: bool) -> ReplayUpdate:
+    def _choose_steps_per_call(self) -> int:
+        """K: divides the steps that are due together and, where targets move between calls, the time between moves."""
+        between = [] if self._targets_in_phase or not self._targets_by_gradient_steps else self._target_updates
+        common = math.gcd(self._config.gradient_steps, *(target.period for target in between))
+        return max(k for k in range(1, _MOST_STEPS_PER_CALL + 1) if common % k == 0)
+
+    def _make_phase(self, compile_update: bool) -> Phase:
         apply = self.q_network.apply
         functional = make_update(self._config, apply, functional_gradient)
         if self._members > 1:
@@ -170,9 +118,9 @@ class DQN(GreedyQ):
         else:
             eager = make_update(self._config, apply)
         if not compile_update:
-            return _from_replay(eager)
+            return make_phase(eager)
         done = partial(note_compiled, self._configs[0], self._members)
-        return compiled(_from_replay(functional), _from_replay(eager), fixed_shapes=True, done=done)
+        return compiled(make_phase(functional), make_phase(eager), fixed_shapes=True, done=done)
 
     @property
     def env_steps(self) -> int:
@@ -219,7 +167,7 @@ class DQN(GreedyQ):
         config = self._config
         phases = max(0, self.env_steps - config.learning_starts) // config.train_period
         due = phases * config.gradient_steps - self.gradient_steps
-        steps = [self._gradient_step() for _ in range(due)]
+        steps = [self._make_gradient_steps() for _ in range(due // self._steps_per_call)]
         if not self._targets_by_gradient_steps:
             seen, now = (self._seen_steps, self._seen_episodes), (self._env_steps, self._episodes)
             counts = zip(self._target_updates, *(count.tolist() for count in (*seen, *now)), strict=True)
@@ -231,32 +179,30 @@ class DQN(GreedyQ):
         """due [M]: how often each member's target moves."""
         move_targets_(self._target_params, self.q_network.params, self._target_updates, due)
 
-    def _gradient_step(self) -> dict[str, Tensor]:
-        rows = self.replay.rows(self._draws_of_batch())  # [B], of a population [M, B]
-        params = self.q_network.params
+    def _make_gradient_steps(self) -> dict[str, Tensor]:
+        """K gradient steps in one call."""
+        steps, params = self._steps_per_call, self.q_network.params
+        rows = self.replay.rows(self._replay_draws.take(steps * self._config.batch_size), steps)  # [K, B] or [K, M, B]
         state = DQNState(params, self._target_params, self._optimizer)
         with torch.no_grad():
-            new_state, metrics = self._update(state, self.replay.arrays, rows, self._hyperparameters)
+            new_state, metrics = self._phase(state, self.replay.arrays, rows, self._hyperparameters)
             if not self._all_run:
-                running = torch.from_numpy(self._running).to(self._device)  # [M]
-                new_state = new_state._replace(
-                    params=keep_retired(running, new_state.params, params),
-                    optimizer={
-                        name: keep_retired(running, new, self._optimizer[name])
-                        for name, new in new_state.optimizer.items()
-                    },
-                )
+                new_state = self._keep_retired(new_state, state)
             params.copy_(new_state.params)
-        self._optimizer = new_state.optimizer
-        self._gradient_steps += self._running
-        if self._targets_by_gradient_steps:
+        self._target_params, self._optimizer = new_state.target_params, new_state.optimizer
+        self._gradient_steps += steps * self._running
+        if self._targets_by_gradient_steps and not self._targets_in_phase:
             counts = zip(self._target_updates, self._gradient_steps.tolist(), self._running.tolist(), strict=True)
             self._move_targets([target.due_at_gradient_step(count) if runs else 0 for target, count, runs in counts])
         return metrics
 
-    def _draws_of_batch(self) -> np.ndarray:
-        draws = self._replay_draws.take(self._config.batch_size)  # [M, B]
-        return draws[0] if self._members == 1 else draws
+    def _keep_retired(self, new: DQNState, old: DQNState) -> DQNState:
+        running = torch.from_numpy(self._running).to(self._device)  # [M]
+        return DQNState(
+            keep_retired(running, new.params, old.params),
+            keep_retired(running, new.target_params, old.target_params),
+            {name: keep_retired(running, tensor, old.optimizer[name]) for name, tensor in new.optimizer.items()},
+        )
 
     def scalars(self, member: int = 0) -> dict[str, float]:
         return {

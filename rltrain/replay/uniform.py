@@ -120,12 +120,14 @@ class UniformReplay:
         """All rows of all members, used or not: what `gather` reads. Always the same memory."""
         return self._arrays
 
-    def rows(self, uniform: np.ndarray) -> Tensor:
-        """The rows that `uniform`, draws from [0, 1), select: [B], or [M, B] of M members' own."""
+    def rows(self, uniform: np.ndarray, steps: int = 1) -> Tensor:
+        """The rows that `uniform` [M, K * B], draws from [0, 1), select of each member's own for K `steps`:
+        [K, M, B], of a single run [K, B]."""
         if self._members == 1:
-            rows = (uniform * self._sizes[0]).astype(np.int64)  # [B]
+            rows = (uniform * self._sizes[0]).astype(np.int64).reshape(steps, -1)
         else:
-            rows = (uniform * self._sizes[:, None]).astype(np.int64) + self._starts[:, None]  # [M, B]
+            rows = (uniform * self._sizes[:, None]).astype(np.int64) + self._starts[:, None]  # [M, K * B]
+            rows = np.ascontiguousarray(rows.reshape(self._members, steps, -1).swapaxes(0, 1))
         return torch.from_numpy(rows).to(self._device, non_blocking=True)
 
     def sample(self, uniform: np.ndarray) -> Batch:
@@ -133,7 +135,7 @@ class UniformReplay:
 
         The batch has the same leading axes.
         """
-        return gather(self._arrays, self.rows(uniform))
+        return gather(self._arrays, self.rows(uniform)[0])
 
     def state_dict(self, member: int = 0) -> dict[str, Tensor]:
         """Views of the member's rows in use, in the order in which they lie, and [head]: all that continuing exactly

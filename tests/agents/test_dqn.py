@@ -132,7 +132,7 @@ def test_the_hard_target_is_the_network_at_each_multiple_and_the_old_one_in_betw
     assert torch.equal(target, part(agent, "q_network."))
     counts = {"env_steps": 0, "gradient_steps": 0, "episodes": 0}
     networks: dict[int, Tensor] = {}  # after each gradient step
-    agent._gradient_step = recording(agent, networks)  # type: ignore[method-assign]
+    agent._make_gradient_steps = recording(agent, networks)  # type: ignore[method-assign]
     for _ in drive(agent, ScriptedEnvs(num_envs), 120 // num_envs):
         state = agent.state_dict()["state"]
         now = {unit: state[unit] for unit in counts}
@@ -149,7 +149,7 @@ def test_the_hard_target_is_the_network_at_each_multiple_and_the_old_one_in_betw
 
 def recording(agent: DQN, networks: dict[int, Tensor]) -> Any:
     """The agent's gradient step, which also notes the network that it made."""
-    step = agent._gradient_step
+    step = agent._make_gradient_steps
 
     def recorded() -> dict[str, Tensor]:
         metrics = step()

@@ -11,7 +11,7 @@ import torch
 from numpy_reference import NumpyAdam, NumpyMLP, clipped
 from small_runs import CPU, VECTOR, ScriptedEnvs, dqn_config, make_agent, network_of, optimizer, run_config
 
-from rltrain.agents.dqn import DQNState, make_hyperparameters, make_update
+from rltrain.agents.dqn_update import DQNState, make_hyperparameters, make_update
 from rltrain.config.schema import CNNConfig, DQNConfig, NetworkConfig
 from rltrain.networks import make_network
 from rltrain.optimizers import init_optimizer

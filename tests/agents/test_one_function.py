@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from rltrain.agents import dqn, reinforce
+from rltrain.agents import reinforce
 from rltrain.agents.distributions import DISTRIBUTIONS
+from rltrain.agents.dqn_update import DQNState, make_update
 from rltrain.ahead import Program
 from rltrain.config.schema import (
     AnyNetworkConfig,
@@ -87,7 +88,7 @@ def dqn_case(
 ) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
     networks = [make_network(network, observation, 3, seed, CPU) for seed in range(MEMBERS)]
     states = [
-        dqn.DQNState(n.params, n.params + 0.1 * torch.randn_like(n.params), init_optimizer(config.optimizer, n.params))
+        DQNState(n.params, n.params + 0.1 * torch.randn_like(n.params), init_optimizer(config.optimizer, n.params))
         for n in networks
     ]
 
@@ -101,7 +102,7 @@ def dqn_case(
         {"lr": torch.tensor(lr), "max_grad_norm": torch.tensor(norm), "max_grad_value": torch.tensor(value)}
         for lr, norm, value in [(1e-2, 0.1, 1e9), (3e-3, 1e9, 0.01), (1e-3, 0.5, 0.05)]
     ]
-    return lambda gradient: dqn.make_update(config, networks[0].apply, gradient), states, data, hyper
+    return lambda gradient: make_update(config, networks[0].apply, gradient), states, data, hyper
 
 
 def reinforce_case(

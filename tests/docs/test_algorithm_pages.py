@@ -47,7 +47,8 @@ def test_the_names_are_in_the_agent_s_file_or_in_a_file_that_the_page_links(page
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_python_lines_are_the_file_s(page: Path) -> None:
-    source = re.sub(r"\s+", " ", (ROOT / f"rltrain/agents/{page.stem}.py").read_text())
+    files = sorted((ROOT / "rltrain" / "agents").glob(f"{page.stem}*.py"))
+    source = re.sub(r"\s+", " ", "\n".join(file.read_text() for file in files))
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
         for line in block.splitlines():
             if line.strip() and not line.startswith("def "):
