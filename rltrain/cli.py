@@ -35,6 +35,10 @@ def _run(args: list[str]) -> int:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("stopped by SIGINT", 130)
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            raise
+        return _fail(f"{error.filename}: {error.strerror}", 2)  # no permission, a loop of links, a name too long
 
 
 def _dispatch(args: list[str]) -> int:

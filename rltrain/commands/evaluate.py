@@ -48,24 +48,26 @@ def main(args: list[str]) -> int:
     if result is None:
         raise Interrupted(stop.exit_code)
     run = policy.checkpoint.absolute().parent.parent
-    if (run / "run.json").exists():
-        RunFolder(run).write_evaluation(result)
-    if options["video"]:
-        from rltrain.report.video import record_episode
+    try:
+        if (run / "run.json").exists():
+            RunFolder(run).write_evaluation(result)
+        if options["video"]:
+            from rltrain.report.video import record_episode
 
-        result["video"] = str(record_episode(policy, run, result["seed"]))
-    if options["json"]:
-        print(json.dumps(result, indent=2))
-        return 0
+            result["video"] = str(record_episode(policy, run, result["seed"]))
+    finally:  # what was found is said also where it cannot be written, as into somebody else's folder
+        print(json.dumps(result, indent=2) if options["json"] else _in_words(policy, result), flush=True)
+    return 0
+
+
+def _in_words(policy: TrainedPolicy, result: dict[str, Any]) -> str:
     stats = result["episode_return"]
-    print(
+    line = (
         f"{policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}: greedy return of "
         f"{result['episodes']} episodes {mean_and_std(stats['mean'], stats['std'])} "
         f"(min {stats['min']:g}, max {stats['max']:g})"
     )
-    if "video" in result:
-        print(f"video {result['video']}")
-    return 0
+    return f"{line}\nvideo {result['video']}" if "video" in result else line
 
 
 def evaluate(policy: TrainedPolicy, episodes: int, seed: int | None, stop: Any) -> dict[str, Any] | None:

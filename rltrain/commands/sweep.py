@@ -25,7 +25,7 @@ from rltrain.config.override_text import as_typed
 from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain, validate
-from rltrain.errors import Interrupted, RequestError
+from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.text import shell_word
 from rltrain.training.sweep_folder import JOBS, SweepFolder
 
@@ -125,6 +125,9 @@ def run_sweep(
         sweeper.launcher = launcher
         try:
             sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
+        except OSError as full:
+            _remove_unused(folder)
+            raise RunFailed(f"{folder}: cannot be written: {full.strerror or full}") from full
         except Exception:
             _remove_unused(folder)
             raise

@@ -166,6 +166,9 @@ def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
     except KeyboardInterrupt:
         remove_unused(folder)
         raise
+    except OSError as error:  # of Hydra's own files; those of the run are named by the run
+        remove_unused(folder)
+        raise RunFailed(f"{folder}: cannot be written: {error.strerror or error}") from error
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
     if job.status == JobStatus.FAILED:
         raise job._return_value  # job.return_value would print a line of its own before it raises

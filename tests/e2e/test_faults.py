@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -116,6 +117,78 @@ class TestFullDisk:
         assert newest(tmp_path / "run").step >= before and not newest_checkpoint(tmp_path / "run")[1]
         assert resume(tmp_path / "run") == 0
         assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+    @pytest.mark.parametrize("mode", [[], ["-m", "seed=0,1"]])
+    def test_before_the_first_file(self, mode: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with file_size(300):
+            code = rltrain_here(tmp_path, *mode, *DQN_ARGS, "hydra.run.dir=run", "hydra.sweep.dir=sweep")
+        assert code == 1
+        assert "cannot be written: File too large" in one_line(capsys)
+        assert not [path for path in tmp_path.rglob("*") if path.name in ("run.json", "metrics.jsonl")]
+
+
+def _without_privileges() -> None:
+    """root too is kept out by a file's mode: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH go with the next program."""
+    libc = ctypes.CDLL(None)
+    for capability in (1, 2):
+        libc.prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP; refused to whoever has none
+
+
+class TestNoPermission:
+    CODE = """
+import contextlib, io, json, os, sys
+from rltrain.cli import main
+for folder, *args in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    error, out = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(out):
+        code = main(args)
+    print(json.dumps([code, error.getvalue(), out.getvalue()]))
+"""
+
+    def said(self, *commands: list[str]) -> list[tuple[int, str, str]]:
+        done = subprocess.run(
+            [sys.executable, "-c", self.CODE, json.dumps(commands)],
+            preexec_fn=_without_privileges, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+    def test_to_write(self, tmp_path: Path) -> None:
+        """One line before the first step; an evaluation still says what it found."""
+        run, closed = tmp_path / "run", tmp_path / "closed"
+        train(RUN, run, StopAfter(50))
+        closed.mkdir()
+        own = (".lock", "run.log")  # which are there, and so can be written
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name not in own}
+        for folder in (run, run / "checkpoints", closed):
+            folder.chmod(0o555)
+        alone, sweep, resumed, evaluated = self.said(
+            [str(closed), *DQN_ARGS], [str(closed), "-m", *DQN_ARGS, "seed=0,1"],
+            [str(tmp_path), "resume", "run"], [str(tmp_path), "evaluate", "run", "episodes=2"],
+        )  # fmt: skip
+        for code, error, out in (alone, sweep, resumed):
+            assert code in (1, 2) and not out, error
+            assert error.count("\n") == 1 and "Permission denied" in error
+        code, error, out = evaluated
+        assert code == 1 and "evaluation.json: cannot be written: Permission denied" in error
+        assert "greedy return of 2 episodes" in out
+        for folder in (run, run / "checkpoints"):
+            folder.chmod(0o755)
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name not in own} == before
+        assert not list(closed.iterdir())
+
+    def test_to_read(self, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        train(RUN, run, StopAfter(50))
+        closed, record = run / "checkpoints", run / "run.json"
+        closed.chmod(0)
+        record.chmod(0)
+        commands = [[str(tmp_path), command, "run"] for command in ("resume", "evaluate", "export")]
+        for code, error, _ in self.said(*commands):
+            assert code == 2 and error.count("\n") == 1 and "Permission denied" in error
+        closed.chmod(0o755)
+        record.chmod(0o644)
+        assert resume(run) == 0
 
 
 class TestNotFinite:
