@@ -168,12 +168,15 @@ class Population:
         if not metrics:
             return
         if self._check_at_once:
-            finite = torch.isfinite(torch.stack(list(metrics.values()))).all(0).numpy()  # [M]
+            finite = np.logical_and.reduce([np.isfinite(value.numpy()) for value in metrics.values()])  # [M]
             if (self._running & ~finite).any():
                 self._fail_members_of(metrics)
         self._updates += self._running
         for tag, value in metrics.items():
-            self._sums[tag] = self._sums[tag] + value if tag in self._sums else value.clone()
+            if tag in self._sums:
+                self._sums[tag] += value
+            else:
+                self._sums[tag] = value.clone()
 
     def _fail_members_of(self, metrics: Mapping[str, Tensor]) -> None:
         for member in np.flatnonzero(self._running).tolist():
