@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from rltrain.agents import reinforce
+from rltrain.agents import reinforce_update
 from rltrain.agents.distributions import DISTRIBUTIONS
 from rltrain.agents.dqn_update import DQNState, make_update
 from rltrain.ahead import Program
@@ -115,7 +115,7 @@ def reinforce_case(
     policies = [make_network(network, observation, distribution.outputs, seed, CPU) for seed in range(MEMBERS)]
     values = [make_network(network, observation, 1, 10 + seed, CPU) for seed in range(MEMBERS)]
     states = [
-        reinforce.ReinforceState(
+        reinforce_update.ReinforceState(
             p.params, init_optimizer(config.optimizer, p.params), v.params, init_optimizer(config.optimizer, v.params)
         )
         for p, v in zip(policies, values, strict=True)
@@ -138,7 +138,9 @@ def reinforce_case(
         for names in [("lr", "gamma", "entropy_coef", "value_lr", "max_grad_norm")]
         for numbers in [(1e-2, 0.9, 0.0, 1e-2, 0.1), (3e-3, 0.99, 0.01, 1e-3, 1e9), (1e-3, 1.0, 0.1, 5e-3, 0.5)]
     ]
-    make = lambda gradient: reinforce.make_update(config, policies[0].apply, values[0].apply, distribution, gradient)  # noqa: E731
+    make = partial(
+        reinforce_update.make_update, config, policies[0].apply, values[0].apply, distribution
+    )  # of the gradient
     return make, states, data, hyper
 
 

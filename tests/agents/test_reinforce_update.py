@@ -24,7 +24,7 @@ from small_runs import (
 )
 
 from rltrain.agents.distributions import DISTRIBUTIONS
-from rltrain.agents.reinforce import ReinforceState, make_hyperparameters, make_update
+from rltrain.agents.reinforce_update import ReinforceState, make_hyperparameters, make_update
 from rltrain.config.schema import NetworkConfig, ReinforceConfig, ValueConfig
 from rltrain.networks import make_network
 from rltrain.optimizers import init_optimizer
