@@ -223,6 +223,35 @@ def test_sigusr1_before_there_is_anything_to_save_does_nothing(tmp_path: Path) -
     assert process.returncode == 0, error
 
 
+BUSY = {
+    "evaluating": ["eval.period=100", "eval.episodes=1000000", "checkpoint.period=null"],
+    "saving": ["eval.period=null", "checkpoint.period=1", "algo.buffer_size=300000"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("busy", BUSY)
+def test_a_signal_while_the_run_is(busy: str, number: int, tmp_path: Path) -> None:
+    args = [*COMMON_ARGS, "hydra.run.dir=run", "total_steps=100_000", "algo.learning_starts=20", "algo.batch_size=8"]
+    process = rltrain_process(tmp_path, *args, "log_period=50", *BUSY[busy])
+    run = tmp_path / "run"
+    metrics = run / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.read_text(), process)
+    if busy == "evaluating":
+        time.sleep(1)  # fifty steps more, and it evaluates for as long as it is let
+    else:
+        wait_until(lambda: list(run.glob("checkpoints/.writing_*")), process)
+    os.killpg(process.pid, number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "stopping after this step" in error and "Traceback" not in error
+    assert record_of(run)["status"] == "interrupted"
+    stopped = newest(run)
+    assert (stopped.step, stopped.state["duties_from"]) == (100, 99) if busy == "evaluating" else stopped.step >= 50
+    assert not list(run.glob("checkpoints/.*"))
+
+
 SWEEP = [
     "-m", *COMMON_ARGS, "hydra.sweep.dir=sweep", "env=CartPole-v1", "num_envs=2", "algo.learning_starts=50",
     "algo.batch_size=8", "total_steps=1500", "eval.period=null", "checkpoint.period=400", "seed=range(0,8)",
