@@ -46,6 +46,12 @@ def header(
         lines.append(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
     if parts.envs.max_episode_steps is None:
         lines.append("limit     episodes have no time limit; env.max_episode_steps=N sets one")
+    shape = parts.envs.observation_spec.shape
+    if config.network is not None and config.network.name != "cnn" and len(shape) == 3:
+        axes = " x ".join(map(str, shape))
+        lines.append(
+            f"images    network={config.network.name} sees {axes} numbers as one vector; network=cnn sees images"
+        )
     if source is not None:
         lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {_continues(source, parts, exact)}")
     elif folder is not None:

@@ -1,9 +1,7 @@
-"""Replays by name."""
+"""Experience: what is kept, and how batches are made of it."""
 
 from __future__ import annotations
 
 from rltrain.replay.uniform import Batch, UniformReplay, gather
 
-REPLAYS: dict[str, type[UniformReplay]] = {"uniform": UniformReplay}
-
-__all__ = ["REPLAYS", "Batch", "UniformReplay", "gather"]
+__all__ = ["Batch", "UniformReplay", "gather"]

@@ -79,6 +79,18 @@ def test_episodes_without_a_time_limit_are_announced(tmp_path: Path, capsys: pyt
     assert final_evaluation(100, None).endswith("they have no time limit")
 
 
+def test_images_that_a_network_takes_for_vectors_are_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "images    network=mlp sees 4 x 4 x 3 numbers as one vector; network=cnn sees images\n"
+    env = "env=probe_envs:Noise-v0"
+    assert rltrain_here(tmp_path, "dry_run=true", env, "network=mlp") == 0
+    assert line in capsys.readouterr().out
+    for args in ([env, "network=cnn"], ["env=CartPole-v1"]):
+        assert rltrain_here(tmp_path, "dry_run=true", *args) == 0
+        assert "images" not in capsys.readouterr().out
+
+
 def test_the_header_fits_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
