@@ -1,4 +1,4 @@
-"""README.md, followed literally: its commands are typed, its files written, its code run. Only runs are shortened."""
+"""README.md and docs/plugins.md, literally: commands typed, files written, code run; only runs are shortened."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.networks import NETWORKS
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README, PLUG_INS = (ROOT / "README.md").read_text(), (ROOT / "docs" / "plugins.md").read_text()
 REGISTRIES = (AGENTS, POLICIES, NETWORKS, ALGO_CONFIGS, NETWORK_CONFIGS, BATCHED_ENVS, gymnasium.registry)
 MODULES = ("corridor", "corridor_twin", "residual", "hill_climbing")
-PLUG_INS = "## Add your own"
-FILES: dict[str, str] = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", README, re.MULTILINE | re.DOTALL))
+FILES: dict[str, str] = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", PLUG_INS, re.MULTILINE | re.DOTALL))
 
 
 def shell_blocks(text: str) -> list[list[str]]:
@@ -36,8 +35,8 @@ def shell_blocks(text: str) -> list[list[str]]:
     return [block for block in lines if block]
 
 
-BEFORE = [line for block in shell_blocks(README.partition(PLUG_INS)[0]) for line in block]
-AFTER = shell_blocks(README.partition(PLUG_INS)[2])
+BEFORE = [line for block in shell_blocks(README) for line in block if "my_module" not in line]
+AFTER = shell_blocks(PLUG_INS)
 
 
 class Typist:
