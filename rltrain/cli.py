@@ -8,6 +8,8 @@ import sys
 from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
 from rltrain.output import OutlivingStream, outliving_output
 
+_LONGEST_LINE = 1000
+
 
 def main(args: list[str] | None = None) -> int:
     """Runs one command.
@@ -83,8 +85,15 @@ def _delivered(code: int, output: OutlivingStream) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"rltrain: {message}", file=sys.stderr)
+    print(f"rltrain: {_harmless(message)}", file=sys.stderr)
     return exit_code
+
+
+def _harmless(message: str) -> str:
+    """What a terminal only shows, and no screens of it: a message may quote a stranger's file."""
+    lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in message.split("\n")]
+    shown = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in "\n".join(lines))
+    return "".join(shown)
 
 
 if __name__ == "__main__":

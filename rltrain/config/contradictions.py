@@ -45,6 +45,8 @@ def _check_run(config: RunConfig) -> None:
         _refuse(f"name={config.name}: must be letters, digits, '_', '-' and '.', at most 100 (it names a folder)")
     if not config.env.id:
         _refuse("env.id: is empty; see `rltrain list envs`")
+    if len(config.env.id) > 200 or not config.env.id.isprintable():
+        _refuse(f"env.id={config.env.id[:60]}...: must be printable and at most 200 characters long")
     if config.env.id.startswith(":"):
         _refuse(f"env.id={config.env.id}: names no module before the colon")
     if config.stop_at_return is not None and config.eval.period is None:

@@ -245,7 +245,7 @@ class DeviceConfig:
 
     name: Literal["auto", "cpu", "cuda"]
     index: Annotated[int, Range(0)]
-    threads: Annotated[int | Literal["auto"], Range(1)]
+    threads: Annotated[int | Literal["auto"], Range(1, 1024)]
     compile: bool | Literal["auto"]
     deterministic: bool
 

@@ -132,7 +132,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__batch_sise": 1}, "algo.batch_sise: unknown key of algo=dqn; did you mean batch_size?"),
         ({"network__hidden": 64}, "network.hidden=64: must be a list of integers, such as [128,128]"),
         ({"network__hidden": [64, 0]}, "network.hidden[1]=0: must be >= 1"),
-        ({"device__threads": "many"}, "device.threads=many: must be an integer >= 1 or auto"),
+        ({"device__threads": "many"}, "device.threads=many: must be an integer >= 1 and <= 1024 or auto"),
         ({"env__kwargs": 3}, "env.kwargs=3: must be a mapping, such as {x: 1}"),
         ({"eval": 5}, "eval=5: must be a mapping of keys (period, episodes)"),
         ({"name": "../x"}, "name=../x: must be letters, digits"),

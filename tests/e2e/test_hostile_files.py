@@ -91,6 +91,10 @@ def test_a_pickle_for_a_file(name: str, run: Path, capsys: pytest.CaptureFixture
         {"env": {"wrappers": [{"name": "frame_stack", "size": 10**12}]}},
         {"env": {"wrappers": [{"name": "frame_stack", "size": 10**6}] * 9}},
         {"eval": {"period": 1, "episodes": 10**25}},
+        {"device": {"threads": 10**9}},
+        {"env": {"id": "A" * 10**6}},
+        {"env": {"id": "CartPole-v1\x1b]0;pwned\x07"}},
+        {"env": {"kwargs": {"x": "\x1b[2J" * 10**5}}},
     ],
 )
 def test_a_config_that_asks_for_more_than_data(
@@ -104,6 +108,7 @@ def test_a_config_that_asks_for_more_than_data(
     said = capsys.readouterr().err
     assert codes == [2, 2], said
     assert "Traceback" not in said and not Path("pwned").exists()
+    assert len(said) < 5_000 and said.replace("\n", "").isprintable()
     assert record_of(run)["status"] == "interrupted"
 
 
