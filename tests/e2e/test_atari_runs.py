@@ -1,0 +1,43 @@
+"""An Atari run from the command line: trained, stopped and continued, evaluated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from whole_runs import StopAfter, assert_same_run, newest, resume, train
+
+from rltrain.cli import main
+from rltrain.config.application import compose
+from rltrain.training.checkpoint import read_checkpoint
+
+pytest.importorskip("ale_py")
+pytest.importorskip("cv2")
+
+ARGS = [
+    "algo=dqn", "env=ALE/Pong-v5", "env.wrappers=[atari,{name:frame_stack,size:4}]", "network=cnn", "tuned=none",
+    "network.hidden=[16]", "env.max_episode_steps=8", "device=cpu", "device.compile=false", "total_steps=90",
+    "log_period=30", "eval.period=45", "eval.episodes=1", "checkpoint.period=30", "algo.learning_starts=30",
+    "algo.train_period=10", "algo.batch_size=4", "algo.buffer_size=60",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_a_run_is_continued_bit_for_bit_and_evaluated(
+    num_envs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = compose([*ARGS, f"num_envs={num_envs}"])
+    looks = train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", StopAfter(looks // 3))
+    assert resume(tmp_path / "parts", stop=StopAfter(looks // 3)) == 143
+    assert resume(tmp_path / "parts") == 0
+    assert "begins anew" not in capsys.readouterr().out
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    replay = read_checkpoint(newest(tmp_path / "whole").folder).tensors["replay"]
+    obs = replay["replay.obs"]
+    assert str(obs.dtype) == "torch.uint8" and sorted(obs.shape[1:]) == [4, 84, 84]
+    assert main(["evaluate", str(tmp_path / "whole"), "episodes=2"]) == 0
+    found = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
+    assert found["episodes"] == 2
