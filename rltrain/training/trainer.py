@@ -175,8 +175,6 @@ class Trainer:
         """
         self._duties_from, self.step = steps
         self.episodes += len(episodes)
-        if updates != self._recorder.sums[1]:
-            self._saved_step = None  # an update that was waited for changes the state without a step
         self._recorder.take_over(sums, updates, episodes)
         self.train_seconds += seconds
         return self._is_due()
