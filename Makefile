@@ -4,6 +4,7 @@
 # make test-all   the slow tests too
 # make mutants    puts known bugs in, one by one, and shows which test goes red (about 15 minutes)
 # make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
+# make bench-gpu  updates and training on the GPU, eager, compiled and as populations, beside SB3
 # make saving     what checkpoints cost, as a share of the training between them
 # make faults     kills writers a hundred times while they save (minutes)
 # make bench-networks   what a Q-network of state and action costs beside one of all actions (minutes)
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all check bench bench-render bench-minatar bench-networks scale saving members results recipes mutants faults clean
+.PHONY: train test test-all check bench bench-gpu bench-render bench-minatar bench-networks scale saving members results recipes mutants faults clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -56,6 +57,9 @@ check: $(GAMES)
 ROUNDS ?= 3
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.speed --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
+
+bench-gpu: $(STAMP)
+	@$(BIN)/python -m benchmarks.gpu
 
 bench-render: $(STAMP)
 	@$(BIN)/python -m benchmarks.speed --render

@@ -86,14 +86,14 @@ class StopWhenSolved(BaseCallback):
         return False
 
 
-def train(job: tuple[str, int, int, int]) -> dict[str, float]:
-    work, steps, skip, seed = job
+def train(job: tuple[str, int, int, int, str]) -> dict[str, float]:
+    work, steps, skip, seed, device = job
     torch.set_num_threads(1)
     num_envs, settings = WORKS[work]
     begun = time.time()
     env = make_vec_env("CartPole-v1", num_envs, seed=seed)
     fraction = EXPLORATION_STEPS / steps
-    model = DQN("MlpPolicy", env, seed=seed, device="cpu", exploration_fraction=fraction, **COMMON, **settings)
+    model = DQN("MlpPolicy", env, seed=seed, device=device, exploration_fraction=fraction, **COMMON, **settings)
     clock = Clock(skip)
     model.learn(steps, callback=clock)
     end = time.time()
@@ -114,13 +114,13 @@ def covered(intervals: list[tuple[float, float]]) -> float:
     return total
 
 
-def throughput(work: str, steps: int, skip: int, seed: int) -> dict[str, Any]:
+def throughput(work: str, steps: int, skip: int, seed: int, device: str) -> dict[str, Any]:
     if work == "w32":
         cores = len(os.sched_getaffinity(0))
         with multiprocessing.get_context("spawn").Pool(cores) as pool:
-            runs = pool.map(train, [(work, steps, skip, seed + k) for k in range(SEEDS)], chunksize=1)
+            runs = pool.map(train, [(work, steps, skip, seed + k, device) for k in range(SEEDS)], chunksize=1)
     else:
-        runs = [train((work, steps, skip, seed))]
+        runs = [train((work, steps, skip, seed, device))]
     seconds = covered([(run["start"], run["end"]) for run in runs])
     total = sum(run["steps"] for run in runs)
     warmup = float(np.median([run["warmup"] for run in runs]))
@@ -141,11 +141,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each seed")
     parser.add_argument("--skip", type=int, default=2_000, help="environment steps before the clock starts")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     if options.work == "solved":
         print(json.dumps(solve(options.seed)))
     else:
-        print(json.dumps(throughput(options.work, options.steps, options.skip, options.seed)))
+        print(json.dumps(throughput(options.work, options.steps, options.skip, options.seed, options.device)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from rltrain.agents.dqn_update import DQNState, make_update
 from rltrain.ahead import Program
 from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig
 from rltrain.networks import make_network
-from rltrain.optimizers import functional_gradient, init_optimizer
+from rltrain.optimizers import Gradient, functional_gradient, init_optimizer
 from rltrain.replay import Batch
 from rltrain.types import ObservationSpec
 
@@ -73,10 +73,12 @@ def products(hidden: tuple[int, ...], members: int) -> Callable[[], None]:
     return run
 
 
-def update(hidden: tuple[int, ...], members: int) -> Callable[[], object]:
-    """The compiled update of one member, or of `members` under vmap."""
+def update_case(
+    hidden: tuple[int, ...], members: int, device: torch.device, gradient: Gradient = functional_gradient
+) -> tuple[Callable[..., object], tuple[DQNState, Batch, dict[str, Tensor]]]:
+    """The update of one member, or of `members` under vmap, and what it is called with."""
     network = make_network(
-        NetworkConfig("mlp", hidden, "relu", 1.0), ObservationSpec("box", (4,), "float32"), 2, 0, torch.device("cpu")
+        NetworkConfig("mlp", hidden, "relu", 1.0), ObservationSpec("box", (4,), "float32"), 2, 0, device
     )
     leading = () if members == 1 else (members,)
 
@@ -87,16 +89,24 @@ def update(hidden: tuple[int, ...], members: int) -> Callable[[], object]:
     state = DQNState(
         stacked(params), stacked(params), {name: stacked(x) for name, x in init_optimizer(ADAM, params).items()}
     )
-    obs, next_obs = torch.randn(2, *leading, BATCH, 4)
-    action, reward = torch.randint(0, 2, (*leading, BATCH)), torch.randn(*leading, BATCH)
-    batch = Batch(obs, action, reward, next_obs, torch.full((*leading, BATCH), 0.99))
-    hyperparameters = {name: torch.full(leading, x) for name, x in (("lr", 5e-4), ("max_grad_norm", 10.0))}
-    one = make_update(CONFIG, network.apply, functional_gradient)
-    compiled = Program(one if members == 1 else torch.vmap(one))
+    obs, next_obs = torch.randn(2, *leading, BATCH, 4, device=device)
+    action = torch.randint(0, 2, (*leading, BATCH), device=device)
+    reward, discount = torch.randn(*leading, BATCH, device=device), torch.full((*leading, BATCH), 0.99, device=device)
+    batch = Batch(obs, action, reward, next_obs, discount)
+    numbers = (("lr", 5e-4), ("max_grad_norm", 10.0))
+    hyperparameters = {name: torch.full(leading, x, device=device) for name, x in numbers}
+    one = make_update(CONFIG, network.apply, gradient)
+    return (one if members == 1 else torch.vmap(one)), (state, batch, hyperparameters)
+
+
+def update(hidden: tuple[int, ...], members: int) -> Callable[[], object]:
+    """The compiled update of one member, or of `members` under vmap."""
+    function, arguments = update_case(hidden, members, torch.device("cpu"))
+    compiled = Program(function)
 
     def run() -> object:
         with torch.no_grad():
-            return compiled(state, batch, hyperparameters)
+            return compiled(*arguments)
 
     return run
 

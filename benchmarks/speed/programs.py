@@ -78,11 +78,11 @@ class Rival:
         subprocess.run([*pip, *constraints, "-r", str(pins)], check=True)
         stamp.write_text(pins.read_text())
 
-    def measure(self, work: Work) -> Outcome:
+    def measure(self, work: Work, *more: str) -> Outcome:
         if work.name in self.cannot:
             raise Skipped(self.cannot[work.name])
         skip = ["--skip", str(work.skip)] if self.skips else []
-        text, wall = self._call([work.name, "--steps", str(work.steps), *skip], {})
+        text, wall = self._call([work.name, "--steps", str(work.steps), *skip, *more], {})
         return {**json.loads(text.strip().splitlines()[-1]), "wall_seconds": wall}
 
     def solve(self, seed: int, cache: Path) -> Outcome:

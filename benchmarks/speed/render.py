@@ -143,6 +143,8 @@ TEXTS = {
     "scale": "Does a run's cost per step depend on how far it has come, how many episodes have ended or how large the"
     " replay is, and is its peak memory the replay's bytes plus a constant? Made by `make scale`: epsilon is 1, so"
     " that episodes stay short and every run does the same work.",
+    "gpu": "Not yet measured. `make bench-gpu` prints updates of 1 to 256 members, eager and compiled, and W1 and W32"
+    " beside SB3; rltrain captures no CUDA graphs.",
 }
 
 
@@ -166,6 +168,7 @@ def render(results: Mapping[str, Part], scale: Part | None, docs: Path) -> str:
             blocks += [f"## {title}", TEXTS[name], make_table(results[name])]
     if scale is not None:
         blocks += ["## Scale", TEXTS["scale"], scale["text"], "![Cost per step and memory](performance/scale.png)"]
+    blocks += ["## On a GPU", TEXTS["gpu"]]
     page = "\n\n".join(block if block.startswith(("|", "-", "!", "#")) else wrapped(block) for block in blocks)
     (docs / "performance.md").write_text(page + "\n")
     return page
