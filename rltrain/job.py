@@ -61,7 +61,7 @@ def resume(
     Args:
         changes: what is new in its config, for run.json.
     """
-    return _Job(config, folder, console, ComposeInfo(), source, last_logged_step(source.state), changes).run()
+    return _Job(config, folder, console, ComposeInfo(), source, last_logged_step(source), changes).run()
 
 
 def begin_again(config: RunConfig, folder: Path, changes: Changes = (), console: bool = True) -> float:

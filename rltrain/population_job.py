@@ -121,7 +121,7 @@ class _PopulationJob:
         configs = [job.config for job in self.jobs]
         keepers = []
         for member, (job, run, source) in enumerate(zip(self.jobs, self.runs, self.sources, strict=True)):
-            log_from = None if source is None else last_logged_step(source.state)
+            log_from = None if source is None else last_logged_step(source)
             if source is None and run.metrics.exists():
                 log_from = 0  # an earlier try that ended before its first checkpoint
             self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))

@@ -13,8 +13,9 @@ from torch import Tensor
 from rltrain.agents.agent import Agent, StateDict
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
-from rltrain.errors import RunFailed
+from rltrain.errors import CheckpointError, RunFailed
 from rltrain.loggers.logger import Logger
+from rltrain.training.checkpoint import Checkpoint
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.recorder import Recorder
 from rltrain.training.stopping import StopRequest
@@ -37,10 +38,16 @@ class Checkpointer(Protocol):
         ...
 
 
-def last_logged_step(state: Mapping[str, Any]) -> int:
-    """The last environment step whose row had been written when the trainer's `state` was saved."""
+def last_logged_step(source: Checkpoint) -> int:
+    """The last environment step whose row had been written when the trainer's state was saved.
+
+    Raises:
+        CheckpointError: its state does not say.
+    """
+    if source.state.get("step") != source.step or "duties_from" not in source.state:
+        raise CheckpointError(f"{source.folder}: does not fit this run: its state is not of step {source.step}")
     # With duties undone the row of this very step is still to come, and an attempt that was killed may have written it.
-    return int(state["step"]) - (state["duties_from"] is not None)
+    return source.step - (source.state["duties_from"] is not None)
 
 
 class Trainer:

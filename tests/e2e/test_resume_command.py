@@ -152,9 +152,14 @@ class TestResume:
         if expected:
             assert "step_00000030" in one_line(capsys) or damage == "none"
 
-    def test_a_state_that_does_not_fit_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize(
+        "state", [{"recorder": None}, {"step": "x"}, {"step": -5}, {"step": 10**30}, {"duties_from": None}]
+    )
+    def test_a_state_that_does_not_fit_is_one_line(
+        self, state: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         train(run_config(dqn_config(), total_steps=60), tmp_path / "run", StopAfter(30))
-        rewrite(tmp_path / "run", state={"recorder": None})
+        rewrite(tmp_path / "run", state=state)
         capsys.readouterr()
         assert main(["resume", str(tmp_path / "run")]) == 2
         assert "step_00000030" in one_line(capsys)
