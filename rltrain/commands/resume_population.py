@@ -42,11 +42,24 @@ def populations_of(jobs: Mapping[Path, dict[str, Any] | None], extends: bool, ch
     begun, new = {}, {}
     for folder, plain in jobs.items():
         status = _status(folder)
-        if (status is None and plain is not None) or (status == "running" and not _saves(folder)):
+        if (status is None and plain is not None) or (status in ("running", "interrupted") and not _saves(folder)):
             new[folder] = plain
         elif status in ("running", "interrupted") or (status == "completed" and extends):
             begun[folder.name] = folder
+    for folder in _cut_in_their_first_save(begun, {folder.name for folder in new}):
+        new[folder] = jobs[folder]
+        del begun[folder.name]
     return [*_stored(begun, extends, change), *_beginning(new, change)]
+
+
+def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str]) -> list[Path]:
+    """Members that have their first checkpoint where others were killed before it: all begin anew, together."""
+    alone = []
+    for folder in begun.values():
+        names = _names(folder)
+        if not new.isdisjoint(names) and all(len(_saves(begun[name])) == 1 for name in names if name in begun):
+            alone.append(folder)
+    return alone
 
 
 def _status(folder: Path) -> str | None:

@@ -100,6 +100,23 @@ def test_a_kill_between_two_members_saves_falls_back_to_what_all_have(whole: tup
         assert_same_run(job, uninterrupted / job.name)
 
 
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_a_kill_in_the_first_save_lets_all_begin_anew(whole: tuple[str, Path], tmp_path: Path, status: str) -> None:
+    """The second status is what a process of its own leaves when the machine kills it: its parent notes it."""
+    algo, uninterrupted = whole
+    sweep = tmp_path / "sweep"
+    assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(20)) == 143
+    for job in jobs_of(sweep):
+        (saved,) = step_folders(job)
+        if job.name != "0":
+            shutil.rmtree(saved)
+        record = record_of(job) | {"status": status}
+        (job / "run.json").write_text(json.dumps(record))
+    assert resume(sweep) == 0
+    for job in jobs_of(sweep):
+        assert_same_run(job, uninterrupted / job.name)
+
+
 def test_a_member_can_be_continued_alone(whole: tuple[str, Path], tmp_path: Path) -> None:
     algo, _ = whole
     assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(97)) == 143
@@ -113,7 +130,7 @@ def test_a_member_that_went_on_alone_loses_nothing_of_it(whole: tuple[str, Path]
     algo, _ = whole
     assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(97)) == 143
     member = tmp_path / "sweep" / "2"
-    assert resume(member, "checkpoint.keep=9", stop=StopAfter(60)) == 143
+    assert resume(member, "checkpoint.keep=9", stop=StopAfter(20)) == 143
     reached, learnt = newest(member).step, rows(member)
     assert resume(tmp_path / "sweep", stop=StopAfter(0)) == 143
     assert newest(member).step == reached
