@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from rltrain.build import check_network, checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
 from rltrain.envs.space_data import space_from_plain
 from rltrain.envs.spaces import action_spec, from_env_observation, observation_spec, to_env_action
-from rltrain.envs.wrappers import WrapperContext, make_wrappers
+from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.envs.wrappers.stack import statistics_in
+from rltrain.envs.wrappers.wrapper import Fixed
 from rltrain.errors import CheckpointError
 from rltrain.training.checkpoint import Checkpoint, read_checkpoint
+from rltrain.types import ObservationSpec
 
 
 class TrainedPolicy:
@@ -25,7 +28,6 @@ class TrainedPolicy:
         config: of the run that trained it.
         observation_space, action_space: of its environment, before `env.wrappers`.
         observation, network_observation: what the environment gives, and what the network takes, after `env.wrappers`.
-        wrappers_fixed: what lies between them, where that is a function of one observation; None where it is not.
         statistics: what the wrappers knew of the environment at this checkpoint, by name; {} where there are none.
     """
 
@@ -43,10 +45,8 @@ class TrainedPolicy:
         self._limit = limit if type(limit) is int and limit > 0 else None
         self.statistics = statistics_in(checkpoint.state.get("envs", {}))
         self.observation, action = observation_spec(self.observation_space), action_spec(self.action_space)
-        alone = WrapperContext(self.config.env.id, 1, 1, self._limit, frozen=True)
-        self._wrappers = make_wrappers(self.config.env.wrappers, self.observation, alone)
+        self._wrappers = self._make_wrappers(self.config.env.wrappers)
         self._wrappers.load_statistics(self.statistics)
-        self.wrappers_fixed = self._wrappers.fixed()
         self._steps = 0  # observations since the episode began
         self.network_observation = self._wrappers.spec
         context = AgentContext(self.config, self.network_observation, action, torch.device(device))
@@ -76,6 +76,21 @@ class TrainedPolicy:
             batch = self._wrappers.follow(batch) if self._steps else self._wrappers.reset(batch)
             self._steps += 1
         return to_env_action(self.action_space, self.agent_policy.act_greedy(batch)[0])
+
+    def fixed(self) -> tuple[list[Any], ObservationSpec, list[Fixed]]:
+        """What `act` does to an observation before the network, taken apart: the configs of the wrappers that look
+        back, what these alone make of the environment's observations, and all else, which then comes after them.
+
+        Raises:
+            RequestError: it cannot be taken apart.
+        """
+        positions, steps = self._wrappers.fixed()
+        look_back = [self.config.env.wrappers[position] for position in positions]
+        return look_back, self._make_wrappers(look_back).spec, steps
+
+    def _make_wrappers(self, configs: Sequence[Any]) -> WrapperStack:
+        alone = WrapperContext(self.config.env.id, 1, 1, self._limit, frozen=True)
+        return make_wrappers(configs, self.observation, alone)
 
     def reset(self) -> None:
         """An episode begins: what `act` was shown before does not belong to it."""

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,18 @@ from rltrain.policy import TrainedPolicy
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, in words: `float32 [batch, 4]`; `wrapped`: observations as the last of `env.wrappers` returns
-    them, else as the environment does."""
+    """What was written, in words: `float32 [batch, 4]`; `look_back`: the wrappers that it leaves to its caller, whose
+    observations are those that these alone make of the environment's."""
 
     path: Path
     observation: str
     action: str
-    wrapped: bool
+    look_back: tuple[str, ...]
 
 
 class EnvPolicy(nn.Module):
     """From observations as the environment gives them to actions as it takes them, for any number of environments.
-    Where `env.wrappers` look back, from what these return."""
+    Where some of `env.wrappers` look back, from what these alone make of the observations."""
 
     scale: Tensor
     centre: Tensor
@@ -47,10 +47,10 @@ class EnvPolicy(nn.Module):
         self.greedy = greedy
         obs: Any = policy.observation_space
         action: Any = policy.action_space
-        self.wrapped = policy.wrappers_fixed is None
-        self._first_obs = int(obs.start) if policy.observation.kind == "discrete" and not self.wrapped else 0
-        self._steps = [kind for kind, *_ in policy.wrappers_fixed or ()]
-        for number, (_, *arrays) in enumerate(policy.wrappers_fixed or ()):
+        self.look_back, self.spec, steps = policy.fixed()
+        self._first_obs = int(obs.start) if self.spec.kind == "discrete" else 0
+        self._steps = [kind for kind, *_ in steps]
+        for number, (_, *arrays) in enumerate(steps):
             for name, array in zip("ab", arrays, strict=True):
                 self.register_buffer(f"wrapper_{number}_{name}", torch.from_numpy(array.copy()))
         self._first_action, self._action_dtype = 0, torch.int64
@@ -81,14 +81,15 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
     environment's id, the step.
 
     Raises:
-        RequestError: the algorithm's policy has no `greedy_module`, or cannot be traced.
+        RequestError: the algorithm's policy has no `greedy_module`, or cannot be traced; or a wrapper that comes before
+            one that looks back cannot be done after it.
         RunFailed: the file cannot be written.
     """
     make_module = getattr(policy.agent_policy, "greedy_module", None)
     if make_module is None:
         raise RequestError(f"algo={policy.config.algo.name}: its policy has no greedy_module, which exporting needs")
     module = EnvPolicy(policy, make_module()).eval()
-    spec = policy.network_observation if module.wrapped else policy.observation
+    spec = module.spec
     example = torch.zeros(2, *spec.shape, dtype=getattr(torch, spec.dtype))
     if spec.kind == "discrete":
         example += module._first_obs
@@ -99,7 +100,7 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
         raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
     with torch.no_grad():
         action = module(example)
-    return Exported(path, _in_words(example), _in_words(action), module.wrapped)
+    return Exported(path, _in_words(example), _in_words(action), tuple(w.name for w in module.look_back))
 
 
 def _program(module: EnvPolicy, example: Tensor, policy: TrainedPolicy) -> bytes:
@@ -110,7 +111,7 @@ def _program(module: EnvPolicy, example: Tensor, policy: TrainedPolicy) -> bytes
         "observation_space": space_to_plain(policy.observation_space),
         "action_space": space_to_plain(policy.action_space),
         "wrappers": to_plain(policy.config)["env"]["wrappers"],
-        "takes_wrapped": module.wrapped,
+        "takes_after": [asdict(config) for config in module.look_back],
     }
     buffer = io.BytesIO()
     level = logging.getLogger("torch.export").level

@@ -35,7 +35,9 @@ def main(args: list[str]) -> int:
         run = policy.checkpoint.absolute().parent.parent
         out = (run if (run / "run.json").exists() else Path.cwd()) / _NAME
     written = export_policy(policy, out)
-    after = " as env.wrappers return them" if written.wrapped else ""
+    look_back = ", ".join(written.look_back)
+    make = "makes" if len(written.look_back) == 1 else "make"
+    after = f" as {look_back} alone {make} them of the environment's" if look_back else ""
     print(
         f"{shown_path(written.path)}: {policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}; "
         f"observations {written.observation}{after} -> actions {written.action}; "

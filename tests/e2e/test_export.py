@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from rltrain.config.wrappers import (
     NormalizeObservationConfig,
     NormalizeRewardConfig,
     ScaleRewardConfig,
+    TimeAwareConfig,
 )
 from rltrain.policy_export import export_policy
 
@@ -119,18 +121,73 @@ def test_it_needs_no_rltrain(
     np.testing.assert_array_equal(np.load("actions.npy"), [policy.act(one) for one in obs])
 
 
-@pytest.mark.parametrize("before", [(), (NORMALIZE,)])
-def test_of_wrappers_that_look_back_it_takes_what_they_return(
-    before: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+TIME, STACK = TimeAwareConfig("time_aware"), FrameStackConfig("frame_stack", 2)
+LIMIT = 9
+
+
+def with_time(seen: list[np.ndarray]) -> np.ndarray:
+    """All observations of an episode so far -> the last one and the share of the time limit that is left."""
+    return np.append(seen[-1], 1 - (len(seen) - 1) / LIMIT).astype(np.float32)
+
+
+def stacked(seen: list[np.ndarray]) -> np.ndarray:
+    return np.stack([seen[max(0, len(seen) - 2)], seen[-1]])
+
+
+def channels_of_two(seen: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(list(stacked(seen)), axis=-1)
+
+
+def stacked_with_time(seen: list[np.ndarray]) -> np.ndarray:
+    return np.stack([with_time(seen[: max(1, len(seen) - 1)]), with_time(seen)])
+
+
+@pytest.mark.parametrize(
+    ("id", "wrappers", "takes", "shown"),
+    [
+        ("Pendulum-v1", (TIME, NORMALIZE), with_time, "float32 [batch, 4] as time_aware alone makes them"),
+        ("Pendulum-v1", (STACK, NORMALIZE), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
+        ("Pendulum-v1", (NORMALIZE, STACK), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
+        ("Pendulum-v1", (NORMALIZE, CLIP, TIME, NORMALIZE), with_time, "[batch, 4] as time_aware alone"),
+        ("Pendulum-v1", (CLIP, TIME, NORMALIZE, STACK, CLIP), stacked_with_time, "as time_aware, frame_stack alone"),
+        ("Pendulum-v1", (STACK,), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
+        ("probe_envs:Images-v0", (NORMALIZE, STACK), channels_of_two, "] as frame_stack alone makes them"),
+    ],
+)
+def test_of_wrappers_that_look_back_it_takes_what_these_alone_return(
+    id: str, wrappers: tuple[object, ...], takes: Any, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, frames = tmp_path / "run", FrameStackConfig("frame_stack", 2)
-    train(run_config(dqn_config(), env=wrapped("CartPole-v1", *before, frames)), run, StopAfter(20))
+    env = replace(wrapped(id, *wrappers), max_episode_steps=LIMIT if id == "Pendulum-v1" else None)
+    run = tmp_path / "run"
+    train(run_config(reinforce_config(), env=env, total_steps=60), run, StopAfter(40))
     capsys.readouterr()
     assert main(["export", str(run)]) == 0
-    assert "float32 [batch, 2, 4] as env.wrappers return them" in capsys.readouterr().out
-    obs = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
-    actions = torch.export.load(run / "policy.pt2").module()(torch.from_numpy(obs)).numpy()
-    np.testing.assert_array_equal(actions, rltrain.load(run).agent_policy.act_greedy(obs))
+    assert shown in capsys.readouterr().out
+    policy = rltrain.load(run)
+    episode = [*observations(policy, LIMIT)]
+    inputs = np.stack([takes(episode[: t + 1]) for t in range(LIMIT)])
+    actions = torch.export.load(run / "policy.pt2").module()(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(actions, [policy.act(obs) for obs in episode], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "names"),
+    [
+        ((NORMALIZE, FrameStackConfig("frame_stack", 2, "zero")), ("normalize_observation", "frame_stack")),
+        ((ClipObservationConfig("clip_observation", 0.2, 0.4), FrameStackConfig("frame_stack", 2, "zero")),
+         ("clip_observation", "frame_stack")),
+    ],
+)  # fmt: skip
+def test_what_cannot_come_after_a_stack_padded_with_zeros_is_refused_by_name(
+    wrappers: tuple[object, ...], names: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(run_config(dqn_config(), env=wrapped("CartPole-v1", *wrappers)), run, StopAfter(20))
+    capsys.readouterr()
+    assert main(["export", str(run)]) == 2
+    said = one_line(capsys)
+    assert f"env.wrappers: {names[0]} before {names[1]}" in said
+    assert not (run / "policy.pt2").exists()
 
 
 def test_a_policy_that_cannot_be_exported_is_named(

@@ -34,7 +34,7 @@ class FrameStack(Wrapper):
         self._frames = np.zeros((context.lanes, config.size, *inner), dtype)
         # Channels are the shorter of the two ends of an image's shape: [H, W, C] or [C, H, W].
         self._channels = None if len(inner) != 3 else (0 if inner[0] < inner[2] else 2)
-        self.spec = ObservationSpec("box", self._stacked().shape[1:], dtype)
+        self.spec = ObservationSpec("box", self._stacked(self._frames).shape[1:], dtype)
 
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         frames = self._frames.copy()  # the array that was given away stays as it is
@@ -42,14 +42,23 @@ class FrameStack(Wrapper):
         frames[lanes] = 0 if self._zeros else first[:, None]
         frames[lanes, -1] = first
         self._frames = frames
-        return self._stacked()
+        return self._stacked(frames)
 
     def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         frames = np.concatenate([self._frames[:, 1:], self._encoded(obs)[:, None]], axis=1)
         if not lanes.all():
             frames[~lanes] = self._frames[~lanes]
         self._frames = frames
-        return self._stacked()
+        return self._stacked(frames)
+
+    def commuted(self, step: Fixed, raw: ObservationSpec) -> Fixed | None:
+        kind, *arrays = step
+        low, high = arrays
+        if self._zeros and not (kind == "clip" and (low <= 0).all() and (high >= 0).all()):
+            return None  # zeros that fill the stack are not changed by what comes before it
+        size, *inner = self._frames.shape[1:]
+        low, high = (self._stacked(np.broadcast_to(array, (1, size, *inner)))[0] for array in arrays)
+        return kind, low, high
 
     def memory(self) -> dict[str, np.ndarray]:
         return {"frames": self._frames}
@@ -61,9 +70,8 @@ class FrameStack(Wrapper):
     def _encoded(self, obs: np.ndarray) -> np.ndarray:
         return _one_hot(obs, self._discrete) if self._discrete else obs
 
-    def _stacked(self) -> np.ndarray:
-        """[L, size, *obs], or with channels [L, size * C, H, W] or [L, H, W, size * C]."""
-        frames = self._frames
+    def _stacked(self, frames: np.ndarray) -> np.ndarray:
+        """frames [L, size, *obs] as they are, or with channels [L, size * C, H, W] or [L, H, W, size * C]."""
         if self._channels is None:
             return frames
         lanes, _, *shape = frames.shape
@@ -87,8 +95,8 @@ class TimeAware(Wrapper):
         self._discrete, self._bytes = spec.n, spec.dtype == "uint8"
         self._limit = context.time_limit
         self._time = np.zeros(context.lanes, np.int64)
-        numbers = spec.n or (spec.shape[0] if spec.shape else 1)
-        self.spec = ObservationSpec("box", (numbers + 1,), "float32")
+        self._numbers = spec.n or (spec.shape[0] if spec.shape else 1)
+        self.spec = ObservationSpec("box", (self._numbers + 1,), "float32")
 
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         self._time = np.where(lanes, 0, self._time)
@@ -97,6 +105,18 @@ class TimeAware(Wrapper):
     def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         self._time = self._time + lanes
         return self._with_time(obs)
+
+    def commuted(self, step: Fixed, raw: ObservationSpec) -> Fixed | None:
+        if raw.dtype == "uint8":
+            return None  # it would divide what `step` takes as it is by 255
+        kind, *arrays = step
+        alone = (0.0, 1.0) if kind == "normalize" else (-np.inf, np.inf)  # what leaves the time as it is
+        numbers = (self._numbers,)
+        low, high = (
+            np.append(np.broadcast_to(array, numbers), array.dtype.type(end))
+            for array, end in zip(arrays, alone, strict=True)
+        )
+        return kind, low, high
 
     def load(self, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> None:
         if lengths is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.envs.lane_group import LaneStep
-from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext
+from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, refuse
 from rltrain.errors import CheckpointError
 from rltrain.types import ObservationSpec
 
@@ -30,6 +30,7 @@ class WrapperStack:
         numbers = [names[: i + 1].count(name) for i, name in enumerate(names)]
         self._named = {f"{n}_{k}" if k > 1 else n: w for (n, w), k in zip(named, numbers, strict=True)}
         self._wrappers = [wrapper for _, wrapper in named]
+        self._raw = spec
         self.spec = self._wrappers[-1].spec if named else spec
         self._id, self._members, self._num_envs = context.id, context.members, context.num_envs
         self._all = np.ones(context.lanes, np.bool_)
@@ -43,14 +44,23 @@ class WrapperStack:
         """Whether an observation is shown differently according to those before it."""
         return any(wrapper.remembers for wrapper in self._wrappers)
 
-    def fixed(self) -> list[Fixed] | None:
-        """What they do, one after the other, to an observation of a single run by itself; None where one of them looks
-        at others too, or does something that has no such form."""
-        steps = [wrapper.fixed() for wrapper in self._wrappers]
-        changing = [type(wrapper).step is not Wrapper.step for wrapper in self._wrappers]
-        if any(step is None and changes for step, changes in zip(steps, changing, strict=True)):
-            return None
-        return [step for step in steps if step is not None]
+    def fixed(self) -> tuple[list[int], list[Fixed]]:
+        """What they do to the observations of a single run, in two parts: the positions in `env.wrappers` of those that
+        look at more than one observation, or do what has no form as `Fixed`; and what comes after these, one after the
+        other, for all the others.
+
+        Raises:
+            RequestError: one of the latter cannot be moved behind one of the former.
+        """
+        positions: list[int] = []
+        steps: list[tuple[str, Fixed]] = []
+        for position, (name, wrapper) in enumerate(self._named.items()):
+            if (step := wrapper.fixed()) is not None:
+                steps.append((name, step))
+            elif type(wrapper).step is not Wrapper.step:
+                positions.append(position)
+                steps = [(earlier, self._behind(wrapper, name, earlier, step)) for earlier, step in steps]
+        return positions, [step for _, step in steps]
 
     def reset(self, obs: np.ndarray) -> np.ndarray:
         """obs [L, *obs], the first of all episodes -> as the agent sees them."""
@@ -143,6 +153,11 @@ class WrapperStack:
             shown[~goes_on] = self._begin(obs, ~goes_on)[~goes_on]
         self._shown = shown
         return shown
+
+    def _behind(self, wrapper: Wrapper, name: str, earlier: str, step: Fixed) -> Fixed:
+        if (moved := wrapper.commuted(step, self._raw)) is None:
+            raise refuse(earlier, f"before {name} cannot be done after it, which exporting needs")
+        return moved
 
     def _begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         for wrapper in self._wrappers:

@@ -79,6 +79,15 @@ class Wrapper:
         """What it does, as of now, to an observation by itself; None where it changes none, or looks at others too."""
         return None
 
+    def commuted(self, step: Fixed, raw: ObservationSpec) -> Fixed | None:
+        """What comes after it instead of `step` before it, with the same result; None where nothing known does. Only
+        asked where `fixed` is None.
+
+        Args:
+            raw: what the environments give, which it then takes without the `step`.
+        """
+        return None
+
     def reward(self, reward: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """reward [L] float32 of the step of `lanes`, for training; comes before `step` and `begin`."""
         return reward
