@@ -114,14 +114,10 @@ def find_run(name: str | None, announce: bool = True) -> Path:
     return run
 
 
-def is_sweep(place: Path) -> bool:
-    """Whether the folder is a sweep's: of ours, or of Hydra's own making."""
-    return (place / "jobs.json").exists() or (place / "multirun.yaml").exists()
-
-
 def check_place(place: Path, best: bool) -> None:
     """Refuses a sweep, and a run without the checkpoint that is asked for, in words of their own."""
     from rltrain.training.run_folder import RunFolder
+    from rltrain.training.sweep_folder import is_sweep
 
     if is_sweep(place):
         raise RequestError(f"{place}: is a sweep; name one of its jobs, such as {place / '0'}")

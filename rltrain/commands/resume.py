@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rltrain.commands.evaluate import find_run, is_sweep
+from rltrain.commands.evaluate import find_run
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import (
     Differences,
@@ -18,11 +19,12 @@ from rltrain.config.stored import (
     require_trusted,
     validate_stored,
 )
-from rltrain.config.validate import show
-from rltrain.errors import RequestError, RunFailed
+from rltrain.config.validate import show, to_plain
+from rltrain.errors import Interrupted, RequestError, RunFailed
 
 if TYPE_CHECKING:
     from rltrain.training.checkpoint import Checkpoint
+    from rltrain.training.sweep_folder import SweepFolder
 
 # What may differ without making it another experiment. Only the limits of the run must not shrink.
 _HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "eval", "checkpoint", "device")
@@ -40,7 +42,12 @@ def main(args: list[str]) -> int:
         raise RequestError(f"{' '.join(names)}: resume takes one folder and key=value changes")
     trust = any(parse_value(arg.partition("=")[2]) is True for arg in overrides if arg.startswith("trust="))
     overrides = [arg for arg in overrides if not arg.startswith("trust=")]
+    from rltrain.training.sweep_folder import is_sweep, is_unfinished, sweep_of
+
     place = find_run(names[0] if names else None)
+    if not names and (sweep := sweep_of(place)) is not None and is_unfinished(sweep):
+        print(f"one job of an unfinished sweep: {sweep}")
+        return _resume_sweep(sweep, overrides, trust)
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
         return 0
@@ -86,29 +93,52 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
 
 
 def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
-    from rltrain.training.sweep_folder import SweepFolder
+    from rltrain.training.sweep_folder import SweepFolder, stopped_sweep
 
-    failed: list[str] = []
     with SweepFolder(place) as sweep:
-        jobs = sweep.jobs()
-        for folder, reason in _resume_populations(jobs, overrides, trust):
-            del jobs[folder]
-            if reason:
-                failed.append(f"{folder.relative_to(place)}: {' '.join(reason.split())}")
-        for folder, plain in jobs.items():
-            name = folder.relative_to(place)
-            print(f"job {name}")
-            try:
-                if plain is None or (folder / "run.json").exists():
-                    resume_run(folder, overrides, trust)
-                else:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    _begin(plain, folder, overrides, trust)
-            except (RequestError, RunFailed) as error:
-                failed.append(f"{name}: {' '.join(str(error).split())}")
+        try:
+            failed = _finish_jobs(sweep, overrides, trust)
+        except Interrupted as error:
+            raise stopped_sweep(place, error.exit_code) from error
     if failed:
         raise RunFailed("\n".join(["failed jobs:", *failed]))
     return 0
+
+
+def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[str]:
+    """Continues what is unfinished, and what goes on under changed limits; a line for each job that failed."""
+    failed: list[str] = []
+    jobs = sweep.jobs()
+    _list_changes(sweep, jobs, overrides, trust)
+    for folder, reason in _resume_populations(jobs, overrides, trust):
+        del jobs[folder]
+        if reason:
+            failed.append(f"{folder.relative_to(sweep.path)}: {' '.join(reason.split())}")
+    for folder, plain in jobs.items():
+        name = folder.relative_to(sweep.path)
+        print(f"job {name}")
+        try:
+            if plain is None or (folder / "run.json").exists():
+                resume_run(folder, overrides, trust)
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                _begin(plain, folder, overrides, trust)
+        except (RequestError, RunFailed) as error:
+            failed.append(f"{name}: {' '.join(str(error).split())}")
+    return failed
+
+
+def _list_changes(
+    sweep: SweepFolder, jobs: Mapping[Path, dict[str, Any] | None], overrides: list[str], trust: bool
+) -> None:
+    """Jobs that a stop keeps from beginning now begin later with what is changed now."""
+    configs = {}
+    for folder, plain in jobs.items() if overrides else ():
+        if plain is not None:
+            with suppress(RequestError):  # the job itself says so
+                configs[folder] = to_plain(_changed(validate_stored(plain), folder, 0, overrides, trust)[0])
+    if configs:
+        sweep.change_jobs(configs)
 
 
 def _resume_populations(

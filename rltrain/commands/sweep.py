@@ -26,8 +26,7 @@ from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
-from rltrain.text import shell_word
-from rltrain.training.sweep_folder import JOBS, SweepFolder
+from rltrain.training.sweep_folder import JOBS, SweepFolder, stopped_sweep
 
 Preflight = Callable[[RunConfig], None]
 
@@ -132,8 +131,7 @@ def run_sweep(
             _remove_unused(folder)
             raise
         except SystemExit as stop:
-            message = f"sweep stopped; `rltrain resume {shell_word(folder)}` finishes it"
-            raise Interrupted(int(stop.code or 1), message) from stop
+            raise stopped_sweep(folder, int(stop.code or 1)) from stop
     callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
     done = launcher.jobs - len(launcher.failures)
     _remove_unused(folder)  # after a dry run

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rltrain.errors import RequestError
+from rltrain.errors import Interrupted, RequestError
 from rltrain.files import write_atomic
-from rltrain.training.run_folder import json_text, lock_folder, read_json
+from rltrain.text import shell_word
+from rltrain.training.run_folder import RunFolder, json_text, lock_folder, read_json
 
 JOBS = "jobs.json"
 """{"jobs": [{"folder": ..., "config": {...}}, ...]}, written before the first of them begins."""
@@ -43,6 +44,13 @@ class SweepFolder:
         listed = [*before, *({"folder": folder, "config": config} for folder, config in jobs)]
         write_atomic(self.path / JOBS, json_text({"jobs": listed}))
 
+    def change_jobs(self, configs: Mapping[Path, Mapping[str, Any]]) -> None:
+        """Lists other configs for these jobs: what has not begun yet begins with them."""
+        listed = read_json(self.path / JOBS)["jobs"]
+        changed = [{**job, "config": configs.get(self.path / str(job["folder"]), job["config"])} for job in listed]
+        if changed != listed:
+            write_atomic(self.path / JOBS, json_text({"jobs": changed}))
+
     def jobs(self) -> dict[Path, dict[str, Any] | None]:
         """Folder of each job, in their order -> its config, not yet validated (None: only its run says it).
 
@@ -62,6 +70,36 @@ class SweepFolder:
             jobs[folder] = job["config"]
         begun = [record.parent for record in self.path.glob("*/run.json") if not record.parent.is_symlink()]
         return {**jobs, **{folder: None for folder in sorted(begun, key=_number) if folder not in jobs}}
+
+
+def is_sweep(place: Path) -> bool:
+    """Whether the folder is a sweep's: of ours, or of Hydra's own making."""
+    return (place / JOBS).exists() or (place / "multirun.yaml").exists()
+
+
+def sweep_of(job: Path) -> Path | None:
+    """The sweep that a run folder, which need not exist yet, is a job of; None where it is of none.
+
+    Raises:
+        RequestError: the sweep's list of jobs is malformed.
+    """
+    sweep = next(filter(is_sweep, job.parents), None)
+    return sweep if sweep is not None and job in SweepFolder(sweep).jobs() else None
+
+
+def is_unfinished(sweep: Path) -> bool:
+    """Whether one of its jobs is not completed.
+
+    Raises:
+        RequestError: its list of jobs or a record is malformed.
+    """
+    runs = [RunFolder(folder) for folder in SweepFolder(sweep).jobs()]
+    return any(not run.record.exists() or run.read_record().get("status") != "completed" for run in runs)
+
+
+def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
+    """What ends the command whose sweep a signal stopped, once its jobs are saved."""
+    return Interrupted(exit_code, f"sweep stopped; `rltrain resume {shell_word(folder)}` finishes it")
 
 
 def _number(folder: Path) -> tuple[int, str]:

@@ -117,6 +117,37 @@ class TestStoppedSweep:
         assert resume(sweep) == 0
         assert capsys.readouterr().out.count("nothing left to do") == 3
 
+    @pytest.mark.parametrize("launcher", ["basic", "population"])
+    def test_is_resumed_whole_where_the_newest_run_is_one_of_its_jobs(
+        self, launcher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sweep = "outputs/multirun/day/noon"
+        args = [arg for arg in SEEDS if not arg.startswith(("hydra.sweep.dir=", "hydra/launcher="))]
+        args = ["-m", *args, f"hydra.sweep.dir={sweep}", f"hydra/launcher={launcher}", "seed=0,1,2"]
+        assert rltrain_here(tmp_path, *args, stop=StopAfter(100)) == 143
+        capsys.readouterr()
+        assert rltrain_here(tmp_path, "resume", stop=StopAfter(20)) == 143
+        assert f"sweep stopped; `rltrain resume {sweep}` finishes it" in one_line(capsys)
+        assert rltrain_here(tmp_path, "resume") == 0
+        assert f"unfinished sweep: {sweep}\n" in capsys.readouterr().out
+        jobs = [tmp_path / sweep / name for name in "012"]
+        assert [record_of(job)["status"] for job in jobs] == ["completed"] * 3
+        assert rltrain_here(tmp_path, "resume") == 0
+        assert capsys.readouterr().out.count("nothing left to do") == 1
+        (tmp_path / sweep / "2" / "run.json").unlink()
+        assert rltrain_here(tmp_path, "resume", f"{sweep}/1") == 0
+        assert "sweep:" not in capsys.readouterr().out
+
+    def test_keeps_what_resume_changes_also_for_the_jobs_that_have_not_begun(self, tmp_path: Path) -> None:
+        sweep = tmp_path / "sweep"
+        assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=StopAfter(50)) == 143
+        assert resume(sweep, "total_steps=200", stop=StopAfter(50)) == 143
+        assert not (sweep / "1" / "run.json").exists()
+        listed = json.loads((sweep / "jobs.json").read_text())["jobs"]
+        assert [job["config"]["total_steps"] for job in listed] == [200, 200]
+        assert resume(sweep) == 0
+        assert [newest(job).step for job in jobs_of(sweep)] == [200, 200]
+
     def test_can_be_extended(self, tmp_path: Path) -> None:
         assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1") == 0
         assert resume(tmp_path / "sweep", "total_steps=200") == 0
