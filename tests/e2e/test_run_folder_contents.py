@@ -25,6 +25,7 @@ from whole_runs import (
     record_of,
     result_of,
     resume,
+    rewrite,
     rltrain_here,
     rows,
     train,
@@ -93,6 +94,22 @@ class TestFinishedRun:
             told = json.loads(capsys.readouterr().out)
             assert told == result_of(run, "evaluation.json")
             assert told == {**result, "checkpoint": newest(run).folder.name, "seed": 0}
+
+    def test_a_run_of_a_gpu_is_evaluated_on_the_cpu(
+        self, place: Path, algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """All that its checkpoint says of the device that it was trained on is of a machine that is not at hand."""
+        run = Path(shutil.copytree(place / algo, tmp_path / "run"))
+        plain = newest(run).manifest["config"]
+        on_gpu = {**plain, "device": {**plain["device"], "name": "cuda", "index": 3}}
+        rewrite(run, {"config": on_gpu, "device": "cuda:3"})
+        (run / "config.yaml").write_text(yaml.safe_dump(on_gpu))
+        for option in ([], ["device=cpu"]):
+            capsys.readouterr()
+            assert main(["evaluate", str(run), "--json", *option]) == 0
+            assert json.loads(capsys.readouterr().out)["episode_return"] == result_of(run)["episode_return"]
+        assert main(["resume", str(run), "total_steps=100_000"]) == 2
+        assert "device=cuda" in one_line(capsys)
 
     def test_its_record(self, place: Path, algo: str) -> None:
         record = record_of(place / algo)
