@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.build import Parts, build, build_logger, load_initial_network
-from rltrain.config.population import MOST_MEMBERS
+from rltrain.config.population import MOST_MEMBERS, differences
 from rltrain.config.schema import DQNConfig, QLearningConfig, RunConfig
 from rltrain.device import free_memory, run_device
 from rltrain.envs.probe import probe
@@ -41,12 +41,14 @@ ENTRY = "population"
 
 @dataclass
 class MemberJob:
-    """One job: what to train, where, from which checkpoint (None: from the beginning), and what a resume changed."""
+    """One job: what to train, where, from which checkpoint (None: from the beginning), what a resume changed, and which
+    overrides set it apart from the sweep's other jobs ("": what sets it apart from those of its population)."""
 
     config: RunConfig
     folder: Path
     source: Path | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
+    own: str = ""
 
 
 _EPISODE_STEPS = 1024  # a guess at the longest episode, whose length nobody knows beforehand
@@ -170,13 +172,15 @@ class _PopulationJob:
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
         if finals is None:
             raise self._stopped(stop)
+        own = differences([job.config for job in self.jobs])
         for member in ended:
             trainer, final = population.trainers[member], finals[member]
             if isinstance(final, RunFailed):
                 self.outcomes[member] = final
                 continue
             write_report(self.runs[member], self.jobs[member].config, trainer, final, parts.envs.reward_threshold)
-            print(population_line(self.jobs[member].folder.name, trainer, final), flush=True)
+            job = self.jobs[member]
+            print(population_line(job.folder.name, job.own or own[member], trainer, final), flush=True)
             self.outcomes[member] = final.mean
 
     def _note_failures(self, population: Population) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from rltrain.build import Parts
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
-from rltrain.text import mean_and_std, shown_path
+from rltrain.text import mean_and_std, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.trainer import Trainer
 
@@ -30,10 +30,11 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
     )
 
 
-def population_line(name: str, trainer: Trainer, final: EpisodeStatistics) -> str:
-    """How one member ended."""
+def population_line(name: str, own: str, trainer: Trainer, final: EpisodeStatistics) -> str:
+    """How one member ended; `own` is what sets it apart from the sweep's other jobs."""
     solved = "" if trainer.solve_step is None else f", threshold first reached at step {trainer.solve_step:,}"
-    return f"job {name:<5} {trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{solved}"
+    ended = f"{trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{solved}"
+    return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 
 def _names(folders: Sequence[Path]) -> str:

@@ -164,4 +164,5 @@ def _gpu(place: int) -> str:
 
 def _to_plain(job: MemberJob) -> dict[str, Any]:
     source = None if job.source is None else str(job.source)
-    return {"config": to_plain(job.config), "folder": str(job.folder), "source": source, "changes": job.changes}
+    folder = str(job.folder)
+    return {"config": to_plain(job.config), "folder": folder, "source": source, "changes": job.changes, "own": job.own}

@@ -42,7 +42,7 @@ def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, st
 
     def member(job: dict[str, Any]) -> MemberJob:
         source = None if job["source"] is None else Path(job["source"])
-        return MemberJob(validate(job["config"]), Path(job["folder"]), source, job["changes"])
+        return MemberJob(validate(job["config"]), Path(job["folder"]), source, job["changes"], job["own"])
 
     try:
         import_plugins()

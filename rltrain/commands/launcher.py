@@ -20,6 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from rltrain.config.application import run_config
+from rltrain.config.override_text import as_typed, own_overrides
 from rltrain.config.population import group_jobs
 from rltrain.config.run_name import remove_unused
 from rltrain.config.schema import RunConfig
@@ -38,7 +39,8 @@ class PopulationLauncher(Launcher):
         jobs = [self._compose(list(overrides), initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         configs = [run_config(job) for job in jobs]
         groups = _groups(configs)
-        returns = self._train_together([group for group in groups if len(group) > 1], jobs, configs)
+        own = [as_typed(overrides) for overrides in own_overrides(job_overrides)]
+        returns = self._train_together([group for group in groups if len(group) > 1], jobs, configs, own)
         for group in groups:
             if len(group) == 1:
                 returns[group[0]] = self._run(jobs[group[0]], self._task)
@@ -60,7 +62,7 @@ class PopulationLauncher(Launcher):
         )
 
     def _train_together(
-        self, groups: list[list[int]], jobs: Sequence[DictConfig], configs: Sequence[RunConfig]
+        self, groups: list[list[int]], jobs: Sequence[DictConfig], configs: Sequence[RunConfig], own: Sequence[str]
     ) -> dict[int, JobReturn]:
         if not groups:
             return {}
@@ -75,7 +77,8 @@ class PopulationLauncher(Launcher):
                 # Makes the folder and what Hydra writes into it.
                 task = partial(_note_folder, folders)
                 returns[number] = self._run(jobs[number], task)
-            populations.append([MemberJob(configs[n], folder) for n, folder in zip(group, folders, strict=True)])
+            members = zip(group, folders, strict=True)
+            populations.append([MemberJob(configs[n], folder, own=own[n]) for n, folder in members])
         try:
             outcomes = train_populations(populations)
         except Interrupted as stop:

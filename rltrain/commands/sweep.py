@@ -20,6 +20,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.launcher import register_launcher
+from rltrain.commands.sweep_table import SweptJob, sweep_table
 from rltrain.config.application import CONFIG_NAME
 from rltrain.config.override_text import as_typed
 from rltrain.config.run_name import reserve_folder
@@ -45,7 +46,7 @@ class CheckedLauncher(Launcher):
         self._config = config
         self._context = context
         self._folder = folder
-        self.jobs = 0
+        self.jobs: list[SweptJob] = []
         self.failures: list[tuple[int, str, BaseException]] = []
 
     def setup(self, **kwargs: Any) -> None:
@@ -54,7 +55,10 @@ class CheckedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         planned = self._check(job_overrides, initial_job_idx)
         self._folder.add_jobs(planned)
-        self.jobs += len(job_overrides)
+        self.jobs += [
+            SweptJob(self._folder.path / name, overrides)
+            for (name, _), overrides in zip(planned, job_overrides, strict=True)
+        ]
         returns = self._launcher.launch(job_overrides, initial_job_idx)
         for number, (job, overrides) in enumerate(zip(returns, job_overrides, strict=True), start=initial_job_idx):
             if job.status == JobStatus.FAILED:
@@ -133,9 +137,11 @@ def run_sweep(
         except SystemExit as stop:
             raise stopped_sweep(folder, int(stop.code or 1)) from stop
     callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
-    done = launcher.jobs - len(launcher.failures)
+    done = len(launcher.jobs) - len(launcher.failures)
+    if table := sweep_table(launcher.jobs):
+        print(f"\n{table}\n")
     _remove_unused(folder)  # after a dry run
-    print(f"sweep     {done} of {launcher.jobs} jobs done{f', in {folder}' if folder.exists() else ''}")
+    print(f"sweep     {done} of {len(launcher.jobs)} jobs done{f', in {folder}' if folder.exists() else ''}")
     for number, line, error in launcher.failures:
         print(f"job {number} failed ({line}): {error}", file=sys.stderr)
     return 1 if launcher.failures else 0

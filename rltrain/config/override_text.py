@@ -19,6 +19,12 @@ def as_typed(overrides: Sequence[str]) -> str:
     return " ".join(_as_typed(override) for override in overrides)
 
 
+def own_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of the overrides of each job of a sweep those that not all jobs have, in their order."""
+    common = set[str]().union(*jobs[:1]).intersection(*jobs)
+    return [[override for override in job if override not in common] for job in jobs]
+
+
 def _as_typed(override: str) -> str:
     plain = re.sub(r"\\(.)", r"\1", override)
     text = plain if _meaning(plain) == _meaning(override) else override

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain
+from rltrain.config.validate import show, to_plain
 
 _COMMON = (
     "name", "seed", "total_steps", "total_episodes", "stop_at_return", "init_from",
@@ -58,6 +58,12 @@ def differing_keys(configs: Sequence[RunConfig]) -> list[str]:
     keys = (*_COMMON, *CARRIED_KEYS[configs[0].algo.name])
     values = {key: {json.dumps(_get(plain, key)) for plain in plains} for key in keys}
     return [key for key, found in values.items() if len(found) > 1]
+
+
+def differences(configs: Sequence[RunConfig]) -> list[str]:
+    """For each config the carried keys in which it and the others differ, with its values: `seed=3 algo.gamma=0.9`."""
+    keys = differing_keys(configs)
+    return [" ".join(f"{key}={show(_get(to_plain(config), key))}" for key in keys) for config in configs]
 
 
 def _parts(jobs: list[int], most: int) -> list[list[int]]:

@@ -7,7 +7,7 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rltrain.config.override_text import as_typed
+from rltrain.config.override_text import as_typed, own_overrides
 
 
 def escaped(line: str) -> list[str]:
@@ -40,3 +40,10 @@ def test_what_is_shown_means_the_same(line: str) -> None:
 
 def test_jobs_of_several_overrides_stand_in_one_line() -> None:
     assert as_typed([r"env=corridor\:Corridor-v0", "seed=1"]) == "env=corridor:Corridor-v0 seed=1"
+
+
+def test_what_all_jobs_have_is_no_jobs_own() -> None:
+    jobs = [["a=1", "seed=0", "b=2"], ["a=1", "seed=1", "b=2"], ["a=1", "seed=0", "b=3"]]
+    assert own_overrides(jobs) == [["seed=0", "b=2"], ["seed=1", "b=2"], ["seed=0", "b=3"]]
+    assert own_overrides(jobs[:1]) == [[]]
+    assert own_overrides([]) == []

@@ -28,6 +28,8 @@ from whole_runs import (
 
 from rltrain.config.application import compose
 from rltrain.config.population import group_jobs
+from rltrain.population_job import train_population
+from rltrain.text import mean_and_std
 from rltrain.training.checkpoint import step_folders
 
 PERIODS = ["total_steps=450", "eval.period=200", "eval.episodes=3", "checkpoint.period=100", "num_envs=2"]
@@ -71,6 +73,27 @@ def test_every_job_has_a_folder_like_that_of_a_single_run(whole: tuple[str, Path
         assert first == pytest.approx(single, rel=1e-3, abs=1e-5)
         seen.add(json.dumps(rows(job)))
     assert len(seen) == 4
+
+
+def test_a_sweep_says_which_job_is_which(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each member's line has what no other of the sweep has, also where no other of its population differs in it."""
+    in_turn = lambda populations: [train_population(jobs) for jobs in populations]  # noqa: E731
+    monkeypatch.setattr("rltrain.population_pool.train_populations", in_turn)
+    args = [*REINFORCE, "total_steps=60", "eval.period=null", "num_envs=1,2"]
+    assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=3,4") == 0
+    lines = capsys.readouterr().out.splitlines()
+    settings = [f"num_envs={number} algo.entropy_coef={bonus}" for number in (1, 2) for bonus in (0.0, 0.1)]
+    own = [f"{setting} seed={seed}" for setting in settings for seed in (3, 4)]
+    assert sum("jobs as one program" in line for line in lines) == 2
+    for number, overrides in enumerate(own):
+        result = result_of(tmp_path / "sweep" / str(number))
+        found = mean_and_std(result["episode_return"]["mean"], result["episode_return"]["std"])
+        assert f"job {number}     {overrides}  {result['env_step']} steps, greedy return {found}" in lines
+        row = [str(number), *overrides.split(), str(result["env_step"]), *found.split()]
+        assert [line.split() for line in lines].count(row) == 1
+    assert [line.split()[:3] for line in lines[-6:-2]] == [["2", *setting.split()] for setting in settings]
 
 
 @pytest.mark.parametrize("looks", [1, 97, 151])
@@ -161,6 +184,7 @@ def test_what_changed_before_a_kill_holds_for_every_member(
     assert "4 jobs as one program" in capsys.readouterr().out
     assert {config_of(job).total_steps for job in jobs_of(sweep)} == {450}
     assert resume(sweep) == 0
+    assert "job 1     seed=1 " in capsys.readouterr().out
     for job in jobs_of(sweep):
         assert config_of(job).total_steps == 500 <= result_of(job)["env_step"]
         assert [change["to"] for change in record_of(job)["changes"]] == [500]

@@ -83,7 +83,13 @@ def test_a_failing_job_stops_no_other_and_is_the_only_one_resumed(
     assert [line.split(" failed (")[0] for line in failed] == ["job 0", "job 1"]
     assert all("the left wheel came off" in line for line in failed)
     assert "seed=1)" in failed[1] and "Raises-v0" in failed[1]
-    assert "2 of 4 jobs done" in said.out
+    table = said.out[said.out.index("what differs") :].splitlines()
+    assert [line.split()[:3] for line in table[1:5]] == [
+        [str(job), f"env=probe_envs:{env}-v0", f"seed={seed}"]
+        for job, (env, seed) in enumerate((env, seed) for env in ("Raises", "FixedLength") for seed in (0, 1))
+    ]
+    assert [line.endswith("no result") for line in table[1:5]] == [True, True, False, False]
+    assert "2 of 4 jobs done" in table[-1]
     sweep = tmp_path / "sweep"
     assert [record_of(job)["status"] for job in jobs_of(sweep)] == ["failed", "failed", "completed", "completed"]
 
