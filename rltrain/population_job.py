@@ -119,7 +119,8 @@ class _PopulationJob:
                 evaluator.close()
 
     def _population(self, parts: Parts, evaluator: Evaluator, stop: StopSignal) -> Population:
-        console = PopulationConsole([job.config.total_steps for job in self.jobs])
+        starts = [0 if source is None else source.step for source in self.sources]
+        console = PopulationConsole([job.config.total_steps for job in self.jobs], starts)
         configs = [job.config for job in self.jobs]
         keepers = []
         for member, (job, run, source) in enumerate(zip(self.jobs, self.runs, self.sources, strict=True)):

@@ -16,17 +16,24 @@ _LINE_SECONDS = 5.0
 class PopulationConsole:
     """Shows the mean step and return, the steps per second of all members together, and the time left.
 
+    A line is printed as the last of the members that still train has logged, so that it speaks of all at one time.
+
     Args:
         total_steps: of each member, the step at which it ends.
+        start_steps: of each member, where this process began (not 0 after a resume).
         stream: stderr unless told.
     """
 
-    def __init__(self, total_steps: Sequence[int], stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total_steps: Sequence[int], start_steps: Sequence[int] | None = None, stream: TextIO | None = None
+    ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._total = list(total_steps)
-        self._steps: list[int | None] = [None] * len(total_steps)
+        self._steps = [0] * len(total_steps) if start_steps is None else list(start_steps)
+        self._start_done = self._done
         self._returns: dict[int, float] = {}
-        self._first_step: int | None = None
+        self._round: set[int] = set()  # who has logged since all had
+        self._expected = set(range(len(total_steps)))
         self._start = time.monotonic()
         self._next_line = self._start + _LINE_SECONDS
 
@@ -35,22 +42,26 @@ class PopulationConsole:
         return MemberConsole(self, member)
 
     def log(self, member: int, step: int, scalars: Mapping[str, float]) -> None:
+        if member in self._round:  # somebody has ended: the others begin another round without it
+            self._expected, self._round = self._round, set()
+        self._round.add(member)
         self._steps[member] = step
         if "rollout/episode_return" in scalars:
             self._returns[member] = scalars["rollout/episode_return"]
+        if not self._round >= self._expected:
+            return
+        self._round = set()
         now = time.monotonic()
-        if self._first_step is None:  # the first row of a resumed run is not work done since the start
-            self._first_step, self._start = self._done, now
         if now >= self._next_line:
             self._next_line = now + _LINE_SECONDS
             print(self._line(now), file=self._stream, flush=True)
 
     @property
     def _done(self) -> int:
-        return sum(step or 0 for step in self._steps)
+        return sum(self._steps)
 
     def _line(self, now: float) -> str:
-        speed = (self._done - (self._first_step or 0)) / max(now - self._start, 1e-9)
+        speed = (self._done - self._start_done) / max(now - self._start, 1e-9)
         parts = [f"step {self._done // len(self._total):,}/{max(self._total):,} of each"]
         if self._returns:
             values = sorted(self._returns.values())

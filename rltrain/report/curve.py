@@ -83,6 +83,9 @@ def _draw_training(axes: Axes, rows: list[dict[str, Any]], period: Any) -> None:
     window = max(1, min(100, len(returns) // 10))
     thin = slice(None, None, math.ceil(len(returns) / _MAX_POINTS))
     label = f"training, each point the mean of {period:,} steps" if isinstance(period, int) else "training"
+    if len(steps) == 1:  # a line through one point draws nothing
+        axes.plot(steps, returns, color=_BLUE, marker="o", label=label)
+        return
     axes.plot(steps[thin], returns[thin], color=_BLUE, alpha=0.3, linewidth=0.8, label=label)
     if window > 1:
         average = moving_average(returns, window)

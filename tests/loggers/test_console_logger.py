@@ -11,6 +11,7 @@ from rltrain.loggers import console
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.jsonl import JsonlLogger, read_rows
 from rltrain.loggers.logger import MultiLogger, NullLogger
+from rltrain.loggers.population_console import PopulationConsole
 
 
 class Terminal(io.StringIO):
@@ -68,6 +69,36 @@ def test_a_bar_on_a_terminal_only_and_only_for_a_single_run(clock: Clock) -> Non
     assert "100/100" in terminal.getvalue()
     assert "return 21.0" in terminal.getvalue()
     assert sweep.getvalue() == pipe.getvalue() == "step 50/100  return 21.0  8 steps/s  0:00:06 left\n"
+
+
+def test_a_population_speaks_when_all_of_its_members_have(clock: Clock) -> None:
+    """Half way of 400 steps: 3 members, 600 steps in 10 seconds, 600 to go."""
+    out = io.StringIO()
+    screen = PopulationConsole([400] * 3, stream=out)
+    clock.now += 10
+    for member, value in enumerate([20.0, 60.0, 40.0]):
+        assert out.getvalue() == ""
+        screen.of_member(member).log(200, {"rollout/episode_return": value})
+    line = "step 200/400 of each  return 40.0 (20.0 to 60.0)  60 steps/s together  0:00:10 left\n"
+    assert out.getvalue() == line
+    clock.now += 6
+    for member in (1, 2):  # the first has ended, which nobody says
+        screen.of_member(member).log(300, {})
+    assert out.getvalue() == line
+    for member in (1, 2):
+        screen.of_member(member).log(400, {})
+    assert out.getvalue().splitlines()[1].startswith("step 333/400 of each")
+
+
+def test_what_a_resumed_population_had_before_is_no_work_of_now(clock: Clock) -> None:
+    """300 new steps in 10 seconds; the second member had ended."""
+    out = io.StringIO()
+    screen = PopulationConsole([1000, 400, 1000], start_steps=[500, 400, 500], stream=out)
+    clock.now += 10
+    for step in (550, 650):
+        for member in (0, 2):
+            screen.of_member(member).log(step, {})
+    assert out.getvalue() == "step 566/1,000 of each  30 steps/s together  0:00:23 left\n"
 
 
 def test_several_loggers_are_all_closed_although_one_fails(tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def test_the_legend_says_what_each_curve_is_the_mean_of(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_curve_of_one_point_is_a_mark(tmp_path: Path, rows: int) -> None:
+    write_rows(tmp_path, [{"step": row, "rollout/episode_return": 5.0 * row} for row in range(1, rows + 1)])
+    (training,) = learning_curve(tmp_path).axes[0].lines
+    assert (training.get_marker() == "o") == (rows == 1)
+
+
 def test_a_long_run_is_read_once_and_drawn_with_few_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
