@@ -33,6 +33,7 @@ from rltrain.training.stopping import StopSignal
 from rltrain.training.trainer import Trainer, last_logged_step
 from rltrain.types import Ring
 
+_OUT_OF_MEMORY = "out of memory: smaller algo.buffer_size, algo.batch_size, network.hidden or num_envs need less"
 _log = logging.getLogger(__name__)
 Changes = Sequence[Mapping[str, Any]]
 """Of the config, in the form that run.json has: step, key, from, to."""
@@ -70,10 +71,20 @@ def begin_again(config: RunConfig, folder: Path, changes: Changes = (), console:
 
 
 def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
-    """Builds everything, prints shapes, sizes and memory, and trains nothing; makes no folder."""
-    with build(config) as parts:
-        print(header(config, info or ComposeInfo(), parts))
-        print(dry_run_text(parts))
+    """Builds everything, prints shapes, sizes and memory, and trains nothing; makes no folder.
+
+    Raises:
+        RequestError: the request cannot be carried out here.
+        RunFailed: memory does not suffice.
+    """
+    try:
+        with build(config) as parts:
+            print(header(config, info or ComposeInfo(), parts))
+            print(dry_run_text(parts))
+    except (RuntimeError, MemoryError) as error:
+        if not _lacks_memory(error):
+            raise
+        raise RunFailed(_OUT_OF_MEMORY) from error
 
 
 @dataclass
@@ -264,11 +275,16 @@ def explained(error: BaseException, run: RunFolder) -> BaseException:
         return error
     if isinstance(error, RequestError):
         return RunFailed(str(error))
-    no_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # torch's, on the CPU
-    if no_memory or isinstance(error, torch.OutOfMemoryError | MemoryError):
-        keys = "algo.buffer_size, algo.batch_size, network.hidden or num_envs"
-        return RunFailed(f"out of memory: smaller {keys} need less (traceback in {shown_path(run.log)})")
+    if _lacks_memory(error):
+        return RunFailed(f"{_OUT_OF_MEMORY} (traceback in {shown_path(run.log)})")
     return RunFailed(f"{one_line(error)} (traceback in {shown_path(run.log)})")
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    torch_s = ("can't allocate memory", "Storage size calculation overflowed")  # on the CPU
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in torch_s)
 
 
 def timing(started: float) -> dict[str, float]:

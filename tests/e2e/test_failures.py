@@ -86,15 +86,27 @@ class TestFailures:
         assert (run / "run.log").read_text().count("Traceback") == 1
         assert record_of(run)["status"] == "failed"
 
+    @pytest.mark.parametrize("dry", [False, True])
+    @pytest.mark.parametrize(
+        "error",
+        [
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 TiB."),
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            RuntimeError("Storage size calculation overflowed with sizes=[4611686018427387904, 4]"),
+        ],
+    )
     def test_out_of_memory_names_the_keys_that_help(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+        self, dry: bool, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
         def allocate(*_: object) -> None:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 TiB.")
+            raise error
 
         monkeypatch.setattr("rltrain.replay.uniform.UniformReplay.__init__", allocate)
-        assert rltrain_here(tmp_path, *DQN_ARGS, "hydra.run.dir=run") == 1
-        assert "algo.buffer_size" in one_line(capsys)
+        assert rltrain_here(tmp_path, *DQN_ARGS, "hydra.run.dir=run", f"dry_run={dry}") == 1
+        said = one_line(capsys)
+        assert "out of memory" in said and "algo.buffer_size" in said
+        assert ("run.log" in said) != dry and (tmp_path / "run").exists() != dry
 
 
 def _failing_at(step: int) -> Callable[[Any], dict[str, Any]]:
