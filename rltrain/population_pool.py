@@ -115,7 +115,7 @@ class _Pool:
         )
         theirs.close()
         with suppress(OSError):  # it ended at once; reading says so
-            ours.send([_to_plain(job) for job in jobs])
+            ours.send((sys.argv, [_to_plain(job) for job in jobs]))
         return _Process(number, place, process, ours)
 
     def _read(self, ended: _Process) -> list[Outcome]:

@@ -17,7 +17,8 @@ from rltrain.output import outliving_output
 
 
 def serve() -> None:
-    """Trains the jobs that the parent sends and answers with (mean, None) or (None, (kind of error, reason)) for each.
+    """Trains the jobs that the parent sends after its command line, and answers with (mean, None) or (None, (kind of
+    error, reason)) for each.
 
     Signals are blocked when it starts. Those that come before the training can answer them wait for it; those that come
     after it do nothing.
@@ -26,7 +27,7 @@ def serve() -> None:
         signal.signal(number, lambda *_: None)
     connection = Connection(int(sys.argv[2]))
     os.set_inheritable(connection.fileno(), False)
-    jobs = connection.recv()
+    sys.argv, jobs = connection.recv()  # run.json tells the user's own command line
     threading.Thread(target=_stop_with_parent, args=(connection.fileno(),), daemon=True).start()
     with outliving_output():
         answer = _train(jobs)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rltrain.config.stored import parse_arguments, require_trusted
 from rltrain.config.validate import show
 from rltrain.errors import Interrupted, RequestError
-from rltrain.text import mean_and_std
+from rltrain.text import mean_and_std, shell_word
 
 if TYPE_CHECKING:
     from rltrain.policy import TrainedPolicy
+    from rltrain.training.run_folder import RunFolder
 
 DEFAULTS = {
     "episodes": 100,
@@ -104,7 +105,7 @@ def find_run(name: str | None, announce: bool = True) -> Path:
         if not name.strip():
             raise RequestError(f"{name!r}: names no folder")
         if not Path(name).is_dir():
-            raise RequestError(f"{name}: no such folder")
+            raise RequestError(f"{name}: {_no_folder(Path(name))}")
         return Path(name)
     from rltrain.training.run_folder import newest_run
 
@@ -112,6 +113,36 @@ def find_run(name: str | None, announce: bool = True) -> Path:
     if announce:
         print(f"newest run: {run}")
     return run
+
+
+def _no_folder(place: Path) -> str:
+    if not place.exists():
+        return not_begun(place) or "no such folder"
+    known = any((place.parent / name).exists() for name in ("run.json", "manifest.json"))
+    return f"is a file; its folder is {place.parent}" if known else "is a file, not a run folder"
+
+
+def not_begun(place: Path) -> str:
+    """What is said of a sweep's job that has no run yet; nothing of any other folder."""
+    from rltrain.training.sweep_folder import sweep_of
+
+    sweep = None if (place / "run.json").exists() else sweep_of(place)
+    return "" if sweep is None else f"is a job that has not begun; `rltrain resume {shell_word(sweep)}` begins it"
+
+
+def _not_saved(run: RunFolder) -> str:
+    """Why a run has no checkpoint yet; nothing where none can be expected."""
+    from rltrain.training.run_folder import holder_of
+
+    status = run.read_record().get("status")
+    if status == "running" and (holder := holder_of(run.path)):
+        period = run.read_config().get("checkpoint", {}).get("period")
+        first = "when it ends" if period is None else f"first at step {period:,}"
+        shown = f" (checkpoint.period{'=null' if period is None else ''})"
+        return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
+    if status in ("running", "failed", "interrupted"):
+        return f"ended before its first checkpoint; `rltrain resume {shell_word(run.path)}` begins it anew"
+    return ""
 
 
 def check_place(place: Path, best: bool) -> None:
@@ -123,8 +154,15 @@ def check_place(place: Path, best: bool) -> None:
         raise RequestError(f"{place}: is a sweep; name one of its jobs, such as {place / '0'}")
     run = RunFolder(place)
     is_checkpoint, is_run = (place / "manifest.json").exists(), run.config.exists()
-    if not (is_checkpoint or (is_run and best) or (place / "checkpoints").exists()):
-        raise RequestError(f"{place}: holds no whole checkpoint")
+    if not is_checkpoint and (waits := not_begun(place)):
+        raise RequestError(f"{place}: {waits}")
+    if not (
+        is_checkpoint
+        or (is_run and best)
+        or any(path.name[:9] != ".writing_" for path in (place / "checkpoints").glob("*"))
+    ):
+        why = _not_saved(run) if is_run and run.record.exists() else ""
+        raise RequestError(f"{place}: {why or 'holds no whole checkpoint'}")
     if best and not any((place / "checkpoints" / name).exists() for name in ("best", ".previous_best")):
         period = run.read_config().get("eval", {}).get("period") if is_run else None
         raise RequestError(f"{place}: has no best checkpoint: the run made no evaluation (eval.period={show(period)})")

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rltrain.commands.evaluate import find_run
+from rltrain.commands.evaluate import find_run, not_begun
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import (
     Differences,
@@ -51,6 +51,8 @@ def main(args: list[str]) -> int:
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
         return 0
+    if waits := not_begun(place):
+        raise RequestError(f"{place}: {waits}")
     if not is_sweep(place):
         raise RequestError(f"{place}: is neither a run (run.json) nor a sweep (jobs.json)")
     return _resume_sweep(place, overrides, trust)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from rltrain.errors import RequestError
+from rltrain.text import shell_word
 
 
 def safe(text: str) -> str:
@@ -58,8 +59,11 @@ def _reserve_exact(folder: Path) -> Path:
             raise FileExistsError
         (folder / ".hydra").mkdir()
     except FileExistsError:
+        if not folder.is_dir():
+            raise RequestError(f"hydra.run.dir={folder}: is a file; a run needs a folder") from None
+        is_run = (folder / "run.json").exists()
+        hint = f"\n(`rltrain resume {shell_word(folder)}` continues it)" if is_run else ""
         raise RequestError(
-            f"hydra.run.dir={folder}: exists and is not empty; a run never writes into another's folder\n"
-            f"(`rltrain resume {folder}` continues a run)"
+            f"hydra.run.dir={folder}: exists and is not empty; a run never writes into another's folder{hint}"
         ) from None
     return folder

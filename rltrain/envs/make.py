@@ -101,7 +101,9 @@ def _refusing(id: str, call: Callable[[], Result]) -> Result:
         except RequestError:
             raise
         except (Exception, SystemExit) as error:
-            raise RequestError(f"environment {id} cannot be made: {one_line(error)}") from error
+            plugin = isinstance(error, gymnasium.error.UnregisteredEnv)
+            hint = "; if a plug-in registers it, RLTRAIN_PLUGINS=MODULE names the plug-in" if plugin else ""
+            raise RequestError(f"environment {id} cannot be made: {one_line(error)}{hint}") from error
 
 
 @contextmanager

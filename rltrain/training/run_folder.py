@@ -162,6 +162,19 @@ def lock_folder(folder: Path) -> BinaryIO:
     return lock
 
 
+def holder_of(folder: Path) -> str:
+    """Who has locked a folder, `process 12 on HOST`; nothing where nobody has."""
+    try:
+        with open(folder / ".lock", "rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read(200).decode(errors="replace").strip() or "its process"
+    except OSError:
+        pass
+    return ""
+
+
 def _open_no_link(name: str, flags: int) -> int:
     return os.open(name, flags | os.O_NOFOLLOW, 0o666)
 

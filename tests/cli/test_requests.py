@@ -207,3 +207,59 @@ def test_a_run_outlives_its_output(stream: str, tmp_path: Path) -> None:
         )
     assert ended.returncode == 0
     assert len(list(tmp_path.glob("outputs/*/*/run.json"))) == 1
+
+
+CONFIG = {"seed": 0, "checkpoint": {"period": 5000}}
+
+
+class TestAFolderThatCannotBeUsedYet:
+    @pytest.mark.parametrize("command", ["evaluate", "export"])
+    def test_a_run_that_has_not_saved(self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "run").mkdir()
+        run = RunFolder(tmp_path / "run")
+        with run:
+            run.write_record(status="running")
+            run.write_config(CONFIG)
+            (run.checkpoints / ".writing_step_00005000").mkdir(parents=True)
+            said = refused(capsys, command, "run")
+            assert said.startswith(
+                "run: has not saved yet: it is running, and saves first at step 5,000 (checkpoint.period)"
+            )
+            assert f"SIGUSR1 to process {os.getpid()} " in said and "saves now" in said
+            run.write_config({**CONFIG, "checkpoint": {"period": None}})
+            assert "saves when it ends (checkpoint.period=null)" in refused(capsys, command, "run")
+        assert "`rltrain resume run` begins it anew" in refused(capsys, command, "run")
+        run.write_record(status="completed")
+        assert refused(capsys, command, "run") == "run: holds no whole checkpoint\n"
+
+    @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+    @pytest.mark.parametrize("made", [False, True])
+    def test_a_job_that_has_not_begun(
+        self, command: str, made: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sweep = tmp_path / "sweep"
+        (sweep / "3" if made else sweep).mkdir(parents=True)
+        (sweep / "jobs.json").write_text(json.dumps({"jobs": [{"folder": "3", "config": {}}]}))
+        expected = "sweep/3: is a job that has not begun; `rltrain resume sweep` begins it\n"
+        assert refused(capsys, command, "sweep/3") == expected
+        assert refused(capsys, command, "sweep/4") == "sweep/4: no such folder\n"
+
+    @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+    def test_a_file(self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "run").mkdir()
+        RunFolder(tmp_path / "run").write_record(status="running")
+        RunFolder(tmp_path / "run").write_config(CONFIG)
+        (tmp_path / "other").touch()
+        for name in ("run/run.json", "run/config.yaml"):
+            assert refused(capsys, command, name) == f"{name}: is a file; its folder is run\n"
+        assert refused(capsys, command, "other") == "other: is a file, not a run folder\n"
+
+
+def test_a_run_folder_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "afile").touch()
+    assert refused(capsys, "hydra.run.dir=afile") == "hydra.run.dir=afile: is a file; a run needs a folder\n"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").touch()
+    assert "resume" not in refused(capsys, "hydra.run.dir=folder")
+    RunFolder(tmp_path / "folder").write_record(status="running")
+    assert "(`rltrain resume folder` continues it)" in refused(capsys, "hydra.run.dir=folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from small_runs import dqn_config, run_config
-from whole_runs import COMMON_ARGS, newest, one_line, record_of, resume, rltrain_here
+from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, record_of, resume, rewrite, rltrain_here, train
 
 from rltrain.cli import main
 from rltrain.errors import Interrupted
@@ -117,3 +117,16 @@ def test_a_sweep_is_not_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["evaluate", str(tmp_path / "sweep")]) == 2
     assert f"such as {tmp_path / 'sweep' / '0'}" in one_line(capsys)
     assert main(["evaluate", str(tmp_path / "sweep" / "0"), "episodes=1"]) == 0
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume"])
+def test_a_run_in_a_plug_in_s_environment_asks_for_the_plug_in(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(run_config(dqn_config()), run, StopAfter(20))
+    plain = newest(run).manifest["config"]
+    rewrite(run, {"config": {**plain, "env": {**plain["env"], "id": "NobodyRegistersThis-v0"}}})
+    capsys.readouterr()
+    assert main([command, str(run)]) == 2
+    assert "RLTRAIN_PLUGINS=MODULE" in one_line(capsys)

@@ -257,6 +257,7 @@ def test_processes_side_by_side_stop_and_continue_together(tmp_path: Path) -> No
     out, error = process.communicate(timeout=200)
     assert process.returncode == 0, (out, error)
     assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}
+    assert all(record_of(job)["argv"][1:] == ["resume", "sweep"] for job in jobs_of(tmp_path / "sweep"))
 
 
 def test_a_population_whose_folder_is_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
