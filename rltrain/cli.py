@@ -51,7 +51,8 @@ def _dispatch(args: list[str]) -> int:
     if _asks_for_help(args):
         from rltrain.commands.help import print_help
 
-        return print_help(command if command in COMMANDS else None)
+        about = args[1] if command == "help" and len(args) > 1 else command
+        return print_help(about if about in COMMANDS else None)
     if command in COMMANDS:
         import_plugins()  # a stored run may use what they add
         module = importlib.import_module(f"rltrain.commands.{command}")
@@ -72,7 +73,7 @@ def _trains(args: list[str]) -> bool:
 
 
 def _asks_for_help(args: list[str]) -> bool:
-    return "--help" in args or "-h" in args
+    return "--help" in args or "-h" in args or args[:1] == ["help"]
 
 
 def _delivered(code: int, output: OutlivingStream) -> int:

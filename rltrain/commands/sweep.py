@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rltrain.commands.launcher import register_launcher
 from rltrain.commands.sweep_table import SweptJob, sweep_table
 from rltrain.config.application import CONFIG_NAME
+from rltrain.config.contradictions import check_typed
 from rltrain.config.override_text import as_typed
 from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
@@ -80,6 +81,7 @@ class CheckedLauncher(Launcher):
             starts = config.init_from and (config.init_from, config.algo, config.network)
             what = repr((config.env, config.algo.name, config.device, starts))
             try:
+                check_typed(config, overrides)
                 if what not in checked:
                     self._preflight(config)
             except RequestError as error:

@@ -6,6 +6,7 @@ import argparse
 import gc
 import importlib
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.sweep import run_sweep
 from rltrain.config.application import CONFIG_NAME, create_application, run_config
+from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import remove_unused, reserve_folder
-from rltrain.config.schema import CNNConfig, DQNConfig, QLearningConfig, RunConfig
+from rltrain.config.schema import CNNConfig, DQNConfig, EnvConfig, QLearningConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
@@ -80,9 +82,11 @@ def preflight(config: RunConfig) -> None:
 
         raise explain_environment(config.env, error) from error
     if isinstance(config.algo, QLearningConfig) and observation.kind != "discrete":
+        whose, made = f"those of {config.env.id}", _wrapper_of_arrays(config.env)
+        what = f"{made} makes {whose}" if made else f"{whose} are"
         raise RequestError(
-            f"algo=q_learning: needs Discrete observations, and those of {config.env.id} are arrays of "
-            f"{list(observation.shape)}; algo=dqn takes both"
+            f"algo=q_learning: needs Discrete observations, and {what} arrays of {list(observation.shape)};"
+            " algo=dqn takes both"
         )
     if isinstance(config.algo, DQNConfig | QLearningConfig) and actions.kind != "discrete":
         raise RequestError(
@@ -102,6 +106,15 @@ def preflight(config: RunConfig) -> None:
         from rltrain.build import check_initial_network
 
         check_initial_network(config, observation, actions)
+
+
+def _wrapper_of_arrays(env: EnvConfig) -> str | None:
+    """The wrapper after which Discrete observations are none any more; None where they never were."""
+    from rltrain.envs.probe import probe
+
+    kinds = [probe(replace(env, wrappers=env.wrappers[:count]))[0].kind for count in range(len(env.wrappers) + 1)]
+    last = max((count for count, kind in enumerate(kinds) if kind == "discrete"), default=None)
+    return None if last is None else f"env.wrappers[{last}]={env.wrappers[last].name}"
 
 
 def train_job(cfg: DictConfig) -> float | None:
@@ -138,6 +151,7 @@ def train_job(cfg: DictConfig) -> float | None:
 def _run(hydra: Hydra, overrides: list[str]) -> None:
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
     config = run_config(cfg)
+    check_typed(config, overrides)
     preflight(config)
     if config.dry_run:
         from rltrain.job import dry_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from rltrain.config.schema import (
     CNNConfig,
@@ -16,6 +17,7 @@ from rltrain.config.schema import (
 )
 from rltrain.errors import RequestError
 
+_MOST_PROCESSES = 1000
 _WORDS = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
 
 
@@ -34,6 +36,18 @@ def check_contradictions(config: RunConfig) -> None:
         start, end = getattr(exploration, "start", None), getattr(exploration, "end", None)
         if start is not None and end is not None and start < end:
             _refuse(f"exploration.start={start:g} is below exploration.end={end:g}: epsilon falls from start to end")
+
+
+def check_typed(config: RunConfig, overrides: Sequence[str]) -> None:
+    """Raises RequestError for what makes no sense where the user has asked for it by itself; tuned settings may bring
+    the same along with a short trial."""
+    typed = any(override.startswith("stop_at_return=") for override in overrides)
+    period = config.eval.period
+    if typed and config.stop_at_return is not None and period is not None and period > config.total_steps:
+        _refuse(
+            f"stop_at_return={config.stop_at_return:g}: no evaluation comes before the end: eval.period={period} is"
+            f" larger than total_steps={config.total_steps}"
+        )
 
 
 def _refuse(message: str) -> None:
@@ -59,6 +73,11 @@ def _check_run(config: RunConfig) -> None:
                 f"env.wrappers[{number}]: clip_observation clips to low..high, and low={wrapper.low:g} is not below"
                 f" high={wrapper.high:g}"
             )
+    if config.env.vectorization == "async" and config.num_envs > _MOST_PROCESSES:
+        _refuse(
+            f"num_envs={config.num_envs}: env.vectorization=async starts a process for each, at most {_MOST_PROCESSES};"
+            " sync and batched start none"
+        )
     if config.env.step_timeout is not None and config.env.vectorization != "async":
         _refuse(
             f"env.step_timeout={config.env.step_timeout:g} needs env.vectorization=async:"
@@ -107,6 +126,11 @@ def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:
         _refuse(
             f"algo.batch_size={algo.batch_size} is larger than algo.buffer_size={algo.buffer_size}:"
             " a batch must fit into the buffer"
+        )
+    if algo.buffer_size < config.num_envs:
+        _refuse(
+            f"algo.buffer_size={algo.buffer_size} is smaller than num_envs={config.num_envs}:"
+            " a step of some environments would never be learned from"
         )
     first_update = algo.learning_starts + algo.train_period
     if config.total_episodes is None and first_update > config.total_steps:

@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from rltrain.config import schema
 from rltrain.config.command_names import COMMANDS
-from rltrain.config.validate import closest, show, suggestion
+from rltrain.config.validate import closest, show
 from rltrain.errors import RequestError
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -91,9 +91,18 @@ def _parse(line: str) -> Override:
             quote = "; quote values that hold special characters: key='\"...\"'"
             raise RequestError(f"{line}: cannot be read as key=value{reason}{quote}") from error
         raise RequestError(
-            f"{line}: is neither key=value nor a command ({', '.join(COMMANDS)}){suggestion(line, COMMANDS)}\n"
+            f"{line}: is neither key=value nor a command ({', '.join(COMMANDS)}){_command_meant(line)}\n"
             "see rltrain --help"
         ) from error
+
+
+def _command_meant(word: str) -> str:
+    # A slip keeps the first letter; `report` is no slip of export.
+    alike = [name for name in (*COMMANDS, "train") if name[0] == word[:1].lower()]
+    matches = [name for name in COMMANDS if name.startswith(word)] or closest(word, alike, cutoff=0.75)
+    if not matches:
+        return ""
+    return "; to train, leave it out" if matches[0] == "train" else f"; did you mean {matches[0]}?"
 
 
 def _groups(loader: Any) -> set[str]:
@@ -129,10 +138,16 @@ def _unknown_choice(group: str, name: str, loader: Any) -> str:
     options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]
     matches = closest(name, options, 3, 0.5)
     if group == "env":
+        # Two names that share little more than the version are not alike.
+        matches = [match for match in matches if closest(_unversioned(name), [_unversioned(match)], cutoff=0.5)]
         known = f"closest: {', '.join(matches)}; " if matches else ""
         return f"env={name}: no such environment\n{known}`rltrain list envs` shows all, module:id imports one of yours"
     guess = f"; did you mean {matches[0]}?" if matches else ""
     return f"{group}={name}: no such choice{guess}\nchoices: {', '.join(options)}"
+
+
+def _unversioned(env_id: str) -> str:
+    return re.sub(r"-v\d+$", "", env_id)
 
 
 def _listed(group: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,44 @@ def test_a_table_needs_discrete_observations(env: str, message: str, capsys: pyt
     error = refused(capsys, "algo=q_learning", f"env={env}")
     assert error.startswith(message) and len(error.splitlines()) == 1
     assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize("wrappers", ["[time_aware]", "[scale_reward,time_aware]", "[{name: frame_stack, size: 2}]"])
+def test_the_wrapper_that_makes_arrays_is_named(wrappers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused(capsys, "algo=q_learning", "env=FrozenLake-v1", f"env.wrappers={wrappers}")
+    name, place = ("frame_stack", 0) if "frame" in wrappers else ("time_aware", wrappers.count(","))
+    assert f"env.wrappers[{place}]={name} makes those of FrozenLake-v1 arrays of [" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_stop_that_can_never_come(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["stop_at_return=90", "total_steps=1500", "eval.period=2000"]
+    assert refused(capsys, *line).startswith("stop_at_return=90: no evaluation")
+    assert refused(capsys, "-m", *line, "seed=0,1").startswith("in the job `")
+    assert not [path for path in Path("outputs").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("word", "guess"),
+    [
+        ("report", ""), ("tune", ""), ("eval", "; did you mean evaluate?"), ("resmue", "; did you mean resume?"),
+        ("trian", "; to train, leave it out"), ("train", "; to train, leave it out"),
+    ],
+)  # fmt: skip
+def test_a_word_that_is_no_command(word: str, guess: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, word).splitlines()[0].endswith(f"list){guess}")
+
+
+def test_names_that_share_only_the_version_are_not_close(capsys: pytest.CaptureFixture[str]) -> None:
+    (names,) = re.findall("closest: (.*); `", refused(capsys, "env=Taxi-v2"))
+    assert {name.partition("-")[0] for name in names.split(", ")} == {"Taxi"}
+
+
+def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for args, flags in ((["help"], ["--help"]), (["help", "evaluate"], ["evaluate", "--help"])):
+        assert main(args) == main(flags) == 0
+        said = capsys.readouterr().out
+        assert said[: len(said) // 2] == said[len(said) // 2 :]
 
 
 def test_each_command_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rltrain.config.contradictions import check_typed
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
 
@@ -138,6 +139,14 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"name": "../x"}, "name=../x: must be letters, digits"),
         ({"exploration__start": 0.05}, "exploration.start=0.05 is below exploration.end=0.1"),
         ({"algo__batch_size": 501}, "algo.batch_size=501 is larger than algo.buffer_size=500"),
+        (
+            {"num_envs": 501},
+            "algo.buffer_size=500 is smaller than num_envs=501: a step of some environments would never be",
+        ),
+        (
+            {"num_envs": 1001, "env__vectorization": "async", "algo__buffer_size": 2000},
+            "num_envs=1001: env.vectorization=async starts a process for each, at most 1000; sync",
+        ),
         ({"algo__learning_starts": 1000}, "learning would never start: the first update is due at step 1001"),
         ({"algo__n_step": 102}, "algo.n_step=102: the first update at step 101"),
         ({"stop_at_return": 1.0, "eval__period": None}, "stop_at_return=1 needs evaluations"),
@@ -197,12 +206,26 @@ def test_refusals_of_q_learning(change: dict[str, Any], message: str) -> None:
 
 def test_limits_are_exact() -> None:
     validate(with_keys(DQN, algo__batch_size=500))
+    validate(with_keys(DQN, num_envs=500))
+    validate(with_keys(DQN, num_envs=1000, algo__buffer_size=1000, env__vectorization="async"))
+    validate(with_keys(DQN, num_envs=1001, algo__buffer_size=1001))
     validate(with_keys(DQN, algo__learning_starts=999))
     validate(with_keys(DQN, algo__learning_starts=2000, total_episodes=5))
     validate(with_keys(DQN, algo__n_step=101))
     with pytest.raises(RequestError, match="n_step"):
         validate(with_keys(DQN, algo__n_step=51, num_envs=3, algo__learning_starts=149))
     validate(with_keys(DQN, algo__n_step=51, num_envs=3, algo__learning_starts=150))
+
+
+def test_a_stop_that_is_typed_must_be_able_to_come() -> None:
+    """One that comes with tuned settings must not stand in the way of a short trial."""
+    short = with_keys(DQN, stop_at_return=90.0, eval__period=2000)
+    check_typed(validate(short), ["total_steps=1000"])
+    check_typed(validate(short), ["stop_at_return=null", "total_steps=1000"][1:])
+    check_typed(validate(with_keys(short, eval__period=1000)), ["stop_at_return=90"])
+    check_typed(validate(with_keys(short, stop_at_return=None)), ["stop_at_return=null"])
+    with pytest.raises(RequestError, match=r"^stop_at_return=90: no evaluation comes before the end: eval.period=2000"):
+        check_typed(validate(short), ["seed=1", "stop_at_return=90"])
 
 
 def test_a_missing_key_is_named() -> None:
