@@ -140,7 +140,7 @@ def _not_saved(run: RunFolder) -> str:
         first = "when it ends" if period is None else f"first at step {period:,}"
         shown = f" (checkpoint.period{'=null' if period is None else ''})"
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
-    if status in ("running", "failed", "interrupted"):
+    if status in ("running", "failed"):
         return f"ended before its first checkpoint; `rltrain resume {shell_word(run.path)}` begins it anew"
     return ""
 

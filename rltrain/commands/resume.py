@@ -74,7 +74,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     from rltrain.job import resume
     from rltrain.training.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
 
-    if status in ("running", "failed", "interrupted") and not has_checkpoint(folder):
+    if status in ("running", "failed") and not has_checkpoint(folder):
         print(f"{folder}: ended before its first checkpoint, begins anew")
         _begin(run.read_config(), folder, overrides, trust)
         return
