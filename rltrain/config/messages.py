@@ -139,7 +139,7 @@ def _unknown_choice(group: str, name: str, loader: Any) -> str:
     matches = closest(name, options, 3, 0.5)
     if group == "env":
         # Two names that share little more than the version are not alike.
-        matches = [match for match in matches if closest(_unversioned(name), [_unversioned(match)], cutoff=0.5)]
+        matches = [match for match in matches if closest(_unversioned(name), [_unversioned(match)], cutoff=0.6)]
         known = f"closest: {', '.join(matches)}; " if matches else ""
         return f"env={name}: no such environment\n{known}`rltrain list envs` shows all, module:id imports one of yours"
     guess = f"; did you mean {matches[0]}?" if matches else ""
