@@ -25,7 +25,7 @@ from rltrain.seeding import RandomBlock, RandomBlocks, derive_seed, make_generat
 from rltrain.target_update import TargetUpdate, move_targets_
 from rltrain.types import Episode, Transition
 
-# Gradient steps in one call of a compiled program; more would take no less time each, but longer to compile.
+# Gradient steps in one call of a compiled program. With four the cost of a call is spread; the program grows with more.
 _MOST_STEPS_PER_CALL = 4
 
 

@@ -18,7 +18,7 @@ from rltrain.target_update import polyak
 
 
 class DQNState(NamedTuple):
-    """What one gradient step reads; it writes all but the target."""
+    """What learning reads and writes. `Update` leaves the target alone; `Phase` moves one that follows every step."""
 
     params: Tensor  # [P], theta
     target_params: Tensor  # [P], theta^-
