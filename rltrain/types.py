@@ -6,7 +6,7 @@ what they keep to their device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -18,12 +18,15 @@ class ObservationSpec:
 
     `box`: an array of `shape` and `dtype` (float32; or uint8 and bool, for images, which stay so until the network).
     `discrete`: an integer 0..n-1 (int64, shape ()), whatever the space's own start; networks see it one-hot.
+    `low` and `high`: float64 of `shape`, infinite where there is no bound; None where nothing is known of them.
     """
 
     kind: Literal["box", "discrete"]
     shape: tuple[int, ...]
     dtype: str
     n: int = 0
+    low: np.ndarray | None = field(default=None, compare=False)
+    high: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

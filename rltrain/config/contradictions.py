@@ -68,9 +68,9 @@ def _check_run(config: RunConfig) -> None:
     for number, wrapper in enumerate(config.env.wrappers):
         if wrapper.name == "atari" and number:
             _refuse(f"env.wrappers[{number}]=atari: must be the first, next to the game")
-        if wrapper.name == "clip_observation" and wrapper.low >= wrapper.high:
+        if wrapper.name in ("clip_observation", "rescale_observation") and wrapper.low >= wrapper.high:
             _refuse(
-                f"env.wrappers[{number}]: clip_observation clips to low..high, and low={wrapper.low:g} is not below"
+                f"env.wrappers[{number}]: {wrapper.name} is to low..high, and low={wrapper.low:g} is not below"
                 f" high={wrapper.high:g}"
             )
     if config.env.vectorization == "async" and config.num_envs > _MOST_PROCESSES:

@@ -61,6 +61,15 @@ class NormalizeRewardConfig:
 
 
 @dataclass(frozen=True)
+class RescaleObservationConfig:
+    """The bounds of each number of the observation become low..high."""
+
+    name: Literal["rescale_observation"]
+    low: float = -1.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
 class ScaleRewardConfig:
     """Rewards times `factor`, for training."""
 
@@ -81,6 +90,7 @@ WRAPPER_CONFIGS: dict[str, type] = {
     "frame_stack": FrameStackConfig,
     "normalize_observation": NormalizeObservationConfig,
     "normalize_reward": NormalizeRewardConfig,
+    "rescale_observation": RescaleObservationConfig,
     "scale_reward": ScaleRewardConfig,
     "time_aware": TimeAwareConfig,
 }

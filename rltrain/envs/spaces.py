@@ -38,7 +38,8 @@ def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
             raise RequestError(f"observation space {space} holds no number")
         if int(np.prod(space.shape, dtype=object)) > MOST_NUMBERS:
             raise RequestError(f"observation space Box of shape {space.shape} has more than {MOST_NUMBERS:,} numbers")
-        return ObservationSpec("box", tuple(space.shape), _box_dtype(space))
+        low, high = _bounds(space)
+        return ObservationSpec("box", tuple(space.shape), _box_dtype(space), low=low, high=high)
     return ObservationSpec("box", (Flattener(space).size,), "float32")
 
 

@@ -23,6 +23,7 @@ from rltrain.config.wrappers import (
     FrameStackConfig,
     NormalizeObservationConfig,
     NormalizeRewardConfig,
+    RescaleObservationConfig,
     ScaleRewardConfig,
     TimeAwareConfig,
 )
@@ -30,6 +31,7 @@ from rltrain.policy_export import export_policy
 
 NORMALIZE = NormalizeObservationConfig("normalize_observation")
 CLIP = ClipObservationConfig("clip_observation", -0.5, 0.4)
+RESCALE = RescaleObservationConfig("rescale_observation", -1.0, 3.0)
 REWARD = NormalizeRewardConfig("normalize_reward")
 
 
@@ -46,6 +48,7 @@ CASES: dict[str, RunConfig] = {
     "reinforce, box of odd bounds": run_config(reinforce_config(), env=env_config("probe_envs:EchoBox-v0")),
     "reinforce, box, normalized": run_config(reinforce_config(), env=wrapped("Pendulum-v1", NORMALIZE, CLIP)),
     "dqn, normalized, clipped": run_config(dqn_config(), env=wrapped("CartPole-v1", CLIP, NORMALIZE, CLIP, REWARD)),
+    "dqn, rescaled": run_config(dqn_config(), env=wrapped("MountainCar-v0", RESCALE)),
     "dqn, numbers from 3 and 5, rewards scaled": run_config(
         dqn_config(), env=wrapped("probe_envs:Shifted-v0", ScaleRewardConfig("scale_reward", 0.5))
     ),

@@ -169,6 +169,26 @@ def test_the_time_that_is_left_goes_from_one_to_zero(id: str) -> None:
         assert obs[:, -1].tolist() == (1 - time / 4).tolist()
 
 
+@pytest.mark.parametrize("vectorization", ["sync", "batched"])
+def test_the_bounds_of_an_observation_become_those_of_the_wrapper(vectorization: str) -> None:
+    scale = wrapper("rescale_observation", low=0.0, high=10.0)
+    envs, bare = (make("MountainCar-v0", 2, *w, vectorization=vectorization) for w in ((scale,), ()))
+    envs.reset(), bare.reset()
+    for (active, step, obs, _), (_, raw, raw_obs, _) in zip(drive(envs, 30), drive(bare, 30), strict=True):
+        for shown, plain in ((obs, raw_obs), (step.next_obs[active], raw.next_obs[active])):
+            assert shown.dtype == np.float32
+            position, speed = plain.astype(np.float64).T  # within -1.2..0.6 and -0.07..0.07
+            assert shown[:, 0] == pytest.approx((position + 1.2) / 1.8 * 10, abs=1e-5)
+            assert shown[:, 1] == pytest.approx((speed + 0.07) / 0.14 * 10, abs=1e-5)
+
+
+def test_clipping_gives_bounds_that_can_be_rescaled() -> None:
+    clip = wrapper("clip_observation", low=-2.0, high=2.0)
+    envs, clipped = make("CartPole-v1", 2, clip, "rescale_observation"), make("CartPole-v1", 2, clip)
+    high = np.array([2.0, 2.0, 24 * np.pi / 180, 2.0])  # the angle's own bound is the smaller one
+    assert envs.reset() == pytest.approx(clipped.reset() / high, rel=1e-5)
+
+
 def test_wrappers_apply_in_the_order_in_which_they_are_listed() -> None:
     clip = wrapper("clip_observation", low=-0.01, high=0.01)
     inner = make("CartPole-v1", 1, clip, "normalize_observation", wrapper("frame_stack", size=2))
@@ -291,6 +311,10 @@ def test_an_abandoned_episode_leaves_nothing_in_what_follows() -> None:
             "normalize_observation has nothing to do: Discrete .* are one-hot",
         ),
         ("Images-v0", ["clip_observation"], "clip_observation has nothing to clip"),
+        ("Images-v0", ["rescale_observation"], "rescale_observation has nothing to do: .* uint8 .* as 0 to 1"),
+        ("Chain-v0", ["rescale_observation"], r"rescale_observation needs bounds, .* of Discrete\(11\)"),
+        ("Chain-v0", ["frame_stack", "rescale_observation"], r"none are known of float32 of shape \(4, 11\)"),
+        ("Walk-v0", ["rescale_observation"], r"of number \[0\] are -inf and inf; normalize_observation needs none"),
         ("Chain-v0", ["frame_stack", "time_aware"], r"float32 of shape \(4, 11\)"),
     ],
 )

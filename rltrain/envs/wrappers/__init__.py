@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rltrain.envs.wrappers.normalize import NormalizeObservation, NormalizeReward
-from rltrain.envs.wrappers.simple import ClipObservation, FrameStack, ScaleReward, TimeAware
+from rltrain.envs.wrappers.simple import ClipObservation, FrameStack, RescaleObservation, ScaleReward, TimeAware
 from rltrain.envs.wrappers.stack import WrapperStack
 from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext
 from rltrain.types import ObservationSpec
@@ -19,6 +19,7 @@ WRAPPERS: dict[str, type[Wrapper]] = {
     "frame_stack": FrameStack,
     "normalize_observation": NormalizeObservation,
     "normalize_reward": NormalizeReward,
+    "rescale_observation": RescaleObservation,
     "scale_reward": ScaleReward,
     "time_aware": TimeAware,
 }

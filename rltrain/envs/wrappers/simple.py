@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from rltrain.config.wrappers import ClipObservationConfig, FrameStackConfig, ScaleRewardConfig, TimeAwareConfig
+from rltrain.config.wrappers import (
+    ClipObservationConfig,
+    FrameStackConfig,
+    RescaleObservationConfig,
+    ScaleRewardConfig,
+    TimeAwareConfig,
+)
 from rltrain.envs.flatten import MOST_NUMBERS
 from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, one_line_shape, refuse
 from rltrain.types import ObservationSpec
@@ -138,7 +145,10 @@ class ClipObservation(Wrapper):
         if spec.dtype != "float32":
             why = f"has nothing to clip: the observation is {one_line_shape(spec)}"
             raise refuse("clip_observation", why)
-        super().__init__(config, spec, context)
+        low, high = (np.full(spec.shape, end) for end in (config.low, config.high))
+        if spec.low is not None and spec.high is not None:
+            low, high = np.clip(spec.low, low, high), np.clip(spec.high, low, high)
+        self.spec = replace(spec, low=low, high=high)
         self._low, self._high = np.float32(config.low), np.float32(config.high)
 
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
@@ -150,6 +160,39 @@ class ClipObservation(Wrapper):
 
     def fixed(self) -> Fixed:
         return "clip", np.array(self._low), np.array(self._high)
+
+
+class RescaleObservation(Wrapper):
+    """The bounds of each number, as the environment states them, become [low, high]; numbers beyond them stay beyond.
+
+    Unlike running statistics it is the same for every observation of a run.
+    """
+
+    def __init__(self, config: RescaleObservationConfig, spec: ObservationSpec, context: WrapperContext) -> None:
+        if spec.low is None or spec.high is None:
+            raise refuse("rescale_observation", f"needs bounds, and none are known of {one_line_shape(spec)}")
+        if spec.dtype != "float32":
+            why = f"has nothing to do: networks take {one_line_shape(spec)} as 0 to 1"
+            raise refuse("rescale_observation", why)
+        bounded = np.isfinite(spec.low) & np.isfinite(spec.high) & (spec.low < spec.high)
+        if not bounded.all():
+            place = tuple(int(i) for i in np.argwhere(~bounded)[0])
+            why = f"needs bounds, and those of number {list(place)} are {spec.low[place]:g} and {spec.high[place]:g}"
+            raise refuse("rescale_observation", f"{why}; normalize_observation needs none")
+        self._deviation = (spec.high - spec.low) / (config.high - config.low)  # [*obs]
+        self._mean = spec.low - config.low * self._deviation  # [*obs]
+        ends = (np.full(spec.shape, end) for end in (config.low, config.high))
+        self.spec = ObservationSpec("box", spec.shape, "float32", 0, *ends)
+
+    def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        scaled: np.ndarray = (obs.astype(np.float64) - self._mean) / self._deviation
+        return scaled.astype(np.float32)
+
+    def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        return self.begin(obs, lanes)
+
+    def fixed(self) -> Fixed:
+        return "normalize", self._mean, self._deviation
 
 
 class ScaleReward(Wrapper):
