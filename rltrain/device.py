@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 from pathlib import Path
 
 import torch
 
 from rltrain.config.schema import DeviceConfig, QLearningConfig, RunConfig
 from rltrain.errors import RequestError
+
+# Of glibc's malloc.h, in bytes: what is kept of the heap's free end, and the smallest block that is mapped by itself.
+_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 256 * 2**20
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 32 * 2**20
 
 
 def resolve_device(config: DeviceConfig) -> torch.device:
@@ -38,7 +44,7 @@ def run_device(config: RunConfig) -> torch.device:
 
 
 def configure_torch(config: DeviceConfig) -> int:
-    """Sets the process's thread count and determinism for one job; returns the thread count.
+    """Sets the process's thread count, determinism and use of memory for one job; returns the thread count.
 
     `threads=auto` is 1: the matrices of this trainer's networks are small, and a second thread costs more in
     synchronisation than it computes. A population takes a process per core instead.
@@ -48,7 +54,20 @@ def configure_torch(config: DeviceConfig) -> int:
     # Asking for what is already so would import the whole compiler, a second of every start.
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
+    _keep_freed_memory()
     return threads
+
+
+def _keep_freed_memory() -> None:
+    """Lets the C library keep what an update frees for the next one.
+
+    By default, where nothing else lies at the heap's end, it gives the intermediates of a population back to the system
+    after every update and takes them again, page by page, in the next: a third of the time of 32 members' update.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
 def available_cores() -> int:

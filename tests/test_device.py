@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from small_runs import dqn_config, q_learning_config, run_config
@@ -77,3 +81,29 @@ def test_threads_and_determinism_are_set_for_the_job(monkeypatch: pytest.MonkeyP
             assert state["deterministic"] == deterministic
     finally:
         torch.set_num_threads(threads)
+
+
+FAULTS = """
+import ctypes, resource
+from rltrain.config.schema import DeviceConfig
+from rltrain.device import configure_torch
+configure_torch(DeviceConfig("cpu", 0, 1, False, False))
+libc, size = ctypes.CDLL(None), 2**20
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+def of_one_update():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [libc.malloc(size) for _ in range(20)]
+    for block in blocks:
+        libc.memset(block, 1, size)
+    for block in blocks:
+        libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([of_one_update() for _ in range(6)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_what_an_update_frees_is_there_for_the_next_one() -> None:
+    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 256, "of 5,120 pages; the system is asked for memory again in every update"
