@@ -58,6 +58,8 @@ def build(
         RequestError: no such device, an environment that cannot be made.
     """
     device = run_device(config)
+    if config.env.vectorization == "compiled" and device.type != "cpu":
+        raise RequestError(f"env.vectorization=compiled: runs on the CPU, and device=auto is {device}; use device=cpu")
     threads = configure_torch(config.device)
     compiled = choose_compile(config, max(1, len(population))) if compiled is None else compiled
     if source is not None:

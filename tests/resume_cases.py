@@ -54,7 +54,15 @@ WRAPPERS = (
     NormalizeRewardConfig("normalize_reward"), ScaleRewardConfig("scale_reward", 0.5),
 )  # fmt: skip
 WRAPPED = replace(env_config("CartPole-v1"), wrappers=WRAPPERS)
+IN_THE_PROGRAM = replace(env_config("CartPole-v1"), vectorization="compiled")
 CASES: dict[str, RunConfig] = {
+    "dqn stepped in the program, 3 envs": dqn(env=IN_THE_PROGRAM, num_envs=3),
+    "dqn stepped in the program, acrobot": dqn(
+        {"train_period": 3, "gradient_steps": 2},
+        num_envs=2,
+        env=replace(env_config("Acrobot-v1"), vectorization="compiled", max_episode_steps=35),
+        target_update=HardUpdateConfig("hard", 2, "episodes"),
+    ),
     "dqn wrappers": dqn(env=WRAPPED),
     "dqn wrappers, 3 envs, n-step": dqn({"n_step": 3, "buffer_size": 500}, env=WRAPPED, num_envs=3),
     "dqn wrappers, batched": dqn(env=replace(WRAPPED, vectorization="batched"), num_envs=3),

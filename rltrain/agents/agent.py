@@ -121,6 +121,42 @@ class Agent(LoadablePolicy, Protocol):
         ...
 
 
+class Twin(Protocol):
+    """The two functions of a batched environment that are computed in the program; lanes are the last axis."""
+
+    def step(self, xp: Any, state: Any, action: Any) -> tuple[Any, Any, Any]: ...
+    def observe(self, xp: Any, state: Any) -> Any: ...
+
+
+class SteppedByAgent(Protocol):
+    """Environments that an agent steps in a program of its own, and then tells what became of them."""
+
+    @property
+    def twin(self) -> Twin: ...
+    @property
+    def twin_state(self) -> np.ndarray: ...
+    @property
+    def obs(self) -> np.ndarray: ...
+    def take_step(
+        self,
+        active: np.ndarray | None,
+        action: np.ndarray,
+        state: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        next_obs: np.ndarray,
+    ) -> tuple[np.ndarray, list[Episode]]: ...
+
+
+class IteratingAgent(Agent, Protocol):
+    """An agent that steps environments itself: `env.vectorization=compiled`."""
+
+    def iterate(self, envs: SteppedByAgent) -> tuple[np.ndarray, list[Episode], dict[str, Tensor]]:
+        """act, the environments' step, observe and update in one: the observations to act on next, the episodes that
+        ended, and what `update` returns."""
+        ...
+
+
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """{"weight": ...} -> {"prefix.weight": ...}."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

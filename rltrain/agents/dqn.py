@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.agents.agent import AgentContext, StateDict, mean_metrics, with_prefix, without_prefix
+from rltrain.agents.agent import AgentContext, StateDict, SteppedByAgent, mean_metrics, with_prefix, without_prefix
+from rltrain.agents.dqn_iteration import (
+    ActAndStore,
+    Iteration,
+    Lanes,
+    make_act_and_store,
+    make_iteration,
+)
 from rltrain.agents.dqn_update import DQNState, Phase, make_hyperparameters, make_phase, make_update
 from rltrain.agents.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled, note_compiled
@@ -89,11 +96,14 @@ class DQN(GreedyQ):
             [make_hyperparameters(algo, device, tau) for algo, tau in zip(algos, taus, strict=True)]
         )
         self._steps_per_call = self._choose_steps_per_call() if context.compile_update else 1
-        self._phase = self._make_phase(context.compile_update)
+        self._compiles = context.compile_update
+        self._phases = self._make_phases()
+        self._phase = self._make_phase()
+        self._programs: tuple[ActAndStore, Iteration] | None = None
         self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
         self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device, self._members)
-        gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
-        self._window = NStepWindow(config.n_step, gammas, len(gammas), context.observation, context.action)
+        self._gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
+        self._window = NStepWindow(config.n_step, self._gammas, len(self._gammas), context.observation, context.action)
         self._exploration_draws = RandomBlocks([RandomBlock(make_generator(c.seed, "exploration")) for c in configs])
         block_size = 64 * config.batch_size
         self._replay_draws = RandomBlocks(
@@ -110,17 +120,22 @@ class DQN(GreedyQ):
         common = math.gcd(self._config.gradient_steps, *(target.period for target in between))
         return max(k for k in range(1, _MOST_STEPS_PER_CALL + 1) if common % k == 0)
 
-    def _make_phase(self, compile_update: bool) -> Phase:
+    def _make_phases(self) -> tuple[Phase, Phase]:
+        """What is compiled, and what runs where nothing is."""
         apply = self.q_network.apply
         functional = make_update(self._config, apply, functional_gradient)
         if self._members > 1:
             functional = eager = torch.vmap(functional)
         else:
             eager = make_update(self._config, apply)
-        if not compile_update:
-            return make_phase(eager)
+        return make_phase(functional), make_phase(eager)
+
+    def _make_phase(self) -> Phase:
+        functional, eager = self._phases
+        if not self._compiles:
+            return eager
         done = partial(note_compiled, self._configs[0], self._members)
-        return compiled(make_phase(functional), make_phase(eager), fixed_shapes=True, done=done)
+        return compiled(functional, eager, fixed_shapes=True, done=done)
 
     @property
     def env_steps(self) -> int:
@@ -144,36 +159,89 @@ class DQN(GreedyQ):
         return self._schedules[member](int(self._env_steps[member]), int(self._episodes[member]))
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        draws = self._exploration_draws.take(2 * self._num_envs).reshape(self._members, 2, -1)  # [M, 2, N]
-        epsilon = np.array([[self.epsilon(member)] for member in range(self._members)])  # [M, 1]
-        explore = (draws[:, 0] < epsilon).reshape(-1)  # [M * N]
-        random_action: np.ndarray = (draws[:, 1] * self._num_actions).astype(np.int64).reshape(-1)  # [M * N]
+        explore, random_action = self._explore()
         if explore.all():
             return random_action
         return np.where(explore, random_action, self._act_greedy_in_training(obs))
+
+    def _explore(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which environments explore, and the actions that they would take: each [M * N]."""
+        draws = self._exploration_draws.take(2 * self._num_envs).reshape(self._members, 2, -1)  # [M, 2, N]
+        epsilon = np.array([[self.epsilon(member)] for member in range(self._members)])  # [M, 1]
+        explore = (draws[:, 0] < epsilon).reshape(-1)
+        return explore, (draws[:, 1] * self._num_actions).astype(np.int64).reshape(-1)
 
     def _act_greedy_in_training(self, obs: np.ndarray) -> np.ndarray:
         action: np.ndarray = self.q_network.act(obs).cpu().numpy().argmax(-1)  # [M * N]
         return action
 
+    def iterate(self, envs: SteppedByAgent) -> tuple[np.ndarray, list[Episode], dict[str, Tensor]]:
+        """act, step, observe and update as one program, for `env.vectorization=compiled`; what `step` returns of
+        observations and episodes, and what `update` returns."""
+        act_and_store, iteration = self._programs = self._programs or self._make_programs(envs)
+        lanes = self._lanes_before(envs)
+        self._env_steps += self._running * self._num_envs
+        due, metrics = self._due(), []
+        state = DQNState(self.q_network.params, self._target_params, self._optimizer)
+        with torch.no_grad():
+            if due:
+                rows = self._draw_rows()
+                new, of_steps, did = iteration(state, self.replay.arrays, lanes, rows, self._hyperparameters)
+                metrics.append(of_steps)
+            else:
+                did = act_and_store(state.params, self.replay.arrays, lanes)
+        obs, episodes = envs.take_step(self.active, *(tensor.numpy() for tensor in did))
+        self._count_episodes(episodes)
+        if due:
+            self._take_over(new, state)
+            metrics += [self._make_gradient_steps() for _ in range(due // self._steps_per_call - 1)]
+        self._move_targets_by_steps()
+        return obs, episodes, mean_metrics(metrics)
+
+    def _lanes_before(self, envs: SteppedByAgent) -> Lanes:
+        explore, random_action = self._explore()
+        places = self.replay.reserve(self._num_envs)
+        drawn = (envs.twin_state, envs.obs, explore, random_action, self._gammas, places)
+        return Lanes(*(torch.from_numpy(array) for array in drawn))
+
+    def _make_programs(self, envs: SteppedByAgent) -> tuple[ActAndStore, Iteration]:
+        act_and_store = make_act_and_store(self.q_network.apply, envs.twin, self._members)
+        if not self._compiles:
+            return act_and_store, make_iteration(act_and_store, self._phases[1])
+        with_phase, eager = (make_iteration(act_and_store, phase) for phase in self._phases)
+        return (
+            compiled(act_and_store, act_and_store, fixed_shapes=True),
+            compiled(with_phase, eager, fixed_shapes=True),
+        )
+
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
         self._env_steps += self._running * self._num_envs
-        for episode in episodes:
-            self._episodes[self._env_member[episode.env]] += 1
+        self._count_episodes(episodes)
         for envs, columns in self._window.push_with_envs(transition):
             self.replay.add(*columns, members=self._env_member[envs])
 
+    def _count_episodes(self, episodes: list[Episode]) -> None:
+        for episode in episodes:
+            self._episodes[self._env_member[episode.env]] += 1
+
     def update(self) -> dict[str, Tensor]:
+        steps = [self._make_gradient_steps() for _ in range(self._due() // self._steps_per_call)]
+        self._move_targets_by_steps()
+        return mean_metrics(steps)
+
+    def _due(self) -> int:
+        """Gradient steps."""
         config = self._config
         phases = max(0, self.env_steps - config.learning_starts) // config.train_period
-        due = phases * config.gradient_steps - self.gradient_steps
-        steps = [self._make_gradient_steps() for _ in range(due // self._steps_per_call)]
+        return phases * config.gradient_steps - self.gradient_steps
+
+    def _move_targets_by_steps(self) -> None:
+        """Targets that follow environment steps or episodes."""
         if not self._targets_by_gradient_steps:
             seen, now = (self._seen_steps, self._seen_episodes), (self._env_steps, self._episodes)
             counts = zip(self._target_updates, *(count.tolist() for count in (*seen, *now)), strict=True)
             self._move_targets([target.due_between((s, t), (e, f)) for target, s, e, t, f in counts])
         self._seen_steps, self._seen_episodes = self._env_steps.copy(), self._episodes.copy()
-        return mean_metrics(steps)
 
     def _move_targets(self, due: list[int]) -> None:
         """due [M]: how often each member's target moves."""
@@ -181,20 +249,28 @@ class DQN(GreedyQ):
 
     def _make_gradient_steps(self) -> dict[str, Tensor]:
         """K gradient steps in one call."""
-        steps, params = self._steps_per_call, self.q_network.params
-        rows = self.replay.rows(self._replay_draws.take(steps * self._config.batch_size), steps)  # [K, B] or [K, M, B]
-        state = DQNState(params, self._target_params, self._optimizer)
+        state = DQNState(self.q_network.params, self._target_params, self._optimizer)
         with torch.no_grad():
-            new_state, metrics = self._phase(state, self.replay.arrays, rows, self._hyperparameters)
+            new, metrics = self._phase(state, self.replay.arrays, self._draw_rows(), self._hyperparameters)
+        self._take_over(new, state)
+        return metrics
+
+    def _draw_rows(self) -> Tensor:
+        """[K, B] or [K, M, B]"""
+        steps = self._steps_per_call
+        return self.replay.rows(self._replay_draws.take(steps * self._config.batch_size), steps)
+
+    def _take_over(self, new: DQNState, old: DQNState) -> None:
+        """What K gradient steps made of the state."""
+        with torch.no_grad():
             if not self._all_run:
-                new_state = self._keep_retired(new_state, state)
-            params.copy_(new_state.params)
-        self._target_params, self._optimizer = new_state.target_params, new_state.optimizer
-        self._gradient_steps += steps * self._running
+                new = self._keep_retired(new, old)
+            self.q_network.params.copy_(new.params)
+        self._target_params, self._optimizer = new.target_params, new.optimizer
+        self._gradient_steps += self._steps_per_call * self._running
         if self._targets_by_gradient_steps and not self._targets_in_phase:
             counts = zip(self._target_updates, self._gradient_steps.tolist(), self._running.tolist(), strict=True)
             self._move_targets([target.due_at_gradient_step(count) if runs else 0 for target, count, runs in counts])
-        return metrics
 
     def _keep_retired(self, new: DQNState, old: DQNState) -> DQNState:
         running = torch.from_numpy(self._running).to(self._device)  # [M]

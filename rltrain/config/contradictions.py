@@ -31,6 +31,8 @@ def check_contradictions(config: RunConfig) -> None:
         _check_reinforce(config, config.algo)
     if isinstance(config.algo, QLearningConfig):
         _check_q_learning(config)
+    if config.env.vectorization == "compiled":
+        _check_compiled(config, config.algo.n_step if isinstance(config.algo, DQNConfig) else None)
     exploration = config.exploration
     if exploration is not None and not isinstance(exploration, ConstantConfig):
         start, end = getattr(exploration, "start", None), getattr(exploration, "end", None)
@@ -118,6 +120,19 @@ def _check_q_learning(config: RunConfig) -> None:
         _refuse("device=cuda: the table of q_learning is in the CPU's memory; use device=cpu")
     if config.device.compile is True:
         _refuse("device.compile=true: q_learning has nothing to compile")
+
+
+def _check_compiled(config: RunConfig, n_step: int | None) -> None:
+    why = "env.vectorization=compiled: acting, stepping and learning are one program,"
+    if n_step is None:
+        _refuse(f"{why} and algo={config.algo.name} has none; use batched")
+    elif n_step > 1:
+        _refuse(f"{why} which knows one-step returns, and algo.n_step={n_step}; use batched")
+    if config.env.wrappers or config.env.reward_clip is not None:
+        given = "env.wrappers" if config.env.wrappers else "env.reward_clip"
+        _refuse(f"{why} without {given}; use batched")
+    if config.device.name == "cuda":
+        _refuse(f"{why} on the CPU, and device=cuda; use device=cpu")
 
 
 def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:

@@ -40,6 +40,7 @@ class LaneState:
     episode_return: list[float]
     episode_length: list[int]
     actions: list[np.ndarray | None]  # per lane [length, *action] as the environment got them; None: too many
+    twin_state: np.ndarray | None = None  # [n, *state], where a replay in NumPy would not lead to it bit for bit
 
 
 class LaneGroup(Protocol):

@@ -29,6 +29,6 @@ def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
         raise RequestError(f"env={config.id}: {error}") from None
     finally:
         env.close()
-    if config.vectorization == "batched":
-        make_twin(make.spec, config.kwargs, BATCHED_ENVS, env.observation_space)
+    if config.vectorization in ("batched", "compiled"):
+        make_twin(make.spec, config.kwargs, BATCHED_ENVS, env.observation_space, config.vectorization)
     return observation, action

@@ -7,21 +7,24 @@ idle, and the true successor at an episode's end, in one process and in workers 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from gymnasium import Space
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS
-from rltrain.envs.batched.environment import make_twin
-from rltrain.envs.lane_group import LaneGroup, LaneState
+from rltrain.envs.batched.environment import BatchedEnvironment, make_twin
+from rltrain.envs.lane_group import LaneGroup, LaneState, LaneStep
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker, find_environment
 from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.types import Episode, Transition
+
+if TYPE_CHECKING:
+    from rltrain.envs.batched.lanes import BatchedLanes
 
 _LONG = 32  # above so many numbers NumPy finds their extremes sooner than Python does
 EpisodeSeed = Callable[[int, int], int]
@@ -58,16 +61,18 @@ def make_vector_env(
 
         first.close()
         group = WorkerGroup(make, num_envs, config.step_timeout)
-    elif config.vectorization == "batched":
+    elif config.vectorization in ("batched", "compiled"):
         from rltrain.envs.batched.lanes import BatchedLanes
 
         first.close()
-        group = BatchedLanes(
-            make_twin(make.spec, config.kwargs, BATCHED_ENVS, spaces[0]), num_envs, config.id, *spaces, make.time_limit
-        )
+        twin = make_twin(make.spec, config.kwargs, BATCHED_ENVS, spaces[0], config.vectorization)
+        stores_state = config.vectorization == "compiled"
+        group = BatchedLanes(twin, num_envs, config.id, *spaces, make.time_limit, stores_state)
     else:
         group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)
-    return VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip, wrappers)
+    envs = VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip, wrappers)
+    envs.stepped_by_agent = config.vectorization == "compiled"
+    return envs
 
 
 class VectorEnv:
@@ -81,7 +86,10 @@ class VectorEnv:
         observation_spec, action_spec: what the agent sees, after them.
         reward_threshold: the return that counts as solved, where the environment says so.
         max_episode_steps: where episodes are cut, None for never.
+        stepped_by_agent: `env.vectorization=compiled`: the agent calls `take_step` and nobody calls `step`.
     """
+
+    stepped_by_agent = False
 
     def __init__(
         self,
@@ -135,9 +143,10 @@ class VectorEnv:
             RunFailed: an environment raised, hung or died, or a number is not finite.
         """
         assert self._obs is not None, "reset() comes first"
-        done = self._group.step(self._to_env(action, active), active, self._next_seeds)
+        moved = None if active is None or active.all() else active
+        done = self._group.step(self._to_env(action, moved), moved, self._next_seeds)
         if self._wrappers:
-            done = self._wrappers.step(done, active)
+            done = self._wrappers.step(done, moved)
         if self._reward_clip is not None:
             np.clip(done.reward, -self._reward_clip, self._reward_clip, out=done.reward)
         transition = Transition(
@@ -149,11 +158,51 @@ class VectorEnv:
             done.truncated,
             self._all_active.copy() if active is None else active,
         )
+        return transition, *self._went_on(done)
+
+    @property
+    def twin(self) -> BatchedEnvironment:
+        """What an agent steps inside a program of its own, for `take_step`."""
+        return self._lanes.twin
+
+    @property
+    def twin_state(self) -> np.ndarray:
+        """[*state, N] before the step; read only."""
+        return self._lanes.twin_state
+
+    @property
+    def _lanes(self) -> BatchedLanes:
+        assert self.stepped_by_agent
+        return cast("BatchedLanes", self._group)
+
+    @property
+    def obs(self) -> np.ndarray:
+        """[N, *obs], what is to be acted on; read only."""
+        assert self._obs is not None, "reset() comes first"
+        return self._obs
+
+    def take_step(
+        self,
+        active: np.ndarray | None,
+        action: np.ndarray,
+        state: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        next_obs: np.ndarray,
+    ) -> tuple[np.ndarray, list[Episode]]:
+        """What `step` does after the environments, where an agent has stepped the twin itself; the arrays are as
+        `BatchedLanes.take_step` takes them. Returns obs [N, *obs] and the episodes that ended."""
+        moved = None if active is None or active.all() else active
+        seeds = self._next_seeds
+        done = self._lanes.take_step(self._transform(action), state, reward, terminated, next_obs, moved, seeds)
+        return self._went_on(done)
+
+    def _went_on(self, done: LaneStep) -> tuple[np.ndarray, list[Episode]]:
         self._obs = done.obs
         episodes = [Episode(f.lane, self._numbers[f.lane], f.episode_return, f.length) for f in done.finished]
         for episode in episodes:
             self._start_episode(episode.env, episode.number + 1)
-        return transition, done.obs, episodes
+        return done.obs, episodes
 
     def collect_failures(self) -> dict[int, RunFailed]:
         """From now on a failure of one environment is put into the returned mapping, by environment, instead of being
@@ -175,6 +224,7 @@ class VectorEnv:
             "obs": state.obs[envs],
             "actions": np.concatenate(kept) if kept else np.empty(0),
             "action_count": np.array([-1 if a is None else len(a) for a in actions], np.int64),
+            **({} if state.twin_state is None else {"twin_state": state.twin_state[envs]}),
             **self._wrappers.state(envs),
         }
 
@@ -252,5 +302,11 @@ class VectorEnv:
         actions = [
             None if count < 0 else state["actions"][end - count : end] for count, end in zip(counts, ends, strict=True)
         ]
-        lanes = LaneState(state["obs"], state["episode_return"].tolist(), state["episode_length"].tolist(), actions)
+        lanes = LaneState(
+            state["obs"],
+            state["episode_return"].tolist(),
+            state["episode_length"].tolist(),
+            actions,
+            state.get("twin_state"),
+        )
         return state["episode"].tolist(), lanes

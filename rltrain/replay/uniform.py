@@ -90,6 +90,15 @@ class UniformReplay:
         self._heads = (self._heads + counts) % self.capacity
         self._sizes = np.minimum(self._sizes + counts, self.capacity)
 
+    def reserve(self, count: int) -> np.ndarray:
+        """[M * count], the rows of the next `count` transitions of each member, which somebody else writes in place of
+        `add`; at most the capacity."""
+        places = (self._heads[:, None] + np.arange(count)) % self.capacity + self._starts[:, None]  # [M, count]
+        self._written += count
+        self._heads = (self._heads + count) % self.capacity
+        self._sizes = np.minimum(self._sizes + count, self.capacity)
+        return places.reshape(-1)
+
     def _add_rows(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
         count = len(columns[0])
         if count > self.capacity:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.agents.agent import Agent
+from rltrain.agents.agent import Agent, IteratingAgent
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RunFailed
@@ -145,10 +145,16 @@ class Population:
         self.moment += 1
         agent = self._agent
         assert self._obs is not None
-        action = agent.act(self._obs)
-        transition, self._obs, episodes = self._envs.step(action, agent.active)
-        agent.observe(transition, episodes)
-        taken = transition.active.reshape(-1, self._num_envs).sum(1)  # [M]
+        metrics: Mapping[str, Tensor] | None = None  # until the update is made
+        if self._envs.stepped_by_agent:
+            active = agent.active.copy()
+            self._obs, episodes, metrics = cast(IteratingAgent, agent).iterate(self._envs)
+        else:
+            action = agent.act(self._obs)
+            transition, self._obs, episodes = self._envs.step(action, agent.active)
+            agent.observe(transition, episodes)
+            active = transition.active
+        taken = active.reshape(-1, self._num_envs).sum(1)  # [M]
         self._before = np.where(taken > 0, self._steps, self._before)
         self._steps = self._steps + taken
         for episode in episodes:
@@ -158,7 +164,7 @@ class Population:
         while self._env_failures:
             env, failure = self._env_failures.popitem()
             self._fail(env // self._num_envs, failure)
-        self._add_metrics(agent.update())
+        self._add_metrics(agent.update() if metrics is None else metrics)
         reached = (self._steps >= self._next_duty) | (self._episode_counts >= self._most_episodes)
         self._due |= reached & self._running
         self._seconds += time.perf_counter() - start

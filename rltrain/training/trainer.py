@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.agents.agent import Agent, StateDict
+from rltrain.agents.agent import Agent, IteratingAgent, StateDict
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RunFailed
@@ -160,12 +160,17 @@ class Trainer:
         agent = self._agent
         before = self.step
         assert self._obs is not None
-        action = agent.act(self._obs)
-        transition, self._obs, episodes = self._envs.step(action, agent.active)
-        agent.observe(transition, episodes)
-        self.step += int(transition.active.sum())
+        if self._envs.stepped_by_agent:
+            active = agent.active
+            self._obs, episodes, metrics = cast(IteratingAgent, agent).iterate(self._envs)
+        else:
+            action = agent.act(self._obs)
+            transition, self._obs, episodes = self._envs.step(action, agent.active)
+            agent.observe(transition, episodes)
+            active, metrics = transition.active, agent.update()
+        self.step += int(active.sum())
         self.episodes += len(episodes)
-        self._recorder.add(agent.update(), episodes, self.step)
+        self._recorder.add(metrics, episodes, self.step)
         self._duties_from = before
         self.train_seconds += time.perf_counter() - start
 

@@ -88,6 +88,9 @@ def with_keys(plain: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return changed
 
 
+ONE_PROGRAM = "env.vectorization=compiled: acting, stepping and learning are one program,"
+
+
 @pytest.mark.parametrize("plain", [DQN, REINFORCE, Q_LEARNING], ids=["dqn", "reinforce", "q_learning"])
 def test_plain_data_survives_the_round_trip(plain: dict[str, Any]) -> None:
     config = validate(plain)
@@ -150,6 +153,16 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__learning_starts": 1000}, "learning would never start: the first update is due at step 1001"),
         ({"algo__n_step": 102}, "algo.n_step=102: the first update at step 101"),
         ({"stop_at_return": 1.0, "eval__period": None}, "stop_at_return=1 needs evaluations"),
+        (
+            {"env__vectorization": "compiled", "algo__n_step": 3},
+            f"{ONE_PROGRAM} which knows one-step returns, and algo.n_step=3; use batched",
+        ),
+        (
+            {"env__vectorization": "compiled", "env__wrappers": ["time_aware"]},
+            f"{ONE_PROGRAM} without env.wrappers; use",
+        ),
+        ({"env__vectorization": "compiled", "env__reward_clip": 1.0}, f"{ONE_PROGRAM} without env.reward_clip; use"),
+        ({"env__vectorization": "compiled", "device__name": "cuda"}, f"{ONE_PROGRAM} on the CPU, and device=cuda; use"),
         ({"env__step_timeout": 1.0}, "env.step_timeout=1 needs env.vectorization=async"),
         ({"target_update": None}, "target_update: is missing, and algo=dqn needs it"),
         ({"network": None}, "network: is missing, and algo=dqn needs it"),

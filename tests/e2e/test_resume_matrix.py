@@ -43,12 +43,14 @@ BATCHED_OFTEN = [
     "reinforce cut episodes",
 ]
 TOGETHER_OFTEN = [
+    "dqn stepped in the program, 3 envs",
     "dqn n-step, 3 envs", "dqn soft by steps, rmsprop", "dqn per episode", "dqn wrappers, 3 envs, n-step",
     "reinforce mean baseline, 2 envs", "reinforce box actions, 4 envs", "q_learning falling step size, 3 envs",
 ]  # fmt: skip
 COMPILED = [
     "dqn n-step, 3 envs", "dqn hard by gradient steps, adamw", "dqn not double, mse, clipped by value",
     "dqn several gradient steps", "reinforce cut episodes", "reinforce mean baseline, 2 envs",
+    "dqn stepped in the program, 3 envs",
 ]  # fmt: skip
 
 

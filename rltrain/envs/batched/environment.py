@@ -11,7 +11,7 @@ from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
 
 from rltrain.envs.flatten import name_of
-from rltrain.envs.spaces import make_flattener
+from rltrain.envs.spaces import make_flattener, observation_spec
 from rltrain.errors import RequestError
 
 Array = Any
@@ -40,7 +40,11 @@ class BatchedEnvironment(Protocol):
 
 
 def make_twin(
-    spec: EnvSpec, kwargs: Mapping[str, Any], twins: Mapping[str, type], observation_space: Space[Any]
+    spec: EnvSpec,
+    kwargs: Mapping[str, Any],
+    twins: Mapping[str, type],
+    observation_space: Space[Any],
+    vectorization: str = "batched",
 ) -> BatchedEnvironment:
     """The twin of a registered environment.
 
@@ -49,7 +53,7 @@ def make_twin(
     """
     if spec.id not in twins:
         raise RequestError(
-            f"env.vectorization=batched: {', '.join(sorted(twins))} have a batched twin, {spec.id} has none;"
+            f"env.vectorization={vectorization}: {', '.join(sorted(twins))} have a batched twin, {spec.id} has none;"
             " use sync or async"
         )
     twin = twins[spec.id]
@@ -62,8 +66,13 @@ def make_twin(
             )
     if make_flattener(observation_space) is not None:
         raise RequestError(
-            f"env.vectorization=batched: a twin shows Box or Discrete, and the observation space of {spec.id} is"
-            f" {name_of(observation_space)}; use sync or async"
+            f"env.vectorization={vectorization}: a twin shows Box or Discrete, and the observation space of {spec.id}"
+            f" is {name_of(observation_space)}; use sync or async"
+        )
+    if vectorization == "compiled" and observation_spec(observation_space).dtype != "float32":
+        raise RequestError(
+            f"env.vectorization=compiled: takes observations of floats, and {spec.id} shows"
+            f" {name_of(observation_space)}; use batched"
         )
     made: BatchedEnvironment = twin(**{**spec.kwargs, **kwargs})
     return made

@@ -15,7 +15,7 @@ from rltrain.envs.batched.history import ActionHistory
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import one_line
 from rltrain.envs.spaces import observation_spec
-from rltrain.errors import RunFailed
+from rltrain.errors import CheckpointError, RunFailed
 
 _QUIET = np.errstate(all="ignore")  # actions of idle lanes may be anything; what is not finite is refused by name
 
@@ -31,6 +31,7 @@ class BatchedLanes:
         id: the environment's id, for messages.
         observation_space, action_space: of the original.
         max_episode_steps: where episodes are cut, None for never.
+        stores_state: the twin's state is saved and taken over, and no episode is replayed.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class BatchedLanes:
         observation_space: Space[Any],
         action_space: Space[Any],
         max_episode_steps: int | None,
+        stores_state: bool = False,
     ) -> None:
-        self._env = env
+        self.twin = self._env = env
         self._id = id
         self._limit = max_episode_steps
+        self._stores_state = stores_state
         self._observation = observation_spec(observation_space)
         self._start = int(getattr(observation_space, "start", 0)) if self._observation.n else 0
         self._rows_first = (len(self._observation.shape), *range(len(self._observation.shape)))
@@ -78,8 +81,36 @@ class BatchedLanes:
             RunFailed: the twin raised, or gave a number that is not finite or an array of another shape.
         """
         self._history.record(actions, self._length)
-        reward, terminated = self._advance(actions, active)
-        obs = self._observe(self._state)
+        state, reward, terminated = self._computed(actions)
+        reward, terminated = self._move(state, reward, terminated, active)
+        return self._settle(self._observe(self._state), reward, terminated, active, next_seeds)
+
+    @_QUIET
+    def take_step(
+        self,
+        actions: np.ndarray,
+        state: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        obs: np.ndarray,
+        active: np.ndarray | None,
+        next_seeds: Sequence[int],
+    ) -> LaneStep:
+        """`step` with what the twin made of it elsewhere: state [*state, L], reward [L], terminated [L] and obs
+        [L, *obs], which becomes the lanes' own."""
+        self._history.record(actions, self._length)
+        reward, terminated = self._move(state, reward, terminated, active)
+        return self._settle(obs, reward, terminated, active, next_seeds)
+
+    def _settle(
+        self,
+        obs: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        active: np.ndarray | None,
+        next_seeds: Sequence[int],
+    ) -> LaneStep:
+        """Ends episodes and begins the next ones, after lanes have moved to obs [L, *obs]."""
         if active is not None:
             idle = ~active
             obs[idle] = self._obs[idle]
@@ -101,7 +132,11 @@ class BatchedLanes:
 
     def state(self) -> LaneState:
         return LaneState(
-            self._obs.copy(), self._return.tolist(), self._length.tolist(), self._history.recorded(self._length)
+            self._obs.copy(),
+            self._return.tolist(),
+            self._length.tolist(),
+            self._history.recorded(self._length),
+            np.moveaxis(self._state, -1, 0).copy() if self._stores_state else None,
         )
 
     @_QUIET
@@ -119,6 +154,8 @@ class BatchedLanes:
             [a is not None and len(a) == n for a, n in zip(state.actions, state.episode_length, strict=True)]
         )
         self.reset(seeds)
+        if self._stores_state:
+            return self._take_over(state, lengths)
         exact &= self._replay(state, np.where(exact, lengths, 0))
         same_obs = [a.tobytes() == b.tobytes() for a, b in zip(self._obs, state.obs, strict=True)]
         exact &= np.array(same_obs) & (self._return == np.array(state.episode_return))
@@ -127,6 +164,15 @@ class BatchedLanes:
             start, self._obs[abandoned] = self._begin(abandoned, [next_seeds[lane] for lane in abandoned.tolist()])
             self._state[..., abandoned] = start
         return self._obs, exact.tolist()
+
+    def _take_over(self, state: LaneState, lengths: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+        stored = None if state.twin_state is None else np.moveaxis(state.twin_state, 0, -1)
+        if stored is None or stored.shape != self._state.shape or stored.dtype != self._state.dtype:
+            raise CheckpointError(f"{self._id}: the stored episodes have no state of its batched twin")
+        self._history.load(state.actions, lengths)
+        self._state, self._obs = stored.copy(), state.obs.copy()
+        self._return, self._length = np.array(state.episode_return, np.float64), lengths.astype(np.int64)
+        return self._obs, [True] * self._num_envs
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -138,7 +184,7 @@ class BatchedLanes:
         actions = self._history.load(state.actions, lengths)
         for t in range(lengths.max()):
             going = t < lengths
-            _, terminated = self._advance(actions[t], going)
+            _, terminated = self._move(*self._computed(actions[t]), going)
             lasted &= ~terminated
             if time.monotonic() > deadline:
                 lasted &= self._length >= lengths
@@ -160,8 +206,13 @@ class BatchedLanes:
         self._check_finite(obs, lanes=lanes)
         return state, obs
 
-    def _advance(self, actions: np.ndarray, active: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Moves state, return and length of the active lanes on; returns reward [L] float32 and terminated [L]."""
+    @property
+    def twin_state(self) -> np.ndarray:
+        """[*state, L]; not to be written into."""
+        return self._state
+
+    def _computed(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the twin makes of actions [L, *action]: state [*state, L], reward [L], terminated [L]."""
         try:
             state, reward, terminated = self._env.step(np, self._state, actions.transpose(self._lanes_last))
         except Exception as error:
@@ -173,6 +224,12 @@ class BatchedLanes:
         ):
             if array.shape != shape:
                 raise RunFailed(f"{self._id}: its batched twin gave {name} of shape {array.shape}, not {shape}")
+        return state, reward, terminated
+
+    def _move(
+        self, state: np.ndarray, reward: np.ndarray, terminated: np.ndarray, active: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Moves state, return and length of the active lanes on; returns reward [L] float32 and terminated [L]."""
         if active is not None:
             state = np.where(active, state, self._state)
             reward, terminated = np.where(active, reward, 0.0), terminated & active

@@ -1,0 +1,75 @@
+"""A whole iteration of DQN as one function of tensors: act, step the environments, store, learn.
+
+`env.vectorization=compiled`: the environments are batched twins, which compute in torch inside the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rltrain.agents.agent import Twin
+from rltrain.agents.dqn_update import DQNState, Hyperparameters, Metrics, Phase
+from rltrain.networks.flat import Apply
+from rltrain.replay import Batch
+
+
+class Lanes(NamedTuple):
+    """L = M * N environments before a step, member by member, and what is drawn and known for it."""
+
+    state: Tensor  # [*state, L]
+    obs: Tensor  # [L, *obs]
+    explore: Tensor  # [L] bool
+    random_action: Tensor  # [L]
+    gamma: Tensor  # [L] float64
+    places: Tensor  # [L], the rows of the replay that the transitions are written to
+
+
+class Stepped(NamedTuple):
+    """What the environments did; where an episode ended, `state` is its last."""
+
+    action: Tensor  # [L]
+    state: Tensor  # [*state, L]
+    reward: Tensor  # [L], in the twin's own dtype
+    terminated: Tensor  # [L] bool
+    next_obs: Tensor  # [L, *obs]
+
+
+ActAndStore = Callable[[Tensor, Batch, Lanes], Stepped]
+"""params, the replay's arrays, which are written, lanes -> what they did."""
+Iteration = Callable[[DQNState, Batch, Lanes, Tensor, Hyperparameters], tuple[DQNState, Metrics, Stepped]]
+"""`ActAndStore`, then a `Phase`."""
+
+
+def make_act_and_store(q_network: Apply, twin: Twin, members: int) -> ActAndStore:
+    """One vector step of all members, epsilon-greedy, as the agent, the environments and the replay make it apart."""
+    forward = q_network if members == 1 else torch.vmap(q_network)
+
+    def act_and_store(params: Tensor, arrays: Batch, lanes: Lanes) -> Stepped:
+        obs = lanes.obs if members == 1 else lanes.obs.view(members, -1, *lanes.obs.shape[1:])
+        greedy = forward(params, obs).argmax(-1).flatten()  # [L]
+        action = torch.where(lanes.explore, lanes.random_action, greedy)  # [L]
+        state, reward, terminated = twin.step(torch, lanes.state, action)
+        next_obs = twin.observe(torch, state).movedim(-1, 0).float()  # [L, *obs]
+        discount = (lanes.gamma * ~terminated).float()  # [L]
+        columns = Batch(lanes.obs, action, reward.float(), next_obs, discount)
+        for array, column in zip(arrays, columns, strict=True):
+            array.index_copy_(0, lanes.places, column)
+        return Stepped(action, state, reward, terminated, next_obs)
+
+    return act_and_store
+
+
+def make_iteration(act_and_store: ActAndStore, phase: Phase) -> Iteration:
+    """A vector step and the gradient steps that are due after it, K of them."""
+
+    def iteration(
+        learned: DQNState, arrays: Batch, lanes: Lanes, rows: Tensor, hyperparameters: Hyperparameters
+    ) -> tuple[DQNState, Metrics, Stepped]:
+        stepped = act_and_store(learned.params, arrays, lanes)
+        return *phase(learned, arrays, rows, hyperparameters), stepped
+
+    return iteration

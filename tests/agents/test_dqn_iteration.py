@@ -1,0 +1,118 @@
+"""`env.vectorization=compiled`: one function for the whole iteration gives what its parts give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from small_runs import dqn_config, env_config, optimizer, run_config
+
+from rltrain.agents.dqn import DQN
+from rltrain.build import build
+from rltrain.compiling import has_compiler
+from rltrain.config.schema import HardUpdateConfig, RunConfig, SoftUpdateConfig
+from rltrain.errors import RequestError
+from rltrain.types import Episode
+
+Run = tuple[list[tuple[np.ndarray, dict[str, torch.Tensor]]], list[Episode], list[dict[str, Any]]]
+
+
+def play(config: RunConfig, vectorization: str, members: int, steps: int, compile: bool = False,
+         retire: tuple[int, int] = (-1, 0)) -> Run:  # fmt: skip
+    """What `steps` vector steps give, the episodes that ended, and each member's state at the end; at step retire[0]
+    member retire[1] has reached its end."""
+    config = replace(config, env=replace(config.env, vectorization=vectorization))
+    gammas = (0.9, 0.8, 0.95)
+    population = [replace(config, seed=m, algo=replace(config.algo, gamma=gammas[m])) for m in range(members)]
+    with build(config, compiled=compile, population=tuple(population) if members > 1 else ()) as parts:
+        envs, agent = parts.envs, cast(DQN, parts.agent)
+        obs, episodes, shown = envs.reset(), [], []
+        for step in range(steps):
+            if step == retire[0]:
+                agent.retire(retire[1])
+            if vectorization == "compiled":
+                obs, ended, metrics = agent.iterate(envs)
+            else:
+                transition, after, ended = envs.step(agent.act(obs), agent.active)
+                agent.observe(transition, ended)
+                obs, metrics = after, agent.update()
+            episodes += ended
+            shown.append((obs.copy(), {tag: value.clone() for tag, value in metrics.items()}))
+        return shown, episodes, [agent.state_dict(m) for m in range(members)]
+
+
+def assert_same(a: Run, b: Run, running: slice = slice(None)) -> None:
+    assert len(a[1]) > 2
+    assert [(e.env, e.number, e.length) for e in a[1]] == [(e.env, e.number, e.length) for e in b[1]]
+    assert [e.episode_return for e in a[1]] == pytest.approx([e.episode_return for e in b[1]])
+    for step, ((obs, metrics), (other_obs, others)) in enumerate(zip(a[0], b[0], strict=True)):
+        np.testing.assert_allclose(obs, other_obs, atol=1e-5, err_msg=str(step))
+        assert metrics.keys() == others.keys(), step
+        for tag in metrics:
+            torch.testing.assert_close(
+                metrics[tag].view(-1)[running], others[tag].view(-1)[running], rtol=1e-3, atol=1e-5
+            )
+    for state, other in zip(a[2], b[2], strict=True):
+        assert state["state"] == other["state"]
+        for section in ("network", "optimizer"):
+            for name, tensor in state[section].items():
+                torch.testing.assert_close(tensor, other[section][name], rtol=1e-3, atol=1e-4)
+        for name, tensor in state["replay"].items():
+            if name.startswith("replay."):
+                torch.testing.assert_close(tensor, other["replay"][name], rtol=1e-4, atol=1e-5)
+
+
+CARTPOLE = run_config(dqn_config(buffer_size=500), env=env_config("CartPole-v1"), num_envs=3)
+CASES = {
+    "cartpole": CARTPOLE,
+    "acrobot, cut, a ring that is full": run_config(
+        dqn_config(buffer_size=100), env=replace(env_config("Acrobot-v1"), max_episode_steps=30), num_envs=4
+    ),
+    "mountain car, cut, mse, hard by episodes": run_config(
+        dqn_config(loss="mse", double=False, optimizer=optimizer("rmsprop")), num_envs=2,
+        env=replace(env_config("MountainCar-v0"), max_episode_steps=40),
+        target_update=HardUpdateConfig("hard", 2, "episodes"),
+    ),
+    "several phases of several steps": replace(
+        CARTPOLE, algo=dqn_config(train_period=1, gradient_steps=2), target_update=SoftUpdateConfig("soft", 0.1, 1,
+                                                                                                  "gradient_steps")
+    ),
+    "an update now and then": replace(CARTPOLE, algo=dqn_config(train_period=12, gradient_steps=4)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_it_computes_what_its_parts_compute(name: str, members: int) -> None:
+    steps = 130
+    assert_same(play(CASES[name], "batched", members, steps), play(CASES[name], "compiled", members, steps))
+
+
+def test_a_member_that_has_ended_stays_as_it_is_and_the_others_go_on() -> None:
+    stays = play(CARTPOLE, "compiled", 3, 60, retire=(60, 1))[2][1]
+    ended = play(CARTPOLE, "compiled", 3, 130, retire=(60, 1))
+    for name, tensor in ended[2][1]["network"].items():
+        assert torch.equal(tensor, stays["network"][name])
+    assert ended[2][1]["state"]["env_steps"] == stays["state"]["env_steps"] == 180
+    assert {episode.env // 3 for episode in ended[1][-20:]} == {0, 2}
+    whole = play(CARTPOLE, "compiled", 3, 130)
+    for member in (0, 2):
+        for name, tensor in whole[2][member]["network"].items():
+            assert torch.equal(tensor, ended[2][member]["network"][name])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+@pytest.mark.parametrize("members", [1, 3])
+def test_as_a_program_it_computes_the_same(members: int) -> None:
+    config = CASES["several phases of several steps"]
+    assert_same(play(config, "compiled", members, 60), play(config, "compiled", members, 60, compile=True))
+
+
+@pytest.mark.parametrize(("id", "text"), [("FrozenLake-v1", "has none"), ("probe_envs:Images-v0", "has none")])
+def test_what_has_no_twin_is_refused(id: str, text: str) -> None:
+    with pytest.raises(RequestError, match=f"env.vectorization=compiled: .* have a batched twin, .* {text}"):
+        play(run_config(dqn_config(), env=env_config(id)), "compiled", 1, 1)
