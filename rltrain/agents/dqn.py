@@ -16,6 +16,7 @@ from rltrain.agents.dqn_iteration import (
     ActAndStore,
     Iteration,
     Lanes,
+    check_in_torch,
     make_act_and_store,
     make_iteration,
 )
@@ -180,7 +181,7 @@ class DQN(GreedyQ):
         observations and episodes, and what `update` returns."""
         act_and_store, iteration = self._programs = self._programs or self._make_programs(envs)
         lanes = self._lanes_before(envs)
-        self._env_steps += self._running * self._num_envs
+        self._count_steps()
         due, metrics = self._due(), []
         state = DQNState(self.q_network.params, self._target_params, self._optimizer)
         with torch.no_grad():
@@ -205,6 +206,7 @@ class DQN(GreedyQ):
         return Lanes(*(torch.from_numpy(array) for array in drawn))
 
     def _make_programs(self, envs: SteppedByAgent) -> tuple[ActAndStore, Iteration]:
+        check_in_torch(envs.twin, torch.from_numpy(envs.twin_state))
         act_and_store = make_act_and_store(self.q_network.apply, envs.twin, self._members)
         if not self._compiles:
             return act_and_store, make_iteration(act_and_store, self._phases[1])
@@ -215,10 +217,13 @@ class DQN(GreedyQ):
         )
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
-        self._env_steps += self._running * self._num_envs
+        self._count_steps()
         self._count_episodes(episodes)
         for envs, columns in self._window.push_with_envs(transition):
             self.replay.add(*columns, members=self._env_member[envs])
+
+    def _count_steps(self) -> None:
+        self._env_steps += self._running * self._num_envs
 
     def _count_episodes(self, episodes: list[Episode]) -> None:
         for episode in episodes:

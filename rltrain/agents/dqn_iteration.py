@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rltrain.agents.agent import Twin
 from rltrain.agents.dqn_update import DQNState, Hyperparameters, Metrics, Phase
+from rltrain.errors import RunFailed
 from rltrain.networks.flat import Apply
 from rltrain.replay import Batch
 
@@ -42,6 +43,26 @@ ActAndStore = Callable[[Tensor, Batch, Lanes], Stepped]
 """params, the replay's arrays, which are written, lanes -> what they did."""
 Iteration = Callable[[DQNState, Batch, Lanes, Tensor, Hyperparameters], tuple[DQNState, Metrics, Stepped]]
 """`ActAndStore`, then a `Phase`."""
+
+
+def check_in_torch(twin: Twin, state: Tensor) -> None:
+    """Whether the twin computes with torch what it computes with NumPy; state [*state, L].
+
+    Raises:
+        RunFailed: it raises, or returns other shapes or kinds of numbers.
+    """
+    lanes = state.shape[-1:]
+    try:
+        after, reward, terminated = twin.step(torch, state, torch.zeros(lanes, dtype=torch.int64))
+        found = [(x.shape, x.dtype) for x in (after, reward.float(), terminated)]
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise RunFailed(f"env.vectorization=compiled: the batched twin fails in torch: {reason}") from error
+    expected = [(state.shape, state.dtype), (lanes, torch.float32), (lanes, torch.bool)]
+    for name, is_now, should in zip(("state", "reward", "terminated"), found, expected, strict=True):
+        if is_now != should:
+            shown = f"{is_now[1]} {tuple(is_now[0])}, not {should[1]} {tuple(should[0])}"
+            raise RunFailed(f"env.vectorization=compiled: in torch the batched twin gives {name} as {shown}")
 
 
 def make_act_and_store(q_network: Apply, twin: Twin, members: int) -> ActAndStore:

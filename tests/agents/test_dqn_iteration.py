@@ -14,7 +14,9 @@ from rltrain.agents.dqn import DQN
 from rltrain.build import build
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, RunConfig, SoftUpdateConfig
-from rltrain.errors import RequestError
+from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.batched.cartpole import CartPole
+from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.types import Episode
 
 Run = tuple[list[tuple[np.ndarray, dict[str, torch.Tensor]]], list[Episode], list[dict[str, Any]]]
@@ -104,6 +106,23 @@ def test_a_member_that_has_ended_stays_as_it_is_and_the_others_go_on() -> None:
             assert torch.equal(tensor, ended[2][member]["network"][name])
 
 
+def test_running_episodes_are_taken_up_with_the_state_of_the_twin_itself() -> None:
+    """A replay in NumPy leads to another state: torch's sine differs in the last bit."""
+    config = replace(CARTPOLE, env=replace(CARTPOLE.env, vectorization="compiled"))
+    with build(config) as parts, build(config) as other:
+        parts.envs.reset()
+        for _ in range(9):
+            cast(DQN, parts.agent).iterate(parts.envs)
+        state = parts.envs.state_dict()
+        state["twin_state"] += 1e-12
+        obs, exact = other.envs.load_state_dict(state)
+        assert exact and np.array_equal(obs, state["obs"])
+        assert np.array_equal(other.envs.twin_state, state["twin_state"].T)
+        for wrong in ({"twin_state": state["twin_state"][:, :3]}, {"twin_state": None}):
+            with pytest.raises(CheckpointError, match="no state of its batched twin"):
+                other.envs.load_state_dict({**state, **wrong})
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 @pytest.mark.parametrize("members", [1, 3])
@@ -116,3 +135,24 @@ def test_as_a_program_it_computes_the_same(members: int) -> None:
 def test_what_has_no_twin_is_refused(id: str, text: str) -> None:
     with pytest.raises(RequestError, match=f"env.vectorization=compiled: .* have a batched twin, .* {text}"):
         play(run_config(dqn_config(), env=env_config(id)), "compiled", 1, 1)
+
+
+class Numpy(CartPole):
+    def step(self, xp: Any, state: Any, action: Any) -> Any:
+        return super().step(np, state + np.zeros(state.shape), action) if xp is np else np.cos(action.rows)
+
+
+class Narrow(CartPole):
+    def step(self, xp: Any, state: Any, action: Any) -> Any:
+        state, reward, terminated = super().step(xp, state, action)
+        return (state, reward, terminated) if xp is np else (state.float(), reward, terminated)
+
+
+@pytest.mark.parametrize(
+    ("twin", "text"), [(Numpy, "the batched twin fails in torch: 'Tensor' object has no attribute 'rows'"),
+                       (Narrow, r"in torch the batched twin gives state as torch.float32 \(4, 3\), not torch.float64")]
+)  # fmt: skip
+def test_a_twin_that_cannot_compute_in_torch_is_refused(twin: type, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BATCHED_ENVS, "CartPole-v1", twin)
+    with pytest.raises(RunFailed, match=text):
+        play(CARTPOLE, "compiled", 1, 1)
