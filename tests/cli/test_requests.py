@@ -284,6 +284,11 @@ class TestAFolderThatCannotBeUsedYet:
         assert refused(capsys, command, "sweep/4") == "sweep/4: no such folder\n"
 
     @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+    def test_a_name_that_no_file_can_have(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        name = "x" * 300
+        assert refused(capsys, command, name) == f"{name}: File name too long\n"
+
+    @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
     def test_a_file(self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "run").mkdir()
         RunFolder(tmp_path / "run").write_record(status="running")
