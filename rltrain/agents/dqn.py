@@ -12,14 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rltrain.agents.agent import AgentContext, StateDict, SteppedByAgent, mean_metrics, with_prefix, without_prefix
-from rltrain.agents.dqn_iteration import (
-    ActAndStore,
-    Iteration,
-    Lanes,
-    check_in_torch,
-    make_act_and_store,
-    make_iteration,
-)
+from rltrain.agents.dqn_iteration import Iterations, Lanes, check_in_torch, make_act_and_store
 from rltrain.agents.dqn_update import DQNState, Phase, make_hyperparameters, make_phase, make_update
 from rltrain.agents.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.compiling import compiled, note_compiled
@@ -100,7 +93,7 @@ class DQN(GreedyQ):
         self._compiles = context.compile_update
         self._phases = self._make_phases()
         self._phase = self._make_phase()
-        self._programs: tuple[ActAndStore, Iteration] | None = None
+        self._iterations: Iterations | None = None
         self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
         self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device, self._members)
         self._gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
@@ -179,19 +172,16 @@ class DQN(GreedyQ):
     def iterate(self, envs: SteppedByAgent) -> tuple[np.ndarray, list[Episode], dict[str, Tensor]]:
         """act, step, observe and update as one program, for `env.vectorization=compiled`; what `step` returns of
         observations and episodes, and what `update` returns."""
-        act_and_store, iteration = self._programs = self._programs or self._make_programs(envs)
+        if self._iterations is None:
+            self._iterations = self._make_iterations(envs)
         lanes = self._lanes_before(envs)
         self._count_steps()
-        due, metrics = self._due(), []
+        due = self._due()
+        rows = self._draw_rows() if due else None
         state = DQNState(self.q_network.params, self._target_params, self._optimizer)
         with torch.no_grad():
-            if due:
-                rows = self._draw_rows()
-                new, of_steps, did = iteration(state, self.replay.arrays, lanes, rows, self._hyperparameters)
-                metrics.append(of_steps)
-            else:
-                did = act_and_store(state.params, self.replay.arrays, lanes)
-        obs, episodes = envs.take_step(self.active, *(tensor.numpy() for tensor in did))
+            new, metrics, stepped = self._iterations(state, self.replay.arrays, lanes, rows, self._hyperparameters)
+        obs, episodes = envs.take_step(self.active, *(tensor.numpy() for tensor in stepped))
         self._count_episodes(episodes)
         if due:
             self._take_over(new, state)
@@ -199,22 +189,16 @@ class DQN(GreedyQ):
         self._move_targets_by_steps()
         return obs, episodes, mean_metrics(metrics)
 
+    def _make_iterations(self, envs: SteppedByAgent) -> Iterations:
+        check_in_torch(envs.twin, torch.from_numpy(envs.twin_state))
+        act_and_store = make_act_and_store(self.q_network.apply, envs.twin, self._members)
+        return Iterations(act_and_store, *self._phases, self._compiles)
+
     def _lanes_before(self, envs: SteppedByAgent) -> Lanes:
         explore, random_action = self._explore()
         places = self.replay.reserve(self._num_envs)
         drawn = (envs.twin_state, envs.obs, explore, random_action, self._gammas, places)
         return Lanes(*(torch.from_numpy(array) for array in drawn))
-
-    def _make_programs(self, envs: SteppedByAgent) -> tuple[ActAndStore, Iteration]:
-        check_in_torch(envs.twin, torch.from_numpy(envs.twin_state))
-        act_and_store = make_act_and_store(self.q_network.apply, envs.twin, self._members)
-        if not self._compiles:
-            return act_and_store, make_iteration(act_and_store, self._phases[1])
-        with_phase, eager = (make_iteration(act_and_store, phase) for phase in self._phases)
-        return (
-            compiled(act_and_store, act_and_store, fixed_shapes=True),
-            compiled(with_phase, eager, fixed_shapes=True),
-        )
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
         self._count_steps()

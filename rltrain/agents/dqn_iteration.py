@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rltrain.agents.agent import Twin
 from rltrain.agents.dqn_update import DQNState, Hyperparameters, Metrics, Phase
+from rltrain.compiling import compiled
 from rltrain.errors import RunFailed
 from rltrain.networks.flat import Apply
 from rltrain.replay import Batch
@@ -94,3 +95,23 @@ def make_iteration(act_and_store: ActAndStore, phase: Phase) -> Iteration:
         return *phase(learned, arrays, rows, hyperparameters), stepped
 
     return iteration
+
+
+class Iterations:
+    """Iterations with gradient steps and without, each compiled at its first call where that is asked for."""
+
+    def __init__(self, act_and_store: ActAndStore, phase: Phase, eager_phase: Phase, compile: bool) -> None:
+        self._act_and_store = act_and_store
+        self._iteration = eager = make_iteration(act_and_store, eager_phase)
+        if compile:
+            self._act_and_store = compiled(act_and_store, act_and_store, fixed_shapes=True)
+            self._iteration = compiled(make_iteration(act_and_store, phase), eager, fixed_shapes=True)
+
+    def __call__(
+        self, learned: DQNState, arrays: Batch, lanes: Lanes, rows: Tensor | None, hyperparameters: Hyperparameters
+    ) -> tuple[DQNState, list[Metrics], Stepped]:
+        """Without `rows` nothing is learned, and there are no metrics."""
+        if rows is None:
+            return learned, [], self._act_and_store(learned.params, arrays, lanes)
+        learned, metrics, stepped = self._iteration(learned, arrays, lanes, rows, hyperparameters)
+        return learned, [metrics], stepped
