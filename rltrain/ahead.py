@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 _R = TypeVar("_R")
+_Layout = tuple[torch.Size, tuple[int, ...]]
 _Build = Callable[[list[Tensor]], Any]
 
 
@@ -30,14 +31,14 @@ class Program(Generic[_R]):
 
     Raises:
         Exception: of any kind, from the compiler or from tracing, at the first call alone.
-        ValueError: a later call's shapes are not the first one's.
+        ValueError: a later call's shapes or strides are not the first one's.
     """
 
     def __init__(self, function: Callable[..., _R]) -> None:
         self._function = function
         self._run: Callable[[list[Tensor]], list[Tensor]] | None = None
         self._paths: list[tuple[Any, ...]] = []  # to each tensor of the arguments
-        self._shapes: list[torch.Size] = []
+        self._layouts: list[_Layout] = []
         self._build: _Build = _nothing
 
     def __call__(self, *args: Any) -> _R:
@@ -49,11 +50,12 @@ class Program(Generic[_R]):
             for key in path:
                 leaf = leaf[key]
             leaves.append(cast(Tensor, leaf))
-        shapes = [leaf.shape for leaf in leaves]
+        layouts = [(leaf.shape, leaf.stride()) for leaf in leaves]
         if self._run is None:
-            self._run, self._shapes = self._load(args, leaves), shapes
-        elif shapes != self._shapes:  # the program reads memory as the first shapes lie in it
-            raise ValueError(f"a program for arguments of {self._shapes} was given {shapes}")
+            self._run, self._layouts = self._load(args, leaves), layouts
+        elif layouts != self._layouts and not all(map(_lie_alike, layouts, self._layouts)):
+            # The program reads memory as the first arguments lie in it.
+            raise ValueError(f"a program for shapes and strides {self._layouts} was given {layouts}")
         result: _R = self._build(self._run(leaves))
         return result
 
@@ -115,6 +117,12 @@ def _processor() -> str:
         lines = []
     described = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
     return "".join(sorted(set(described))) or platform.machine() + platform.processor()
+
+
+def _lie_alike(a: _Layout, b: _Layout) -> bool:
+    """Whether tensors of these shapes and strides have their numbers in the same places."""
+    (shape, strides), (other, others) = a, b
+    return shape == other and all(n == 1 or s == t for n, s, t in zip(shape, strides, others, strict=True))
 
 
 def _paths(tree: Any) -> Iterator[tuple[Any, ...]]:

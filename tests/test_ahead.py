@@ -99,6 +99,15 @@ def test_other_shapes_than_the_first_ones_are_refused() -> None:
         program(torch.zeros(3))
 
 
+def test_arguments_that_lie_otherwise_in_memory_are_refused() -> None:
+    program = Program(scaled(2.0))
+    program(torch.zeros(1, 2, 3))
+    same = torch.arange(6.0).view(2, 3, 1).movedim(-1, 0)  # an axis of one entry has no stride that matters
+    torch.testing.assert_close(program(same), 2.0 * torch.sin(same))
+    with pytest.raises(ValueError, match="shapes and strides"):
+        program(torch.zeros(1, 3, 2).mT)
+
+
 def test_what_cannot_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     def by_value(x: Tensor) -> Tensor:
         return x * 2.0 if x.sum().item() > 0.0 else x

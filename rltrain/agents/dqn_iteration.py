@@ -75,7 +75,7 @@ def make_act_and_store(q_network: Apply, twin: Twin, members: int) -> ActAndStor
         greedy = forward(params, obs).argmax(-1).flatten()  # [L]
         action = torch.where(lanes.explore, lanes.random_action, greedy)  # [L]
         state, reward, terminated = twin.step(torch, lanes.state, action)
-        next_obs = twin.observe(torch, state).movedim(-1, 0).float()  # [L, *obs]
+        next_obs = twin.observe(torch, state).movedim(-1, 0).float().contiguous()  # [L, *obs]
         discount = (lanes.gamma * ~terminated).float()  # [L]
         columns = Batch(lanes.obs, action, reward.float(), next_obs, discount)
         for array, column in zip(arrays, columns, strict=True):
