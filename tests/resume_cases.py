@@ -25,6 +25,7 @@ from rltrain.config.wrappers import (
     FrameStackConfig,
     NormalizeObservationConfig,
     NormalizeRewardConfig,
+    RescaleObservationConfig,
     ScaleRewardConfig,
     TimeAwareConfig,
 )
@@ -54,6 +55,9 @@ WRAPPERS = (
     NormalizeRewardConfig("normalize_reward"), ScaleRewardConfig("scale_reward", 0.5),
 )  # fmt: skip
 WRAPPED = replace(env_config("CartPole-v1"), wrappers=WRAPPERS)
+RESCALED = replace(
+    env_config("MountainCar-v0"), max_episode_steps=30, wrappers=(RescaleObservationConfig("rescale_observation"),)
+)
 IN_THE_PROGRAM = replace(env_config("CartPole-v1"), vectorization="compiled")
 CASES: dict[str, RunConfig] = {
     "dqn stepped in the program, 3 envs": dqn(env=IN_THE_PROGRAM, num_envs=3),
@@ -65,6 +69,7 @@ CASES: dict[str, RunConfig] = {
     ),
     "dqn wrappers": dqn(env=WRAPPED),
     "dqn wrappers, 3 envs, n-step": dqn({"n_step": 3, "buffer_size": 500}, env=WRAPPED, num_envs=3),
+    "dqn rescaled, n-step": dqn({"n_step": 3}, env=RESCALED, num_envs=2),
     "dqn wrappers, batched": dqn(env=replace(WRAPPED, vectorization="batched"), num_envs=3),
     "reinforce wrappers, 2 envs": reinforce(env=replace(PENDULUM, wrappers=WRAPPERS), num_envs=2),
     "dqn": dqn(),
