@@ -125,9 +125,9 @@ def _check_q_learning(config: RunConfig) -> None:
 def _check_compiled(config: RunConfig, n_step: int | None) -> None:
     why = "env.vectorization=compiled: acting, stepping and learning are one program,"
     if n_step is None:
-        _refuse(f"{why} and algo={config.algo.name} has none; use batched")
+        _refuse(f"{why} and algo={config.algo.name} has none; use sync or batched")
     elif n_step > 1:
-        _refuse(f"{why} which knows one-step returns, and algo.n_step={n_step}; use batched")
+        _refuse(f"{why} which knows one-step returns, and algo.n_step={n_step}; add algo.n_step=1, or use batched")
     if config.env.wrappers or config.env.reward_clip is not None:
         given = "env.wrappers" if config.env.wrappers else "env.reward_clip"
         _refuse(f"{why} without {given}; use batched")

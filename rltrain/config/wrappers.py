@@ -65,8 +65,8 @@ class RescaleObservationConfig:
     """The bounds of each number of the observation become low..high."""
 
     name: Literal["rescale_observation"]
-    low: float = -1.0
-    high: float = 1.0
+    low: Annotated[float, Range(-1e6, 1e6)] = -1.0
+    high: Annotated[float, Range(-1e6, 1e6)] = 1.0
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"stop_at_return": 1.0, "eval__period": None}, "stop_at_return=1 needs evaluations"),
         (
             {"env__vectorization": "compiled", "algo__n_step": 3},
-            f"{ONE_PROGRAM} which knows one-step returns, and algo.n_step=3; use batched",
+            f"{ONE_PROGRAM} which knows one-step returns, and algo.n_step=3; add algo.n_step=1, or use batched",
         ),
         (
             {"env__vectorization": "compiled", "env__wrappers": ["time_aware"]},

@@ -35,6 +35,7 @@ def test_names_and_arguments_become_typed_entries_and_plain_data_again() -> None
         ("[time_aware,atari]", r"env.wrappers\[1\]=atari: must be the first"),
         ("[{name: clip_observation, low: 1, high: 0}]", "low=1 is not below high=0"),
         ("[{name: rescale_observation, high: -1}]", "rescale_observation is .* low=-1 is not below high=-1"),
+        ("[{name: rescale_observation, high: 1e300}]", "high"),
         ("[clip_action]", "there is no such wrapper; always done: an agent's -1..1 spans the bounds"),
         ("[clip_reward]", "use env.reward_clip=1"),
         ("[{name: time_aware, _target_: os.system}]", "_target_: unknown key"),

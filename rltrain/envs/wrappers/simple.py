@@ -169,8 +169,11 @@ class RescaleObservation(Wrapper):
     """
 
     def __init__(self, config: RescaleObservationConfig, spec: ObservationSpec, context: WrapperContext) -> None:
+        if spec.kind == "discrete":
+            raise refuse("rescale_observation", "has nothing to do: Discrete observations are one-hot")
         if spec.low is None or spec.high is None:
-            raise refuse("rescale_observation", f"needs bounds, and none are known of {one_line_shape(spec)}")
+            why = f"needs bounds, and none are known of {one_line_shape(spec)}; the environment's are: list it first"
+            raise refuse("rescale_observation", why)
         if spec.dtype != "float32":
             why = f"has nothing to do: networks take {one_line_shape(spec)} as 0 to 1"
             raise refuse("rescale_observation", why)
