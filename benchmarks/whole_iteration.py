@@ -24,7 +24,7 @@ from rltrain.config.application import compose
 from rltrain.config.schema import DQNConfig
 
 WAYS = ("batched", "compiled")
-ROUNDS, CALLS = 300, 10
+ROUNDS, CALLS = 50, 64
 
 
 def iteration(parts: Parts) -> Callable[[], None]:
@@ -37,8 +37,12 @@ def iteration(parts: Parts) -> Callable[[], None]:
         agent.observe(transition, episodes)
         agent.update()
 
+    left = [0]
+
     def in_one() -> None:
-        cast(IteratingAgent, agent).iterate(envs)
+        if not left[0]:
+            left[0] = cast(IteratingAgent, agent).iterate(envs, 10**6).steps
+        left[0] -= 1
 
     return in_one if envs.stepped_by_agent else in_parts
 

@@ -12,6 +12,8 @@ import platform
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -59,13 +61,26 @@ class Program(Generic[_R]):
         result: _R = self._build(self._run(leaves))
         return result
 
+    def bound(self, *args: Any) -> Callable[[], None]:
+        """What calls `function(*args)`, a procedure that writes into its arguments: always the same tensors, so that a
+        call is nothing but the program."""
+        leaves = [cast(Tensor, reduce(getitem, path, args)) for path in _paths(args)]
+        run = self._load(args, leaves)
+
+        def call() -> None:
+            run(leaves)
+
+        return call
+
     def _load(self, args: tuple[Any, ...], leaves: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
         from torch.fx.experimental.proxy_tensor import make_fx
 
         def flat(*tensors: Tensor) -> list[Tensor]:
             outputs: list[Tensor] = []
             rest = iter(tensors)
-            self._build = _builder(self._function(*_refill(args, rest)), outputs)
+            result = self._function(*_refill(args, rest))
+            if result is not None:
+                self._build = _builder(result, outputs)
             return outputs
 
         graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)

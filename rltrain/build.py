@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rltrain.agents import AGENTS, POLICIES, Agent, AgentContext
-from rltrain.compiling import choose_compile
+from rltrain.compiling import choose_compile, choose_cuda_graphs
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
@@ -38,6 +38,7 @@ class Parts:
     device: torch.device
     threads: int
     compiled: bool
+    cuda_graphs: bool
 
 
 @contextmanager
@@ -58,18 +59,19 @@ def build(
         RequestError: no such device, an environment that cannot be made.
     """
     device = run_device(config)
-    if config.env.vectorization == "compiled" and device.type != "cpu":
-        raise RequestError(f"env.vectorization=compiled: runs on the CPU, and device=auto is {device}; use device=cpu")
     threads = configure_torch(config.device)
     compiled = choose_compile(config, max(1, len(population))) if compiled is None else compiled
+    cuda_graphs = choose_cuda_graphs(config.device, device)
     if source is not None:
         _check_environments(config, source)
     envs = build_envs(config, population)
     try:
-        context = AgentContext(config, envs.observation_spec, envs.action_spec, device, compiled, population)
+        context = AgentContext(
+            config, envs.observation_spec, envs.action_spec, device, compiled, population, cuda_graphs
+        )
         if source is not None:
             check_network(context, source)
-        yield Parts(envs, AGENTS[config.algo.name](context), device, threads, compiled)
+        yield Parts(envs, AGENTS[config.algo.name](context), device, threads, compiled, cuda_graphs)
     finally:
         envs.close()
 
@@ -80,7 +82,7 @@ def check_network(context: AgentContext, source: Checkpoint) -> None:
     Raises:
         CheckpointError: they are not.
     """
-    alone = replace(context, device=torch.device("meta"), compile_update=False, population=())
+    alone = replace(context, device=torch.device("meta"), compile_update=False, cuda_graphs=False, population=())
     try:
         with torch.device("meta"):
             POLICIES[context.config.algo.name](alone).load_network(source.tensors["network"])

@@ -7,8 +7,9 @@ import logging
 import os
 import shutil
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -16,7 +17,9 @@ import torch
 from torch import Tensor
 
 from rltrain import ahead
-from rltrain.config.schema import DQNConfig, QLearningConfig, RunConfig
+from rltrain.config.schema import DeviceConfig, DQNConfig, QLearningConfig, RunConfig
+from rltrain.errors import RequestError
+from rltrain.graphs import Graph
 from rltrain.interrupts import children_shielded
 
 _log = logging.getLogger(__name__)
@@ -24,9 +27,11 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 # Rough guesses for small networks on a CPU, from a few runs: what compiling takes without and with the compiler's
-# cache, and what it saves per gradient step, of a single run and per member of a population (slow while eager).
+# cache, and what it saves per gradient step, of a single run and per member of a population (slow while eager), and per
+# vector step where the environments' twin is stepped in torch.
 _COLD_SECONDS, _WARM_SECONDS = 25.0, 1.0
 _SAVED_SECONDS, _SAVED_SECONDS_PER_MEMBER = 0.6e-3, 1.2e-3
+_SAVED_SECONDS_PER_VECTOR_STEP = 1.5e-3
 # An episode's length is not known beforehand; where episodes end the run it is taken for this.
 _EPISODE_STEPS = 100
 
@@ -46,8 +51,22 @@ def choose_compile(config: RunConfig, members: int = 1) -> bool:
     if config.total_episodes is not None:
         steps = min(steps, config.total_episodes * _EPISODE_STEPS)
     gradient_steps = (steps - algo.learning_starts) // algo.train_period * algo.gradient_steps
-    saved = _SAVED_SECONDS if members == 1 else _SAVED_SECONDS_PER_MEMBER * members
-    return gradient_steps * saved > (_WARM_SECONDS if _marker(config, members).exists() else _COLD_SECONDS)
+    saved = gradient_steps * (_SAVED_SECONDS if members == 1 else _SAVED_SECONDS_PER_MEMBER * members)
+    if config.env.vectorization == "compiled":
+        saved += steps / config.num_envs * _SAVED_SECONDS_PER_VECTOR_STEP
+    return saved > (_WARM_SECONDS if _marker(config, members).exists() else _COLD_SECONDS)
+
+
+def choose_cuda_graphs(config: DeviceConfig, device: torch.device) -> bool:
+    """Whether what runs on `device` is captured in CUDA graphs; `auto` does wherever there can be some.
+
+    Raises:
+        RequestError: they are asked for, and the device has none.
+    """
+    on_gpu = device.type == "cuda"
+    if config.cuda_graphs is True and not on_gpu:
+        raise RequestError(f"device.cuda_graphs=true: needs a CUDA device, and this run is on the {device}")
+    return on_gpu if config.cuda_graphs == "auto" else config.cuda_graphs
 
 
 def note_compiled(config: RunConfig, members: int = 1) -> None:
@@ -96,21 +115,67 @@ def compiled(
     def call(*args: Any, **kwargs: Any) -> _R:
         if chosen:
             return chosen[0](*args, **kwargs)
-        made = _make(update, fixed_shapes, args)
-        try:
-            # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
-            with children_shielded("the update is compiled"):
-                result = made(*args, **kwargs)
-            done()
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            _log.warning("compiling failed, the update runs uncompiled: %s", reason)
-            made = fallback
-            result = fallback(*args, **kwargs)
+        made, result = _tried(lambda: _make(update, fixed_shapes, args), fallback, args, kwargs, done)
         chosen.append(made)
         return result
 
     return call
+
+
+def bound(
+    procedure: Callable[..., None],
+    fallback: Callable[..., None],
+    args: tuple[Any, ...],
+    *,
+    compile: bool,
+    cuda_graphs: bool,
+    done: Callable[[], None] = lambda: None,
+) -> Callable[[], None]:
+    """A call of `procedure(*args)`, which returns nothing and writes into `args`, always the same tensors.
+
+    Args:
+        procedure: what is compiled, at the first call, where `compile` asks for it.
+        fallback: the same as it runs where nothing is compiled.
+        cuda_graphs: whether what runs is captured, and then launched as one.
+        done: called once, when compiling has worked.
+    """
+    as_it_is = partial(fallback, *args)
+    chosen: list[Callable[[], None]] = [] if compile else [as_it_is]
+
+    def call() -> None:
+        if chosen:
+            chosen[0]()
+        else:
+            chosen.append(_tried(lambda: _make_bound(procedure, args), as_it_is, (), {}, done)[0])
+
+    return Graph(call, _device_of(args)) if cuda_graphs else call
+
+
+def _tried(
+    make: Callable[[], Callable[..., _R]],
+    fallback: Callable[..., _R],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    done: Callable[[], None],
+) -> tuple[Callable[..., _R], _R]:
+    """What `make` makes and what its first call gives, which may be when it is compiled; or of `fallback` the same."""
+    try:
+        # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
+        with children_shielded("the update is compiled"):
+            made = make()
+            result = made(*args, **kwargs)
+        done()
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        _log.warning("compiling failed, the update runs uncompiled: %s", reason)
+        return fallback, fallback(*args, **kwargs)
+    return made, result
+
+
+def _make_bound(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
+    if ahead.available() and _device_of(args).type == "cpu":
+        return ahead.Program(procedure).bound(*args)
+    return partial(_make(procedure, True, args), *args)
 
 
 def _make(update: Callable[..., _R], fixed_shapes: bool, args: tuple[Any, ...]) -> Callable[..., _R]:

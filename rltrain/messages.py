@@ -38,8 +38,7 @@ def header(
         f"rltrain   {config.algo.name} on {config.env.id}, seed {config.seed}, {config.total_steps:,} steps, "
         + _count(config.num_envs, "environment"),
         f"{'table' if config.network is None else 'network':<10}{sizes}",
-        f"device    {parts.device}{chosen}, {_count(parts.threads, 'thread')}, "
-        f"update {'compiled at its first call' if parts.compiled else 'not compiled'}",
+        f"device    {parts.device}{chosen}, {_count(parts.threads, 'thread')}, update {how(parts)}",
     ]
     if info.tuned is not None:
         settings = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in info.tuned_keys.items())
@@ -62,6 +61,12 @@ def header(
     if folder is not None:
         lines.append(f"folder    {shown_path(folder)}")
     return "\n".join(lines)
+
+
+def how(parts: Parts) -> str:
+    """How updates run."""
+    compiled = "compiled at its first call" if parts.compiled else "not compiled"
+    return f"{compiled}, captured in CUDA graphs" if parts.cuda_graphs else compiled
 
 
 def dry_run_text(parts: Parts) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rltrain.build import Parts
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
+from rltrain.messages import how
 from rltrain.text import mean_and_std, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.trainer import Trainer
@@ -16,14 +17,13 @@ from rltrain.training.trainer import Trainer
 def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path]) -> str:
     """What is about to run as one program, in a few lines."""
     first = configs[0]
-    how = "compiled at its first call" if parts.compiled else "not compiled"
     threads = f"{parts.threads} thread{'' if parts.threads == 1 else 's'}"
     return "\n".join(
         [
             f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
             + ", ".join(differing_keys(configs)),
             f"jobs      {_names(folders)}",
-            f"device    {parts.device}, {threads}, update {how}, "
+            f"device    {parts.device}, {threads}, update {how(parts)}, "
             f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"folder    {shown_path(folders[0].parent)}",
         ]

@@ -119,12 +119,15 @@ class RandomBlock:
             draws = self._block[self._position : end]
             self._position = end
             return draws
-        left = self._block[self._position :]
-        missing = count - len(left)
+        parts = [self._block[self._position :]]
+        missing = count - len(parts[0])
+        # Whole blocks: where a block begins must not depend on how many are taken at a time.
+        if before := (missing - 1) // self._block_size * self._block_size:
+            parts.append(self._draw(before))
         self._state_before = self._generator.bit_generator.state
-        self._block = self._draw(max(self._block_size, missing))
-        self._position = missing
-        return np.concatenate([left, self._block[:missing]]) if len(left) else self._block[:missing]
+        self._block = self._draw(self._block_size)
+        self._position = missing - before
+        return np.concatenate([*parts, self._block[: self._position]])
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self._state_before, "block_length": len(self._block), "position": self._position}

@@ -7,7 +7,7 @@ what they keep to their device.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -65,6 +65,24 @@ class Episode:
     number: int
     episode_return: float
     length: int
+
+
+class LanesNow(NamedTuple):
+    """L environments between two blocks of steps that their agent makes (`env.vectorization=compiled`)."""
+
+    state: np.ndarray  # [*state, L]
+    obs: np.ndarray  # [L, *obs]
+    episode_return: np.ndarray  # [L] float64
+    episode_length: np.ndarray  # [L] int64
+
+
+class BlockSeen(NamedTuple):
+    """What happened in a block of D vector steps; where an episode ended the other numbers are those of its end."""
+
+    ended: np.ndarray  # [D, L] bool
+    episode_return: np.ndarray  # [D, L] float64
+    episode_length: np.ndarray  # [D, L] int64
+    finite: np.ndarray  # [D, L] bool
 
 
 @dataclass(frozen=True, slots=True)

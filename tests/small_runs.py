@@ -76,7 +76,7 @@ def run_config(algo: AlgoConfig, **changes: Any) -> RunConfig:
         target_update=HardUpdateConfig("hard", 7, "env_steps") if dqn else None,
         exploration=LinearConfig("linear", 1.0, 0.1, 60) if dqn or table else None,
         env=env_config("CartPole-v1"),
-        device=DeviceConfig(name="cpu", index=0, threads=1, compile=False, deterministic=False),
+        device=DeviceConfig(name="cpu", index=0, threads=1, compile=False, cuda_graphs="auto", deterministic=False),
     )  # fmt: skip
     return replace(config, **changes)
 

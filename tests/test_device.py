@@ -16,7 +16,7 @@ from rltrain.errors import RequestError
 
 
 def config(name: str, index: int = 0, threads: int | str = "auto", deterministic: bool = False) -> DeviceConfig:
-    return DeviceConfig(name=name, index=index, threads=threads, compile=False, deterministic=deterministic)  # type: ignore[arg-type]
+    return DeviceConfig(name, index, threads, False, "auto", deterministic)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ FAULTS = """
 import ctypes, resource
 from rltrain.config.schema import DeviceConfig
 from rltrain.device import configure_torch
-configure_torch(DeviceConfig("cpu", 0, 1, False, False))
+configure_torch(DeviceConfig("cpu", 0, 1, False, False, False))
 libc, size = ctypes.CDLL(None), 2**20
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rltrain.config.schema import RunConfig
-from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
+from rltrain.types import ActionSpec, BlockSeen, Episode, LanesNow, ObservationSpec, Transition
 
 StateDict = dict[str, dict[str, Any]]
 """`network`, `optimizer` and `replay`: name -> tensor; `state`: plain data. The sections are the checkpoint's files.
@@ -31,6 +31,7 @@ class AgentContext:
     compile_update: bool = False
     population: tuple[RunConfig, ...] = ()
     """The members' configs, `config` first among them, where the agent trains several runs as one."""
+    cuda_graphs: bool = False
 
     @property
     def configs(self) -> tuple[RunConfig, ...]:
@@ -129,31 +130,32 @@ class Twin(Protocol):
 
 
 class SteppedByAgent(Protocol):
-    """Environments that an agent steps in a program of its own, and then tells what became of them."""
+    """Environments that an agent steps on its device, and then tells what became of them."""
 
     @property
     def twin(self) -> Twin: ...
     @property
-    def twin_state(self) -> np.ndarray: ...
+    def max_episode_steps(self) -> int | None: ...
     @property
-    def obs(self) -> np.ndarray: ...
-    def take_step(
-        self,
-        active: np.ndarray | None,
-        action: np.ndarray,
-        state: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        next_obs: np.ndarray,
-    ) -> tuple[np.ndarray, list[Episode]]: ...
+    def first_action(self) -> int: ...
+    def now(self) -> LanesNow: ...
+    def next_starts(self, depth: int) -> np.ndarray: ...
+    def take_block(self, now: LanesNow, seen: BlockSeen) -> list[Episode]: ...
+
+
+class Block(NamedTuple):
+    """Vector steps that an agent has made by itself."""
+
+    steps: int
+    episodes: list[Episode]  # that ended, in that order
+    metrics: dict[str, np.ndarray]  # by tag [U] or [U, M]: after U of the vector steps gradient steps were made
 
 
 class IteratingAgent(Agent, Protocol):
     """An agent that steps environments itself: `env.vectorization=compiled`."""
 
-    def iterate(self, envs: SteppedByAgent) -> tuple[np.ndarray, list[Episode], dict[str, Tensor]]:
-        """act, the environments' step, observe and update in one: the observations to act on next, the episodes that
-        ended, and what `update` returns."""
+    def iterate(self, envs: SteppedByAgent, most: int) -> Block:
+        """At least one and at most `most` vector steps: act, the environments' step, observe and update."""
         ...
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from itertools import islice, pairwise
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.agents.agent import AgentContext, StateDict, SteppedByAgent, mean_metrics, with_prefix, without_prefix
-from rltrain.agents.dqn_iteration import Iterations, Lanes, check_in_torch, make_act_and_store
-from rltrain.agents.dqn_update import DQNState, Phase, make_hyperparameters, make_phase, make_update
-from rltrain.agents.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
-from rltrain.compiling import compiled, note_compiled
-from rltrain.config.schema import DQNConfig
+from rltrain.agents.agent import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
+from rltrain.agents.dqn_device import Learner, Stepper
+from rltrain.agents.dqn_update import METRICS, DQNState, make_hyperparameters
+from rltrain.agents.members import GreedyModule, MemberNetworks, member_of, stack_members
+from rltrain.config.schema import DQNConfig, PerEpisodeConfig
 from rltrain.networks import make_network
-from rltrain.optimizers import functional_gradient, init_optimizer
+from rltrain.optimizers import init_optimizer
 from rltrain.replay import UniformReplay
 from rltrain.replay.n_step import NStepWindow
 from rltrain.schedules import make_schedule
@@ -28,6 +28,12 @@ from rltrain.types import Episode, Transition
 
 # Gradient steps in one call of a compiled program. With four the cost of a call is spread; the program grows with more.
 _MOST_STEPS_PER_CALL = 4
+# Vector steps before the host looks: with 64 what it does then is spread. First states and draws take memory.
+_MOST_DEPTH, _MOST_LANES, _MOST_DRAWS = 64, 2**15, 2**22
+
+
+TargetsDue = list[int] | None
+"""[M], how often each member's target is to move; None where none is."""
 
 
 class GreedyQ:
@@ -40,7 +46,7 @@ class GreedyQ:
             make_network(c.network, context.observation, context.action.n, derive_seed(c.seed, "network"), self._device)
             for c in context.configs
         ]
-        self.q_network = MemberNetworks(networks, context.compile_update)
+        self.q_network = MemberNetworks(networks, context.compile_update, context.cuda_graphs)
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -73,31 +79,48 @@ class DQN(GreedyQ):
         self._config, self._configs = config, configs
         self._members, self._num_envs = len(configs), run.num_envs
         self._running = np.ones(self._members, dtype=bool)
-        self._all_run = True
         self._leader = 0  # a member that runs, as long as one does: they move together
         self.active = np.ones(self._members * run.num_envs, dtype=bool)
         self.waiting = np.zeros(self._members, dtype=bool)
         self._env_member = np.repeat(np.arange(self._members), run.num_envs)  # [M * N]
         params = self.q_network.params
-        self._target_params = params.clone()  # [P], theta^-; of a population [M, P]
+        target_params = params.clone()  # [P], theta^-; of a population [M, P]
         first = self.q_network.of_member(params, 0)
-        self._optimizer = stack_members([init_optimizer(config.optimizer, first) for _ in configs])
+        optimizer = stack_members([init_optimizer(config.optimizer, first) for _ in configs])
+        self._state = DQNState(params, target_params, optimizer)  # changes in place
+        self._retired_state: list[Tensor] = []  # of the members `_retired`, as `DQNState.tensors`
         self._target_updates = [TargetUpdate(c.target_update) for c in configs if c.target_update is not None]
         self._targets_by_gradient_steps = any(target.unit == "gradient_steps" for target in self._target_updates)
         self._targets_in_phase = all(target.every_gradient_step for target in self._target_updates)
         taus = [target.tau if self._targets_in_phase else None for target in self._target_updates]
-        self._hyperparameters = stack_members(
+        hyperparameters = stack_members(
             [make_hyperparameters(algo, device, tau) for algo, tau in zip(algos, taus, strict=True)]
         )
-        self._steps_per_call = self._choose_steps_per_call() if context.compile_update else 1
-        self._compiles = context.compile_update
-        self._phases = self._make_phases()
-        self._phase = self._make_phase()
-        self._iterations: Iterations | None = None
+        self._steps_per_call = self._choose_steps_per_call() if context.compile_update or context.cuda_graphs else 1
         self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
-        self.replay = UniformReplay(config.buffer_size, context.observation, context.action, device, self._members)
-        self._gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
-        self._window = NStepWindow(config.n_step, self._gammas, len(self._gammas), context.observation, context.action)
+        # What is due then depends on which episodes have ended: somebody must look after every vector step.
+        self._follows_episodes = any(target.unit == "episodes" for target in self._target_updates) or any(
+            isinstance(c.exploration, PerEpisodeConfig) for c in configs
+        )
+        self._iterates = run.env.vectorization == "compiled"
+        spaces = context.observation, context.action
+        self.replay = UniformReplay(config.buffer_size, *spaces, device, self._members, spare_row=self._iterates)
+        gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
+        where = device if self._iterates else torch.device("cpu")
+        self._window = NStepWindow(config.n_step, gammas, len(gammas), *spaces, where)
+        depth = self._choose_depth() if self._iterates else 1
+        self._learner = Learner(
+            context,
+            config,
+            self.q_network,
+            self._state,
+            hyperparameters,
+            self.replay,
+            self._steps_per_call,
+            depth * self._most_calls,
+        )
+        self._make_stepper = partial(Stepper, context, self.q_network, self.replay, self._window, depth=depth)
+        self._stepper: Stepper | None = None
         self._exploration_draws = RandomBlocks([RandomBlock(make_generator(c.seed, "exploration")) for c in configs])
         block_size = 64 * config.batch_size
         self._replay_draws = RandomBlocks(
@@ -114,22 +137,16 @@ class DQN(GreedyQ):
         common = math.gcd(self._config.gradient_steps, *(target.period for target in between))
         return max(k for k in range(1, _MOST_STEPS_PER_CALL + 1) if common % k == 0)
 
-    def _make_phases(self) -> tuple[Phase, Phase]:
-        """What is compiled, and what runs where nothing is."""
-        apply = self.q_network.apply
-        functional = make_update(self._config, apply, functional_gradient)
-        if self._members > 1:
-            functional = eager = torch.vmap(functional)
-        else:
-            eager = make_update(self._config, apply)
-        return make_phase(functional), make_phase(eager)
+    @property
+    def _most_calls(self) -> int:
+        """Calls of the learner that can be due after one vector step."""
+        rounds = -(-self._num_envs // self._config.train_period)
+        return rounds * self._config.gradient_steps // self._steps_per_call
 
-    def _make_phase(self) -> Phase:
-        functional, eager = self._phases
-        if not self._compiles:
-            return eager
-        done = partial(note_compiled, self._configs[0], self._members)
-        return compiled(functional, eager, fixed_shapes=True, done=done)
+    def _choose_depth(self) -> int:
+        """Vector steps that an iterating agent makes before the host looks at them."""
+        draws = self._most_calls * self._steps_per_call * self._members * self._config.batch_size
+        return max(1, min(_MOST_DEPTH, _MOST_LANES // len(self.active), _MOST_DRAWS // draws))
 
     @property
     def env_steps(self) -> int:
@@ -142,15 +159,15 @@ class DQN(GreedyQ):
 
     @property
     def num_parameters(self) -> dict[str, int]:
-        return {"q_network": self._target_params.shape[-1]}
+        return {"q_network": self._state.params.shape[-1]}
 
     @property
     def replay_bytes(self) -> int:
         return self.replay.nbytes
 
-    def epsilon(self, member: int = 0) -> float:
-        """The probability that the member's next action is drawn uniformly."""
-        return self._schedules[member](int(self._env_steps[member]), int(self._episodes[member]))
+    def epsilon(self, member: int = 0, ahead: int = 0) -> float:
+        """The probability that the member's action after `ahead` more environment steps is drawn uniformly."""
+        return self._schedules[member](int(self._env_steps[member]) + ahead, int(self._episodes[member]))
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         explore, random_action = self._explore()
@@ -160,114 +177,130 @@ class DQN(GreedyQ):
 
     def _explore(self) -> tuple[np.ndarray, np.ndarray]:
         """Which environments explore, and the actions that they would take: each [M * N]."""
-        draws = self._exploration_draws.take(2 * self._num_envs).reshape(self._members, 2, -1)  # [M, 2, N]
-        epsilon = np.array([[self.epsilon(member)] for member in range(self._members)])  # [M, 1]
-        explore = (draws[:, 0] < epsilon).reshape(-1)
-        return explore, (draws[:, 1] * self._num_actions).astype(np.int64).reshape(-1)
+        explore, random_action = self._explore_steps(1)
+        return explore[0], random_action[0]
+
+    def _explore_steps(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same for vector steps in which no episode changes epsilon: each [steps, M * N]."""
+        shape = self._members, steps, 2, self._num_envs
+        draws = self._exploration_draws.take(2 * self._num_envs * steps).reshape(shape).swapaxes(0, 1)
+        ahead = range(0, steps * self._num_envs, self._num_envs)
+        epsilon = np.array([[[self.epsilon(m, more)] for m in range(self._members)] for more in ahead])  # [steps, M, 1]
+        explore = (draws[:, :, 0] < epsilon).reshape(steps, -1)
+        return explore, (draws[:, :, 1] * self._num_actions).astype(np.int64).reshape(steps, -1)
 
     def _act_greedy_in_training(self, obs: np.ndarray) -> np.ndarray:
         action: np.ndarray = self.q_network.act(obs).cpu().numpy().argmax(-1)  # [M * N]
         return action
 
-    def iterate(self, envs: SteppedByAgent) -> tuple[np.ndarray, list[Episode], dict[str, Tensor]]:
-        """act, step, observe and update as one program, for `env.vectorization=compiled`; what `step` returns of
-        observations and episodes, and what `update` returns."""
-        if self._iterations is None:
-            self._iterations = self._make_iterations(envs)
-        lanes = self._lanes_before(envs)
-        self._count_steps()
-        due = self._due()
-        rows = self._draw_rows() if due else None
-        state = DQNState(self.q_network.params, self._target_params, self._optimizer)
+    def iterate(self, envs: SteppedByAgent, most: int) -> Block:
+        """Vector steps with the environments on the device, for `env.vectorization=compiled`."""
+        if self._stepper is None:
+            self._stepper = self._make_stepper(envs=envs)
+        stepper = self._stepper
+        steps = 1 if self._follows_episodes else min(most, stepper.depth)
+        calls = self._calls_ahead(steps)
+        stepper.prepare(*self._explore_steps(steps), self._running)
+        self._prepare_calls(sum(calls))
+        targets_at_calls = iter(self._targets_at_calls(sum(calls)))
         with torch.no_grad():
-            new, metrics, stepped = self._iterations(state, self.replay.arrays, lanes, rows, self._hyperparameters)
-        obs, episodes = envs.take_step(self.active, *(tensor.numpy() for tensor in stepped))
+            for due, targets in zip(calls, self._targets_at_steps(steps), strict=True):
+                stepper.step()
+                self._learn(islice(targets_at_calls, due))
+                self._move_targets(targets)
+        episodes = stepper.finish(steps)
+        self._env_steps += steps * self._num_envs * self._running
+        self._seen_steps[:] = self._env_steps
+        self._count_gradient_steps(sum(calls))
         self._count_episodes(episodes)
-        if due:
-            self._take_over(new, state)
-            metrics += [self._make_gradient_steps() for _ in range(due // self._steps_per_call - 1)]
         self._move_targets_by_steps()
-        return obs, episodes, mean_metrics(metrics)
+        return Block(steps, episodes, self._metrics_by_step(calls))
 
-    def _make_iterations(self, envs: SteppedByAgent) -> Iterations:
-        check_in_torch(envs.twin, torch.from_numpy(envs.twin_state))
-        act_and_store = make_act_and_store(self.q_network.apply, envs.twin, self._members)
-        return Iterations(act_and_store, *self._phases, self._compiles)
+    def _calls_ahead(self, steps: int) -> list[int]:
+        """Calls of the learner that are due after each of the next vector steps."""
+        made = self.gradient_steps
+        due = [self._gradient_steps_by(self.env_steps + number * self._num_envs) for number in range(1, steps + 1)]
+        return [(now - before) // self._steps_per_call for before, now in pairwise([made, *due])]
 
-    def _lanes_before(self, envs: SteppedByAgent) -> Lanes:
-        explore, random_action = self._explore()
-        places = self.replay.reserve(self._num_envs)
-        drawn = (envs.twin_state, envs.obs, explore, random_action, self._gammas, places)
-        return Lanes(*(torch.from_numpy(array) for array in drawn))
+    def _metrics_by_step(self, calls: list[int]) -> dict[str, np.ndarray]:
+        """[U] or [U, M] by tag: means over the calls of each vector step that had any."""
+        found = self._learner.fetch(sum(calls))  # [calls, METRICS, M]
+        if max(calls) > 1:
+            ends = np.cumsum(calls)
+            found = np.array([found[end - n : end].mean(0) for n, end in zip(calls, ends, strict=True) if n])
+        return {tag: found[:, number].copy() for number, tag in enumerate(METRICS)} if len(found) else {}
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
-        self._count_steps()
+        self._env_steps += self._num_envs * self._running
         self._count_episodes(episodes)
         for envs, columns in self._window.push_with_envs(transition):
             self.replay.add(*columns, members=self._env_member[envs])
-
-    def _count_steps(self) -> None:
-        self._env_steps += self._running * self._num_envs
 
     def _count_episodes(self, episodes: list[Episode]) -> None:
         for episode in episodes:
             self._episodes[self._env_member[episode.env]] += 1
 
     def update(self) -> dict[str, Tensor]:
-        steps = [self._make_gradient_steps() for _ in range(self._due() // self._steps_per_call)]
+        calls = (self._gradient_steps_by(self.env_steps) - self.gradient_steps) // self._steps_per_call
+        self._prepare_calls(calls)
+        with torch.no_grad():
+            self._learn(self._targets_at_calls(calls))
+        self._count_gradient_steps(calls)
         self._move_targets_by_steps()
-        return mean_metrics(steps)
+        return self._learner.metrics(calls) if calls else {}
 
-    def _due(self) -> int:
-        """Gradient steps."""
+    def _gradient_steps_by(self, env_steps: int) -> int:
+        """That are to have been made when so many environment steps are."""
         config = self._config
-        phases = max(0, self.env_steps - config.learning_starts) // config.train_period
-        return phases * config.gradient_steps - self.gradient_steps
+        return max(0, env_steps - config.learning_starts) // config.train_period * config.gradient_steps
+
+    def _prepare_calls(self, calls: int) -> None:
+        if calls:
+            draws = self._replay_draws.take(calls * self._steps_per_call * self._config.batch_size)
+            self._learner.prepare(draws)
+
+    def _learn(self, targets: Iterable[TargetsDue]) -> None:
+        """A call of the learner for each of `targets`, which are due after it."""
+        for due in targets:
+            self._learner.learn()
+            self._move_targets(due)
+
+    def _count_gradient_steps(self, calls: int) -> None:
+        self._gradient_steps += calls * self._steps_per_call * self._running
+        self._restore_retired()
+
+    def _targets_at_calls(self, calls: int) -> list[TargetsDue]:
+        """What is due after each of the learner's next calls."""
+        if not self._targets_by_gradient_steps or self._targets_in_phase:
+            return [None] * calls
+        updates = list(zip(self._target_updates, self._gradient_steps.tolist(), self._running.tolist(), strict=True))
+        ahead = range(self._steps_per_call, (calls + 1) * self._steps_per_call, self._steps_per_call)
+        return [[t.due_at_gradient_step(made + more) if runs else 0 for t, made, runs in updates] for more in ahead]
+
+    def _targets_at_steps(self, steps: int) -> list[TargetsDue]:
+        """What is due by environment steps after each of the next vector steps."""
+        if self._targets_by_gradient_steps:
+            return [None] * steps
+        updates = list(zip(self._target_updates, self._env_steps.tolist(), self._running.tolist(), strict=True))
+        ahead = pairwise(range(0, (steps + 1) * self._num_envs, self._num_envs))
+        return [[t.due_between((s + a, s + b), (0, 0)) if runs else 0 for t, s, runs in updates] for a, b in ahead]
 
     def _move_targets_by_steps(self) -> None:
-        """Targets that follow environment steps or episodes."""
+        """Targets that follow environment steps or episodes, since it was last asked."""
         if not self._targets_by_gradient_steps:
             seen, now = (self._seen_steps, self._seen_episodes), (self._env_steps, self._episodes)
             counts = zip(self._target_updates, *(count.tolist() for count in (*seen, *now)), strict=True)
             self._move_targets([target.due_between((s, t), (e, f)) for target, s, e, t, f in counts])
-        self._seen_steps, self._seen_episodes = self._env_steps.copy(), self._episodes.copy()
+        self._seen_steps[:], self._seen_episodes[:] = self._env_steps, self._episodes
 
-    def _move_targets(self, due: list[int]) -> None:
-        """due [M]: how often each member's target moves."""
-        move_targets_(self._target_params, self.q_network.params, self._target_updates, due)
+    def _move_targets(self, due: TargetsDue) -> None:
+        if due is not None:
+            move_targets_(self._state.target_params, self._state.params, self._target_updates, due)
 
-    def _make_gradient_steps(self) -> dict[str, Tensor]:
-        """K gradient steps in one call."""
-        state = DQNState(self.q_network.params, self._target_params, self._optimizer)
-        with torch.no_grad():
-            new, metrics = self._phase(state, self.replay.arrays, self._draw_rows(), self._hyperparameters)
-        self._take_over(new, state)
-        return metrics
-
-    def _draw_rows(self) -> Tensor:
-        """[K, B] or [K, M, B]"""
-        steps = self._steps_per_call
-        return self.replay.rows(self._replay_draws.take(steps * self._config.batch_size), steps)
-
-    def _take_over(self, new: DQNState, old: DQNState) -> None:
-        """What K gradient steps made of the state."""
-        with torch.no_grad():
-            if not self._all_run:
-                new = self._keep_retired(new, old)
-            self.q_network.params.copy_(new.params)
-        self._target_params, self._optimizer = new.target_params, new.optimizer
-        self._gradient_steps += self._steps_per_call * self._running
-        if self._targets_by_gradient_steps and not self._targets_in_phase:
-            counts = zip(self._target_updates, self._gradient_steps.tolist(), self._running.tolist(), strict=True)
-            self._move_targets([target.due_at_gradient_step(count) if runs else 0 for target, count, runs in counts])
-
-    def _keep_retired(self, new: DQNState, old: DQNState) -> DQNState:
-        running = torch.from_numpy(self._running).to(self._device)  # [M]
-        return DQNState(
-            keep_retired(running, new.params, old.params),
-            keep_retired(running, new.target_params, old.target_params),
-            {name: keep_retired(running, tensor, old.optimizer[name]) for name, tensor in new.optimizer.items()},
-        )
+    def _restore_retired(self) -> None:
+        """Gradient steps are made for all members at once; those that are over get back what they had."""
+        for tensor, kept in zip(self._state.tensors(), self._retired_state, strict=False):
+            tensor.index_copy_(0, self._retired, kept)
 
     def scalars(self, member: int = 0) -> dict[str, float]:
         return {
@@ -278,10 +311,12 @@ class DQN(GreedyQ):
 
     def retire(self, member: int) -> None:
         self._running[member] = False
-        self._all_run = False
         candidates = self._running if self._running.any() else ~self._running  # [M]
         self._leader = int(np.argmax(np.where(candidates, self._env_steps, -1)))
         self.active[self._envs_of(member)] = False
+        if self._members > 1:
+            self._retired = torch.from_numpy(np.flatnonzero(~self._running)).to(self._device)
+            self._retired_state = [tensor[self._retired] for tensor in self._state.tensors()]
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
         self._window.forget(envs)
@@ -294,9 +329,9 @@ class DQN(GreedyQ):
         return {
             "network": {
                 **with_prefix("q_network", network.state_dict(member)),
-                **with_prefix("target_network", network.state_dict(member, self._target_params)),
+                **with_prefix("target_network", network.state_dict(member, self._state.target_params)),
             },
-            "optimizer": member_of(self._optimizer, member, self._members),
+            "optimizer": member_of(self._state.optimizer, member, self._members),
             "replay": {
                 **with_prefix("replay", self.replay.state_dict(member)),
                 **with_prefix("n_step", self._window.state_dict(envs)),
@@ -315,8 +350,8 @@ class DQN(GreedyQ):
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
         network, plain = self.q_network, state["state"]
         network.load_state_dict(without_prefix("q_network", state["network"]), member)
-        network.load_state_dict(without_prefix("target_network", state["network"]), member, self._target_params)
-        own = member_of(self._optimizer, member, self._members)
+        network.load_state_dict(without_prefix("target_network", state["network"]), member, self._state.target_params)
+        own = member_of(self._state.optimizer, member, self._members)
         for name, tensor in state["optimizer"].items():
             own[name].copy_(tensor)
         self.replay.load_state_dict(without_prefix("replay", state["replay"]), member)
@@ -330,4 +365,4 @@ class DQN(GreedyQ):
     def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
         super().load_network(network, member)
         of_member = self.q_network.of_member
-        of_member(self._target_params, member).copy_(of_member(self.q_network.params, member))
+        of_member(self._state.target_params, member).copy_(of_member(self._state.params, member))

@@ -24,10 +24,16 @@ class DQNState(NamedTuple):
     target_params: Tensor  # [P], theta^-
     optimizer: OptimizerState
 
+    def tensors(self) -> list[Tensor]:
+        """All of them, in an order that stays."""
+        return [self.params, self.target_params, *(self.optimizer[name] for name in sorted(self.optimizer))]
+
 
 Hyperparameters = dict[str, Tensor]
 """`lr` [], `tau` [] where the target follows every gradient step, and `max_grad_norm` [], `max_grad_value` [] where
 gradients are clipped."""
+METRICS = ("train/td_loss", "train/q_value", "train/grad_norm")
+"""The tags that an update returns, each []."""
 Metrics = dict[str, Tensor]
 Update = Callable[[DQNState, Batch, Hyperparameters], tuple[DQNState, Metrics]]
 Phase = Callable[[DQNState, Batch, Tensor, Hyperparameters], tuple[DQNState, Metrics]]

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.compiling import compiled
+from rltrain.compiling import bound, compiled
+from rltrain.exchange import Exchange
 from rltrain.networks.flat import FlatNetwork
 
 # Rows times parameters: beyond, torch's matrix products win, and NumPy's would start threads of their own.
@@ -22,7 +23,9 @@ class MemberNetworks:
     function. Calling the object runs every member's own network on its own observations.
     """
 
-    def __init__(self, networks: Sequence[FlatNetwork], compile_forward: bool = False) -> None:
+    def __init__(
+        self, networks: Sequence[FlatNetwork], compile_forward: bool = False, cuda_graphs: bool = False
+    ) -> None:
         self._first = networks[0]
         self.members = len(networks)
         self.apply = self._first.apply
@@ -31,17 +34,25 @@ class MemberNetworks:
         self._acting: Callable[[Tensor, Tensor], Tensor] = self._forward
         if compile_forward and self.members > 1:
             self._acting = compiled(self._forward, self._forward, fixed_shapes=True)
+        self._cuda_graphs = cuda_graphs
+        self._launched: Launched | None = None
 
     def __call__(self, obs: Tensor) -> Tensor:
         """obs [M * N, *obs], member by member -> outputs [M * N, outputs]. For any N."""
         return self._first(obs) if self.members == 1 else self._all(self._forward, obs)
 
     def act(self, obs: np.ndarray) -> Tensor:
-        """The same for an N that stays, the fastest way: where things are compiled, this is compiled for its shape."""
+        """The same for an N that stays, the fastest way: where things are compiled, this is compiled for its shape.
+
+        What it returns is good until the next call.
+        """
         in_numpy = self._first.in_numpy
         if self.members == 1 and in_numpy is not None and len(obs) * self.params.numel() <= _LARGEST_IN_NUMPY:
             return torch.from_numpy(in_numpy(obs))
         with torch.no_grad():
+            if self._cuda_graphs:
+                self._launched = self._launched or Launched(self, obs)
+                return self._launched(obs)
             on_device = torch.from_numpy(obs).to(self.params.device)
             return self._first(on_device) if self.members == 1 else self._all(self._acting, on_device)
 
@@ -64,6 +75,27 @@ class MemberNetworks:
     def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0, stacked: Tensor | None = None) -> None:
         """Copies in place, into `stacked` or the network's own; raises as `FlatNetwork.flatten` does."""
         self.of_member(self.params if stacked is None else stacked, member).copy_(self._first.flatten(state))
+
+
+class Launched:
+    """The networks of M members on a GPU, for observations of one shape, as a CUDA graph."""
+
+    def __init__(self, networks: MemberNetworks, like: np.ndarray) -> None:
+        device = networks.params.device
+        self._obs = Exchange({"obs": (like.shape, torch.from_numpy(like).dtype)}, device)
+        obs = self._obs.on_device["obs"]
+        self._outputs = torch.empty_like(networks(obs))  # [M * N, outputs]
+
+        def act(params: Tensor, obs: Tensor, outputs: Tensor) -> None:
+            outputs.copy_(networks(obs))
+
+        self._act = bound(act, act, (networks.params, obs, self._outputs), compile=False, cuda_graphs=True)
+
+    def __call__(self, obs: np.ndarray) -> Tensor:
+        self._obs.host["obs"][:] = obs
+        self._obs.send()
+        self._act()
+        return self._outputs
 
 
 def stack_members(trees: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

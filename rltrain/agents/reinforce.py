@@ -35,7 +35,7 @@ class GreedyPolicy:
             make_network(c.network, context.observation, outputs, derive_seed(c.seed, "network", 0), self._device)
             for c in context.configs
         ]
-        self.policy = MemberNetworks(networks, context.compile_update)
+        self.policy = MemberNetworks(networks, context.compile_update, context.cuda_graphs)
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -186,6 +186,8 @@ def _device(options: dict[str, Any]) -> Any:
     from rltrain.config.schema import DeviceConfig
     from rltrain.device import configure_torch, resolve_device
 
-    config = DeviceConfig(name=options["device"], index=0, threads="auto", compile=False, deterministic=False)
+    config = DeviceConfig(
+        name=options["device"], index=0, threads="auto", compile=False, cuda_graphs=False, deterministic=False
+    )
     configure_torch(config)
     return resolve_device(config)

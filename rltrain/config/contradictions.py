@@ -24,6 +24,7 @@ _WORDS = {"network": "network", "target_update": "target network", "exploration"
 def check_contradictions(config: RunConfig) -> None:
     """Raises RequestError, naming both keys, where two settings contradict each other."""
     _check_run(config)
+    _check_device(config)
     _check_network(config)
     if isinstance(config.algo, DQNConfig):
         _check_dqn(config, config.algo)
@@ -32,7 +33,7 @@ def check_contradictions(config: RunConfig) -> None:
     if isinstance(config.algo, QLearningConfig):
         _check_q_learning(config)
     if config.env.vectorization == "compiled":
-        _check_compiled(config, config.algo.n_step if isinstance(config.algo, DQNConfig) else None)
+        _check_compiled(config)
     exploration = config.exploration
     if exploration is not None and not isinstance(exploration, ConstantConfig):
         start, end = getattr(exploration, "start", None), getattr(exploration, "end", None)
@@ -87,6 +88,11 @@ def _check_run(config: RunConfig) -> None:
         )
 
 
+def _check_device(config: RunConfig) -> None:
+    if config.device.cuda_graphs is True and config.device.name == "cpu":
+        _refuse("device.cuda_graphs=true: needs a CUDA device, and device=cpu")
+
+
 def _check_network(config: RunConfig) -> None:
     network = config.network
     if isinstance(network, CNNConfig):
@@ -120,19 +126,23 @@ def _check_q_learning(config: RunConfig) -> None:
         _refuse("device=cuda: the table of q_learning is in the CPU's memory; use device=cpu")
     if config.device.compile is True:
         _refuse("device.compile=true: q_learning has nothing to compile")
+    if config.device.cuda_graphs is True:
+        _refuse("device.cuda_graphs=true: q_learning computes on the CPU")
 
 
-def _check_compiled(config: RunConfig, n_step: int | None) -> None:
+def _check_compiled(config: RunConfig) -> None:
     why = "env.vectorization=compiled: acting, stepping and learning are one program,"
-    if n_step is None:
-        _refuse(f"{why} and algo={config.algo.name} has none; use sync or batched")
-    elif n_step > 1:
-        _refuse(f"{why} which knows one-step returns, and algo.n_step={n_step}; add algo.n_step=1, or use batched")
+    algo = config.algo
+    if not isinstance(algo, DQNConfig):
+        _refuse(f"{why} and algo={algo.name} has none; use sync or batched")
+    elif algo.n_step > 1 and algo.buffer_size < algo.n_step * config.num_envs:
+        _refuse(
+            f"{why} and algo.buffer_size={algo.buffer_size} is less than a step of num_envs={config.num_envs} may"
+            f" complete with algo.n_step={algo.n_step}; use batched"
+        )
     if config.env.wrappers or config.env.reward_clip is not None:
         given = "env.wrappers" if config.env.wrappers else "env.reward_clip"
         _refuse(f"{why} without {given}; use batched")
-    if config.device.name == "cuda":
-        _refuse(f"{why} on the CPU, and device=cuda; use device=cpu")
 
 
 def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:

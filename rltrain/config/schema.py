@@ -247,6 +247,7 @@ class DeviceConfig:
     index: Annotated[int, Range(0)]
     threads: Annotated[int | Literal["auto"], Range(1, 1024)]
     compile: bool | Literal["auto"]
+    cuda_graphs: bool | Literal["auto"]
     deterministic: bool
 
 

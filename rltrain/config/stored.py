@@ -18,7 +18,7 @@ Arguments = dict[str, Any]
 Differences = dict[str, tuple[Any, Any]]
 """Dotted key -> its value before and after."""
 
-ADDED_KEYS: dict[str, Any] = {"env.wrappers": []}
+ADDED_KEYS: dict[str, Any] = {"env.wrappers": [], "device.cuda_graphs": False}
 """Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
 the key (which need not be its default). One that may be null needs no line: it is null."""
 

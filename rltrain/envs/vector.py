@@ -6,6 +6,7 @@ idle, and the true successor at an episode's end, in one process and in workers 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,7 @@ from gymnasium import Space
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.batched.block import StartQueue
 from rltrain.envs.batched.environment import BatchedEnvironment, make_twin
 from rltrain.envs.lane_group import LaneGroup, LaneState, LaneStep
 from rltrain.envs.lanes import Lanes
@@ -21,7 +23,7 @@ from rltrain.envs.make import EnvMaker, find_environment
 from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
-from rltrain.types import Episode, Transition
+from rltrain.types import BlockSeen, Episode, LanesNow, Transition
 
 if TYPE_CHECKING:
     from rltrain.envs.batched.lanes import BatchedLanes
@@ -86,7 +88,7 @@ class VectorEnv:
         observation_spec, action_spec: what the agent sees, after them.
         reward_threshold: the return that counts as solved, where the environment says so.
         max_episode_steps: where episodes are cut, None for never.
-        stepped_by_agent: `env.vectorization=compiled`: the agent calls `take_step` and nobody calls `step`.
+        stepped_by_agent: `env.vectorization=compiled`: the agent calls `take_block` and nobody calls `step`.
     """
 
     stepped_by_agent = False
@@ -119,6 +121,7 @@ class VectorEnv:
         self._numbers: list[int] = []
         self._next_seeds: list[int] = []
         self._obs: np.ndarray | None = None
+        self._starts: StartQueue | None = None  # of the episodes that run now, where an agent steps
 
     def reset(self) -> np.ndarray:
         """Starts episode 0 everywhere; returns obs [N, *obs]."""
@@ -162,13 +165,8 @@ class VectorEnv:
 
     @property
     def twin(self) -> BatchedEnvironment:
-        """What an agent steps inside a program of its own, for `take_step`."""
+        """What an agent steps inside a program of its own, for `take_block`."""
         return self._lanes.twin
-
-    @property
-    def twin_state(self) -> np.ndarray:
-        """[*state, N] before the step; read only."""
-        return self._lanes.twin_state
 
     @property
     def _lanes(self) -> BatchedLanes:
@@ -176,26 +174,44 @@ class VectorEnv:
         return cast("BatchedLanes", self._group)
 
     @property
-    def obs(self) -> np.ndarray:
-        """[N, *obs], what is to be acted on; read only."""
-        assert self._obs is not None, "reset() comes first"
-        return self._obs
+    def first_action(self) -> int:
+        """The environments' own number of the agent's action 0."""
+        return int(getattr(self.action_space, "start", 0))
 
-    def take_step(
-        self,
-        active: np.ndarray | None,
-        action: np.ndarray,
-        state: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        next_obs: np.ndarray,
-    ) -> tuple[np.ndarray, list[Episode]]:
-        """What `step` does after the environments, where an agent has stepped the twin itself; the arrays are as
-        `BatchedLanes.take_step` takes them. Returns obs [N, *obs] and the episodes that ended."""
-        moved = None if active is None or active.all() else active
-        seeds = self._next_seeds
-        done = self._lanes.take_step(self._transform(action), state, reward, terminated, next_obs, moved, seeds)
-        return self._went_on(done)
+    def now(self) -> LanesNow:
+        """The environments before a block of steps; not to be written into."""
+        return self._lanes.now()
+
+    def next_starts(self, depth: int) -> np.ndarray:
+        """[depth, *state, N], the first states of each environment's next episodes; not to be written into."""
+        if self._starts is None or len(self._starts.states) != depth:
+            ahead = range(1, depth + 1)
+            seeds = [[self._episode_seed(i, n + k) for k in ahead] for i, n in enumerate(self._numbers)]
+            self._starts = self._lanes.queue_starts(seeds)
+        return self._starts.states
+
+    def take_block(self, now: LanesNow, seen: BlockSeen) -> list[Episode]:
+        """Takes over a block of steps that an agent made, at most `depth`. Returns the episodes that ended, in order.
+
+        Args:
+            now: where they have led.
+            seen: what happened in them.
+
+        Raises:
+            RunFailed: a number is not finite.
+        """
+        assert self._starts is not None
+        finished = self._lanes.take_block(now, seen)
+        self._obs = self._lanes.now().obs
+        episodes = []
+        for lane, episode_return, length in finished:
+            episodes.append(Episode(lane, self._numbers[lane], episode_return, length))
+            self._numbers[lane] += 1
+        for lane, count in Counter(f.lane for f in finished).items():
+            last = self._numbers[lane] + len(self._starts.states)
+            self._starts.advance(lane, [self._episode_seed(lane, n) for n in range(last - count + 1, last + 1)])
+            self._next_seeds[lane] = self._starts.seeds[lane][0]
+        return episodes
 
     def _went_on(self, done: LaneStep) -> tuple[np.ndarray, list[Episode]]:
         self._obs = done.obs
@@ -263,7 +279,7 @@ class VectorEnv:
         self._group.close()
 
     def _start_episodes(self, numbers: list[int]) -> None:
-        self._numbers = numbers
+        self._numbers, self._starts = numbers, None
         self._next_seeds = [self._episode_seed(i, n + 1) for i, n in enumerate(numbers)]
 
     def _start_episode(self, env: int, number: int) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rltrain.replay.uniform import Batch, UniformReplay, gather
+from rltrain.replay.uniform import Batch, UniformReplay, gather, uniform_rows
 
-__all__ = ["Batch", "UniformReplay", "gather"]
+__all__ = ["Batch", "UniformReplay", "gather", "uniform_rows"]

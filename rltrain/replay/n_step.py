@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rltrain.exchange import Exchange
+from rltrain.replay.in_place import Window, window_weights
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """obs, action, reward, next_obs, discount: each [K, ...]."""
 _ALL = slice(None)
+_CPU = torch.device("cpu")
 
 
 class NStepWindow:
@@ -24,19 +27,48 @@ class NStepWindow:
     """
 
     def __init__(
-        self, n: int, gamma: float | np.ndarray, num_envs: int, observation: ObservationSpec, action: ActionSpec
+        self,
+        n: int,
+        gamma: float | np.ndarray,
+        num_envs: int,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        device: torch.device = _CPU,
     ) -> None:
-        """`gamma` may differ from environment to environment: then it is [N]."""
+        """`gamma` may differ from environment to environment: then it is [N]. `device` is where a program of fixed
+        shapes may do what `push` does (`on_device`)."""
         self._n = n
         gammas = np.broadcast_to(np.asarray(gamma, np.float64), num_envs)
         self._powers = np.array([gammas**k for k in range(n + 1)])  # [n + 1, N]
-        action_dtype = np.int64 if action.kind == "discrete" else np.float32
-        self._obs = np.zeros((n, num_envs, *observation.shape), dtype=observation.dtype)
-        self._action = np.zeros((n, num_envs, *action.shape), dtype=action_dtype)
-        self._reward = np.zeros((n, num_envs), dtype=np.float32)
-        self._length = np.zeros(num_envs, dtype=np.int64)  # steps of the running episode in the window, at most n
-        self._time = 0
+        action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
+        self._shared = Exchange(
+            {
+                "obs": ((n, num_envs, *observation.shape), getattr(torch, observation.dtype)),
+                "action": ((n, num_envs, *action.shape), action_dtype),
+                "reward": ((n, num_envs), torch.float32),
+                "length": ((num_envs,), torch.int64),  # steps of the running episode in the window, at most n
+                "time": ((1,), torch.int64),  # steps ever made
+            },
+            device,
+        )
+        shared = self._shared.host
+        self._obs, self._action, self._reward = shared["obs"], shared["action"], shared["reward"]
+        self._length, self._time = shared["length"], shared["time"]
         self._envs = np.arange(num_envs)
+
+    def on_device(self) -> Window:
+        """The window's memory there, always the same: for `replay.in_place`, between `send` and `fetch`."""
+        weights, discounts = window_weights(self._powers)
+        shared = self._shared.on_device
+        device = shared["time"].device
+        constants = (torch.from_numpy(array).to(device) for array in (weights, discounts))
+        return Window(*(shared[name] for name in ("obs", "action", "reward", "length", "time")), *constants)
+
+    def send(self) -> None:
+        self._shared.send()
+
+    def fetch(self) -> None:
+        self._shared.fetch()
 
     def push(self, transition: Transition) -> list[Columns]:
         """The n-step transitions that this step completes, the longest windows first."""
@@ -48,10 +80,10 @@ class NStepWindow:
         ended = (transition.terminated | transition.truncated) & active  # [N]
         if self._n == 1:
             return [self._single_steps(transition)]
-        slot = self._time % self._n
+        slot = self._time[0] % self._n
         self._obs[slot], self._action[slot], self._reward[slot] = transition.obs, transition.action, transition.reward
         self._time += 1
-        self._length = np.minimum(self._length + active, self._n)
+        np.minimum(self._length + active, self._n, out=self._length)
         shortest = 1 if ended.any() else self._n
         completed = [self._window(m, transition, ended) for m in range(self._n, shortest - 1, -1)]
         self._length[ended] = 0
@@ -69,7 +101,7 @@ class NStepWindow:
     def _window(self, m: int, transition: Transition, ended: np.ndarray) -> tuple[np.ndarray, Columns]:
         """The windows of length m that end with this step: full ones, and those that an episode's end cuts short."""
         envs = np.nonzero((self._length >= m) & (ended | ((m == self._n) & transition.active)))[0]
-        slots = [(self._time - m + k) % self._n for k in range(m)]
+        slots = [(self._time[0] - m + k) % self._n for k in range(m)]
         reward = (self._powers[:m, envs] * self._reward[slots][:, envs]).sum(0)  # [K]
         discount = self._powers[m, envs] * ~transition.terminated[envs]  # [K]
         return envs, (
@@ -87,7 +119,7 @@ class NStepWindow:
             "action": torch.from_numpy(self._action[:, envs].copy()),
             "reward": torch.from_numpy(self._reward[:, envs].copy()),
             "length": torch.from_numpy(self._length[envs].copy()),
-            "time": torch.tensor([self._time]),
+            "time": torch.from_numpy(self._time.copy()),
         }
 
     def load_state_dict(self, state: Mapping[str, Tensor], envs: slice = _ALL) -> None:
@@ -100,9 +132,9 @@ class NStepWindow:
 
     def _time_of(self, time: int, envs: slice) -> int:
         """Takes over the step count where all environments are loaded; else by how far the slots must be turned."""
-        if envs == _ALL or self._time == 0:
-            self._time = time
-        return (self._time - time) % self._n
+        if envs == _ALL or self._time[0] == 0:
+            self._time[0] = time
+        return int(self._time[0] - time) % self._n
 
     def forget(self, envs: np.ndarray) -> None:
         """Drops the running windows of `envs` (bool [N]): the episodes that they belong to were abandoned."""

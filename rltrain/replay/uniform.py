@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rltrain.exchange import Exchange
 from rltrain.types import ActionSpec, ObservationSpec, Ring
 
 
@@ -28,23 +29,46 @@ def gather(arrays: Batch, rows: Tensor) -> Batch:
     return Batch(*(array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in arrays))
 
 
+def uniform_rows(uniform: Tensor, written: Tensor, capacity: int) -> Tensor:
+    """The rows that draws from [0, 1) select among those in use, each member's among its own: a pure function, part of
+    the update.
+
+    Args:
+        uniform: [..., B] float64, or [..., M, B].
+        written: [M], see `UniformReplay.written`.
+    """
+    size = written.clamp(max=capacity)  # [M]
+    if len(size) == 1:
+        return (uniform * size).long()
+    starts = torch.arange(len(size), device=size.device) * capacity  # [M]
+    return (uniform * size.unsqueeze(-1)).long() + starts.unsqueeze(-1)
+
+
 class UniformReplay:
     """The last `capacity` transitions, sampled uniformly with replacement. Lin 1992; Mnih et al. 2015.
 
     The arrays live on `device`. Rows are written in order and overwritten oldest first. A population has one ring per
     member, all in the same arrays: member m's rows are [m * capacity, (m + 1) * capacity).
+
+    Args:
+        spare_row: one row more at the end of the arrays, which is nobody's: where a program of fixed shapes writes
+            what is not to be kept.
     """
 
     def __init__(
-        self, capacity: int, observation: ObservationSpec, action: ActionSpec, device: torch.device, members: int = 1
+        self,
+        capacity: int,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        device: torch.device,
+        members: int = 1,
+        spare_row: bool = False,
     ) -> None:
         self.capacity = capacity
         self._members = members
-        self._sizes = np.zeros(members, np.int64)  # [M] rows in use
-        self._heads = np.zeros(members, np.int64)  # [M] the row that the next transition is written to
-        self._written = np.zeros(members, np.int64)  # [M] rows ever written, up to a multiple of the capacity
+        self._counts = Exchange({"written": ((members,), torch.int64)}, device)
         self._starts = np.arange(members) * capacity  # [M] where each member's rows begin
-        rows = members * capacity
+        rows = members * capacity + spare_row
         obs_dtype = getattr(torch, observation.dtype)
         action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
         self._arrays = Batch(
@@ -61,7 +85,26 @@ class UniformReplay:
     @property
     def size(self) -> int:
         """Transitions of the fullest member."""
-        return int(self._sizes.max())
+        return int(min(self._written.max(), self.capacity))
+
+    @property
+    def _written(self) -> np.ndarray:
+        """[M] the rows that each member ever wrote, up to a multiple of the capacity: the next one goes to row
+        `written % capacity`, and `min(written, capacity)` are in use."""
+        return self._counts.host["written"]
+
+    @property
+    def written(self) -> Tensor:
+        """The same on the device, as of the last `send_counts`; what writes rows there moves it on."""
+        return self._counts.on_device["written"]
+
+    def send_counts(self) -> None:
+        """Tells the device what was written here."""
+        self._counts.send()
+
+    def fetch_counts(self) -> None:
+        """Learns what was written on the device; waits for it."""
+        self._counts.fetch()
 
     @property
     def nbytes(self) -> int:
@@ -84,27 +127,17 @@ class UniformReplay:
                 own = slice(first[member], first[member] + counts[member])
                 self._add_rows(int(member), tuple(column[own] for column in columns))
             return
-        places = (self._heads[members] + np.arange(len(members)) - first[members]) % self.capacity  # [K]
+        written = self._written
+        places = (written[members] + np.arange(len(members)) - first[members]) % self.capacity  # [K]
         self._write(self._starts[members] + places, columns)
-        self._written += counts
-        self._heads = (self._heads + counts) % self.capacity
-        self._sizes = np.minimum(self._sizes + counts, self.capacity)
-
-    def reserve(self, count: int) -> np.ndarray:
-        """[M * count], the rows of the next `count` transitions of each member, which somebody else writes in place of
-        `add`; at most the capacity."""
-        places = (self._heads[:, None] + np.arange(count)) % self.capacity + self._starts[:, None]  # [M, count]
-        self._written += count
-        self._heads = (self._heads + count) % self.capacity
-        self._sizes = np.minimum(self._sizes + count, self.capacity)
-        return places.reshape(-1)
+        written += counts
 
     def _add_rows(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
         count = len(columns[0])
         if count > self.capacity:
             columns = tuple(column[-self.capacity :] for column in columns)
             count = self.capacity
-        start, head = member * self.capacity, int(self._heads[member])
+        start, head = member * self.capacity, int(self._written[member]) % self.capacity
         until_end = min(count, self.capacity - head)
         if until_end == count:
             self._write(slice(start + head, start + head + count), columns)
@@ -112,8 +145,6 @@ class UniformReplay:
             self._write(slice(start + head, start + self.capacity), tuple(column[:until_end] for column in columns))
             self._write(slice(start, start + count - until_end), tuple(column[until_end:] for column in columns))
         self._written[member] += count
-        self._heads[member] = (head + count) % self.capacity
-        self._sizes[member] = min(int(self._sizes[member]) + count, self.capacity)
 
     def _write(self, rows: slice | np.ndarray, columns: tuple[np.ndarray, ...]) -> None:
         if self._views is not None:
@@ -129,30 +160,23 @@ class UniformReplay:
         """All rows of all members, used or not: what `gather` reads. Always the same memory."""
         return self._arrays
 
-    def rows(self, uniform: np.ndarray, steps: int = 1) -> Tensor:
-        """The rows that `uniform` [M, K * B], draws from [0, 1), select of each member's own for K `steps`:
-        [K, M, B], of a single run [K, B]."""
-        if self._members == 1:
-            rows = (uniform * self._sizes[0]).astype(np.int64).reshape(steps, -1)
-        else:
-            rows = (uniform * self._sizes[:, None]).astype(np.int64) + self._starts[:, None]  # [M, K * B]
-            rows = np.ascontiguousarray(rows.reshape(self._members, steps, -1).swapaxes(0, 1))
-        return torch.from_numpy(rows).to(self._device, non_blocking=True)
-
     def sample(self, uniform: np.ndarray) -> Batch:
         """The transitions that `uniform`, draws from [0, 1), select: [B], or [M, B] for the rows of M members.
 
         The batch has the same leading axes.
         """
-        return gather(self._arrays, self.rows(uniform)[0])
+        self.send_counts()
+        draws = torch.from_numpy(uniform).to(self._device)
+        return gather(self._arrays, uniform_rows(draws, self.written, self.capacity))
 
     def state_dict(self, member: int = 0) -> dict[str, Tensor]:
         """Views of the member's rows in use, in the order in which they lie, and [head]: all that continuing exactly
         needs."""
         start = int(self._starts[member])
-        own = slice(start, start + int(self._sizes[member]))
+        written = int(self._written[member])
+        own = slice(start, start + min(written, self.capacity))
         rows = {name: array[own] for name, array in zip(Batch._fields, self._arrays, strict=True)}
-        return {**rows, "head": torch.tensor([int(self._heads[member])])}
+        return {**rows, "head": torch.tensor([written % self.capacity])}
 
     def ring(self, prefix: str, member: int = 0) -> Ring:
         """How the member's rows lie, for whoever saves them under names that begin with `prefix.`."""
@@ -178,5 +202,4 @@ class UniformReplay:
         start = int(self._starts[member])
         for name, array in zip(Batch._fields, self._arrays, strict=True):
             array[start : start + size].copy_(state[name])
-        self._sizes[member], self._heads[member] = size, head
         self._written[member] = size if size < self.capacity else self.capacity + head

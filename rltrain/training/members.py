@@ -47,6 +47,7 @@ class MemberEnvs:
         self._envs = envs
         self._own = slice(member * num_envs, (member + 1) * num_envs)
         self.reward_threshold = envs.reward_threshold
+        self.stepped_by_agent = envs.stepped_by_agent
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return self._envs.state_dict(self._own)

@@ -73,7 +73,7 @@ class Population:
         num_envs, members = configs[0].num_envs, len(configs)
         self._configs, self._envs, self._agent, self._stop = configs, envs, agent, stop
         self._num_envs = num_envs
-        self._check_at_once = device.type == "cpu"
+        self._check_at_once = device.type == "cpu" or envs.stepped_by_agent
         self._evaluation = SharedEvaluation(evaluator, agent)
         self.trainers = [
             Trainer(
@@ -142,21 +142,49 @@ class Population:
 
     def _vector_step(self) -> None:
         start = time.perf_counter()
-        self.moment += 1
+        if self._envs.stepped_by_agent:
+            self._block_of_steps()
+        else:
+            self._one_step()
+        reached = (self._steps >= self._next_duty) | (self._episode_counts >= self._most_episodes)
+        self._due |= reached & self._running
+        self._seconds += time.perf_counter() - start
+
+    def _one_step(self) -> None:
         agent = self._agent
         assert self._obs is not None
-        metrics: Mapping[str, Tensor] | None = None  # until the update is made
-        if self._envs.stepped_by_agent:
-            active = agent.active.copy()
-            self._obs, episodes, metrics = cast(IteratingAgent, agent).iterate(self._envs)
-        else:
-            action = agent.act(self._obs)
-            transition, self._obs, episodes = self._envs.step(action, agent.active)
-            agent.observe(transition, episodes)
-            active = transition.active
+        action = agent.act(self._obs)
+        transition, self._obs, episodes = self._envs.step(action, agent.active)
+        agent.observe(transition, episodes)
+        self._count(1, transition.active, episodes)
+        self._add_metrics(agent.update())
+
+    def _block_of_steps(self) -> None:
+        """As many as the agent makes in one go, at most until something is due for a member or all are saved."""
+        agent = cast(IteratingAgent, self._agent)
+        active = agent.active.copy()
+        block = agent.iterate(self._envs, self._steps_to_duty())
+        self._count(block.steps, active, block.episodes)
+        for number in range(len(next(iter(block.metrics.values()), ()))):
+            self._add_metrics({tag: torch.from_numpy(values[number]) for tag, values in block.metrics.items()})
+
+    def _steps_to_duty(self) -> int:
+        running = np.flatnonzero(self._running)
+        steps = -(-(self._next_duty[running] - self._steps[running]) // self._num_envs)
+        left = -(-(self._most_episodes[running] - self._episode_counts[running]) // self._num_envs)
+        soonest = int(min(steps.min(), left.min()))
+        period = self._configs[0].checkpoint.period
+        if period is None:
+            return soonest
+        total = (self._mean_step() // period + 1) * period * len(self._steps)  # of all members' steps
+        return min(soonest, -(-(total - self.step) // (self._num_envs * len(running))))
+
+    def _count(self, steps: int, active: np.ndarray, episodes: list[Episode]) -> None:
+        """Vector steps of the environments `active` [M * N], and the episodes that ended."""
+        self.moment += steps
         taken = active.reshape(-1, self._num_envs).sum(1)  # [M]
-        self._before = np.where(taken > 0, self._steps, self._before)
-        self._steps = self._steps + taken
+        self._before = np.where(taken > 0, self._steps + (steps - 1) * taken, self._before)
+        self._steps = self._steps + steps * taken
         for episode in episodes:
             member = episode.env // self._num_envs
             self._episodes[member].append(episode)
@@ -164,10 +192,6 @@ class Population:
         while self._env_failures:
             env, failure = self._env_failures.popitem()
             self._fail(env // self._num_envs, failure)
-        self._add_metrics(agent.update() if metrics is None else metrics)
-        reached = (self._steps >= self._next_duty) | (self._episode_counts >= self._most_episodes)
-        self._due |= reached & self._running
-        self._seconds += time.perf_counter() - start
 
     def _add_metrics(self, metrics: Mapping[str, Tensor]) -> None:
         """metrics: [M] by tag, {} when no gradient step was made."""

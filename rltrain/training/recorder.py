@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,6 +48,21 @@ class Recorder:
                 self._sums[tag] = self._sums.get(tag, 0.0) + number
             else:
                 self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+
+    def add_block(self, metrics: Mapping[str, np.ndarray], episodes: list[Episode], step: int) -> None:
+        """metrics: [U] by tag, of U updates one after the other, the last of them before `step`; {} for none.
+
+        Raises:
+            RunFailed: a metric is not finite.
+        """
+        self.add({}, episodes, step)
+        for tag, values in metrics.items():
+            total = _number(self._sums.get(tag, 0.0))
+            for number in values.tolist():
+                require_finite(tag, number, step)
+                total += number
+            self._sums[tag] = total
+        self._updates += len(next(iter(metrics.values()), ()))
 
     def take_over(self, sums: Mapping[str, Tensor | float], updates: int, episodes: list[Episode]) -> None:
         """What somebody else counted: the sums of the metrics since the last row, over `updates` updates, in place of

@@ -79,7 +79,8 @@ class Trainer:
         self._stop = stop
         self._prunes = saves_periodically
         self._save_period = config.checkpoint.period if saves_periodically else None
-        self._recorder = Recorder(device)
+        # What an agent that steps by itself has measured comes from the host.
+        self._recorder = Recorder(torch.device("cpu") if envs.stepped_by_agent else device)
         self._obs: np.ndarray | None = None
         self.step = 0
         self.episodes = 0
@@ -145,6 +146,15 @@ class Trainer:
         )
 
     @property
+    def steps_to_duty(self) -> int:
+        """Vector steps after which something may be due, and before which nothing is."""
+        steps = -(-(self.next_duty - self.step) // self._config.num_envs)
+        most_episodes = self._config.total_episodes
+        if most_episodes is None:
+            return steps
+        return min(steps, -(-(most_episodes - self.episodes) // self._config.num_envs))  # each ends one at most
+
+    @property
     def _limit_reached(self) -> bool:
         config = self._config
         enough_episodes = config.total_episodes is not None and self.episodes >= config.total_episodes
@@ -157,22 +167,33 @@ class Trainer:
 
     def _vector_step(self) -> None:
         start = time.perf_counter()
-        agent = self._agent
-        before = self.step
-        assert self._obs is not None
         if self._envs.stepped_by_agent:
-            active = agent.active
-            self._obs, episodes, metrics = cast(IteratingAgent, agent).iterate(self._envs)
+            self._block_of_steps()
         else:
-            action = agent.act(self._obs)
-            transition, self._obs, episodes = self._envs.step(action, agent.active)
-            agent.observe(transition, episodes)
-            active, metrics = transition.active, agent.update()
-        self.step += int(active.sum())
+            self._one_step()
+        self.train_seconds += time.perf_counter() - start
+
+    def _one_step(self) -> None:
+        agent = self._agent
+        assert self._obs is not None
+        action = agent.act(self._obs)
+        transition, self._obs, episodes = self._envs.step(action, agent.active)
+        agent.observe(transition, episodes)
+        metrics = agent.update()
+        self._duties_from = self.step
+        self.step += int(transition.active.sum())
         self.episodes += len(episodes)
         self._recorder.add(metrics, episodes, self.step)
-        self._duties_from = before
-        self.train_seconds += time.perf_counter() - start
+
+    def _block_of_steps(self) -> None:
+        """As many as the agent makes in one go, at most until something is due."""
+        agent = cast(IteratingAgent, self._agent)
+        stepping = int(agent.active.sum())
+        block = agent.iterate(self._envs, self.steps_to_duty)
+        self._duties_from = self.step + (block.steps - 1) * stepping
+        self.step += block.steps * stepping
+        self.episodes += len(block.episodes)
+        self._recorder.add_block(block.metrics, block.episodes, self.step)
 
     def take_in(
         self, steps: tuple[int, int], episodes: list[Episode], sums: Mapping[str, Tensor], updates: int, seconds: float

@@ -132,7 +132,7 @@ def test_the_hard_target_is_the_network_at_each_multiple_and_the_old_one_in_betw
     assert torch.equal(target, part(agent, "q_network."))
     counts = {"env_steps": 0, "gradient_steps": 0, "episodes": 0}
     networks: dict[int, Tensor] = {}  # after each gradient step
-    agent._make_gradient_steps = recording(agent, networks)  # type: ignore[method-assign]
+    record_networks(agent, networks)
     for _ in drive(agent, ScriptedEnvs(num_envs), 120 // num_envs):
         state = agent.state_dict()["state"]
         now = {unit: state[unit] for unit in counts}
@@ -147,16 +147,15 @@ def test_the_hard_target_is_the_network_at_each_multiple_and_the_old_one_in_betw
     assert counts["gradient_steps"] > 30
 
 
-def recording(agent: DQN, networks: dict[int, Tensor]) -> Any:
-    """The agent's gradient step, which also notes the network that it made."""
-    step = agent._make_gradient_steps
+def record_networks(agent: DQN, networks: dict[int, Tensor]) -> None:
+    """Lets each of the agent's gradient steps note the network that it makes."""
+    learn = agent._learner.learn
 
-    def recorded() -> dict[str, Tensor]:
-        metrics = step()
-        networks[agent.gradient_steps] = part(agent, "q_network.")
-        return metrics
+    def recorded() -> None:
+        learn()
+        networks[len(networks) + 1] = part(agent, "q_network.")
 
-    return recorded
+    agent._learner.learn = recorded  # type: ignore[method-assign]
 
 
 def test_the_soft_target_follows_every_gradient_step() -> None:

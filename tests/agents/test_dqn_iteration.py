@@ -13,7 +13,7 @@ from small_runs import dqn_config, env_config, optimizer, run_config
 from rltrain.agents.dqn import DQN
 from rltrain.build import build
 from rltrain.compiling import has_compiler
-from rltrain.config.schema import HardUpdateConfig, RunConfig, SoftUpdateConfig
+from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.errors import CheckpointError, RequestError, RunFailed
@@ -36,7 +36,13 @@ def play(config: RunConfig, vectorization: str, members: int, steps: int, compil
             if step == retire[0]:
                 agent.retire(retire[1])
             if vectorization == "compiled":
-                obs, ended, metrics = agent.iterate(envs)
+                block = agent.iterate(envs, 1)
+                assert block.steps == 1
+                ended, obs = block.episodes, envs.now().obs
+                metrics = {
+                    tag: torch.from_numpy(value[0]) if members > 1 else torch.tensor(value[0])
+                    for tag, value in block.metrics.items()
+                }
             else:
                 transition, after, ended = envs.step(agent.act(obs), agent.active)
                 agent.observe(transition, ended)
@@ -83,6 +89,14 @@ CASES = {
                                                                                                   "gradient_steps")
     ),
     "an update now and then": replace(CARTPOLE, algo=dqn_config(train_period=12, gradient_steps=4)),
+    "returns of 3 steps, a ring that is full": replace(CARTPOLE, algo=dqn_config(n_step=3, buffer_size=100)),
+    "returns of 5 steps, cut, epsilon by episodes, target by gradient steps": run_config(
+        dqn_config(n_step=5, buffer_size=200), num_envs=4,
+        env=replace(env_config("MountainCar-v0"), max_episode_steps=17),
+        exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.9),
+        target_update=HardUpdateConfig("hard", 6, "gradient_steps"),
+    ),
+    "target by environment steps": replace(CARTPOLE, target_update=SoftUpdateConfig("soft", 0.3, 7, "env_steps")),
 }  # fmt: skip
 
 
@@ -91,6 +105,44 @@ CASES = {
 def test_it_computes_what_its_parts_compute(name: str, members: int) -> None:
     steps = 130
     assert_same(play(CASES[name], "batched", members, steps), play(CASES[name], "compiled", members, steps))
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_blocks_of_any_size_lead_to_the_same_bit_for_bit(name: str, members: int) -> None:
+    """However often the host looks: a run that is stopped, or evaluates more often, computes the same."""
+    one_by_one = in_blocks(CASES[name], members, [1] * 130)
+    for sizes in ([130], [7, 64, 1, 58]):
+        metrics, episodes, states = in_blocks(CASES[name], members, sizes)
+        assert metrics.keys() == one_by_one[0].keys()
+        for tag, values in metrics.items():
+            assert np.array_equal(values, one_by_one[0][tag])
+        assert episodes == one_by_one[1]
+        for found, expected in zip(states, one_by_one[2], strict=True):
+            assert found["state"] == expected["state"]
+            for section in ("network", "optimizer", "replay"):
+                for key, tensor in found[section].items():
+                    assert torch.equal(tensor, expected[section][key]), key
+
+
+Blocks = tuple[dict[str, np.ndarray], list[Episode], list[dict[str, Any]]]
+
+
+def in_blocks(config: RunConfig, members: int, sizes: list[int]) -> Blocks:
+    """What blocks of at most these sizes give: the metrics of all updates, the episodes, each member's state."""
+    config = replace(config, env=replace(config.env, vectorization="compiled"))
+    population = tuple(replace(config, seed=m) for m in range(members))
+    with build(config, compiled=False, population=population if members > 1 else ()) as parts:
+        envs, agent = parts.envs, cast(DQN, parts.agent)
+        envs.reset()
+        blocks = []
+        for size in sizes:
+            while size:
+                blocks.append(agent.iterate(envs, size))
+                size -= blocks[-1].steps
+        learned = [block.metrics for block in blocks if block.metrics]
+        metrics = {tag: np.concatenate([found[tag] for found in learned]) for tag in learned[0]}
+        return metrics, [e for block in blocks for e in block.episodes], [agent.state_dict(m) for m in range(members)]
 
 
 def test_a_member_that_has_ended_stays_as_it_is_and_the_others_go_on() -> None:
@@ -111,13 +163,12 @@ def test_running_episodes_are_taken_up_with_the_state_of_the_twin_itself() -> No
     config = replace(CARTPOLE, env=replace(CARTPOLE.env, vectorization="compiled"))
     with build(config) as parts, build(config) as other:
         parts.envs.reset()
-        for _ in range(9):
-            cast(DQN, parts.agent).iterate(parts.envs)
+        cast(DQN, parts.agent).iterate(parts.envs, 9)
         state = parts.envs.state_dict()
         state["twin_state"] += 1e-12
         obs, exact = other.envs.load_state_dict(state)
         assert exact and np.array_equal(obs, state["obs"])
-        assert np.array_equal(other.envs.twin_state, state["twin_state"].T)
+        assert np.array_equal(other.envs.now().state, state["twin_state"].T)
         for wrong in ({"twin_state": state["twin_state"][:, :3]}, {"twin_state": None}):
             with pytest.raises(CheckpointError, match="no state of its batched twin"):
                 other.envs.load_state_dict({**state, **wrong})

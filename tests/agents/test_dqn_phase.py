@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from rltrain.agents import AgentContext
 from rltrain.agents.dqn import DQN
+from rltrain.agents.dqn_program import Learning
 from rltrain.ahead import Program
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, RunConfig, SoftUpdateConfig, TargetUpdateConfig
@@ -34,16 +36,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The gradient steps of each call of what would be compiled; it runs as it is."""
     made: list[int] = []
 
-    def as_it_is(function: Callable[..., Any], fallback: Callable[..., Any], **_: Any) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            if len(args) == 4:  # not acting
-                made.append(len(args[2]))
-            return function(*args)
+    def as_it_is(
+        procedure: Callable[..., None], fallback: Callable[..., None], args: tuple[Learning], compile: bool, **_: Any
+    ) -> Callable[[], None]:
+        def call() -> None:
+            made.append(args[0].uniform.shape[1])
+            procedure(*args)
 
-        return call
+        return call if compile else partial(fallback, *args)
 
-    monkeypatch.setattr("rltrain.agents.dqn.compiled", as_it_is)
-    monkeypatch.setattr("rltrain.agents.members.compiled", as_it_is)
+    monkeypatch.setattr("rltrain.agents.dqn_device.bound", as_it_is)
+    monkeypatch.setattr("rltrain.agents.members.compiled", lambda function, *_, **__: function)
     return made
 
 

@@ -22,7 +22,14 @@ RUN: dict[str, Any] = {
     "dry_run": False,
     "eval": {"period": 5000, "episodes": 10},
     "checkpoint": {"period": 10000, "keep": 3, "replay": True},
-    "device": {"name": "auto", "index": 0, "threads": "auto", "compile": "auto", "deterministic": False},
+    "device": {
+        "name": "auto",
+        "index": 0,
+        "threads": "auto",
+        "compile": "auto",
+        "cuda_graphs": "auto",
+        "deterministic": False,
+    },
     "target_update": None,
     "exploration": None,
 }

@@ -51,7 +51,14 @@ DQN: dict[str, Any] = {
         "vectorization": "sync",
         "step_timeout": None,
     },
-    "device": {"name": "cpu", "index": 0, "threads": "auto", "compile": "auto", "deterministic": False},
+    "device": {
+        "name": "cpu",
+        "index": 0,
+        "threads": "auto",
+        "compile": "auto",
+        "cuda_graphs": "auto",
+        "deterministic": False,
+    },
 }
 REINFORCE: dict[str, Any] = {
     **{key: value for key, value in DQN.items() if key not in ("target_update", "exploration")},
@@ -154,15 +161,15 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__n_step": 102}, "algo.n_step=102: the first update at step 101"),
         ({"stop_at_return": 1.0, "eval__period": None}, "stop_at_return=1 needs evaluations"),
         (
-            {"env__vectorization": "compiled", "algo__n_step": 3},
-            f"{ONE_PROGRAM} which knows one-step returns, and algo.n_step=3; add algo.n_step=1, or use batched",
+            {"env__vectorization": "compiled", "algo__n_step": 3, "num_envs": 170, "algo__learning_starts": 400},
+            f"{ONE_PROGRAM} and algo.buffer_size=500 is less than a step of num_envs=170 may complete with algo.n_step",
         ),
+        ({"device__cuda_graphs": True}, "device.cuda_graphs=true: needs a CUDA device, and device=cpu"),
         (
             {"env__vectorization": "compiled", "env__wrappers": ["time_aware"]},
             f"{ONE_PROGRAM} without env.wrappers; use",
         ),
         ({"env__vectorization": "compiled", "env__reward_clip": 1.0}, f"{ONE_PROGRAM} without env.reward_clip; use"),
-        ({"env__vectorization": "compiled", "device__name": "cuda"}, f"{ONE_PROGRAM} on the CPU, and device=cuda; use"),
         ({"env__step_timeout": 1.0}, "env.step_timeout=1 needs env.vectorization=async"),
         ({"target_update": None}, "target_update: is missing, and algo=dqn needs it"),
         ({"network": None}, "network: is missing, and algo=dqn needs it"),

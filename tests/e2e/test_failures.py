@@ -99,7 +99,7 @@ class TestFailures:
         self, dry: bool, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
-        def allocate(*_: object) -> None:
+        def allocate(*_: object, **__: object) -> None:
             raise error
 
         monkeypatch.setattr("rltrain.replay.uniform.UniformReplay.__init__", allocate)

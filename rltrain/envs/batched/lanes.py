@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+from rltrain.envs.batched.block import StartQueue
 from rltrain.envs.batched.environment import BatchedEnvironment
 from rltrain.envs.batched.history import ActionHistory
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import one_line
 from rltrain.envs.spaces import observation_spec
 from rltrain.errors import CheckpointError, RunFailed
+from rltrain.types import BlockSeen, LanesNow
 
 _QUIET = np.errstate(all="ignore")  # actions of idle lanes may be anything; what is not finite is refused by name
 
@@ -62,6 +65,7 @@ class BatchedLanes:
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
         self.failures: dict[int, RunFailed] | None = None
+        self._queue: StartQueue
 
     def reset(self, seeds: Sequence[int]) -> np.ndarray:
         """Starts a new episode everywhere; returns obs [L, *obs], a fresh array."""
@@ -85,22 +89,43 @@ class BatchedLanes:
         reward, terminated = self._move(state, reward, terminated, active)
         return self._settle(self._observe(self._state), reward, terminated, active, next_seeds)
 
-    @_QUIET
-    def take_step(
-        self,
-        actions: np.ndarray,
-        state: np.ndarray,
-        reward: np.ndarray,
-        terminated: np.ndarray,
-        obs: np.ndarray,
-        active: np.ndarray | None,
-        next_seeds: Sequence[int],
-    ) -> LaneStep:
-        """`step` with what the twin made of it elsewhere: state [*state, L], reward [L], terminated [L] and obs
-        [L, *obs], which becomes the lanes' own."""
-        self._history.record(actions, self._length)
-        reward, terminated = self._move(state, reward, terminated, active)
-        return self._settle(obs, reward, terminated, active, next_seeds)
+    def now(self) -> LanesNow:
+        """The lanes as they are; not to be written into."""
+        return LanesNow(self._state, self._obs, self._return, self._length)
+
+    def queue_starts(self, seeds: Sequence[list[int]]) -> StartQueue:
+        """The next episodes of each lane, by their seeds."""
+        self._queue = StartQueue(self._env, seeds, self._state)
+        return self._queue
+
+    def take_block(self, now: LanesNow, seen: BlockSeen) -> list[Finished]:
+        """Takes over what D steps made of the lanes elsewhere, with the episodes of the queue that began in them.
+
+        Returns:
+            The episodes that ended, in the order in which they did. The queue has yet to advance.
+
+        Raises:
+            RunFailed: a reward or an observation was not finite.
+        """
+        self._check_block(seen)
+        self._state, self._obs, self._return, self._length = (array.copy() for array in now)
+        steps, lanes = (axis.tolist() for axis in seen.ended.nonzero())
+        for lane, count in Counter(lanes).items():
+            self._seed[lane] = self._queue.seeds[lane][count - 1]
+        returns, lengths = seen.episode_return[steps, lanes].tolist(), seen.episode_length[steps, lanes].tolist()
+        return [Finished(*ending) for ending in zip(lanes, returns, lengths, strict=True)]
+
+    def _check_block(self, seen: BlockSeen) -> None:
+        failed = set(self.failures or ())
+        for step, lane in np.argwhere(~seen.finite).tolist():
+            if lane in failed:
+                continue
+            failed.add(lane)
+            before = int(seen.ended[:step, lane].sum())
+            if before:
+                self._seed[lane] = self._queue.seeds[lane][before - 1]
+            self._length[lane] = seen.episode_length[step, lane]
+            self._fail(lane, "its reward or observation is not finite")
 
     def _settle(
         self,
@@ -135,7 +160,7 @@ class BatchedLanes:
             self._obs.copy(),
             self._return.tolist(),
             self._length.tolist(),
-            self._history.recorded(self._length),
+            [None] * self._num_envs if self._stores_state else self._history.recorded(self._length),
             np.moveaxis(self._state, -1, 0).copy() if self._stores_state else None,
         )
 
@@ -169,7 +194,6 @@ class BatchedLanes:
         stored = None if state.twin_state is None else np.moveaxis(state.twin_state, 0, -1)
         if stored is None or stored.shape != self._state.shape or stored.dtype != self._state.dtype:
             raise CheckpointError(f"{self._id}: the stored episodes have no state of its batched twin")
-        self._history.load(state.actions, lengths)
         self._state, self._obs = stored.copy(), state.obs.copy()
         self._return, self._length = np.array(state.episode_return, np.float64), lengths.astype(np.int64)
         return self._obs, [True] * self._num_envs
@@ -205,11 +229,6 @@ class BatchedLanes:
         obs = self._observe(state)
         self._check_finite(obs, lanes=lanes)
         return state, obs
-
-    @property
-    def twin_state(self) -> np.ndarray:
-        """[*state, L]; not to be written into."""
-        return self._state
 
     def _computed(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the twin makes of actions [L, *action]: state [*state, L], reward [L], terminated [L]."""
