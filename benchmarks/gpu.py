@@ -1,108 +1,191 @@
-"""`make bench-gpu`: DQN on the GPU. Prints two tables.
+"""`make bench-gpu`: DQN on a GPU. Prints three tables, and writes them to outputs/bench/gpu.json.
 
-One update at batch 128, eager and compiled, for populations of 1 to 256 members; and training from the command line,
-W1 and W32 of `make bench`, with the environments stepped one by one and batched, beside SB3. rltrain captures no CUDA
-graphs yet. `--device cpu --short` shows on any machine that it works.
+*updates*: one gradient step at batch 128 of populations of 1 to 256 members: eager, captured in a CUDA graph, compiled,
+and both. *iterations*: vector steps of ten CartPoles per member with an update each, by the agents and environments of
+real runs, without logging: environments batched on the CPU, and everything on the GPU (`env.vectorization=compiled`).
+*training*: W1, W32 and W256 of `make bench` from the command line, beside SB3 on the same GPU. `--device cpu --short`
+shows on any machine that it works. The page docs/performance.md is made of it by `make bench-render`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
 
+import numpy as np
 import torch
 
-from benchmarks.speed.__main__ import BATCHED, SB3, SYNC, WORKS
-from benchmarks.speed.floor import update_case
+from benchmarks.speed.__main__ import BATCHED, COMPILED, SB3, SYNC
 from benchmarks.speed.machine import describe
-from benchmarks.speed.programs import BENCH, Ours, Skipped, Work
-from rltrain.compiling import compiled
-from rltrain.optimizers import eager_gradient
+from benchmarks.speed.programs import BENCH, COMMON, WORKS, Ours, Skipped, Work
+from benchmarks.whole_iteration import iteration
+from rltrain.agents.agent import AgentContext
+from rltrain.agents.dqn import DQN
+from rltrain.build import build
+from rltrain.config.application import compose
+from rltrain.config.schema import DQNConfig
+from rltrain.types import ActionSpec, ObservationSpec
 
+RESULTS = BENCH / "gpu.json"
+OBSERVATION, ACTION = ObservationSpec("box", (4,), "float32"), ActionSpec("discrete", (), n=2)
 HIDDEN = ((64, 64), (512, 512))
 MEMBERS = (1, 4, 16, 64, 256)
-ROUNDS, CALLS = 20, 50
+WAYS = {"eager": (False, False), "captured": (False, True), "compiled": (True, False), "both": (True, True)}
+COMPILED_MEMBERS = (1, 256)  # compiling takes most of a minute each
+ROUNDS = 12
+TRAINING = (
+    (Work("w1", "W1", 100_000, 4_000), (SB3, SYNC, BATCHED, COMPILED)),
+    (Work("w32", "W32", 30_000, 4_000), (SB3, BATCHED, COMPILED)),
+    (Work("w256", "W256", 30_000, 4_000), (COMPILED,)),
+)
 
 
-def best_us(call: Callable[[], object], device: torch.device, calls: int) -> float:
-    """Microseconds per call, the fastest of the rounds; a round ends when the device has finished."""
+def learner_of(hidden: tuple[int, ...], members: int, device: torch.device, compile: bool, graphs: bool) -> DQN:
+    """An agent whose replay is full of random numbers."""
+    config, _ = compose([*WORKS["w1"], *COMMON, "env.vectorization=compiled", f"network.hidden={list(hidden)}"])
+    population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
+    agent = DQN(AgentContext(config, OBSERVATION, ACTION, device, compile, population, graphs))
+    generator = torch.Generator(device).manual_seed(0)
+    for array in (agent.replay.arrays.obs, agent.replay.arrays.next_obs, agent.replay.arrays.reward):
+        array.normal_(generator=generator)
+    agent.replay.written.fill_(agent.replay.capacity)
+    agent.replay.fetch_counts()
+    return agent
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
-    for _ in range(3):
-        call()
-    wait()
-    best = float("inf")
+def us_per_update(agent: DQN, device: torch.device) -> float:
+    """Microseconds per call of the learner, the median of the rounds; a round ends when the device has finished."""
+    config = cast(DQNConfig, agent._config)
+    calls, generator = agent._choose_depth(), np.random.default_rng(0)
+    times = []
     for _ in range(ROUNDS):
+        agent._learner.prepare(generator.random((agent._members, calls * config.batch_size)))
+        wait(device)
         start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        wait()
-        best = min(best, (time.perf_counter() - start) / calls * 1e6)
-    return best
+        with torch.no_grad():
+            for _ in range(calls):
+                agent._learner.learn()
+        wait(device)
+        times.append((time.perf_counter() - start) / calls * 1e6)
+    return float(np.median(times[2:]))
 
 
-def updates(device: torch.device, members: tuple[int, ...], calls: int) -> None:
-    """The first table: microseconds per update of all members."""
-    print("| network | members | eager, us | compiled, us | eager / compiled | compiled, over one member |")
-    print("|---|---|---|---|---|---|")
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def updates(device: torch.device, members: Iterable[int], keep: Callable[[str, Any], None]) -> None:
+    print(
+        "| network | members | eager, us | captured, us | compiled, us | both, us | eager / captured | over one member |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for hidden in HIDDEN:
         alone = None
         for count in members:
-            function, arguments = update_case(hidden, count, device)
-            eager = update_case(hidden, count, device, eager_gradient)[0] if count == 1 else function
-            program = compiled(function, function, fixed_shapes=True)
-            with torch.no_grad():
-                eager_us = best_us(lambda f=eager, a=arguments: f(*a), device, calls)  # type: ignore[misc]
-                compiled_us = best_us(lambda f=program, a=arguments: f(*a), device, calls)  # type: ignore[misc]
-            alone = compiled_us if alone is None else alone
-            name = "-".join(map(str, hidden))
-            ratios = f"{eager_us / compiled_us:.1f} | {compiled_us / alone:.2f}"
-            print(f"| {name} | {count} | {eager_us:,.0f} | {compiled_us:,.0f} | {ratios} |", flush=True)
+            found: dict[str, float] = {}
+            for way, (compile, graphs) in WAYS.items():
+                if (compile and count not in COMPILED_MEMBERS) or (graphs and device.type == "cpu"):
+                    continue
+                if compile and hidden != HIDDEN[0]:
+                    continue
+                found[way] = us_per_update(learner_of(hidden, count, device, compile, graphs), device)
+            best = found.get("captured", found["eager"])
+            alone = best if alone is None else alone
+            row = {"hidden": "-".join(map(str, hidden)), "members": count, **found, "over_one": best / alone}
+            keep("updates", row)
+            shown = " | ".join(f"{found[way]:,.0f}" if way in found else "" for way in WAYS)
+            ratio = f"{found['eager'] / best:.1f}"
+            print(f"| {row['hidden']} | {count} | {shown} | {ratio} | {row['over_one']:.2f} |", flush=True)
 
 
-def training(device: torch.device, works: list[Work]) -> None:
-    """The second table: environment steps per second."""
-    print("\n| work | program | steps/s | over SB3 |")
-    print("|---|---|---|---|")
+def iterations(device: torch.device, members: Iterable[int], keep: Callable[[str, Any], None]) -> None:
+    print("\n| members | batched, steps/s | all on the device, steps/s | ratio |")
+    print("|---|---|---|---|", flush=True)
+    for count in members:
+        found = {}
+        for name in ("batched", "compiled"):
+            overrides = [f"env.vectorization={name}", f"device={device.type}", "device.compile=false"]
+            config, _ = compose([*WORKS["w1"], *COMMON, *overrides])
+            population = tuple(replace(config, seed=seed) for seed in range(count)) if count > 1 else ()
+            with ExitStack() as stack:
+                way = iteration(stack.enter_context(build(config, population=population)))
+                for _ in range(300):
+                    way()
+                wait(device)
+                calls, start = 0, time.perf_counter()
+                while time.perf_counter() - start < 2.0 or calls % 64:
+                    way()
+                    calls += 1
+                wait(device)
+                found[name] = calls * config.num_envs * count / (time.perf_counter() - start)
+        keep("iterations", {"members": count, **found})
+        print(f"| {count} | {found['batched']:,.0f} | {found['compiled']:,.0f} | "
+              f"{found['compiled'] / found['batched']:.2f} |", flush=True)  # fmt: skip
+
+
+def training(device: torch.device, keep: Callable[[str, Any], None]) -> None:
+    print("\n| work | program | steps/s | over SB3 | whole process, s |")
+    print("|---|---|---|---|---|", flush=True)
     BENCH.mkdir(parents=True, exist_ok=True)
-    for work in works:
-        theirs = None
-        for program in (SB3, SYNC, BATCHED):
+    theirs = None
+    for work, programs in TRAINING:
+        for program in programs:
             try:
                 if isinstance(program, Ours):
-                    speed = Ours(program.label, (*program.overrides, f"device={device.type}")).measure(work)
+                    ours = (*program.overrides, f"device={device.type}", "device.compile=false")
+                    speed = Ours(program.label, ours).measure(work)
                 else:
                     program.install()
-                    speed = program.measure(work, "--device", device.type)
+                    steps = 20_000 if work.name == "w1" else 8_000
+                    speed = program.measure(replace(work, steps=steps), "--device", device.type)
             except Skipped as reason:
-                print(f"| {work.name} | {program.label} | skipped: {reason} | |", flush=True)
+                print(f"| {work.name} | {program.label} | skipped: {reason} | | |", flush=True)
                 continue
             rate = speed["steps_per_second"]
             theirs = rate if program is SB3 else theirs
             ratio = f"{rate / theirs:.2f}" if theirs else ""
-            print(f"| {work.name} | {program.label} | {rate:,.0f} | {ratio} |", flush=True)
+            keep("training", {"work": work.name, "program": program.label, **speed, "over_sb3": ratio})
+            print(
+                f"| {work.name} | {program.label} | {rate:,.0f} | {ratio} | {speed['wall_seconds']:.1f} |", flush=True
+            )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--short", action="store_true", help="small populations, and no training")
+    parser.add_argument("--parts", nargs="+", default=("updates", "iterations", "training"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("make bench-gpu: torch sees no CUDA device")
     device = torch.device(options.device)
     torch.set_num_threads(1)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-    machine = describe()
-    print(f"{name}, torch {machine['torch']}, {machine['date']}, commit {machine['commit']}\n")
-    updates(device, MEMBERS[:2] if options.short else MEMBERS, 5 if options.short else CALLS)
-    if not options.short:
-        training(device, [work for work in WORKS if work.name in ("w1", "w32")])
+    results: dict[str, Any] = {"gpu": name, "machine": describe()}
+
+    def keep(part: str, row: Any) -> None:
+        results.setdefault(part, []).append(row)
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+
+    print(f"{name}, torch {torch.__version__}, commit {results['machine']['commit']}\n")
+    members = MEMBERS[:2] if options.short else MEMBERS
+    parts: dict[str, Callable[[], None]] = {
+        "updates": partial(updates, device, members, keep),
+        "iterations": partial(iterations, device, members, keep),
+        "training": partial(training, device, keep),
+    }
+    for part in options.parts:
+        if part != "training" or not options.short:
+            parts[part]()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ and environments share nothing (Gymnasium's own `seed + i` lets environment 1 of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,8 @@ _PURPOSE_KEY: dict[Purpose, int] = {
 _POOL_SIZE = 4
 _INIT_A, _MULT_A, _INIT_B, _MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
 _MIX_LEFT, _MIX_RIGHT = 0xCA01F9DD, 0x4973F715
+# Of PCG64.
+_PCG_MULT, _PCG_MASK = 0x2360ED051FC65DA44385DF649FCCF645, 2**128 - 1
 
 
 def _sequence(seed: int, purpose: Purpose, keys: tuple[int, ...]) -> np.random.SeedSequence:
@@ -76,9 +78,44 @@ def derive_seeds(seed: int, purpose: Purpose, *keys: int, numbers: np.ndarray) -
     mixed_in = _POOL_SIZE**2 + _POOL_SIZE * (words - _POOL_SIZE)  # how often the multiplier has moved on
     multiplier = _INIT_A * pow(_MULT_A, mixed_in, 2**32) % 2**32
     hashed = _hashed(numbers.astype(np.uint32), multiplier, _MULT_A)
-    first = np.uint32(_MIX_LEFT * int(before.pool[0]) % 2**32) - np.uint32(_MIX_RIGHT) * hashed
-    first ^= first >> np.uint32(16)
+    first = _mixed(np.full(len(numbers), before.pool[0], np.uint32), hashed)
     return _hashed(first, _INIT_B, _MULT_B).astype(np.int64) >> 1
+
+
+def pcg64_states(seeds: np.ndarray) -> list[Any]:
+    """[numpy.random.PCG64(seed).state for seed in seeds], at once, for seeds in [0, 2**32).
+
+    Making a generator costs several environment steps, most of it in its SeedSequence; one that is there takes a state.
+    O'Neill 2014, "PCG: A family of simple fast space-efficient statistically good algorithms", for what follows it.
+    """
+    entropy = [seeds.astype(np.uint32), *[np.zeros(len(seeds), np.uint32)] * (_POOL_SIZE - 1)]
+    multipliers = _multipliers(_INIT_A, _MULT_A)
+    pool = [_hashed(word, next(multipliers), _MULT_A) for word in entropy]
+    for source in range(_POOL_SIZE):
+        for into in range(_POOL_SIZE):
+            if source != into:
+                pool[into] = _mixed(pool[into], _hashed(pool[source], next(multipliers), _MULT_A))
+    multipliers = _multipliers(_INIT_B, _MULT_B)
+    words = [_hashed(pool[k % _POOL_SIZE], next(multipliers), _MULT_B).tolist() for k in range(8)]
+    states = []
+    for low_0, high_0, low_1, high_1, low_2, high_2, low_3, high_3 in zip(*words, strict=True):
+        first = high_0 << 96 | low_0 << 64 | high_1 << 32 | low_1
+        stream = (high_2 << 96 | low_2 << 64 | high_3 << 32 | low_3) << 1 & _PCG_MASK | 1
+        state = ((stream + first) * _PCG_MULT + stream) & _PCG_MASK
+        inner = {"state": state, "inc": stream}
+        states.append({"bit_generator": "PCG64", "state": inner, "has_uint32": 0, "uinteger": 0})
+    return states
+
+
+def _multipliers(first: int, step: int) -> Iterator[int]:
+    while True:
+        yield first
+        first = first * step % 2**32
+
+
+def _mixed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    words: np.ndarray = np.uint32(_MIX_LEFT) * x - np.uint32(_MIX_RIGHT) * y
+    return words ^ (words >> np.uint32(16))
 
 
 def _hashed(words: np.ndarray, multiplier: int, step: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rltrain.seeding import EpisodeSeeds, Purpose, RandomBlock, derive_seed, derive_seeds, make_generator
+from rltrain.seeding import EpisodeSeeds, Purpose, RandomBlock, derive_seed, derive_seeds, make_generator, pcg64_states
 
 Kind = Literal["uniform", "normal"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -124,3 +124,8 @@ def test_episode_seeds_are_derived_seeds_in_any_order() -> None:
     seed_of = EpisodeSeeds("evaluation", block_size=4)
     for seed, env, number in [(0, 0, 0), (0, 0, 3), (0, 1, 4), (1, 0, 4), (0, 0, 4), (0, 0, 1), (0, 1, 400)]:
         assert seed_of(seed, env, number=number) == derive_seed(seed, "evaluation", env, number)
+
+
+def test_states_of_generators_made_at_once_are_those_made_one_by_one() -> None:
+    seeds = [0, 1, 2, 12345, 2**31 - 1, 2**32 - 1, *np.random.default_rng(0).integers(0, 2**32, 200).tolist()]
+    assert pcg64_states(np.array(seeds)) == [np.random.PCG64(seed).state for seed in seeds]

@@ -105,6 +105,7 @@ W1 = ("num_envs=10", "network.hidden=[64,64]", "algo.loss=huber", "algo.optimize
 WORKS = {
     "w1": W1,
     "w32": ("-m", *W1, "seed=range(0,32)"),
+    "w256": ("-m", *W1, "seed=range(0,256)"),
     "cleanrl": ("num_envs=1", "network.hidden=[120,84]", "algo.loss=mse", "algo.optimizer.lr=2.5e-4"),
 }
 
@@ -124,7 +125,7 @@ class Ours:
 
     def measure(self, work: Work) -> Outcome:
         with tempfile.TemporaryDirectory(dir=BENCH) as folder:
-            kind = "sweep" if work.name == "w32" else "run"
+            kind = "sweep" if WORKS[work.name][0] == "-m" else "run"
             arguments = [*WORKS[work.name], *COMMON, *self.overrides, f"total_steps={work.steps}"]
             _, wall = self._call([*arguments, f"hydra.{kind}.dir={folder}/runs"], {})
             spans = [_span(path, work.skip) for path in sorted(Path(folder).glob("runs/**/events.out.tfevents.*"))]

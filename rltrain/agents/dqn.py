@@ -29,7 +29,7 @@ from rltrain.types import Episode, Transition
 # Gradient steps in one call of a compiled program. With four the cost of a call is spread; the program grows with more.
 _MOST_STEPS_PER_CALL = 4
 # Vector steps before the host looks: with 64 what it does then is spread. First states and draws take memory.
-_MOST_DEPTH, _MOST_LANES, _MOST_DRAWS = 64, 2**15, 2**22
+_MOST_DEPTH, _MOST_LANES, _MOST_DRAWS = 64, 2**17, 2**22
 
 
 TargetsDue = list[int] | None

@@ -207,9 +207,12 @@ class VectorEnv:
         for lane, episode_return, length in finished:
             episodes.append(Episode(lane, self._numbers[lane], episode_return, length))
             self._numbers[lane] += 1
+        seeds = {}
         for lane, count in Counter(f.lane for f in finished).items():
             last = self._numbers[lane] + len(self._starts.states)
-            self._starts.advance(lane, [self._episode_seed(lane, n) for n in range(last - count + 1, last + 1)])
+            seeds[lane] = [self._episode_seed(lane, n) for n in range(last - count + 1, last + 1)]
+        self._starts.advance(seeds)
+        for lane in seeds:
             self._next_seeds[lane] = self._starts.seeds[lane][0]
         return episodes
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from rltrain.envs.batched.block import StartQueue
+from rltrain.envs.batched.block import StartQueue, start_states
 from rltrain.envs.batched.environment import BatchedEnvironment
 from rltrain.envs.batched.history import ActionHistory
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
@@ -219,10 +219,9 @@ class BatchedLanes:
 
     def _begin(self, lanes: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """New episodes in `lanes` [K]: their states [*state, K] in the dtype of the start, and obs [K, *obs]."""
-        starts = []
+        starts = start_states(self._env, seeds)
         for lane, seed in zip(lanes.tolist(), seeds, strict=True):
             self._seed[lane] = seed
-            starts.append(self._env.start_state(np.random.Generator(np.random.PCG64(seed))))
         self._return[lanes] = 0.0
         self._length[lanes] = 0
         state = np.stack(starts, -1)
