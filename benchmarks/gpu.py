@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -82,16 +82,17 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def updates(device: torch.device, members: Iterable[int], keep: Callable[[str, Any], None]) -> None:
-    print(
-        "| network | members | eager, us | captured, us | compiled, us | both, us | eager / captured | over one member |"
-    )
+def updates(
+    device: torch.device, members: Iterable[int], ways: Sequence[str], keep: Callable[[str, Any], None]
+) -> None:
+    print("| network | members | eager, us | captured | compiled | both | eager / captured | over one member |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for hidden in HIDDEN:
         alone = None
         for count in members:
             found: dict[str, float] = {}
-            for way, (compile, graphs) in WAYS.items():
+            for way in ways:
+                compile, graphs = WAYS[way]
                 if (compile and count not in COMPILED_MEMBERS) or (graphs and device.type == "cpu"):
                     continue
                 if compile and hidden != HIDDEN[0]:
@@ -162,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--short", action="store_true", help="small populations, and no training")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--parts", nargs="+", default=("updates", "iterations", "training"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -179,7 +181,7 @@ def main() -> None:
     print(f"{name}, torch {torch.__version__}, commit {results['machine']['commit']}\n")
     members = MEMBERS[:2] if options.short else MEMBERS
     parts: dict[str, Callable[[], None]] = {
-        "updates": partial(updates, device, members, keep),
+        "updates": partial(updates, device, members, options.ways, keep),
         "iterations": partial(iterations, device, members, keep),
         "training": partial(training, device, keep),
     }

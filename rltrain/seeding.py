@@ -115,7 +115,8 @@ def _multipliers(first: int, step: int) -> Iterator[int]:
 
 def _mixed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     words: np.ndarray = np.uint32(_MIX_LEFT) * x - np.uint32(_MIX_RIGHT) * y
-    return words ^ (words >> np.uint32(16))
+    words ^= words >> np.uint32(16)
+    return words
 
 
 def _hashed(words: np.ndarray, multiplier: int, step: int) -> np.ndarray:
