@@ -108,13 +108,8 @@ def _check_environments(config: RunConfig, source: Checkpoint) -> None:
 def build_envs(config: RunConfig, population: tuple[RunConfig, ...] = ()) -> VectorEnv:
     """The training environments; every episode of each has a seed of its own. Of a population, member by member."""
     seeds = [member.seed for member in population or (config,)]
-    seed_of = EpisodeSeeds("environment")
-
-    def episode_seed(env: int, number: int) -> int:
-        member, own = divmod(env, config.num_envs)
-        return seed_of(seeds[member], own, number=number)
-
-    return make_vector_env(config.env, len(seeds) * config.num_envs, episode_seed, len(seeds))
+    streams = [(seed, env) for seed in seeds for env in range(config.num_envs)]
+    return make_vector_env(config.env, len(streams), EpisodeSeeds("environment", streams), len(seeds))
 
 
 def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, screen: Logger) -> Logger:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from rltrain.config.schema import (
     ConstantConfig,
@@ -13,23 +15,24 @@ from rltrain.config.schema import (
     PerEpisodeConfig,
 )
 
-Schedule = Callable[[int, int], float]
-"""(environment steps taken so far, episodes finished so far) -> epsilon of the next action."""
+Count = int | np.ndarray
+Schedule = Callable[[Count, Count], Any]
+"""(environment steps taken so far, episodes finished so far) -> epsilon of the next action; of arrays elementwise."""
 
 
 def linear(config: LinearConfig) -> Schedule:
     """From start to end over `steps` environment steps, then end."""
-    return lambda env_step, _: config.start + (config.end - config.start) * min(env_step / config.steps, 1.0)
+    return lambda env_step, _: config.start + (config.end - config.start) * np.minimum(env_step / config.steps, 1.0)
 
 
 def exponential(config: ExponentialConfig) -> Schedule:
     """end + (start - end) exp(-env_step / decay)."""
-    return lambda env_step, _: config.end + (config.start - config.end) * math.exp(-env_step / config.decay)
+    return lambda env_step, _: config.end + (config.start - config.end) * np.exp(-env_step / config.decay)
 
 
 def per_episode(config: PerEpisodeConfig) -> Schedule:
     """start * decay^episodes, but never below end."""
-    return lambda _, episodes: max(config.end, config.start * config.decay**episodes)
+    return lambda _, episodes: np.maximum(config.end, config.start * config.decay**episodes)
 
 
 def constant(config: ConstantConfig) -> Schedule:

@@ -46,40 +46,46 @@ def derive_seed(seed: int, purpose: Purpose, *keys: int) -> int:
 
 
 class EpisodeSeeds:
-    """`derive_seed(seed, purpose, *keys, number)` for numbers that come one after the other: a block at a time.
+    """`derive_seed(seed, purpose, *keys, number)` of several environments for the numbers of their episodes.
 
-    One seed costs as much as four environment steps, a block of them little more.
+    NumPy's SeedSequence mixes its words in one after the other, so what comes before the last word is shared, and the
+    one number that is asked for depends on the first word of its pool alone. One costs as much as four environment
+    steps, many little more. O'Neill 2015, "Developing a seed_seq alternative"; constants and order of
+    numpy/random/bit_generator.pyx.
     """
 
-    def __init__(self, purpose: Purpose, block_size: int = 64) -> None:
-        self._purpose: Purpose = purpose
+    def __init__(self, purpose: Purpose, streams: Sequence[tuple[int, ...]], block_size: int = 64) -> None:
+        """streams: seed and keys of each environment."""
+        befores = [_before_last_word(seed, purpose, keys) for seed, *keys in streams]
+        self._pool = np.array([pool for pool, _ in befores], np.uint32)
+        self._multiplier = np.array([multiplier for _, multiplier in befores], np.uint64)
         self._block_size = block_size
-        self._blocks: dict[tuple[int, ...], tuple[int, list[int]]] = {}  # by seed and keys: first number, seeds
+        self._blocks: dict[int, tuple[int, list[int]]] = {}  # by environment: number of the block, its seeds
 
-    def __call__(self, seed: int, *keys: int, number: int) -> int:
+    def __call__(self, env: int, number: int) -> int:
+        """Quick where an environment's numbers come one after the other."""
         block = number // self._block_size
-        found = self._blocks.get((seed, *keys))
+        found = self._blocks.get(env)
         if found is None or found[0] != block:
             numbers = np.arange(block * self._block_size, (block + 1) * self._block_size)
-            found = block, derive_seeds(seed, self._purpose, *keys, numbers=numbers).tolist()
-            self._blocks[(seed, *keys)] = found
+            found = self._blocks[env] = block, self.many(np.full(self._block_size, env), numbers).tolist()
         return found[1][number % self._block_size]
 
+    def many(self, envs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """int64 [K], for pairs of envs [K] and numbers [K] in [0, 2**32)."""
+        multiplier = self._multiplier[envs]
+        words = numbers.astype(np.uint32) ^ multiplier.astype(np.uint32)
+        words *= (multiplier * np.uint64(_MULT_A)).astype(np.uint32)
+        words ^= words >> np.uint32(16)
+        return _hashed(_mixed(self._pool[envs], words), _INIT_B, _MULT_B).astype(np.int64) >> 1
 
-def derive_seeds(seed: int, purpose: Purpose, *keys: int, numbers: np.ndarray) -> np.ndarray:
-    """[derive_seed(seed, purpose, *keys, number) for number in numbers], at once, for numbers in [0, 2**32).
 
-    NumPy's SeedSequence mixes its words in one after the other, so the pool without the last word is shared, and the
-    one number that is asked for depends on the pool's first word alone. O'Neill 2015, "Developing a seed_seq
-    alternative"; constants and order of numpy/random/bit_generator.pyx.
-    """
-    before = _sequence(seed, purpose, keys)
+def _before_last_word(seed: int, purpose: Purpose, keys: Sequence[int]) -> tuple[int, int]:
+    """The first word of the pool before one more word is mixed in, and what that is multiplied with."""
+    pool = _sequence(seed, purpose, tuple(keys)).pool
     words = max(_POOL_SIZE, _num_words(seed)) + sum(_num_words(key) for key in (_PURPOSE_KEY[purpose], *keys))
     mixed_in = _POOL_SIZE**2 + _POOL_SIZE * (words - _POOL_SIZE)  # how often the multiplier has moved on
-    multiplier = _INIT_A * pow(_MULT_A, mixed_in, 2**32) % 2**32
-    hashed = _hashed(numbers.astype(np.uint32), multiplier, _MULT_A)
-    first = _mixed(np.full(len(numbers), before.pool[0], np.uint32), hashed)
-    return _hashed(first, _INIT_B, _MULT_B).astype(np.int64) >> 1
+    return int(pool[0]), _INIT_A * pow(_MULT_A, mixed_in, 2**32) % 2**32
 
 
 def pcg64_states(seeds: np.ndarray) -> list[Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rltrain.config.schema import TargetUpdateConfig
+
+Count = TypeVar("Count", int, np.ndarray)
 
 
 class TargetUpdate:
@@ -30,6 +34,10 @@ class TargetUpdate:
     def due_at_gradient_step(self, gradient_steps: int) -> int:
         """How many updates are due (0 or 1) after a gradient step, given the count that includes it."""
         return int(self.unit == "gradient_steps" and gradient_steps % self.period == 0)
+
+    def due_by(self, env_steps: Count) -> Count:
+        """How many updates are due by environment steps until they are so many; of arrays elementwise."""
+        return env_steps // self.period if self.unit == "env_steps" else 0 * env_steps
 
     def due_between(self, env_steps: tuple[int, int], episodes: tuple[int, int]) -> int:
         """How many updates are due after a vector step and its gradient steps, given the counts (before, after)."""

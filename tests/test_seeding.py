@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rltrain.seeding import EpisodeSeeds, Purpose, RandomBlock, derive_seed, derive_seeds, make_generator, pcg64_states
+from rltrain.seeding import EpisodeSeeds, Purpose, RandomBlock, derive_seed, make_generator, pcg64_states
 
 Kind = Literal["uniform", "normal"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
@@ -112,18 +112,21 @@ def test_a_stream_is_a_function_of_its_seed_purpose_and_keys(purpose: Purpose) -
     assert derive_seed(5, purpose, 2) == derive_seed(5, purpose, 2)
 
 
-@pytest.mark.parametrize("seed", [0, 7, 2**31 - 1, 2**32, 2**40 + 3, 2**130 + 1])
 @pytest.mark.parametrize("keys", [(), (3,), (2**32 + 5, 9)])
-def test_seeds_derived_together_are_those_derived_one_by_one(seed: int, keys: tuple[int, ...]) -> None:
-    numbers = np.array([0, 1, 63, 64, 1000, 2**31, 2**32 - 1])
-    together = derive_seeds(seed, "environment", *keys, numbers=numbers)
-    assert together.tolist() == [derive_seed(seed, "environment", *keys, number) for number in numbers.tolist()]
+def test_seeds_derived_together_are_those_derived_one_by_one(keys: tuple[int, ...]) -> None:
+    seeds = (0, 7, 2**31 - 1, 2**32, 2**40 + 3, 2**130 + 1)
+    seeds_of = EpisodeSeeds("environment", [(seed, *keys) for seed in seeds])
+    for numbers in ([0, 1, 63, 64, 1000, 2**31, 2**32 - 1], [5]):
+        pairs = [(env, number) for env in range(len(seeds)) for number in numbers]
+        together = seeds_of.many(*(np.array(column) for column in zip(*pairs, strict=True)))
+        assert together.tolist() == [derive_seed(seeds[env], "environment", *keys, number) for env, number in pairs]
 
 
 def test_episode_seeds_are_derived_seeds_in_any_order() -> None:
-    seed_of = EpisodeSeeds("evaluation", block_size=4)
-    for seed, env, number in [(0, 0, 0), (0, 0, 3), (0, 1, 4), (1, 0, 4), (0, 0, 4), (0, 0, 1), (0, 1, 400)]:
-        assert seed_of(seed, env, number=number) == derive_seed(seed, "evaluation", env, number)
+    streams = [(0, 0), (0, 1), (1, 0)]
+    seed_of = EpisodeSeeds("evaluation", streams, block_size=4)
+    for env, number in [(0, 0), (0, 3), (1, 4), (2, 4), (0, 4), (0, 1), (1, 400)]:
+        assert seed_of(env, number) == derive_seed(streams[env][0], "evaluation", *streams[env][1:], number)
 
 
 def test_states_of_generators_made_at_once_are_those_made_one_by_one() -> None:

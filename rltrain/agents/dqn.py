@@ -165,9 +165,9 @@ class DQN(GreedyQ):
     def replay_bytes(self) -> int:
         return self.replay.nbytes
 
-    def epsilon(self, member: int = 0, ahead: int = 0) -> float:
-        """The probability that the member's action after `ahead` more environment steps is drawn uniformly."""
-        return self._schedules[member](int(self._env_steps[member]) + ahead, int(self._episodes[member]))
+    def epsilon(self, member: int = 0) -> float:
+        """The probability that the member's next action is drawn uniformly."""
+        return float(self._schedules[member](int(self._env_steps[member]), int(self._episodes[member])))
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         explore, random_action = self._explore()
@@ -184,8 +184,10 @@ class DQN(GreedyQ):
         """The same for vector steps in which no episode changes epsilon: each [steps, M * N]."""
         shape = self._members, steps, 2, self._num_envs
         draws = self._exploration_draws.take(2 * self._num_envs * steps).reshape(shape).swapaxes(0, 1)
-        ahead = range(0, steps * self._num_envs, self._num_envs)
-        epsilon = np.array([[[self.epsilon(m, more)] for m in range(self._members)] for more in ahead])  # [steps, M, 1]
+        epsilon = np.empty((steps, self._members, 1))
+        ahead = np.arange(0, steps * self._num_envs, self._num_envs)  # [steps]
+        for member, schedule in enumerate(self._schedules):
+            epsilon[:, member, 0] = schedule(self._env_steps[member] + ahead, int(self._episodes[member]))
         explore = (draws[:, :, 0] < epsilon).reshape(steps, -1)
         return explore, (draws[:, :, 1] * self._num_actions).astype(np.int64).reshape(steps, -1)
 
@@ -281,9 +283,10 @@ class DQN(GreedyQ):
         """What is due by environment steps after each of the next vector steps."""
         if self._targets_by_gradient_steps:
             return [None] * steps
-        updates = list(zip(self._target_updates, self._env_steps.tolist(), self._running.tolist(), strict=True))
-        ahead = pairwise(range(0, (steps + 1) * self._num_envs, self._num_envs))
-        return [[t.due_between((s + a, s + b), (0, 0)) if runs else 0 for t, s, runs in updates] for a, b in ahead]
+        ahead = np.arange(0, (steps + 1) * self._num_envs, self._num_envs)
+        counts = np.array([t.due_by(s + ahead) for t, s in zip(self._target_updates, self._env_steps, strict=True)])
+        due = np.diff(counts.T, axis=0) * self._running  # [steps, M]
+        return [row.tolist() if row.any() else None for row in due]
 
     def _move_targets_by_steps(self) -> None:
         """Targets that follow environment steps or episodes, since it was last asked."""

@@ -115,7 +115,7 @@ class Stepper:
     ) -> None:
         self.depth = depth
         self._window, self._replay, self._envs = window, replay, envs
-        now, starts = envs.now(), envs.next_starts(depth)
+        now, (starts, _) = envs.now(), envs.next_starts(depth)
         lanes = len(now.obs)
         check_in_torch(envs.twin, torch.from_numpy(now.state).to(context.device))
         self._lanes = Exchange(
@@ -166,11 +166,11 @@ class Stepper:
         now = self._envs.now()
         for name, array in now._asdict().items():
             lanes[name][:] = array
-        lanes["begun"][:] = lanes["step"][:] = 0
+        drawn["starts"][:], lanes["begun"][:] = self._envs.next_starts(self.depth)
+        lanes["step"][:] = 0
         lanes["running"][:] = running
         drawn["explore"][: len(explore)] = explore
         drawn["random_action"][: len(explore)] = random_action
-        drawn["starts"][:] = self._envs.next_starts(self.depth)
         for exchange in (self._lanes, self._drawn, self._window):
             exchange.send()
 

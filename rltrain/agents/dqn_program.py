@@ -40,7 +40,7 @@ class Lanes(NamedTuple):
     obs: Tensor  # [L, *obs]
     episode_return: Tensor  # [L] float64
     episode_length: Tensor  # [L] int64
-    begun: Tensor  # [L] int64, episodes that have begun in this block
+    begun: Tensor  # [L] int64, episodes that have begun
 
 
 class Drawn(NamedTuple):
@@ -48,7 +48,7 @@ class Drawn(NamedTuple):
 
     explore: Tensor  # [D, L] bool
     random_action: Tensor  # [D, L] int64
-    starts: Tensor  # [D, *state, L], the first states of each environment's next episodes
+    starts: Tensor  # [D, *state, L], the first state of episode `begun` lies in row `begun % D`
 
 
 class Seen(NamedTuple):
@@ -119,7 +119,8 @@ def make_step(q_network: Apply, twin: Twin, members: int, capacity: int, limit: 
         finite = next_obs.flatten(1).isfinite().all(1) & reward.isfinite() | ~active
         for of_all, now in zip(seen, Seen(ended, total, length, finite), strict=True):
             of_all.index_copy_(0, at, now.unsqueeze(0))
-        begins = memory.drawn.starts.gather(0, lanes.begun.expand(1, *lanes.state.shape)).squeeze(0)  # [*state, L]
+        rows = lanes.begun % len(memory.drawn.starts)  # [L]
+        begins = memory.drawn.starts.gather(0, rows.expand(1, *lanes.state.shape)).squeeze(0)  # [*state, L]
         state = torch.where(ended, begins, torch.where(active, after, lanes.state))
         lanes.obs.copy_(_observed(state))
         lanes.state.copy_(state)

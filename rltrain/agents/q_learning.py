@@ -137,7 +137,7 @@ class QLearning(GreedyTable):
 
     def epsilon(self, member: int = 0) -> float:
         """The probability that the member's next action is drawn uniformly."""
-        return self._schedules[member](self._env_steps[member], self._episodes[member])
+        return float(self._schedules[member](self._env_steps[member], self._episodes[member]))
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         num_envs, states = self._num_envs, obs.tolist()

@@ -6,7 +6,6 @@ idle, and the true successor at an episode's end, in one process and in workers 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +14,7 @@ from gymnasium import Space
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS
-from rltrain.envs.batched.block import StartQueue
+from rltrain.envs.batched.block import StartQueue, occurrences
 from rltrain.envs.batched.environment import BatchedEnvironment, make_twin
 from rltrain.envs.lane_group import LaneGroup, LaneState, LaneStep
 from rltrain.envs.lanes import Lanes
@@ -23,13 +22,14 @@ from rltrain.envs.make import EnvMaker, find_environment
 from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
+from rltrain.seeding import EpisodeSeeds
 from rltrain.types import BlockSeen, Episode, LanesNow, Transition
 
 if TYPE_CHECKING:
     from rltrain.envs.batched.lanes import BatchedLanes
 
 _LONG = 32  # above so many numbers NumPy finds their extremes sooner than Python does
-EpisodeSeed = Callable[[int, int], int]
+EpisodeSeed = EpisodeSeeds | Callable[[int, int], int]
 
 
 def make_vector_env(
@@ -42,7 +42,8 @@ def make_vector_env(
         num_envs: N >= 1, of all members together.
         members: M, of which each has running statistics of its own.
         frozen: running statistics are given (`load_statistics`) and do not change, as in an evaluation.
-        episode_seed: (environment, episode number from 0) -> seed of that episode's reset.
+        episode_seed: (environment, episode number from 0) -> seed of that episode's reset; `EpisodeSeeds` knows many at
+            once.
 
     Raises:
         RequestError: unknown id, kwargs the environment does not take, an unsupported space, a wrapper that fits not.
@@ -182,13 +183,21 @@ class VectorEnv:
         """The environments before a block of steps; not to be written into."""
         return self._lanes.now()
 
-    def next_starts(self, depth: int) -> np.ndarray:
-        """[depth, *state, N], the first states of each environment's next episodes; not to be written into."""
-        if self._starts is None or len(self._starts.states) != depth:
-            ahead = range(1, depth + 1)
-            seeds = [[self._episode_seed(i, n + k) for k in ahead] for i, n in enumerate(self._numbers)]
-            self._starts = self._lanes.queue_starts(seeds)
-        return self._starts.states
+    def next_starts(self, depth: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first states of each environment's next episodes: a ring [depth, *state, N], and [N], where the next one
+        lies in it, up to a multiple of `depth`. Not to be written into."""
+        if self._starts is None or self._starts.depth != depth:
+            envs, ahead = np.arange(self.num_envs), np.arange(1, depth + 1)[:, None]
+            numbers = np.array(self._numbers) + ahead  # [depth, N]
+            seeds = self._seeds_of(np.broadcast_to(envs, numbers.shape).reshape(-1), numbers.reshape(-1))
+            self._starts = self._lanes.queue_starts(seeds.reshape(numbers.shape))
+        return self._starts.states, self._starts.begun
+
+    def _seeds_of(self, envs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Of the episodes with these numbers, int64 [K]."""
+        if isinstance(self._episode_seed, EpisodeSeeds):
+            return self._episode_seed.many(envs, numbers)
+        return np.array([self._episode_seed(*pair) for pair in zip(envs.tolist(), numbers.tolist(), strict=True)])
 
     def take_block(self, now: LanesNow, seen: BlockSeen) -> list[Episode]:
         """Takes over a block of steps that an agent made, at most `depth`. Returns the episodes that ended, in order.
@@ -201,20 +210,15 @@ class VectorEnv:
             RunFailed: a number is not finite.
         """
         assert self._starts is not None
-        finished = self._lanes.take_block(now, seen)
+        steps, lanes = self._lanes.take_block(now, seen)
         self._obs = self._lanes.now().obs
-        episodes = []
-        for lane, episode_return, length in finished:
-            episodes.append(Episode(lane, self._numbers[lane], episode_return, length))
-            self._numbers[lane] += 1
-        seeds = {}
-        for lane, count in Counter(f.lane for f in finished).items():
-            last = self._numbers[lane] + len(self._starts.states)
-            seeds[lane] = [self._episode_seed(lane, n) for n in range(last - count + 1, last + 1)]
-        self._starts.advance(seeds)
-        for lane in seeds:
-            self._next_seeds[lane] = self._starts.seeds[lane][0]
-        return episodes
+        before = occurrences(lanes)
+        numbers = np.array(self._numbers)
+        ended = numbers[lanes] + before
+        self._starts.advance(lanes, before, self._seeds_of(lanes, ended + 1 + self._starts.depth))
+        self._numbers = (numbers + np.bincount(lanes, minlength=self.num_envs)).tolist()
+        columns = (lanes, ended, seen.episode_return[steps, lanes], seen.episode_length[steps, lanes])
+        return [Episode(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _went_on(self, done: LaneStep) -> tuple[np.ndarray, list[Episode]]:
         self._obs = done.obs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,34 +13,49 @@ _MANY = 16  # seeds; fewer are quicker one by one
 
 
 class StartQueue:
-    """The next `depth` episodes of each lane, so that a block of as many steps finds all that may begin in it.
+    """The next `depth` episodes of each lane, so that a block of as many steps finds all that may begin in it: rings.
 
     Attributes:
-        seeds: of each lane's next episodes.
-        states: [depth, *state, L], the first states of these.
+        seeds: [depth, L], of the episodes.
+        states: [depth, *state, L], their first states.
+        begun: [L], how many of the lane's episodes have begun: the next one lies in row `begun % depth`.
     """
 
-    def __init__(self, env: BatchedEnvironment, seeds: Sequence[list[int]], like: np.ndarray) -> None:
-        """seeds: `depth` of each lane; like: a state [*state, L]."""
+    def __init__(self, env: BatchedEnvironment, seeds: np.ndarray, like: np.ndarray) -> None:
+        """seeds: [depth, L]; like: a state [*state, L]."""
         self._env = env
-        self.seeds: list[list[int]] = [[] for _ in seeds]
-        self.states = np.zeros((len(seeds[0]), *like.shape), like.dtype)
-        self._append(dict(enumerate(seeds)))
+        self.depth, lanes = seeds.shape
+        self.seeds = seeds.copy()
+        self.states = np.empty((self.depth, *like.shape), like.dtype)
+        self.begun = np.zeros(lanes, np.int64)
+        rows, columns = np.divmod(np.arange(seeds.size), lanes)
+        self._fill(rows, columns)
 
-    def advance(self, seeds: Mapping[int, list[int]]) -> None:
-        """As many episodes have begun in each lane as it has `seeds`, which are of those that now come last."""
-        for lane, new in seeds.items():
-            kept = len(self.states) - len(new)
-            self.seeds[lane] = self.seeds[lane][len(new) :]
-            self.states[:kept, ..., lane] = self.states[len(new) :, ..., lane].copy()
-        self._append(seeds)
+    def advance(self, lanes: np.ndarray, before: np.ndarray, seeds: np.ndarray) -> None:
+        """Episodes have begun in `lanes` [K], each after `before` [K] others of the same lane; what comes last now in
+        their place has `seeds` [K]."""
+        rows = (self.begun[lanes] + before) % self.depth
+        self.seeds[rows, lanes] = seeds
+        self.begun += np.bincount(lanes, minlength=len(self.begun))
+        self._fill(rows, lanes)
 
-    def _append(self, seeds: Mapping[int, list[int]]) -> None:
-        starts = iter(start_states(self._env, [seed for new in seeds.values() for seed in new]))
-        for lane, new in seeds.items():
-            for seed in new:
-                self.states[len(self.seeds[lane]), ..., lane] = next(starts)
-                self.seeds[lane].append(seed)
+    def seeds_after(self, lanes: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """The seeds of the episodes that run in `lanes` [K] once `count` [K] >= 1 more have begun."""
+        seeds: np.ndarray = self.seeds[(self.begun[lanes] + count - 1) % self.depth, lanes]
+        return seeds
+
+    def _fill(self, rows: np.ndarray, lanes: np.ndarray) -> None:
+        if len(rows):
+            self.states[rows, ..., lanes] = start_states(self._env, self.seeds[rows, lanes].tolist())
+
+
+def occurrences(lanes: np.ndarray) -> np.ndarray:
+    """[K], how often each entry of `lanes` [K] stands before itself."""
+    order = np.argsort(lanes, kind="stable")
+    ordered = lanes[order]
+    before = np.empty_like(lanes)
+    before[order] = np.arange(len(lanes)) - np.searchsorted(ordered, ordered)
+    return before
 
 
 def start_states(env: BatchedEnvironment, seeds: Sequence[int]) -> list[np.ndarray]:

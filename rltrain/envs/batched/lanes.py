@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any
@@ -61,7 +60,7 @@ class BatchedLanes:
         self._num_envs = num_envs
         self._state = np.empty(0)  # [*state, L]
         self._obs = np.empty(0)  # [L, *obs]
-        self._seed = [-1] * num_envs
+        self._seed = np.full(num_envs, -1)  # of each running episode
         self._return = np.zeros(num_envs)
         self._length = np.zeros(num_envs, np.int64)
         self.failures: dict[int, RunFailed] | None = None
@@ -93,37 +92,38 @@ class BatchedLanes:
         """The lanes as they are; not to be written into."""
         return LanesNow(self._state, self._obs, self._return, self._length)
 
-    def queue_starts(self, seeds: Sequence[list[int]]) -> StartQueue:
-        """The next episodes of each lane, by their seeds."""
+    def queue_starts(self, seeds: np.ndarray) -> StartQueue:
+        """The next episodes of each lane, by their seeds [depth, L]."""
         self._queue = StartQueue(self._env, seeds, self._state)
         return self._queue
 
-    def take_block(self, now: LanesNow, seen: BlockSeen) -> list[Finished]:
+    def take_block(self, now: LanesNow, seen: BlockSeen) -> tuple[np.ndarray, np.ndarray]:
         """Takes over what D steps made of the lanes elsewhere, with the episodes of the queue that began in them.
 
         Returns:
-            The episodes that ended, in the order in which they did. The queue has yet to advance.
+            [K] and [K], the steps in which episodes ended and their lanes, in this order. The queue has yet to advance.
 
         Raises:
             RunFailed: a reward or an observation was not finite.
         """
         self._check_block(seen)
         self._state, self._obs, self._return, self._length = (array.copy() for array in now)
-        steps, lanes = (axis.tolist() for axis in seen.ended.nonzero())
-        for lane, count in Counter(lanes).items():
-            self._seed[lane] = self._queue.seeds[lane][count - 1]
-        returns, lengths = seen.episode_return[steps, lanes].tolist(), seen.episode_length[steps, lanes].tolist()
-        return [Finished(*ending) for ending in zip(lanes, returns, lengths, strict=True)]
+        steps, lanes = seen.ended.nonzero()
+        count = np.bincount(lanes, minlength=self._num_envs)
+        ended = count.nonzero()[0]
+        self._seed[ended] = self._queue.seeds_after(ended, count[ended])
+        return steps, lanes
 
     def _check_block(self, seen: BlockSeen) -> None:
+        if seen.finite.all():
+            return
         failed = set(self.failures or ())
         for step, lane in np.argwhere(~seen.finite).tolist():
             if lane in failed:
                 continue
             failed.add(lane)
-            before = int(seen.ended[:step, lane].sum())
-            if before:
-                self._seed[lane] = self._queue.seeds[lane][before - 1]
+            if before := int(seen.ended[:step, lane].sum()):
+                self._seed[lane] = self._queue.seeds_after(np.array([lane]), np.array([before]))[0]
             self._length[lane] = seen.episode_length[step, lane]
             self._fail(lane, "its reward or observation is not finite")
 
@@ -220,8 +220,7 @@ class BatchedLanes:
     def _begin(self, lanes: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """New episodes in `lanes` [K]: their states [*state, K] in the dtype of the start, and obs [K, *obs]."""
         starts = start_states(self._env, seeds)
-        for lane, seed in zip(lanes.tolist(), seeds, strict=True):
-            self._seed[lane] = seed
+        self._seed[lanes] = seeds
         self._return[lanes] = 0.0
         self._length[lanes] = 0
         state = np.stack(starts, -1)
