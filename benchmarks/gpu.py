@@ -3,7 +3,7 @@
 *updates*: one gradient step at batch 128 of populations of 1 to 256 members: eager, captured in a CUDA graph, compiled,
 and both. *iterations*: vector steps of ten CartPoles per member with an update each, by the agents and environments of
 real runs, without logging: environments batched on the CPU, and everything on the GPU (`env.vectorization=compiled`).
-*training*: W1, W32 and W256 of `make bench` from the command line, beside SB3 on the same GPU. `--device cpu --short`
+*training*: W1 and W32 of `make bench` from the command line, beside SB3 on the same GPU. `--device cpu --short`
 shows on any machine that it works. The page docs/performance.md is made of it by `make bench-render`.
 """
 
@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.speed.__main__ import BATCHED, COMPILED, SB3, SYNC
 from benchmarks.speed.machine import describe
-from benchmarks.speed.programs import BENCH, COMMON, WORKS, Ours, Skipped, Work
+from benchmarks.speed.programs import BENCH, COMMON, WORKS, Ours, Rival, Skipped, Work
 from benchmarks.whole_iteration import iteration
 from rltrain.agents.agent import AgentContext
 from rltrain.agents.dqn import DQN
@@ -40,11 +40,12 @@ MEMBERS = (1, 4, 16, 64, 256)
 WAYS = {"eager": (False, False), "captured": (False, True), "compiled": (True, False), "both": (True, True)}
 COMPILED_MEMBERS = (1, 256)  # compiling takes most of a minute each
 ROUNDS = 12
-TRAINING = (
-    (Work("w1", "W1", 100_000, 4_000), (SB3, SYNC, BATCHED, COMPILED)),
-    (Work("w32", "W32", 30_000, 4_000), (SB3, BATCHED, COMPILED)),
-    (Work("w256", "W256", 30_000, 4_000), (COMPILED,)),
-)
+# Environment steps of each seed, by program: about as many as take ten seconds.
+TRAINING: dict[str, dict[Rival | Ours, int]] = {
+    "w1": {SB3: 15_000, SYNC: 30_000, BATCHED: 100_000, COMPILED: 200_000},
+    "w32": {SB3: 6_000, BATCHED: 30_000, COMPILED: 60_000},
+}
+SKIPPED_STEPS = 3_000
 
 
 def learner_of(hidden: tuple[int, ...], members: int, device: torch.device, compile: bool, graphs: bool) -> DQN:
@@ -83,11 +84,15 @@ def wait(device: torch.device) -> None:
 
 
 def updates(
-    device: torch.device, members: Iterable[int], ways: Sequence[str], keep: Callable[[str, Any], None]
+    device: torch.device,
+    networks: Iterable[tuple[int, ...]],
+    members: Iterable[int],
+    ways: Sequence[str],
+    keep: Callable[[str, Any], None],
 ) -> None:
     print("| network | members | eager, us | captured | compiled | both | eager / captured | over one member |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    for hidden in HIDDEN:
+    for hidden in networks:
         alone = None
         for count in members:
             found: dict[str, float] = {}
@@ -132,21 +137,21 @@ def iterations(device: torch.device, members: Iterable[int], keep: Callable[[str
               f"{found['compiled'] / found['batched']:.2f} |", flush=True)  # fmt: skip
 
 
-def training(device: torch.device, keep: Callable[[str, Any], None]) -> None:
+def training(device: torch.device, works: Iterable[str], keep: Callable[[str, Any], None]) -> None:
     print("\n| work | program | steps/s | over SB3 | whole process, s |")
     print("|---|---|---|---|---|", flush=True)
     BENCH.mkdir(parents=True, exist_ok=True)
     theirs = None
-    for work, programs in TRAINING:
-        for program in programs:
+    for name, programs in ((work, TRAINING[work]) for work in works):
+        for program, steps in programs.items():
+            work = Work(name, name.upper(), steps, SKIPPED_STEPS)
             try:
                 if isinstance(program, Ours):
                     ours = (*program.overrides, f"device={device.type}", "device.compile=false")
                     speed = Ours(program.label, ours).measure(work)
                 else:
                     program.install()
-                    steps = 20_000 if work.name == "w1" else 8_000
-                    speed = program.measure(replace(work, steps=steps), "--device", device.type)
+                    speed = program.measure(work, "--device", device.type)
             except Skipped as reason:
                 print(f"| {work.name} | {program.label} | skipped: {reason} | | |", flush=True)
                 continue
@@ -164,6 +169,9 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--short", action="store_true", help="small populations, and no training")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--members", nargs="+", type=int, default=MEMBERS)
+    parser.add_argument("--hidden", nargs="+", type=int, default=[hidden[0] for hidden in HIDDEN], metavar="WIDTH")
+    parser.add_argument("--works", nargs="+", choices=TRAINING, default=list(TRAINING))
     parser.add_argument("--parts", nargs="+", default=("updates", "iterations", "training"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -179,11 +187,12 @@ def main() -> None:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
     print(f"{name}, torch {torch.__version__}, commit {results['machine']['commit']}\n")
-    members = MEMBERS[:2] if options.short else MEMBERS
+    members = options.members[:2] if options.short else options.members
+    hidden = [(width, width) for width in options.hidden]
     parts: dict[str, Callable[[], None]] = {
-        "updates": partial(updates, device, members, options.ways, keep),
+        "updates": partial(updates, device, hidden, members, options.ways, keep),
         "iterations": partial(iterations, device, members, keep),
-        "training": partial(training, device, keep),
+        "training": partial(training, device, options.works, keep),
     }
     for part in options.parts:
         if part != "training" or not options.short:
