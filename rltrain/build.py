@@ -60,8 +60,8 @@ def build(
     """
     device = run_device(config)
     threads = configure_torch(config.device)
-    compiled = choose_compile(config, max(1, len(population))) if compiled is None else compiled
     cuda_graphs = choose_cuda_graphs(config.device, device)
+    compiled = choose_compile(config, max(1, len(population)), cuda_graphs) if compiled is None else compiled
     if source is not None:
         _check_environments(config, source)
     envs = build_envs(config, population)

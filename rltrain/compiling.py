@@ -8,7 +8,7 @@ import os
 import shutil
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -26,17 +26,31 @@ _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# Rough guesses for small networks on a CPU, from a few runs: what compiling takes without and with the compiler's
-# cache, and what it saves per gradient step, of a single run and per member of a population (slow while eager), and per
-# vector step where the environments' twin is stepped in torch.
-_COLD_SECONDS, _WARM_SECONDS = 25.0, 1.0
-_SAVED_SECONDS, _SAVED_SECONDS_PER_MEMBER = 0.6e-3, 1.2e-3
-_SAVED_SECONDS_PER_VECTOR_STEP = 1.5e-3
 # An episode's length is not known beforehand; where episodes end the run it is taken for this.
 _EPISODE_STEPS = 100
 
 
-def choose_compile(config: RunConfig, members: int = 1) -> bool:
+@dataclass(frozen=True)
+class _Cost:
+    """Rough guesses for small networks, from a few runs, in seconds: what compiling takes without and with the compiler's
+    cache, and what it saves."""
+
+    cold: float
+    warm: float
+    saved_alone: float  # per gradient step of a single run
+    saved_together: float  # per gradient step of a population, and for each of its members
+    saved_per_member: float
+    saved_per_vector_step: float  # where the environments' twin is stepped in torch
+
+    def saved(self, members: int) -> float:
+        return self.saved_alone if members == 1 else self.saved_together + self.saved_per_member * members
+
+
+_EAGER = _Cost(25.0, 1.0, 0.6e-3, 0.0, 1.2e-3, 1.5e-3)
+_CAPTURED = _Cost(20.0, 6.0, 0.09e-3, 0.09e-3, 0.7e-6, 0.1e-3)  # beyond what CUDA graphs save anyway
+
+
+def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = False) -> bool:
     """Whether to compile the update of `members` runs; `auto` does where the gradient steps ahead earn the time back,
     and a C++ compiler is there.
 
@@ -51,10 +65,11 @@ def choose_compile(config: RunConfig, members: int = 1) -> bool:
     if config.total_episodes is not None:
         steps = min(steps, config.total_episodes * _EPISODE_STEPS)
     gradient_steps = (steps - algo.learning_starts) // algo.train_period * algo.gradient_steps
-    saved = gradient_steps * (_SAVED_SECONDS if members == 1 else _SAVED_SECONDS_PER_MEMBER * members)
+    cost = _CAPTURED if cuda_graphs else _EAGER
+    saved = gradient_steps * cost.saved(members)
     if config.env.vectorization == "compiled":
-        saved += steps / config.num_envs * _SAVED_SECONDS_PER_VECTOR_STEP
-    return saved > (_WARM_SECONDS if _marker(config, members).exists() else _COLD_SECONDS)
+        saved += steps / config.num_envs * cost.saved_per_vector_step
+    return saved > (cost.warm if _marker(config, members, cuda_graphs).exists() else cost.cold)
 
 
 def choose_cuda_graphs(config: DeviceConfig, device: torch.device) -> bool:
@@ -69,9 +84,9 @@ def choose_cuda_graphs(config: DeviceConfig, device: torch.device) -> bool:
     return on_gpu if config.cuda_graphs == "auto" else config.cuda_graphs
 
 
-def note_compiled(config: RunConfig, members: int = 1) -> None:
+def note_compiled(config: RunConfig, members: int = 1, cuda_graphs: bool = False) -> None:
     """Remembers, beside the compiler's cache, that it holds this program."""
-    marker = _marker(config, members)
+    marker = _marker(config, members, cuda_graphs)
     try:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
@@ -79,14 +94,14 @@ def note_compiled(config: RunConfig, members: int = 1) -> None:
         _log.info("%s cannot be written", marker)
 
 
-def _marker(config: RunConfig, members: int) -> Path:
+def _marker(config: RunConfig, members: int, cuda_graphs: bool) -> Path:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     # The numbers that a program takes as tensors do not make it another program.
     algo = replace(config.algo, gamma=1.0)
     if not isinstance(algo, QLearningConfig):
         algo = replace(algo, optimizer=replace(algo.optimizer, lr=1.0))
-    program = repr((torch.__version__, algo, config.network, config.env, config.num_envs, members))
+    program = repr((torch.__version__, algo, config.network, config.env, config.num_envs, members, cuda_graphs))
     return Path(cache_dir()) / "rltrain" / hashlib.sha256(program.encode()).hexdigest()[:32]
 
 

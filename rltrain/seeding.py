@@ -27,8 +27,7 @@ _PURPOSE_KEY: dict[Purpose, int] = {
 _POOL_SIZE = 4
 _INIT_A, _MULT_A, _INIT_B, _MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
 _MIX_LEFT, _MIX_RIGHT = 0xCA01F9DD, 0x4973F715
-# Of PCG64.
-_PCG_MULT, _PCG_MASK = 0x2360ED051FC65DA44385DF649FCCF645, 2**128 - 1
+_PCG_MULT = 0x2360ED051FC65DA44385DF649FCCF645  # of PCG64
 
 
 def _sequence(seed: int, purpose: Purpose, keys: tuple[int, ...]) -> np.random.SeedSequence:
@@ -88,35 +87,63 @@ def _before_last_word(seed: int, purpose: Purpose, keys: Sequence[int]) -> tuple
     return int(pool[0]), _INIT_A * pow(_MULT_A, mixed_in, 2**32) % 2**32
 
 
-def pcg64_states(seeds: np.ndarray) -> list[Any]:
-    """[numpy.random.PCG64(seed).state for seed in seeds], at once, for seeds in [0, 2**32).
+def first_draws(seeds: np.ndarray, count: int) -> np.ndarray:
+    """[count, K]: the first numbers that `Generator(PCG64(seed)).random()` gives for each of K seeds in [0, 2**32).
 
-    Making a generator costs several environment steps, most of it in its SeedSequence; one that is there takes a state.
-    O'Neill 2014, "PCG: A family of simple fast space-efficient statistically good algorithms", for what follows it.
+    Making a generator costs several environment steps. O'Neill 2014, "PCG: A family of simple fast space-efficient
+    statistically good algorithms": the 128-bit generator with the output function XSL-RR, seeded as NumPy does.
     """
-    entropy = [seeds.astype(np.uint32), *[np.zeros(len(seeds), np.uint32)] * (_POOL_SIZE - 1)]
+    words = _generate_state(seeds)
+    high_0, low_0, high_1, low_1 = (words[k + 1] << np.uint64(32) | words[k] for k in (0, 2, 4, 6))
+    stream = high_1 << np.uint64(1) | low_1 >> np.uint64(63), low_1 << np.uint64(1) | np.uint64(1)
+    state = _pcg_step(_add_128(stream, (high_0, low_0)), stream)
+    draws = np.empty((count, len(seeds)))
+    for k in range(count):
+        high, low = state = _pcg_step(state, stream)
+        turned, by = high ^ low, high >> np.uint64(58)
+        output = turned >> by | turned << (-by & np.uint64(63))
+        draws[k] = (output >> np.uint64(11)) * 2.0**-53
+    return draws
+
+
+def _generate_state(seeds: np.ndarray) -> list[np.ndarray]:
+    """The eight words of SeedSequence(seed).generate_state(8), each uint64 [K]."""
+    pool_size = _POOL_SIZE
     multipliers = _multipliers(_INIT_A, _MULT_A)
+    entropy = [seeds.astype(np.uint32), *[np.zeros(len(seeds), np.uint32)] * (pool_size - 1)]
     pool = [_hashed(word, next(multipliers), _MULT_A) for word in entropy]
-    for source in range(_POOL_SIZE):
-        for into in range(_POOL_SIZE):
+    for source in range(pool_size):
+        for into in range(pool_size):
             if source != into:
                 pool[into] = _mixed(pool[into], _hashed(pool[source], next(multipliers), _MULT_A))
     multipliers = _multipliers(_INIT_B, _MULT_B)
-    words = [_hashed(pool[k % _POOL_SIZE], next(multipliers), _MULT_B).tolist() for k in range(8)]
-    states = []
-    for low_0, high_0, low_1, high_1, low_2, high_2, low_3, high_3 in zip(*words, strict=True):
-        first = high_0 << 96 | low_0 << 64 | high_1 << 32 | low_1
-        stream = (high_2 << 96 | low_2 << 64 | high_3 << 32 | low_3) << 1 & _PCG_MASK | 1
-        state = ((stream + first) * _PCG_MULT + stream) & _PCG_MASK
-        inner = {"state": state, "inc": stream}
-        states.append({"bit_generator": "PCG64", "state": inner, "has_uint32": 0, "uinteger": 0})
-    return states
+    return [_hashed(pool[k % pool_size], next(multipliers), _MULT_B).astype(np.uint64) for k in range(8)]
 
 
 def _multipliers(first: int, step: int) -> Iterator[int]:
     while True:
         yield first
         first = first * step % 2**32
+
+
+_Uint128 = tuple[np.ndarray, np.ndarray]
+"""The high and the low 64 bits."""
+
+
+def _pcg_step(state: _Uint128, stream: _Uint128) -> _Uint128:
+    """state * multiplier + stream."""
+    (high, low), mask, half = state, np.uint64(2**32 - 1), np.uint64(32)
+    by_high, by_low = np.uint64(_PCG_MULT >> 64), np.uint64(_PCG_MULT & 2**64 - 1)
+    low_0, low_1, by_0, by_1 = low & mask, low >> half, by_low & mask, by_low >> half
+    bottom, cross_0, cross_1 = low_0 * by_0, low_0 * by_1, low_1 * by_0
+    middle = (bottom >> half) + (cross_0 & mask) + (cross_1 & mask)
+    top = low_1 * by_1 + (cross_0 >> half) + (cross_1 >> half) + (middle >> half)
+    return _add_128((top + high * by_low + low * by_high, bottom & mask | middle << half), stream)
+
+
+def _add_128(x: _Uint128, y: _Uint128) -> _Uint128:
+    low = x[1] + y[1]
+    return x[0] + y[0] + (low < x[1]), low
 
 
 def _mixed(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ class Learner:
             (memory,),
             compile=context.compile_update,
             cuda_graphs=context.cuda_graphs,
-            done=partial(note_compiled, context.configs[0], self._members),
+            done=partial(note_compiled, context.configs[0], self._members, context.cuda_graphs),
         )
 
     def prepare(self, uniform: np.ndarray) -> None:

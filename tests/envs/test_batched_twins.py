@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.batched.block import start_states
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((id, {}) for id in BATCHED_ENVS),
@@ -86,6 +87,7 @@ def test_a_twin_does_what_gymnasium_s_own_does_bit_for_bit(id: str, kwargs: dict
 def test_first_observations_are_gymnasium_s(id: str) -> None:
     twin, env = BATCHED_ENVS[id](), gymnasium.make(id, disable_env_checker=True)
     starts = np.stack([twin.start_state(np.random.Generator(np.random.PCG64(seed))) for seed in range(2_000)], -1)
+    assert np.array_equal(np.moveaxis(start_states(twin, np.arange(2_000)), 0, -1), starts)
     expected = np.stack([env.reset(seed=seed)[0] for seed in range(2_000)])
     assert np.array_equal(twin.observe(np, starts).astype(np.float32).T, expected)
 

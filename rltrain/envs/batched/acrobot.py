@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rltrain.envs.batched.environment import Array
+from rltrain.envs.batched.environment import Array, UniformStart, between
 
 _DT = 0.2  # s between two states
 _LENGTH, _CENTRE = 1.0, 0.5  # m, of either link; where its mass is
@@ -18,14 +18,16 @@ _LARGEST_SPEEDS = 4 * math.pi, 9 * math.pi  # rad/s
 
 
 @dataclass(frozen=True)
-class Acrobot:
+class Acrobot(UniformStart):
     """State two angles [rad] and their velocities; the actions are torques -1, 0, 1 on the joint between the links.
 
     Sutton & Barto (2018), "Reinforcement Learning", the equations of the book; Runge-Kutta of fourth order.
     """
 
-    def start_state(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.uniform(-0.1, 0.1, 4).astype(np.float32)
+    start_draws: ClassVar[int] = 4
+
+    def from_uniform(self, uniform: np.ndarray) -> np.ndarray:
+        return between(-0.1, 0.1, uniform).astype(np.float32)
 
     def step(self, xp: Any, state: Array, action: Array) -> tuple[Array, Array, Array]:
         torque = action - 1.0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from rltrain.envs.batched.environment import BatchedEnvironment
-from rltrain.seeding import pcg64_states
+from rltrain.envs.batched.environment import BatchedEnvironment, UniformStart
+from rltrain.seeding import first_draws
 
-_MANY = 16  # seeds; fewer are quicker one by one
+_MANY = 12  # seeds; fewer are quicker one by one
 
 
 class StartQueue:
@@ -46,7 +44,7 @@ class StartQueue:
 
     def _fill(self, rows: np.ndarray, lanes: np.ndarray) -> None:
         if len(rows):
-            self.states[rows, ..., lanes] = start_states(self._env, self.seeds[rows, lanes].tolist())
+            self.states[rows, ..., lanes] = start_states(self._env, self.seeds[rows, lanes])
 
 
 def occurrences(lanes: np.ndarray) -> np.ndarray:
@@ -58,13 +56,8 @@ def occurrences(lanes: np.ndarray) -> np.ndarray:
     return before
 
 
-def start_states(env: BatchedEnvironment, seeds: Sequence[int]) -> list[np.ndarray]:
-    """The first states [*state] of the episodes with these seeds."""
-    if len(seeds) < _MANY:
-        return [env.start_state(np.random.Generator(np.random.PCG64(seed))) for seed in seeds]
-    bits = np.random.PCG64(0)
-    generator = np.random.Generator(bits)
-    starts = []
-    for bits.state in pcg64_states(np.array(seeds)):
-        starts.append(env.start_state(generator))
-    return starts
+def start_states(env: BatchedEnvironment, seeds: np.ndarray) -> np.ndarray:
+    """[K, *state], the first states of the episodes with these seeds [K]."""
+    if isinstance(env, UniformStart) and len(seeds) >= _MANY:
+        return np.moveaxis(env.from_uniform(first_draws(seeds, env.start_draws)), -1, 0)
+    return np.stack([env.start_state(np.random.Generator(np.random.PCG64(seed))) for seed in seeds.tolist()])

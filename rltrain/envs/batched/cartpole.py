@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rltrain.envs.batched.environment import Array
+from rltrain.envs.batched.environment import Array, UniformStart, between
 
 _GRAVITY = 9.8  # m/s^2
 _POLE_MASS = 0.1  # kg
@@ -22,7 +22,7 @@ _LARGEST_POSITION = 2.4  # m
 
 
 @dataclass(frozen=True)
-class CartPole:
+class CartPole(UniformStart):
     """State x [m], its velocity, the pole's angle [rad], its velocity; two actions, push left and right.
 
     Barto, Sutton & Anderson (1983), "Neuronlike adaptive elements that can solve difficult learning control problems".
@@ -30,8 +30,10 @@ class CartPole:
 
     sutton_barto_reward: bool = False  # 0, and -1 for falling, instead of 1 for every step
 
-    def start_state(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.uniform(-0.05, 0.05, 4)
+    start_draws: ClassVar[int] = 4
+
+    def from_uniform(self, uniform: np.ndarray) -> np.ndarray:
+        return between(-0.05, 0.05, uniform)
 
     def step(self, xp: Any, state: Array, action: Array) -> tuple[Array, Array, Array]:
         x, x_dot, theta, theta_dot = state  # each [L]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from gymnasium import Space
@@ -37,6 +37,25 @@ class BatchedEnvironment(Protocol):
 
     def observe(self, xp: Any, state: Array) -> Array:
         """state [*state, L] -> obs [*obs, L]."""
+
+
+class UniformStart:
+    """Of a twin whose first state is a function of uniform numbers: then many episodes begin at once."""
+
+    start_draws: ClassVar[int]
+
+    def from_uniform(self, uniform: np.ndarray) -> np.ndarray:
+        """[start_draws, ...] from [0, 1), as `rng.random()` gives them one after the other -> [*state, ...], in the
+        dtype of `start_state`."""
+        raise NotImplementedError
+
+    def start_state(self, rng: np.random.Generator) -> np.ndarray:
+        return self.from_uniform(rng.random(self.start_draws))
+
+
+def between(low: float, high: float, uniform: np.ndarray) -> np.ndarray:
+    """What `rng.uniform(low, high)` makes of what `rng.random()` gives."""
+    return low + (high - low) * uniform
 
 
 def make_twin(

@@ -219,11 +219,10 @@ class BatchedLanes:
 
     def _begin(self, lanes: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """New episodes in `lanes` [K]: their states [*state, K] in the dtype of the start, and obs [K, *obs]."""
-        starts = start_states(self._env, seeds)
+        state = np.moveaxis(start_states(self._env, np.asarray(seeds)), 0, -1)
         self._seed[lanes] = seeds
         self._return[lanes] = 0.0
         self._length[lanes] = 0
-        state = np.stack(starts, -1)
         obs = self._observe(state)
         self._check_finite(obs, lanes=lanes)
         return state, obs

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rltrain.envs.batched.environment import Array
+from rltrain.envs.batched.environment import Array, UniformStart, between
 
 _LEFT_END, _RIGHT_END, _GOAL = -1.2, 0.6, 0.5
 _LARGEST_SPEED = 0.07
@@ -16,13 +16,15 @@ _GRAVITY = 0.0025
 
 
 @dataclass(frozen=True)
-class MountainCar:
+class MountainCar(UniformStart):
     """State position, velocity; actions push left, none, push right. Moore (1990), PhD thesis, Cambridge."""
 
     goal_velocity: float = 0
 
-    def start_state(self, rng: np.random.Generator) -> np.ndarray:
-        return np.array([rng.uniform(-0.6, -0.4), 0.0])
+    start_draws: ClassVar[int] = 1
+
+    def from_uniform(self, uniform: np.ndarray) -> np.ndarray:
+        return np.stack((between(-0.6, -0.4, uniform[0]), 0.0 * uniform[0]))
 
     def step(self, xp: Any, state: Array, action: Array) -> tuple[Array, Array, Array]:
         position, velocity = state  # each [L]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from rltrain.envs.batched.environment import Array
+from rltrain.envs.batched.environment import Array, UniformStart, between
 
 _LARGEST_SPEED = 8  # rad/s
 _LARGEST_TORQUE = 2.0  # N m
@@ -17,14 +17,15 @@ _MASS = _LENGTH = 1.0  # kg, m
 
 
 @dataclass(frozen=True)
-class Pendulum:
+class Pendulum(UniformStart):
     """State the angle [rad] from upright and its velocity; the action is a torque."""
 
     g: float = 10.0  # m/s^2
 
-    def start_state(self, rng: np.random.Generator) -> np.ndarray:
-        high = np.array([np.pi, 1.0])
-        return rng.uniform(-high, high)
+    start_draws: ClassVar[int] = 2
+
+    def from_uniform(self, uniform: np.ndarray) -> np.ndarray:
+        return np.stack((between(-np.pi, np.pi, uniform[0]), between(-1.0, 1.0, uniform[1])))
 
     def step(self, xp: Any, state: Array, action: Array) -> tuple[Array, Array, Array]:
         theta, theta_dot = state  # each [L]
