@@ -32,8 +32,8 @@ _EPISODE_STEPS = 100
 
 @dataclass(frozen=True)
 class _Cost:
-    """Rough guesses for small networks, from a few runs, in seconds: what compiling takes without and with the compiler's
-    cache, and what it saves."""
+    """What compiling takes without and with the compiler's cache, and what it saves: rough guesses for small networks,
+    from a few runs, in seconds."""
 
     cold: float
     warm: float
