@@ -61,6 +61,7 @@ RESCALED = replace(
 IN_THE_PROGRAM = replace(env_config("CartPole-v1"), vectorization="compiled")
 CASES: dict[str, RunConfig] = {
     "dqn stepped in the program, 3 envs": dqn(env=IN_THE_PROGRAM, num_envs=3),
+    "dqn stepped in the program, n-step": dqn({"n_step": 3, "buffer_size": 60}, env=IN_THE_PROGRAM, num_envs=3),
     "dqn stepped in the program, acrobot": dqn(
         {"train_period": 3, "gradient_steps": 2},
         num_envs=2,

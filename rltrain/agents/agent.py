@@ -148,7 +148,8 @@ class Block(NamedTuple):
 
     steps: int
     episodes: list[Episode]  # that ended, in that order
-    metrics: dict[str, np.ndarray]  # by tag [U] or [U, M]: after U of the vector steps gradient steps were made
+    learned_at: list[int]  # the U vector steps, from 1, after which gradient steps were made
+    metrics: dict[str, np.ndarray]  # of each of them, by tag [U] or [U, M]
 
 
 class IteratingAgent(Agent, Protocol):

@@ -216,7 +216,8 @@ class DQN(GreedyQ):
         self._count_gradient_steps(sum(calls))
         self._count_episodes(episodes)
         self._move_targets_by_steps()
-        return Block(steps, episodes, self._metrics_by_step(calls))
+        learned_at = [step for step, due in enumerate(calls, 1) if due]
+        return Block(steps, episodes, learned_at, self._metrics_by_step(calls))
 
     def _calls_ahead(self, steps: int) -> list[int]:
         """Calls of the learner that are due after each of the next vector steps."""

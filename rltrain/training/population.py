@@ -165,8 +165,9 @@ class Population:
         active = agent.active.copy()
         block = agent.iterate(self._envs, self._steps_to_duty())
         self._count(block.steps, active, block.episodes)
-        for number in range(len(next(iter(block.metrics.values()), ()))):
-            self._add_metrics({tag: torch.from_numpy(values[number]) for tag, values in block.metrics.items()})
+        for number, step in enumerate(block.learned_at):
+            metrics = {tag: torch.from_numpy(values[number]) for tag, values in block.metrics.items()}
+            self._add_metrics(metrics, (block.steps - step) * self._num_envs)
 
     def _steps_to_duty(self) -> int:
         running = np.flatnonzero(self._running)
@@ -193,14 +194,14 @@ class Population:
             env, failure = self._env_failures.popitem()
             self._fail(env // self._num_envs, failure)
 
-    def _add_metrics(self, metrics: Mapping[str, Tensor]) -> None:
-        """metrics: [M] by tag, {} when no gradient step was made."""
+    def _add_metrics(self, metrics: Mapping[str, Tensor], since: int = 0) -> None:
+        """metrics: [M] by tag, {} when no gradient step was made; `since` environment steps have been made since."""
         if not metrics:
             return
         if self._check_at_once:
             finite = np.logical_and.reduce([np.isfinite(value.numpy()) for value in metrics.values()])  # [M]
             if (self._running & ~finite).any():
-                self._fail_members_of(metrics)
+                self._fail_members_of(metrics, since)
         self._updates += self._running
         for tag, value in metrics.items():
             if tag in self._sums:
@@ -208,11 +209,11 @@ class Population:
             else:
                 self._sums[tag] = value.clone()
 
-    def _fail_members_of(self, metrics: Mapping[str, Tensor]) -> None:
+    def _fail_members_of(self, metrics: Mapping[str, Tensor], since: int) -> None:
         for member in np.flatnonzero(self._running).tolist():
             try:
                 for tag, value in metrics.items():
-                    require_finite(tag, value[member].item(), int(self._steps[member]))
+                    require_finite(tag, value[member].item(), int(self._steps[member]) - since)
             except RunFailed as failure:
                 self._fail(member, failure)
 

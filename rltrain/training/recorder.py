@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,7 @@ class Recorder:
         Raises:
             RunFailed: a metric is not finite.
         """
-        for episode in episodes:
-            self._returns.append(episode.episode_return)
-            self._lengths.append(episode.length)
+        self._take_in(episodes)
         if not metrics:
             return
         self._updates += 1
@@ -49,27 +47,30 @@ class Recorder:
             else:
                 self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
 
-    def add_block(self, metrics: Mapping[str, np.ndarray], episodes: list[Episode], step: int) -> None:
-        """metrics: [U] by tag, of U updates one after the other, the last of them before `step`; {} for none.
+    def add_block(self, metrics: Mapping[str, np.ndarray], episodes: list[Episode], steps: Sequence[int]) -> None:
+        """metrics: [U] by tag, of updates at U `steps`; {} for none.
 
         Raises:
             RunFailed: a metric is not finite.
         """
-        self.add({}, episodes, step)
+        self._take_in(episodes)
         for tag, values in metrics.items():
             total = _number(self._sums.get(tag, 0.0))
-            for number in values.tolist():
+            for number, step in zip(values.tolist(), steps, strict=True):
                 require_finite(tag, number, step)
-                total += number
+                total += number  # one by one: the sum must not depend on what was a block
             self._sums[tag] = total
-        self._updates += len(next(iter(metrics.values()), ()))
+        self._updates += len(steps)
+
+    def _take_in(self, episodes: list[Episode]) -> None:
+        for episode in episodes:
+            self._returns.append(episode.episode_return)
+            self._lengths.append(episode.length)
 
     def take_over(self, sums: Mapping[str, Tensor | float], updates: int, episodes: list[Episode]) -> None:
         """What somebody else counted: the sums of the metrics since the last row, over `updates` updates, in place of
         its own, and further episodes."""
-        for episode in episodes:
-            self._returns.append(episode.episode_return)
-            self._lengths.append(episode.length)
+        self._take_in(episodes)
         self._updates = updates
         own = sums if updates else {}
         self._sums = {tag: _number(total) if self._check_at_once else total for tag, total in own.items()}

@@ -190,10 +190,11 @@ class Trainer:
         agent = cast(IteratingAgent, self._agent)
         stepping = int(agent.active.sum())
         block = agent.iterate(self._envs, self.steps_to_duty)
+        learned_at = [self.step + number * stepping for number in block.learned_at]
         self._duties_from = self.step + (block.steps - 1) * stepping
         self.step += block.steps * stepping
         self.episodes += len(block.episodes)
-        self._recorder.add_block(block.metrics, block.episodes, self.step)
+        self._recorder.add_block(block.metrics, block.episodes, learned_at)
 
     def take_in(
         self, steps: tuple[int, int], episodes: list[Episode], sums: Mapping[str, Tensor], updates: int, seconds: float
