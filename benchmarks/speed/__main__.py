@@ -30,8 +30,7 @@ REJAX = Rival(
 SYNC = Ours("rltrain, sync", ("env.vectorization=sync",))
 BATCHED = Ours("rltrain, batched", ("env.vectorization=batched",))
 COMPILED = Ours("rltrain, compiled", ("env.vectorization=compiled",))
-SOLVERS = (SB3, REJAX, SYNC, BATCHED)  # the tuned settings have n-step returns, which *compiled* does not know
-PROGRAMS = (*SOLVERS, COMPILED)
+PROGRAMS = (SB3, REJAX, SYNC, BATCHED, COMPILED)
 WORKS = (
     Work("w1", "W1: 10 environments, MLP 64-64", 200_000, 2_000),
     Work("w32", "W32: 32 seeds of W1, steps per second in total", 30_000, 3_000),
@@ -89,12 +88,12 @@ class Bench:
         warm = BENCH / "cache"
         with self.part("solved", {"rows": {}}) as part:
             for number in range(rounds):
-                for program in SOLVERS:
+                for program in PROGRAMS:
                     if number == 0 and program is not SB3:
                         cold = fresh(warm / program.label)
                         self.attempt(part, program.label, "cold", partial(program.solve, 0, cold))
                 for seed in SEEDS:
-                    for program in SOLVERS:
+                    for program in PROGRAMS:
                         cache = warm / program.label
                         self.attempt(part, program.label, "warm", partial(program.solve, seed, cache))
             shutil.rmtree(warm, ignore_errors=True)
@@ -112,7 +111,7 @@ class Bench:
         print("\nwhere one environment step's time goes", flush=True)
         with self.part("profile", {"rows": {}}) as part:
             for _ in range(rounds):
-                for program in (SYNC, BATCHED):
+                for program in (SYNC, BATCHED, COMPILED):
                     arguments = ("benchmarks.speed.step_profile", *program.overrides)
                     self.attempt(part, program.label, "runs", partial(json_of, *arguments))
 
@@ -141,7 +140,9 @@ def main() -> None:
             if name in options.only:
                 measure()
     scale = BENCH / "scale.json"
-    page = render(bench.results, json.loads(scale.read_text()) if scale.exists() else None, ROOT / "docs")
+    gpu = BENCH / "gpu.json"
+    kept = (json.loads(path.read_text()) if path.exists() else None for path in (scale, gpu))
+    page = render(bench.results, *kept, ROOT / "docs")
     print(f"\n{page}\ndocs/performance.md and its pictures are made")
 
 

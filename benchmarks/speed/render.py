@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.speed.gpu_page import gpu_blocks
 from benchmarks.speed.machine import BUSY
 from benchmarks.speed.picture import draw
+from benchmarks.speed.tables import spread, table
 
 REFERENCES = ("SB3", "rejax")
-STEP_PARTS = ("act", "env step", "observe", "sample", "update", "record and log", "rest", "whole")
+STEP_PARTS = (
+    *("act", "env step", "observe", "act, step, store", "update", "around an update", "around a block"),
+    *("record and log", "rest", "whole"),
+)
 Part = Mapping[str, Any]
-
-
-def spread(values: Sequence[float], digits: int = 0) -> str:
-    """Median, and the range where there is more than one."""
-    text = f"{np.median(values):,.{digits}f}"
-    return text if len(values) < 2 else f"{text} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def rates(row: Part) -> list[float]:
@@ -96,7 +90,9 @@ def profile_table(part: Part) -> str:
         return "Not measured."
     lines = []
     for name in STEP_PARTS:
-        cells = [f"{np.median([run.get(name, 0.0) for run in runs]):.2f}" for runs in rows.values()]
+        cells = [
+            "" if name not in runs[0] else f"{np.median([run[name] for run in runs]):.2f}" for runs in rows.values()
+        ]
         lines.append([name, *cells])
     return table(["us per environment step", *rows], lines)
 
@@ -139,17 +135,16 @@ TEXTS = {
     " `make_update` compiled, under `vmap` for several members; *products* are its matrix products alone, each one BLAS"
     " call; *at peak* is what they would take at the rate of a large product.",
     "profile": "W1 in a real trainer whose methods are wrapped, in microseconds per environment step (a vector step of"
-    " ten environments takes ten times that). *sample* draws the rows of a batch: a part of what"
-    " calls it, not counted twice.",
+    " ten environments takes ten times that); what a method calls is taken off its own time. *update* is the program of"
+    " a gradient step. *around an update* is what draws its batch, counts and moves the target; *around a block* is"
+    " that for up to 64 vector steps at once, with the episodes that ended in them.",
     "scale": "Does a run's cost per step depend on how far it has come, how many episodes have ended or how large the"
     " replay is, and is its peak memory the replay's bytes plus a constant? Made by `make scale`: epsilon is 1, so"
     " that episodes stay short and every run does the same work.",
-    "gpu": "Not yet measured. `make bench-gpu` prints updates of 1 to 256 members, eager and compiled, and W1 and W32"
-    " beside SB3; rltrain captures no CUDA graphs.",
 }
 
 
-def render(results: Mapping[str, Part], scale: Part | None, docs: Path) -> str:
+def render(results: Mapping[str, Part], scale: Part | None, gpu: Part | None, docs: Path) -> str:
     """Writes the page and its picture; returns the page."""
     intro = "Made by `make bench`. Each round measures every program once, in turn.\n\n" + TEXTS["throughput"]
     blocks = ["# Performance", intro, setting(results)]
@@ -169,7 +164,7 @@ def render(results: Mapping[str, Part], scale: Part | None, docs: Path) -> str:
             blocks += [f"## {title}", TEXTS[name], make_table(results[name])]
     if scale is not None:
         blocks += ["## Scale", TEXTS["scale"], scale["text"], "![Cost per step and memory](performance/scale.png)"]
-    blocks += ["## On a GPU", TEXTS["gpu"]]
+    blocks += ["## On a GPU", *(gpu_blocks(gpu) if gpu else ["Not measured: `make bench-gpu`, on a machine with one."])]
     page = "\n\n".join(block if block.startswith(("|", "-", "!", "#")) else wrapped(block) for block in blocks)
     (docs / "performance.md").write_text(page + "\n")
     return page

@@ -100,12 +100,17 @@ def wrapper_cost() -> tuple[float, float]:
 
 
 def wrap_all(clock: Clock, trainer: Trainer, agent: Any, envs: Any) -> None:
-    clock.wrap(agent, "act", "act")
-    clock.wrap(envs, "step", "env step")
-    clock.wrap(agent, "observe", "observe")
-    clock.wrap(agent.replay, "rows", "sample")
-    clock.wrap(agent, "update", "update")
-    clock.wrap(trainer._recorder, "add", "record and log")
+    if envs.stepped_by_agent:
+        clock.wrap(agent._stepper, "step", "act, step, store")
+        clock.wrap(agent, "iterate", "around a block")
+        clock.wrap(trainer._recorder, "add_block", "record and log")
+    else:
+        clock.wrap(agent, "act", "act")
+        clock.wrap(envs, "step", "env step")
+        clock.wrap(agent, "observe", "observe")
+        clock.wrap(agent, "update", "around an update")
+        clock.wrap(trainer._recorder, "add", "record and log")
+    clock.wrap(agent._learner, "learn", "update")
     clock.wrap(trainer, "do_duties", "record and log")
 
 

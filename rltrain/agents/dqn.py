@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rltrain.agents.agent import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.agents.dqn_device import Learner, Stepper
+from rltrain.agents.dqn_targets import Due, MemberTargets
 from rltrain.agents.dqn_update import METRICS, DQNState, make_hyperparameters
 from rltrain.agents.members import GreedyModule, MemberNetworks, member_of, stack_members
 from rltrain.config.schema import DQNConfig, PerEpisodeConfig
@@ -23,17 +24,12 @@ from rltrain.replay import UniformReplay
 from rltrain.replay.n_step import NStepWindow
 from rltrain.schedules import make_schedule
 from rltrain.seeding import RandomBlock, RandomBlocks, derive_seed, make_generator
-from rltrain.target_update import TargetUpdate, move_targets_
 from rltrain.types import Episode, Transition
 
 # Gradient steps in one call of a compiled program. With four the cost of a call is spread; the program grows with more.
 _MOST_STEPS_PER_CALL = 4
 # Vector steps before the host looks: with 64 what it does then is spread. First states and draws take memory.
 _MOST_DEPTH, _MOST_LANES, _MOST_DRAWS = 64, 2**17, 2**22
-
-
-TargetsDue = list[int] | None
-"""[M], how often each member's target is to move; None where none is."""
 
 
 class GreedyQ:
@@ -89,19 +85,16 @@ class DQN(GreedyQ):
         optimizer = stack_members([init_optimizer(config.optimizer, first) for _ in configs])
         self._state = DQNState(params, target_params, optimizer)  # changes in place
         self._retired_state: list[Tensor] = []  # of the members `_retired`, as `DQNState.tensors`
-        self._target_updates = [TargetUpdate(c.target_update) for c in configs if c.target_update is not None]
-        self._targets_by_gradient_steps = any(target.unit == "gradient_steps" for target in self._target_updates)
-        self._targets_in_phase = all(target.every_gradient_step for target in self._target_updates)
-        taus = [target.tau if self._targets_in_phase else None for target in self._target_updates]
+        updates = [c.target_update for c in configs if c.target_update is not None]
+        self._targets = MemberTargets(updates, target_params, params)
         hyperparameters = stack_members(
-            [make_hyperparameters(algo, device, tau) for algo, tau in zip(algos, taus, strict=True)]
+            [make_hyperparameters(algo, device, tau) for algo, tau in zip(algos, self._targets.taus, strict=True)]
         )
         self._steps_per_call = self._choose_steps_per_call() if context.compile_update or context.cuda_graphs else 1
         self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
         # What is due then depends on which episodes have ended: somebody must look after every vector step.
-        self._follows_episodes = any(target.unit == "episodes" for target in self._target_updates) or any(
-            isinstance(c.exploration, PerEpisodeConfig) for c in configs
-        )
+        by_episodes = (isinstance(c.exploration, PerEpisodeConfig) for c in configs)
+        self._follows_episodes = self._targets.by_episodes or any(by_episodes)
         self._iterates = run.env.vectorization == "compiled"
         spaces = context.observation, context.action
         self.replay = UniformReplay(config.buffer_size, *spaces, device, self._members, spare_row=self._iterates)
@@ -126,15 +119,13 @@ class DQN(GreedyQ):
         self._replay_draws = RandomBlocks(
             [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
         )
-        # Each [M]; the last two are what the target's schedule was last asked about.
-        self._env_steps, self._episodes, self._gradient_steps, self._seen_steps, self._seen_episodes = (
-            np.zeros(self._members, dtype=np.int64) for _ in range(5)
-        )
+        self._env_steps, self._episodes, self._gradient_steps = (
+            np.zeros(self._members, dtype=np.int64) for _ in range(3)
+        )  # each [M]
 
     def _choose_steps_per_call(self) -> int:
         """K: divides the steps that are due together and, where targets move between calls, the time between moves."""
-        between = [] if self._targets_in_phase or not self._targets_by_gradient_steps else self._target_updates
-        common = math.gcd(self._config.gradient_steps, *(target.period for target in between))
+        common = math.gcd(self._config.gradient_steps, *self._targets.between_calls)
         return max(k for k in range(1, _MOST_STEPS_PER_CALL + 1) if common % k == 0)
 
     @property
@@ -205,17 +196,18 @@ class DQN(GreedyQ):
         stepper.prepare(*self._explore_steps(steps), self._running)
         self._prepare_calls(sum(calls))
         targets_at_calls = iter(self._targets_at_calls(sum(calls)))
+        targets_at_steps = self._targets.at_steps(self._env_steps, self._num_envs, steps, self._running)
         with torch.no_grad():
-            for due, targets in zip(calls, self._targets_at_steps(steps), strict=True):
+            for due, targets in zip(calls, targets_at_steps, strict=True):
                 stepper.step()
                 self._learn(islice(targets_at_calls, due))
-                self._move_targets(targets)
+                self._targets.move(targets)
         episodes = stepper.finish(steps)
         self._env_steps += steps * self._num_envs * self._running
-        self._seen_steps[:] = self._env_steps
+        self._targets.saw(self._env_steps)
         self._count_gradient_steps(sum(calls))
         self._count_episodes(episodes)
-        self._move_targets_by_steps()
+        self._targets.move_since(self._env_steps, self._episodes)
         learned_at = [step for step, due in enumerate(calls, 1) if due]
         return Block(steps, episodes, learned_at, self._metrics_by_step(calls))
 
@@ -249,7 +241,7 @@ class DQN(GreedyQ):
         with torch.no_grad():
             self._learn(self._targets_at_calls(calls))
         self._count_gradient_steps(calls)
-        self._move_targets_by_steps()
+        self._targets.move_since(self._env_steps, self._episodes)
         return self._learner.metrics(calls) if calls else {}
 
     def _gradient_steps_by(self, env_steps: int) -> int:
@@ -262,44 +254,18 @@ class DQN(GreedyQ):
             draws = self._replay_draws.take(calls * self._steps_per_call * self._config.batch_size)
             self._learner.prepare(draws)
 
-    def _learn(self, targets: Iterable[TargetsDue]) -> None:
+    def _targets_at_calls(self, calls: int) -> list[Due]:
+        return self._targets.at_calls(self._gradient_steps, self._steps_per_call, calls, self._running)
+
+    def _learn(self, targets: Iterable[Due]) -> None:
         """A call of the learner for each of `targets`, which are due after it."""
         for due in targets:
             self._learner.learn()
-            self._move_targets(due)
+            self._targets.move(due)
 
     def _count_gradient_steps(self, calls: int) -> None:
         self._gradient_steps += calls * self._steps_per_call * self._running
         self._restore_retired()
-
-    def _targets_at_calls(self, calls: int) -> list[TargetsDue]:
-        """What is due after each of the learner's next calls."""
-        if not self._targets_by_gradient_steps or self._targets_in_phase:
-            return [None] * calls
-        updates = list(zip(self._target_updates, self._gradient_steps.tolist(), self._running.tolist(), strict=True))
-        ahead = range(self._steps_per_call, (calls + 1) * self._steps_per_call, self._steps_per_call)
-        return [[t.due_at_gradient_step(made + more) if runs else 0 for t, made, runs in updates] for more in ahead]
-
-    def _targets_at_steps(self, steps: int) -> list[TargetsDue]:
-        """What is due by environment steps after each of the next vector steps."""
-        if self._targets_by_gradient_steps:
-            return [None] * steps
-        ahead = np.arange(0, (steps + 1) * self._num_envs, self._num_envs)
-        counts = np.array([t.due_by(s + ahead) for t, s in zip(self._target_updates, self._env_steps, strict=True)])
-        due = np.diff(counts.T, axis=0) * self._running  # [steps, M]
-        return [row.tolist() if row.any() else None for row in due]
-
-    def _move_targets_by_steps(self) -> None:
-        """Targets that follow environment steps or episodes, since it was last asked."""
-        if not self._targets_by_gradient_steps:
-            seen, now = (self._seen_steps, self._seen_episodes), (self._env_steps, self._episodes)
-            counts = zip(self._target_updates, *(count.tolist() for count in (*seen, *now)), strict=True)
-            self._move_targets([target.due_between((s, t), (e, f)) for target, s, e, t, f in counts])
-        self._seen_steps[:], self._seen_episodes[:] = self._env_steps, self._episodes
-
-    def _move_targets(self, due: TargetsDue) -> None:
-        if due is not None:
-            move_targets_(self._state.target_params, self._state.params, self._target_updates, due)
 
     def _restore_retired(self) -> None:
         """Gradient steps are made for all members at once; those that are over get back what they had."""
@@ -345,7 +311,7 @@ class DQN(GreedyQ):
                 "env_steps": int(self._env_steps[member]),
                 "episodes": int(self._episodes[member]),
                 "gradient_steps": int(self._gradient_steps[member]),
-                "target_seen": [int(self._seen_steps[member]), int(self._seen_episodes[member])],
+                "target_seen": [int(self._targets.seen_steps[member]), int(self._targets.seen_episodes[member])],
                 "exploration_draws": self._exploration_draws[member].state_dict(),
                 "replay_draws": self._replay_draws[member].state_dict(),
             },
@@ -362,7 +328,7 @@ class DQN(GreedyQ):
         self._window.load_state_dict(without_prefix("n_step", state["replay"]), self._envs_of(member))
         self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
         self._gradient_steps[member] = plain["gradient_steps"]
-        self._seen_steps[member], self._seen_episodes[member] = plain["target_seen"]
+        self._targets.seen_steps[member], self._targets.seen_episodes[member] = plain["target_seen"]
         self._exploration_draws[member].load_state_dict(plain["exploration_draws"])
         self._replay_draws[member].load_state_dict(plain["replay_draws"])
 

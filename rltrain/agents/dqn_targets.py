@@ -1,0 +1,74 @@
+"""When the target networks of DQN's members follow, for one step of the loop and for many ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from rltrain.config.schema import TargetUpdateConfig
+from rltrain.target_update import TargetUpdate, move_targets_
+
+Due = list[int] | None
+"""[M], how often each member's target is to move; None where none is."""
+
+
+class MemberTargets:
+    """The members differ in period and tau; the unit is theirs together.
+
+    Attributes:
+        in_phase: the targets follow every gradient step: then it is the update that moves them, by `taus`.
+        by_episodes: when they are due depends on which episodes have ended.
+    """
+
+    def __init__(self, configs: Sequence[TargetUpdateConfig], target_params: Tensor, params: Tensor) -> None:
+        """target_params, params: [P], of a population [M, P]; the first follow the second, in place."""
+        self._updates = [TargetUpdate(config) for config in configs]
+        self._unit = self._updates[0].unit
+        self._target_params, self._params = target_params, params
+        self.in_phase = all(update.every_gradient_step for update in self._updates)
+        self.taus = [update.tau if self.in_phase else None for update in self._updates]
+        self.by_episodes = self._unit == "episodes"
+        # What the schedule was last asked about, each [M].
+        self.seen_steps, self.seen_episodes = (np.zeros(len(self._updates), np.int64) for _ in range(2))
+
+    @property
+    def between_calls(self) -> list[int]:
+        """Periods in gradient steps that end between two calls of the update."""
+        by_gradient_steps = self._unit == "gradient_steps" and not self.in_phase
+        return [update.period for update in self._updates] if by_gradient_steps else []
+
+    def at_calls(self, gradient_steps: np.ndarray, steps: int, calls: int, running: np.ndarray) -> list[Due]:
+        """What is due after each of the next calls, of `steps` gradient steps each, for the members that run; their
+        gradient steps [M] so far."""
+        if self._unit != "gradient_steps" or self.in_phase:
+            return [None] * calls
+        updates = list(zip(self._updates, gradient_steps.tolist(), running.tolist(), strict=True))
+        ahead = range(steps, (calls + 1) * steps, steps)
+        return [[u.due_at_gradient_step(made + more) if runs else 0 for u, made, runs in updates] for more in ahead]
+
+    def at_steps(self, env_steps: np.ndarray, num_envs: int, steps: int, running: np.ndarray) -> list[Due]:
+        """What is due by environment steps after each of the next vector steps of the members that run; their
+        environment steps [M] so far. Whoever moves them tells `saw`."""
+        if self._unit != "env_steps":
+            return [None] * steps
+        ahead = np.arange(0, (steps + 1) * num_envs, num_envs)
+        counts = np.array([u.due_by(s + ahead) for u, s in zip(self._updates, env_steps, strict=True)])
+        due = np.diff(counts.T, axis=0) * running  # [steps, M]
+        return [row.tolist() if row.any() else None for row in due]
+
+    def saw(self, env_steps: np.ndarray) -> None:
+        """Until so many environment steps [M] nothing is due any more."""
+        self.seen_steps[:] = env_steps
+
+    def move_since(self, env_steps: np.ndarray, episodes: np.ndarray) -> None:
+        """Moves those that are due by environment steps or episodes since it was last asked, each [M]."""
+        if self._unit != "gradient_steps":
+            counts = (count.tolist() for count in (self.seen_steps, self.seen_episodes, env_steps, episodes))
+            self.move([u.due_between((s, t), (e, f)) for u, s, e, t, f in zip(self._updates, *counts, strict=True)])
+        self.seen_steps[:], self.seen_episodes[:] = env_steps, episodes
+
+    def move(self, due: Due) -> None:
+        if due is not None:
+            move_targets_(self._target_params, self._params, self._updates, due)
