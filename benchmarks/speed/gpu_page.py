@@ -22,9 +22,10 @@ TEXTS = {
 def gpu_blocks(gpu: Mapping[str, Any]) -> list[str]:
     machine = gpu["machine"]
     blocks = [
-        f"- {gpu['gpu']}, {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, torch"
+        f"- {gpu['gpu']}, {machine['cores']} cores, Python {machine['python']}, torch"
         f" {machine['torch']}; {machine['date']}, commit {machine['commit']}"
     ]
+    blocks += [gpu["note"]] if "note" in gpu else []
     for name, make in (("updates", _updates), ("iterations", _iterations), ("training", _training)):
         if name in gpu:
             blocks += [TEXTS[name], make(gpu[name])]
