@@ -116,21 +116,19 @@ def compiled(
     fallback: Callable[_P, _R],
     *,
     fixed_shapes: bool = False,
-    done: Callable[[], None] = lambda: None,
 ) -> Callable[_P, _R]:
     """`update` compiled as one graph at its first call; `fallback`, with one line in the log, where that fails.
 
     Args:
         fixed_shapes: every call has the first one's shapes, types and devices. Then it is compiled ahead on the CPU;
             elsewhere nothing is checked per call, which a small update would feel.
-        done: called once, when compiling has worked.
     """
     chosen: list[Callable[..., _R]] = []
 
     def call(*args: Any, **kwargs: Any) -> _R:
         if chosen:
             return chosen[0](*args, **kwargs)
-        made, result = _tried(lambda: _make(update, fixed_shapes, args), fallback, args, kwargs, done)
+        made, result = _tried(lambda: _make(update, fixed_shapes, args), fallback, args, kwargs)
         chosen.append(made)
         return result
 
@@ -171,7 +169,7 @@ def _tried(
     fallback: Callable[..., _R],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    done: Callable[[], None],
+    done: Callable[[], None] = lambda: None,
 ) -> tuple[Callable[..., _R], _R]:
     """What `make` makes and what its first call gives, which may be when it is compiled; or of `fallback` the same."""
     try:

@@ -27,7 +27,7 @@ class Exchange:
     def __init__(self, fields: Fields, device: torch.device) -> None:
         self._bytes: np.ndarray | None = None
         self._sent: torch.cuda.Event | None = None
-        if device.type == "cpu":
+        if self.is_shared(device):
             self._host = {name: np.zeros(shape, _in_numpy(dtype)) for name, (shape, dtype) in fields.items()}
             self.on_device = {name: torch.from_numpy(array) for name, array in self._host.items()}
             return
@@ -44,6 +44,11 @@ class Exchange:
         for (name, (shape, dtype)), size, (start, _) in zip(fields.items(), sizes, pairwise(ends), strict=True):
             self.on_device[name] = self._packed[start : start + size].view(dtype).view(shape)
             self._host[name] = self._bytes[start : start + size].view(_in_numpy(dtype)).reshape(shape)
+
+    @staticmethod
+    def is_shared(device: torch.device) -> bool:
+        """Whether both sides are one memory there."""
+        return device.type == "cpu"
 
     @property
     def host(self) -> dict[str, np.ndarray]:

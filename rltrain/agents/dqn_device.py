@@ -173,6 +173,7 @@ class Stepper:
         drawn["random_action"][: len(explore)] = random_action
         for exchange in (self._lanes, self._drawn, self._window):
             exchange.send()
+        self._replay.send_counts()  # a checkpoint that was loaded has told the host alone
 
     def step(self) -> None:
         """The next vector step."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, cast
 
@@ -10,13 +12,16 @@ import pytest
 import torch
 from small_runs import dqn_config, env_config, optimizer, run_config
 
+from rltrain.agents.agent import Block
 from rltrain.agents.dqn import DQN
 from rltrain.build import build
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RequestError, RunFailed
+from rltrain.exchange import Exchange
 from rltrain.types import Episode
 
 Run = tuple[list[tuple[np.ndarray, dict[str, torch.Tensor]]], list[Episode], list[dict[str, Any]]]
@@ -111,37 +116,85 @@ def test_it_computes_what_its_parts_compute(name: str, members: int) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_of_any_size_lead_to_the_same_bit_for_bit(name: str, members: int) -> None:
     """However often the host looks: a run that is stopped, or evaluates more often, computes the same."""
-    metrics, episodes, states = in_blocks(CASES[name], members, [1] * 100)
-    found_metrics, found_episodes, found_states = in_blocks(CASES[name], members, [7, 64, 1, 28])
-    assert found_metrics.keys() == metrics.keys()
-    for tag, values in found_metrics.items():
-        assert np.array_equal(values, metrics[tag])
-    assert found_episodes == episodes
-    for found, expected in zip(found_states, states, strict=True):
-        assert found["state"] == expected["state"]
+    assert_equal(in_blocks(CASES[name], members, [7, 64, 1, 28]), in_blocks(CASES[name], members, [1] * 100))
+
+
+def assert_equal(found: Blocks, expected: Blocks) -> None:
+    """Bit for bit."""
+    assert found[0].keys() == expected[0].keys()
+    for tag, values in found[0].items():
+        assert np.array_equal(values, expected[0][tag])
+    assert found[1] == expected[1]
+    for state, other in zip(found[2], expected[2], strict=True):
+        assert state["state"] == other["state"]
         for section in ("network", "optimizer", "replay"):
-            for key, tensor in found[section].items():
-                assert torch.equal(tensor, expected[section][key]), key
+            for key, tensor in state[section].items():
+                assert torch.equal(tensor, other[section][key]), key
 
 
 Blocks = tuple[dict[str, np.ndarray], list[Episode], list[dict[str, Any]]]
 
 
-def in_blocks(config: RunConfig, members: int, sizes: list[int]) -> Blocks:
-    """What blocks of at most these sizes give: the metrics of all updates, the episodes, each member's state."""
+def in_blocks(config: RunConfig, members: int, sizes: list[int], resume_after: int = -1) -> Blocks:
+    """What blocks of at most these sizes give: the metrics of all updates, the episodes, each member's state. After so
+    many of the sizes another agent goes on from the state of the first."""
     config = replace(config, env=replace(config.env, vectorization="compiled"))
     population = tuple(replace(config, seed=m) for m in range(members))
-    with build(config, compiled=False, population=population if members > 1 else ()) as parts:
-        envs, agent = parts.envs, cast(DQN, parts.agent)
+    blocks: list[Block] = []
+    with ExitStack() as stack:
+
+        def built() -> tuple[VectorEnv, DQN]:
+            parts = build(config, compiled=False, population=population if members > 1 else ())
+            made = stack.enter_context(parts)
+            return made.envs, cast(DQN, made.agent)
+
+        envs, agent = built()
         envs.reset()
-        blocks = []
-        for size in sizes:
+        for number, size in enumerate(sizes):
+            if number == resume_after:
+                state = envs.state_dict(), [copy.deepcopy(agent.state_dict(m)) for m in range(members)]
+                envs, agent = built()
+                envs.load_state_dict(state[0])
+                for member, of_member in enumerate(state[1]):
+                    agent.load_state_dict(of_member, member)
             while size:
                 blocks.append(agent.iterate(envs, size))
                 size -= blocks[-1].steps
         learned = [block.metrics for block in blocks if block.metrics]
         metrics = {tag: np.concatenate([found[tag] for found in learned]) for tag in learned[0]}
-        return metrics, [e for block in blocks for e in block.episodes], [agent.state_dict(m) for m in range(members)]
+        states = [copy.deepcopy(agent.state_dict(m)) for m in range(members)]
+        return metrics, [e for block in blocks for e in block.episodes], states
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host and the device share lies in two places, as on a GPU, and only transfers carry it."""
+    monkeypatch.setattr(Exchange, "is_shared", staticmethod(lambda device: False))
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("name", ["cartpole", "returns of 3 steps, a ring that is full"])
+@pytest.mark.parametrize("resume_after", [1, 3])
+def test_transfers_carry_all_that_changes_also_after_a_resume(
+    name: str, members: int, resume_after: int, request: pytest.FixtureRequest
+) -> None:
+    """When the next block makes no gradient step, and after many."""
+    config = replace(CASES[name], algo=replace(CASES[name].algo, learning_starts=110))  # type: ignore[type-var]
+    expected = in_blocks(config, members, [15, 15, 40, 30])
+    request.getfixturevalue("apart")
+    assert_equal(in_blocks(config, members, [15, 15, 40, 30], resume_after), expected)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_transfers_carry_what_is_stepped_on_the_host(members: int, request: pytest.FixtureRequest) -> None:
+    config = CASES["several phases of several steps"]
+    expected = play(config, "batched", members, 60)
+    request.getfixturevalue("apart")
+    found = play(config, "batched", members, 60)
+    for state, other in zip(found[2], expected[2], strict=True):
+        for section in ("network", "optimizer", "replay"):
+            for key, tensor in state[section].items():
+                assert torch.equal(tensor, other[section][key]), key
 
 
 def test_a_member_that_has_ended_stays_as_it_is_and_the_others_go_on() -> None:
