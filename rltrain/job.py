@@ -228,6 +228,7 @@ class Keeper:
             "device": str(parts.device),
             "threads": parts.threads,
             "compile": parts.compiled,
+            "cuda_graphs": parts.cuda_graphs,
         }
 
     def save(self, step: int, state: StateDict) -> None:

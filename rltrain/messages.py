@@ -144,7 +144,8 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
     """How closely this run follows the one that was saved."""
     if not exact:
         return "but running episodes begin anew: the environment does not replay"
-    now = {"device": str(parts.device), "threads": parts.threads, "compile": parts.compiled, **versions()}
+    ways = {"compile": parts.compiled, "cuda_graphs": parts.cuda_graphs}
+    now = {"device": str(parts.device), "threads": parts.threads, **ways, **versions()}
     then = {**source.manifest, **source.manifest.get("versions", {})}
     other = [f"{name} {then[name]}" for name, value in now.items() if name in then and then[name] != value]
     if not other and source.manifest.get("population"):

@@ -14,6 +14,7 @@ from small_runs import dqn_config, env_config, optimizer, run_config
 
 from rltrain.agents.agent import Block
 from rltrain.agents.dqn import DQN
+from rltrain.ahead import Program
 from rltrain.build import build
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
@@ -232,6 +233,32 @@ def test_running_episodes_are_taken_up_with_the_state_of_the_twin_itself() -> No
 def test_as_a_program_it_computes_the_same(members: int) -> None:
     config = CASES["several phases of several steps"]
     assert_same(play(config, "compiled", members, 60), play(config, "compiled", members, 60, compile=True))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_two_programs_serve_a_whole_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Blocks of other lengths, a full replay, a fallen epsilon and a resume compile nothing again."""
+    loads: list[None] = []
+    load = Program._load
+
+    def counted(program: Program[Any], *args: Any) -> Any:
+        loads.append(None)
+        return load(program, *args)
+
+    monkeypatch.setattr("rltrain.ahead.Program._load", counted)
+    env = replace(CARTPOLE.env, vectorization="compiled")
+    with build(replace(CARTPOLE, env=env), compiled=True) as parts:
+        envs, agent = parts.envs, cast(DQN, parts.agent)
+        envs.reset()
+        for most in (1, 64, 7, 64, 64):
+            agent.iterate(envs, most)
+        state = envs.state_dict(), copy.deepcopy(agent.state_dict())
+        agent.load_state_dict(state[1])
+        envs.load_state_dict(state[0])
+        agent.iterate(envs, 20)
+    assert len(loads) == 2
+    assert not [record for record in caplog.records if record.name.startswith("rltrain")], "it ran uncompiled"
 
 
 @pytest.mark.parametrize(("id", "text"), [("FrozenLake-v1", "has none"), ("probe_envs:Images-v0", "has none")])
