@@ -59,7 +59,14 @@ def _adam(
 
 def _bias_correction(beta: float, step: Tensor) -> Tensor:
     # 1 - beta**step loses four digits in float32 at the first steps, where it matters most; expm1 does not.
-    return -torch.expm1(step * math.log(beta))
+    return _once(-torch.expm1(step * math.log(beta)))
+
+
+def _once(number: Tensor) -> Tensor:
+    """`number` [] itself, as code compiled for the CPU computes it once: as the largest of eight it is a reduction, and
+    has a place in memory. What is pointwise would be computed again for every few parameters that it is used for, an
+    exponential among it, a twentieth of an update."""
+    return number.expand(8, *number.shape).amax(0) if number.device.type == "cpu" else number
 
 
 def _rmsprop(
@@ -87,7 +94,7 @@ def clip_gradient(grad: Tensor, max_norm: Tensor | None, max_value: Tensor | Non
         grad = torch.clamp(grad, -max_value, max_value)
     if max_norm is not None:
         clipped_norm = norm if max_value is None else torch.linalg.vector_norm(grad)
-        grad = grad * torch.clamp(max_norm / (clipped_norm + 1e-6), max=1.0)
+        grad = grad * _once(torch.clamp(max_norm / (clipped_norm + 1e-6), max=1.0))
     return grad, norm
 
 
