@@ -179,10 +179,16 @@ def _tried(
             result = made(*args, **kwargs)
         done()
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        _log.warning("compiling failed, the update runs uncompiled: %s", reason)
+        _log.warning("compiling failed, the update runs uncompiled: %s", _reason(error))
         return fallback, fallback(*args, **kwargs)
     return made, result
+
+
+def _reason(error: Exception) -> str:
+    """In one line. A first line that ends in a colon says only who complains."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return said[:200] or type(error).__name__
 
 
 def _make_bound(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:

@@ -116,3 +116,16 @@ def test_what_cannot_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureFixture)
     assert run(torch.ones(2)).tolist() == [2.0, 2.0]
     assert run(-torch.ones(2)).tolist() == [-1.0, -1.0]
     assert "runs uncompiled" in caplog.text
+
+
+def test_why_it_cannot_be_compiled_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a first line says only who complains, the second too."""
+
+    def refused(x: Tensor) -> Tensor:
+        raise RuntimeError("backend='inductor' raised:\n\nAssertionError: no views\nfrom user code:\n somewhere")
+
+    run = compiled(refused, lambda x: x, fixed_shapes=True)
+    assert run(torch.ones(2)).tolist() == [1.0, 1.0]
+    assert [record.message for record in caplog.records if record.name.startswith("rltrain")] == [
+        "compiling failed, the update runs uncompiled: backend='inductor' raised: AssertionError: no views"
+    ]

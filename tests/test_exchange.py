@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
+import pytest
 import torch
 
 from rltrain.exchange import Exchange
@@ -45,8 +44,8 @@ def test_both_sides_are_one_memory_on_the_cpu() -> None:
     assert exchange.host["counts"].tolist() == [3]
 
 
-def test_tensors_elsewhere_are_aligned_and_apart(device: torch.device) -> None:
+def test_arrays_elsewhere_have_memory_of_their_own(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    """The compiler refuses a program that writes into views of one buffer with different types."""
+    monkeypatch.setattr(Exchange, "is_shared", staticmethod(lambda device: False))
     there = Exchange(FIELDS, device).on_device
-    spans = sorted((t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in there.values())
-    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-    assert all(start % 16 == 0 for start, _ in spans)
+    assert len({tensor.untyped_storage().data_ptr() for tensor in there.values()}) == len(FIELDS)

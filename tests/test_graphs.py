@@ -124,9 +124,12 @@ def test_captured_updates_are_the_uncaptured_ones(members: int, cuda: torch.devi
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("n_step", [1, 3])
-def test_blocks_on_a_gpu_lead_where_the_cpu_leads(n_step: int, members: int, cuda: torch.device) -> None:
+@pytest.mark.parametrize(
+    ("n_step", "members", "compile"), [(1, 1, False), (1, 3, False), (3, 1, False), (3, 3, False), (3, 1, True)]
+)
+def test_blocks_on_a_gpu_lead_where_the_cpu_leads(
+    n_step: int, members: int, compile: bool, cuda: torch.device, caplog: pytest.LogCaptureFixture
+) -> None:
     """Up to rounding, for as long as that does not grow: some dozens of updates."""
     env = replace(env_config("CartPole-v1"), vectorization="compiled")
     config = run_config(dqn_config(n_step=n_step, buffer_size=200), env=env, num_envs=3)
@@ -134,7 +137,7 @@ def test_blocks_on_a_gpu_lead_where_the_cpu_leads(n_step: int, members: int, cud
     def trained(device: str) -> tuple[list[object], list[dict[str, torch.Tensor]]]:
         placed = replace(config, device=replace(config.device, name=device))
         population = tuple(replace(placed, seed=seed) for seed in range(members)) if members > 1 else ()
-        with build(placed, population=population) as parts:
+        with build(placed, compiled=compile and device == "cuda", population=population) as parts:
             agent, envs = cast(DQN, parts.agent), parts.envs
             envs.reset()
             episodes: list[object] = []
@@ -150,6 +153,7 @@ def test_blocks_on_a_gpu_lead_where_the_cpu_leads(n_step: int, members: int, cud
             return episodes, [{k: v.cpu() for k, v in {**s["network"], **s["replay"]}.items()} for s in states]
 
     (episodes, states), (expected_episodes, expected_states) = trained("cuda"), trained("cpu")
+    assert not [record for record in caplog.records if record.name.startswith("rltrain")], "something fell back"
     assert len(episodes) > 3 and episodes == expected_episodes
     for state, expected in zip(states, expected_states, strict=True):
         for name, tensor in state.items():
