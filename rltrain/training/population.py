@@ -234,7 +234,8 @@ class Population:
             self._take_back_sums(member)
             self._due[member] = self.trainers[member].duties_from is not None
             self._next_duty[member] = self.trainers[member].next_duty
-            if not self._due[member]:
+        for member in members:  # once all have their rows: the last save takes a while
+            if self._running[member] and not self._due[member]:
                 self._retire_if_done(member)
 
     def _evaluates(self, member: int) -> bool:
