@@ -17,24 +17,20 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.learner import learner_of, us_per_update, wait
 from benchmarks.speed.__main__ import BATCHED, COMPILED, SB3, SYNC
 from benchmarks.speed.machine import describe
 from benchmarks.speed.programs import BENCH, COMMON, WORKS, Ours, Rival, Skipped, Work
 from benchmarks.whole_iteration import iteration
-from rltrain.agents.agent import AgentContext
-from rltrain.agents.dqn import DQN
 from rltrain.build import build
 from rltrain.config.application import compose
-from rltrain.config.schema import DQNConfig
-from rltrain.types import ActionSpec, ObservationSpec
 
 RESULTS = BENCH / "gpu.json"
-OBSERVATION, ACTION = ObservationSpec("box", (4,), "float32"), ActionSpec("discrete", (), n=2)
 HIDDEN = ((64, 64), (512, 512))
 MEMBERS = (1, 4, 16, 64, 256)
 WAYS = {"eager": (False, False), "captured": (False, True), "compiled": (True, False), "both": (True, True)}
@@ -44,48 +40,13 @@ ITERATIONS = {
     "compiled": ("env.vectorization=compiled", "device.compile=false"),
     "both": ("env.vectorization=compiled", "device.compile=true"),
 }
-ROUNDS = 12
+ROUNDS = 10
 # Environment steps of each seed, by program: about as many as take ten seconds.
 TRAINING: dict[str, dict[Rival | Ours, int]] = {
     "w1": {SB3: 15_000, SYNC: 30_000, BATCHED: 100_000, COMPILED: 200_000},
     "w32": {SB3: 6_000, BATCHED: 30_000, COMPILED: 60_000},
 }
 SKIPPED_STEPS = 3_000
-
-
-def learner_of(hidden: tuple[int, ...], members: int, device: torch.device, compile: bool, graphs: bool) -> DQN:
-    """An agent whose replay is full of random numbers."""
-    config, _ = compose([*WORKS["w1"], *COMMON, "env.vectorization=compiled", f"network.hidden={list(hidden)}"])
-    population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
-    agent = DQN(AgentContext(config, OBSERVATION, ACTION, device, compile, population, graphs))
-    generator = torch.Generator(device).manual_seed(0)
-    for array in (agent.replay.arrays.obs, agent.replay.arrays.next_obs, agent.replay.arrays.reward):
-        array.normal_(generator=generator)
-    agent.replay.written.fill_(agent.replay.capacity)
-    agent.replay.fetch_counts()
-    return agent
-
-
-def us_per_update(agent: DQN, device: torch.device) -> float:
-    """Microseconds per call of the learner, the median of the rounds; a round ends when the device has finished."""
-    config = cast(DQNConfig, agent._config)
-    calls, generator = agent._choose_depth(), np.random.default_rng(0)
-    times = []
-    for _ in range(ROUNDS):
-        agent._learner.prepare(generator.random((agent._members, calls * config.batch_size)))
-        wait(device)
-        start = time.perf_counter()
-        with torch.no_grad():
-            for _ in range(calls):
-                agent._learner.learn()
-        wait(device)
-        times.append((time.perf_counter() - start) / calls * 1e6)
-    return float(np.median(times[2:]))
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def updates(
@@ -107,7 +68,8 @@ def updates(
                     continue
                 if compile and hidden != HIDDEN[0]:
                     continue
-                found[way] = us_per_update(learner_of(hidden, count, device, compile, graphs), device)
+                agent = learner_of(hidden, count, device, compile, graphs)
+                found[way] = float(np.median(us_per_update(agent, device, ROUNDS)))
             best = found.get("captured", found["eager"])
             alone = best if alone is None else alone
             row = {"hidden": "-".join(map(str, hidden)), "members": count, **found, "over_one": best / alone}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rltrain.agents import AGENTS, POLICIES, Agent, AgentContext
-from rltrain.compiling import choose_compile, choose_cuda_graphs
+from rltrain.compiling import choose_compile, choose_cuda_graphs, has_compiler, lacks_compiler
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
@@ -39,6 +39,7 @@ class Parts:
     threads: int
     compiled: bool
     cuda_graphs: bool
+    lacks_compiler: bool  # which is why nothing is compiled
 
 
 @contextmanager
@@ -53,7 +54,8 @@ def build(
     Args:
         population: the configs of all members, `config` first among them, where several runs are trained as one.
         source: the checkpoint that will be continued; a foreign one's config may ask for any amount of memory.
-        compiled: whether the update is compiled, where that was decided before; None: `device.compile` decides.
+        compiled: whether the update is compiled, where that was decided before; None: `device.compile` decides. Without
+            a C++ compiler it is not.
 
     Raises:
         RequestError: no such device, an environment that cannot be made.
@@ -61,7 +63,8 @@ def build(
     device = run_device(config)
     threads = configure_torch(config.device)
     cuda_graphs = choose_cuda_graphs(config.device, device)
-    compiled = choose_compile(config, max(1, len(population)), cuda_graphs) if compiled is None else compiled
+    wanted = choose_compile(config, max(1, len(population)), cuda_graphs) if compiled is None else compiled
+    compiled = wanted and has_compiler()
     if source is not None:
         _check_environments(config, source)
     envs = build_envs(config, population)
@@ -71,7 +74,8 @@ def build(
         )
         if source is not None:
             check_network(context, source)
-        yield Parts(envs, AGENTS[config.algo.name](context), device, threads, compiled, cuda_graphs)
+        agent = AGENTS[config.algo.name](context)
+        yield Parts(envs, agent, device, threads, compiled, cuda_graphs, lacks_compiler(config))
     finally:
         envs.close()
 

@@ -21,6 +21,7 @@ from rltrain.config.schema import DeviceConfig, DQNConfig, QLearningConfig, RunC
 from rltrain.errors import RequestError
 from rltrain.graphs import Graph
 from rltrain.interrupts import children_shielded
+from rltrain.output import warn
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -51,15 +52,14 @@ _CAPTURED = _Cost(20.0, 6.0, 0.09e-3, 0.09e-3, 0.7e-6, 0.1e-3)  # beyond what CU
 
 
 def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = False) -> bool:
-    """Whether to compile the update of `members` runs; `auto` does where the gradient steps ahead earn the time back,
-    and a C++ compiler is there.
+    """Whether to compile the update of `members` runs; `auto` does where the gradient steps ahead earn the time back.
 
     REINFORCE makes few and large updates in several shapes: there `auto` is false.
     """
     if config.device.compile != "auto":
         return config.device.compile
     algo = config.algo
-    if not isinstance(algo, DQNConfig) or not has_compiler():
+    if not isinstance(algo, DQNConfig):
         return False
     steps = config.total_steps
     if config.total_episodes is not None:
@@ -109,6 +109,12 @@ def has_compiler() -> bool:
     """Whether there is a C++ compiler for the CPU's code."""
     named = os.environ.get("CXX")
     return any(shutil.which(name) for name in ("c++", "g++", "clang++", *([named] if named else [])))
+
+
+def lacks_compiler(config: RunConfig) -> bool:
+    """Whether nothing is compiled because there is no compiler; short runs would not be anyway."""
+    wanted = config.device.compile is True or (config.device.compile == "auto" and isinstance(config.algo, DQNConfig))
+    return wanted and not has_compiler()
 
 
 def compiled(
@@ -179,7 +185,7 @@ def _tried(
             result = made(*args, **kwargs)
         done()
     except Exception as error:
-        _log.warning("compiling failed, the update runs uncompiled: %s", _reason(error))
+        warn(_log, f"compiling failed, the update runs uncompiled: {_reason(error)}")
         return fallback, fallback(*args, **kwargs)
     return made, result
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from rltrain.output import warn
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +56,6 @@ class Graph:
                 self._procedure()
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0][:200]
-            _log.warning("capturing a CUDA graph failed, it runs without: %s", reason)
+            warn(_log, f"capturing a CUDA graph failed, it runs without: {reason}")
             return self._procedure
         return graph.replay

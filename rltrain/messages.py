@@ -66,6 +66,8 @@ def header(
 def how(parts: Parts) -> str:
     """How updates run."""
     compiled = "compiled at its first call" if parts.compiled else "not compiled"
+    if parts.lacks_compiler:
+        compiled = "not compiled (there is no C++ compiler)"
     return f"{compiled}, captured in CUDA graphs" if parts.cuda_graphs else compiled
 
 
@@ -115,8 +117,7 @@ def summary(
     if limit.early:
         rows.insert(1, ("ended early", str(limit)))
     if threshold is not None:
-        first = "" if trainer.solve_step is None else f", first reached at step {trainer.solve_step:,}"
-        rows.append(("solved" if final.mean >= threshold else "not solved", f"threshold {threshold:g}{first}"))
+        rows.append(solved(final.mean, threshold, trainer.solve_step))
     rows += [
         ("run folder", shown_path(folder)),
         *((what, shown_path(picture)) for what, picture in pictures.items()),
@@ -125,6 +126,18 @@ def summary(
         ("continue", f"rltrain resume {shell_word(folder)} {limit.lifted}"),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
+
+
+def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:
+    """Whether the last network reaches the threshold, and the step of the first evaluation that did."""
+    reached = mean >= threshold
+    if first is None:
+        seen = ""
+    elif reached:
+        seen = f", first reached at step {first:,}"
+    else:
+        seen = f"; an evaluation reached it at step {first:,}, the last network does not"
+    return "solved" if reached else "not solved", f"threshold {threshold:g}{seen}"
 
 
 def _one_line(space: object) -> str:

@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
+
+_warned: set[str] = set()
+
+
+def warn(log: logging.Logger, message: str) -> None:
+    """For the log, and once for whoever watches the terminal."""
+    log.warning(message)
+    if message in _warned:
+        return
+    _warned.add(message)
+    line = f"warning   {message}"
+    if (tqdm := sys.modules.get("tqdm")) is not None:  # a bar that is drawn makes room
+        tqdm.tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 class OutlivingStream:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from whole_runs import COMMON_ARGS, rltrain_here
 
 from rltrain.compiling import compiled, has_compiler
 
@@ -22,3 +24,17 @@ def test_two_functions_of_one_shape_do_not_get_each_other_s_program() -> None:
     for _ in range(2):
         for function, factor in zip(functions, (2.0, 3.0), strict=True):
             torch.testing.assert_close(function(x), torch.sin(x) * factor)
+
+
+@pytest.mark.parametrize(("choice", "reason"), [("true", True), ("auto", True), ("false", False)])
+def test_without_a_compiler_runs_train_uncompiled_and_say_why(
+    choice: str, reason: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("build", "compiling"):
+        monkeypatch.setattr(f"rltrain.{module}.has_compiler", lambda: False)
+    run = [*COMMON_ARGS, "total_steps=80", "algo.learning_starts=50", "algo.batch_size=8", "log_period=10"]
+    assert rltrain_here(tmp_path, *run, f"device.compile={choice}", "hydra.run.dir=run") == 0
+    said = capsys.readouterr()
+    assert ("update not compiled (there is no C++ compiler)" in said.out) is reason
+    assert "update not compiled" in said.out and "failed" not in said.out + said.err
+    assert (tmp_path / "run" / "run.log").read_text() == ""

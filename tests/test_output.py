@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from rltrain.output import outliving_output
+from rltrain import output
+from rltrain.output import outliving_output, warn
 
 
 def test_what_fails_once_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +40,14 @@ def test_an_absent_stream_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None
         assert not sys.stdout.isatty()
         print("text", flush=True)
     assert output.failure is None
+
+
+def test_a_warning_is_in_the_log_each_time_and_on_the_terminal_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(output, "_warned", set())
+    log = logging.getLogger("rltrain.test")
+    for message in ("slow", "slow", "slower"):
+        warn(log, message)
+    assert capsys.readouterr() == ("", "warning   slow\nwarning   slower\n")
+    assert [record.message for record in caplog.records] == ["slow", "slow", "slower"]

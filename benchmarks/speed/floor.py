@@ -3,7 +3,8 @@
 The products of one DQN update without double Q-learning: forward of the online network on obs and of the target
 network on next_obs, and backward's two per layer, less the first layer's input gradient. Each is timed as one BLAS call
 into memory that is there already; for a population as one batched call. `peak` is what they would take at the rate of a
-large product. Every figure is the fastest of its rounds, in microseconds per member, wall time. Prints one JSON line.
+large product. The update is the agent's own learner, compiled, with drawing its batch and writing its metrics. Every
+figure is the fastest of its rounds, in microseconds per member, wall time. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -17,19 +18,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from rltrain.agents.dqn_update import DQNState, make_update
-from rltrain.ahead import Program
-from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig
-from rltrain.networks import make_network
-from rltrain.optimizers import Gradient, functional_gradient, init_optimizer
-from rltrain.replay import Batch
-from rltrain.types import ObservationSpec
+from benchmarks.learner import learner_of, us_per_update
 
 BATCH, MEMBERS = 128, 32
 HIDDEN = ((64, 64), (120, 84))
-ADAM = OptimizerConfig("adam", 5e-4, 1e-8, 0.0, False)
-CONFIG = DQNConfig("dqn", 0.99, 1, False, BATCH, 1000, 0, 1, 1, "huber", 10.0, None, ADAM)
-ROUNDS, ROUND_SECONDS = 30, 0.02
+CPU = torch.device("cpu")
+ROUNDS, ROUND_SECONDS, LEARNER_ROUNDS = 30, 0.02, 60
 
 
 def best_us(call: Callable[[], object]) -> float:
@@ -78,44 +72,6 @@ def products(hidden: tuple[int, ...], members: int) -> Callable[[], None]:
     return run
 
 
-def update_case(
-    hidden: tuple[int, ...], members: int, device: torch.device, gradient: Gradient = functional_gradient
-) -> tuple[Callable[..., object], tuple[DQNState, Batch, dict[str, Tensor]]]:
-    """The update of one member, or of `members` under vmap, and what it is called with."""
-    network = make_network(
-        NetworkConfig("mlp", hidden, "relu", 1.0), ObservationSpec("box", (4,), "float32"), 2, 0, device
-    )
-    leading = () if members == 1 else (members,)
-
-    def stacked(x: Tensor) -> Tensor:
-        return x.expand((*leading, *x.shape)).clone()
-
-    params = network.params
-    state = DQNState(
-        stacked(params), stacked(params), {name: stacked(x) for name, x in init_optimizer(ADAM, params).items()}
-    )
-    obs, next_obs = torch.randn(2, *leading, BATCH, 4, device=device)
-    action = torch.randint(0, 2, (*leading, BATCH), device=device)
-    reward, discount = torch.randn(*leading, BATCH, device=device), torch.full((*leading, BATCH), 0.99, device=device)
-    batch = Batch(obs, action, reward, next_obs, discount)
-    numbers = (("lr", 5e-4), ("max_grad_norm", 10.0))
-    hyperparameters = {name: torch.full(leading, x, device=device) for name, x in numbers}
-    one = make_update(CONFIG, network.apply, gradient)
-    return (one if members == 1 else torch.vmap(one)), (state, batch, hyperparameters)
-
-
-def update(hidden: tuple[int, ...], members: int) -> Callable[[], object]:
-    """The compiled update of one member, or of `members` under vmap."""
-    function, arguments = update_case(hidden, members, torch.device("cpu"))
-    compiled = Program(function)
-
-    def run() -> object:
-        with torch.no_grad():
-            return compiled(*arguments)
-
-    return run
-
-
 def peak_flops() -> float:
     """Floating-point operations per second of a product that fills the cores."""
     n = 1536
@@ -134,6 +90,7 @@ def main() -> None:
     for hidden in HIDDEN:
         flops = sum(2 * n * k * m for n, k, m, *_ in shapes(hidden))
         for members in (1, MEMBERS):
+            learner = learner_of(hidden, members, CPU, compile=True, graphs=False)
             rows.append(
                 {
                     "hidden": "-".join(map(str, hidden)),
@@ -141,7 +98,7 @@ def main() -> None:
                     "threads": options.threads,
                     "peak_us": flops / peak * 1e6,
                     "products_us": best_us(products(hidden, members)) / members,
-                    "update_us": best_us(update(hidden, members)) / members,
+                    "update_us": min(us_per_update(learner, CPU, LEARNER_ROUNDS)) / members,
                 }
             )
     print(json.dumps({"gflops": peak / 1e9, "rows": rows}))

@@ -131,9 +131,10 @@ TEXTS = {
     " `rltrain algo=dqn env=CartPole-v1 stop_at_return=475`; SB3 with RL Zoo's settings, evaluated every 1,000 steps"
     " like rltrain; rejax with its own settings, evaluated every 2,500 steps on 128 episodes. Unsolved runs count with"
     " the time of all their steps (50,000; rejax 100,000).",
-    "floor": "One DQN update at batch 128, in microseconds per member; the fastest of 30 rounds. *update* is"
-    " `make_update` compiled, under `vmap` for several members; *products* are its matrix products alone, each one BLAS"
-    " call; *at peak* is what they would take at the rate of a large product.",
+    "floor": "One DQN update at batch 128, in microseconds per member; the fastest of its rounds. *update* is the"
+    " agent's own learner, compiled: it draws its batch from a full replay, makes the step and writes its metrics, all"
+    " members in one program. *products* are its matrix products alone, each one BLAS call; *at peak* is what they"
+    " would take at the rate of a large product.",
     "profile": "W1 in a real trainer whose methods are wrapped, in microseconds per environment step (a vector step of"
     " ten environments takes ten times that); what a method calls is taken off its own time. *update* is the program of"
     " a gradient step. *around an update* is what draws its batch, counts and moves the target; *around a block* is"

@@ -149,15 +149,16 @@ def check_in_torch(twin: Twin, state: Tensor) -> None:
         RunFailed: it raises, or returns other shapes or kinds of numbers.
     """
     lanes = state.shape[-1:]
+    whose = f"env.vectorization=compiled: the batched twin {type(twin).__name__}"
     try:
         action = torch.zeros(lanes, dtype=torch.int64, device=state.device)
         after, reward, terminated = twin.step(torch, state, action)
         found = [(x.shape, x.dtype) for x in (after, reward.float(), terminated)]
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise RunFailed(f"env.vectorization=compiled: the batched twin fails in torch: {reason}") from error
+        raise RunFailed(f"{whose} fails with xp=torch: {reason}") from error
     expected = [(state.shape, state.dtype), (lanes, torch.float32), (lanes, torch.bool)]
     for name, is_now, should in zip(("state", "reward", "terminated"), found, expected, strict=True):
         if is_now != should:
             shown = f"{is_now[1]} {tuple(is_now[0])}, not {should[1]} {tuple(should[0])}"
-            raise RunFailed(f"env.vectorization=compiled: in torch the batched twin gives {name} as {shown}")
+            raise RunFailed(f"{whose} gives with xp=torch {name} as {shown}")

@@ -134,15 +134,13 @@ def _check_compiled(config: RunConfig) -> None:
     why = "env.vectorization=compiled: acting, stepping and learning are one program,"
     algo = config.algo
     if not isinstance(algo, DQNConfig):
-        _refuse(f"{why} and algo={algo.name} has none; use sync or batched")
+        others = "sync" if isinstance(algo, QLearningConfig) else "sync or batched"
+        _refuse(f"{why} and algo={algo.name} has none; use {others}")
     elif algo.n_step > 1 and algo.buffer_size < algo.n_step * config.num_envs:
         _refuse(
             f"{why} and algo.buffer_size={algo.buffer_size} is less than a step of num_envs={config.num_envs} may"
             f" complete with algo.n_step={algo.n_step}; use batched"
         )
-    if config.env.wrappers or config.env.reward_clip is not None:
-        given = "env.wrappers" if config.env.wrappers else "env.reward_clip"
-        _refuse(f"{why} without {given}; use batched")
 
 
 def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:

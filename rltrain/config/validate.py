@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -209,7 +210,8 @@ def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, word
     if type(accepted) is int and accepted > schema.LARGEST:
         raise RequestError(f"{key}={show(value)}: must be below 2^63")
     if isinstance(accepted, (int, float)) and accepted not in limits:
-        raise RequestError(f"{key}={show(value)}: must be {limits if str(limits) else 'finite'}")
+        rules = [] if math.isfinite(accepted) else ["finite"]
+        raise RequestError(f"{key}={show(value)}: must be {' and '.join([*rules, *filter(None, [str(limits)])])}")
     return accepted
 
 

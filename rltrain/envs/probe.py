@@ -30,5 +30,5 @@ def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
     finally:
         env.close()
     if config.vectorization in ("batched", "compiled"):
-        make_twin(make.spec, config.kwargs, BATCHED_ENVS, env.observation_space, config.vectorization)
+        make_twin(make.spec, config, BATCHED_ENVS, env.observation_space)
     return observation, action

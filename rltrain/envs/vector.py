@@ -68,7 +68,7 @@ def make_vector_env(
         from rltrain.envs.batched.lanes import BatchedLanes
 
         first.close()
-        twin = make_twin(make.spec, config.kwargs, BATCHED_ENVS, spaces[0], config.vectorization)
+        twin = make_twin(make.spec, config, BATCHED_ENVS, spaces[0])
         stores_state = config.vectorization == "compiled"
         group = BatchedLanes(twin, num_envs, config.id, *spaces, make.time_limit, stores_state)
     else:

@@ -28,9 +28,9 @@ class ConsoleLogger:
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._total = total_steps
-        self._start_step = self._step = start_step
-        self._start_time = time.monotonic()
-        self._next_line = self._start_time + _LINE_SECONDS
+        self._step = start_step
+        # The speed is that since the line before: what compiling took says nothing about the time left.
+        self._line_step, self._line_time = start_step, time.monotonic()
         self._returns: dict[str, float] = {}
         self._bar = None
         if bar and self._stream.isatty():
@@ -56,9 +56,9 @@ class ConsoleLogger:
             return
         self._step = step
         now = time.monotonic()
-        if now >= self._next_line:
-            self._next_line = now + _LINE_SECONDS
+        if now >= self._line_time + _LINE_SECONDS:
             print(self._line(now), file=self._stream, flush=True)
+            self._line_step, self._line_time = step, now
 
     def flush(self) -> None:
         self._stream.flush()
@@ -69,7 +69,7 @@ class ConsoleLogger:
             self._bar = None
 
     def _line(self, now: float) -> str:
-        speed = (self._step - self._start_step) / max(now - self._start_time, 1e-9)
+        speed = (self._step - self._line_step) / max(now - self._line_time, 1e-9)
         left = max(self._total - self._step, 0) / speed if speed > 0 else None
         parts = [f"step {self._step:,}/{self._total:,}", self._return_text(), f"{speed:,.0f} steps/s"]
         if left is not None:

@@ -30,12 +30,10 @@ class PopulationConsole:
         self._stream = sys.stderr if stream is None else stream
         self._total = list(total_steps)
         self._steps = [0] * len(total_steps) if start_steps is None else list(start_steps)
-        self._start_done = self._done
         self._returns: dict[int, float] = {}
         self._round: set[int] = set()  # who has logged since all had
         self._expected = set(range(len(total_steps)))
-        self._start = time.monotonic()
-        self._next_line = self._start + _LINE_SECONDS
+        self._line_done, self._line_time = self._done, time.monotonic()  # the speed is that since the line before
 
     def of_member(self, member: int) -> MemberConsole:
         """The logger of one member."""
@@ -52,16 +50,16 @@ class PopulationConsole:
             return
         self._round = set()
         now = time.monotonic()
-        if now >= self._next_line:
-            self._next_line = now + _LINE_SECONDS
+        if now >= self._line_time + _LINE_SECONDS:
             print(self._line(now), file=self._stream, flush=True)
+            self._line_done, self._line_time = self._done, now
 
     @property
     def _done(self) -> int:
         return sum(self._steps)
 
     def _line(self, now: float) -> str:
-        speed = (self._done - self._start_done) / max(now - self._start, 1e-9)
+        speed = (self._done - self._line_done) / max(now - self._line_time, 1e-9)
         parts = [f"step {self._done // len(self._total):,}/{max(self._total):,} of each"]
         if self._returns:
             values = sorted(self._returns.values())

@@ -123,5 +123,5 @@ def require_finite(tag: str, value: float, step: int) -> None:
     """
     if not math.isfinite(value):
         raise RunFailed(
-            f"{tag} is {value} at environment step {step}; try a smaller algo.optimizer.lr or algo.max_grad_norm"
+            f"{tag} is {value} at environment step {step}; try a smaller algo.optimizer.lr or algo.max_grad_norm=1"
         )

@@ -18,6 +18,7 @@ from rltrain.ahead import Program
 from rltrain.build import build
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
+from rltrain.config.wrappers import TimeAwareConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.envs.vector import VectorEnv
@@ -267,6 +268,33 @@ def test_what_has_no_twin_is_refused(id: str, text: str) -> None:
         play(run_config(dqn_config(), env=env_config(id)), "compiled", 1, 1)
 
 
+def test_wrapped_environments_are_refused_by_name_and_after_those_without_a_twin() -> None:
+    def wrapped(id: str) -> RunConfig:
+        return run_config(
+            dqn_config(), env=replace(env_config(id), max_episode_steps=9, wrappers=(TimeAwareConfig("time_aware"),))
+        )
+
+    with pytest.raises(RequestError, match=r"env.wrappers=\[time_aware\] \(a tuned file .* or env.wrappers=\[\]"):
+        play(wrapped("CartPole-v1"), "compiled", 1, 1)
+    with pytest.raises(RequestError, match="Counter-v0 has none"):
+        play(wrapped("probe_envs:Counter-v0"), "compiled", 1, 1)
+    clipped = replace(CARTPOLE, env=replace(CARTPOLE.env, reward_clip=0.5))
+    with pytest.raises(RequestError, match=r"without env.reward_clip=0.5; use batched, or env.reward_clip=null"):
+        play(clipped, "compiled", 1, 1)
+
+
+class Stuck(CartPole):
+    def start_state(self, rng: np.random.Generator) -> Any:
+        raise ValueError("no start")
+
+
+def test_a_twin_that_has_no_first_state_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BATCHED_ENVS, "CartPole-v1", Stuck)
+    monkeypatch.setattr("rltrain.envs.batched.block._MANY", 10**6)
+    with pytest.raises(RunFailed, match="no start"):
+        play(CARTPOLE, "compiled", 1, 1)
+
+
 class Numpy(CartPole):
     def step(self, xp: Any, state: Any, action: Any) -> Any:
         return super().step(np, state + np.zeros(state.shape), action) if xp is np else np.cos(action.rows)
@@ -279,8 +307,8 @@ class Narrow(CartPole):
 
 
 @pytest.mark.parametrize(
-    ("twin", "text"), [(Numpy, "the batched twin fails in torch: 'Tensor' object has no attribute 'rows'"),
-                       (Narrow, r"in torch the batched twin gives state as torch.float32 \(4, 3\), not torch.float64")]
+    ("twin", "text"), [(Numpy, "the batched twin Numpy fails with xp=torch: 'Tensor' object has no attribute 'rows'"),
+                       (Narrow, r"twin Narrow gives with xp=torch state as torch.float32 \(4, 3\), not torch.float64")]
 )  # fmt: skip
 def test_a_twin_that_cannot_compute_in_torch_is_refused(twin: type, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BATCHED_ENVS, "CartPole-v1", twin)

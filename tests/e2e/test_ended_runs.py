@@ -12,7 +12,7 @@ from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, record_of, resu
 
 from rltrain.cli import main
 from rltrain.errors import Interrupted
-from rltrain.messages import final_evaluation, stopped
+from rltrain.messages import final_evaluation, solved, stopped
 
 EARLY = [
     *COMMON_ARGS, "total_steps=600", "eval.period=200", "eval.episodes=2", "stop_at_return=5",
@@ -130,3 +130,11 @@ def test_a_run_in_a_plug_in_s_environment_asks_for_the_plug_in(
     capsys.readouterr()
     assert main([command, str(run)]) == 2
     assert "RLTRAIN_PLUGINS=MODULE" in one_line(capsys)
+
+
+def test_a_threshold_that_was_reached_and_lost_is_no_contradiction() -> None:
+    assert solved(480.0, 475.0, 2000) == ("solved", "threshold 475, first reached at step 2,000")
+    assert solved(480.0, 475.0, None) == ("solved", "threshold 475")
+    assert solved(80.0, 475.0, None) == ("not solved", "threshold 475")
+    lost = "threshold 475; an evaluation reached it at step 2,000, the last network does not"
+    assert solved(80.0, 475.0, 2000) == ("not solved", lost)

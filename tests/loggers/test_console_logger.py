@@ -55,6 +55,19 @@ def test_no_speed_and_no_return_yet(clock: Clock) -> None:
     assert out.getvalue() == "step 0/10  0 steps/s\n"
 
 
+def test_what_compiling_took_says_nothing_about_the_time_left(clock: Clock) -> None:
+    out = io.StringIO()
+    alone, together = ConsoleLogger(10_000, stream=out), PopulationConsole([10_000], stream=out)
+    for seconds, step in ((40, 400), (8, 2_000)):
+        clock.now += seconds
+        alone.log(step, {})
+        together.of_member(0).log(step, {})
+    assert out.getvalue().splitlines()[2:] == [
+        "step 2,000/10,000  200 steps/s  0:00:40 left",
+        "step 2,000/10,000 of each  200 steps/s together  0:00:40 left",
+    ]
+
+
 def test_a_bar_on_a_terminal_only_and_only_for_a_single_run(clock: Clock) -> None:
     terminal, sweep, pipe = Terminal(), Terminal(), io.StringIO()
     for stream, bar in ((terminal, True), (sweep, False), (pipe, True)):

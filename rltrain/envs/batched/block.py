@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from rltrain.envs.batched.environment import BatchedEnvironment, UniformStart
+from rltrain.envs.make import one_line
+from rltrain.errors import RunFailed
 from rltrain.seeding import first_draws
 
 _MANY = 12  # seeds; fewer are quicker one by one
@@ -60,4 +62,7 @@ def start_states(env: BatchedEnvironment, seeds: np.ndarray) -> np.ndarray:
     """[K, *state], the first states of the episodes with these seeds [K]."""
     if isinstance(env, UniformStart) and len(seeds) >= _MANY:
         return np.moveaxis(env.from_uniform(first_draws(seeds, env.start_draws)), -1, 0)
-    return np.stack([env.start_state(np.random.Generator(np.random.PCG64(seed))) for seed in seeds.tolist()])
+    try:
+        return np.stack([env.start_state(np.random.Generator(np.random.PCG64(seed))) for seed in seeds.tolist()])
+    except Exception as error:
+        raise RunFailed(f"the batched twin {type(env).__name__} fails in start_state: {one_line(error)}") from error

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.envs.registration import EnvSpec
 
+from rltrain.config.schema import EnvConfig
 from rltrain.envs.flatten import name_of
 from rltrain.envs.spaces import make_flattener, observation_spec
 from rltrain.errors import RequestError
@@ -39,6 +40,16 @@ class BatchedEnvironment(Protocol):
         """state [*state, L] -> obs [*obs, L]."""
 
 
+def _check_bare(config: EnvConfig) -> None:
+    """Whether agent and twin see the same numbers."""
+    why = "env.vectorization=compiled: the agent steps the twin itself, without"
+    if config.wrappers:
+        names = ", ".join(wrapper.name for wrapper in config.wrappers)
+        raise RequestError(f"{why} env.wrappers=[{names}] (a tuned file may set some); use batched, or env.wrappers=[]")
+    if config.reward_clip is not None:
+        raise RequestError(f"{why} env.reward_clip={config.reward_clip:g}; use batched, or env.reward_clip=null")
+
+
 class UniformStart:
     """Of a twin whose first state is a function of uniform numbers: then many episodes begin at once."""
 
@@ -59,17 +70,14 @@ def between(low: float, high: float, uniform: np.ndarray) -> np.ndarray:
 
 
 def make_twin(
-    spec: EnvSpec,
-    kwargs: Mapping[str, Any],
-    twins: Mapping[str, type],
-    observation_space: Space[Any],
-    vectorization: str = "batched",
+    spec: EnvSpec, config: EnvConfig, twins: Mapping[str, type], observation_space: Space[Any]
 ) -> BatchedEnvironment:
     """The twin of a registered environment.
 
     Raises:
         RequestError: it has none, or none that supports these `env.kwargs`, or shows what a twin cannot.
     """
+    kwargs, vectorization = config.kwargs, config.vectorization
     if spec.id not in twins:
         raise RequestError(
             f"env.vectorization={vectorization}: {', '.join(sorted(twins))} have a batched twin, {spec.id} has none;"
@@ -93,5 +101,7 @@ def make_twin(
             f"env.vectorization=compiled: takes observations of floats, and {spec.id} shows"
             f" {name_of(observation_space)}; use batched"
         )
+    if vectorization == "compiled":
+        _check_bare(config)
     made: BatchedEnvironment = twin(**{**spec.kwargs, **kwargs})
     return made
