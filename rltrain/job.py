@@ -33,7 +33,8 @@ from rltrain.training.stopping import StopSignal
 from rltrain.training.trainer import Trainer, last_logged_step
 from rltrain.types import Ring
 
-_OUT_OF_MEMORY = "out of memory: smaller algo.buffer_size, algo.batch_size, algo.gradient_steps, network.hidden or num_envs need less"
+_MEMORY_KEYS = "algo.buffer_size, algo.batch_size, algo.gradient_steps, network.hidden or num_envs"
+_OUT_OF_MEMORY = f"out of memory: smaller {_MEMORY_KEYS} need less"
 _log = logging.getLogger(__name__)
 Changes = Sequence[Mapping[str, Any]]
 """Of the config, in the form that run.json has: step, key, from, to."""

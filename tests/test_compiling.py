@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from whole_runs import COMMON_ARGS, rltrain_here
+from whole_runs import COMMON_ARGS, newest, rltrain_here
 
 from rltrain.compiling import compiled, has_compiler
 
@@ -38,3 +38,4 @@ def test_without_a_compiler_runs_train_uncompiled_and_say_why(
     assert ("update not compiled (there is no C++ compiler)" in said.out) is reason
     assert "update not compiled" in said.out and "failed" not in said.out + said.err
     assert (tmp_path / "run" / "run.log").read_text() == ""
+    assert newest(tmp_path / "run").manifest["compile"] is False
