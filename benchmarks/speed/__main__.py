@@ -35,7 +35,7 @@ COMPILED = Ours("rltrain, compiled", ("env.vectorization=compiled",))
 PROGRAMS = (SB3, REJAX, SYNC, BATCHED, COMPILED)
 WORKS = (
     Work("w1", "W1: 10 environments, MLP 64-64", 200_000, 2_000),
-    Work("w32", "W32: 32 seeds of W1, steps per second in total", 30_000, 3_000),
+    Work("w32", "W32: 32 seeds of W1, steps per second in total", 60_000, 3_000),
     Work("cleanrl", "CleanRL's settings: 1 environment, MLP 120-84", 60_000, 2_000),
 )
 PARTS = (*(work.name for work in WORKS), "solved", "floor", "profile")
