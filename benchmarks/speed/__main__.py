@@ -43,15 +43,24 @@ SEEDS = range(5)
 
 
 class Bench:
-    """Measures parts and keeps every outcome at once."""
+    """Measures parts and keeps every outcome at once; with `adds`, beside those of the same machine, day and commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, adds: bool) -> None:
+        self._adds = adds
         self.results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
     @contextmanager
     def part(self, name: str, begin: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The record of one part, which takes the place of what was measured before."""
         part: dict[str, Any] = {"machine": describe(), "busy": [], **begin}
+        kept = self.results.get(name)
+        if (
+            self._adds
+            and kept is not None
+            and kept["machine"] == part["machine"]
+            and kept.get("steps") == part.get("steps")
+        ):
+            part = kept
         self.results[name] = part
         yield part
         self.save()
@@ -100,6 +109,7 @@ class Bench:
 
     def floor(self) -> None:
         print("\nan update over the floor of its matrix products", flush=True)
+        self._adds = False
         with self.part("floor", {"rows": [], "gflops": {}}) as part:
             for threads in (1, 2):
                 part["busy"].append(look_around())
@@ -125,10 +135,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--add", action="store_true", help="add rounds to those of the same commit and day (not floor)")
     parser.add_argument("--quick", action="store_true", help="a fifth of the steps, to try the programs")
     parser.add_argument("--render", action="store_true", help="measure nothing; make the page from what is kept")
     options = parser.parse_args()
-    bench = Bench()
+    bench = Bench(options.add)
     if not options.render:
         BENCH.mkdir(parents=True, exist_ok=True)
         SB3.install()
