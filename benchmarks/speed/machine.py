@@ -25,8 +25,10 @@ def describe() -> dict[str, Any]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    commit = subprocess.run(git, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    commit = _git("describe", "--always", "--exclude", "*")
+    # What the parts before have written into the page is no change of what is measured.
+    if _git("status", "--porcelain", "--", ".", ":!docs/performance.md", ":!docs/performance"):
+        commit += "-dirty"
     return {
         "cpu": ", ".join(sorted(models)) or platform.processor(),
         "vectors": next((VECTORS[name] for name in VECTORS if name in flags), "no AVX"),
@@ -37,6 +39,10 @@ def describe() -> dict[str, Any]:
         "commit": commit or "none",
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=ROOT).stdout.strip()
 
 
 def busy_share(seconds: float = 1.0) -> float:
