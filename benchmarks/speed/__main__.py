@@ -96,7 +96,10 @@ class Bench:
     def solved(self, rounds: int) -> None:
         """Wall time of whole commands; every program keeps its compiler's cache, and once it is empty (`cold`)."""
         print("\nfrom the shell to CartPole-v1 solved", flush=True)
-        with self.part("solved", {"rows": {}}) as part:
+        rows = {
+            program.label: {"skipped": None} for program in PROGRAMS
+        }  # in their order, whose turn comes first or not
+        with self.part("solved", {"rows": rows}) as part:
             for number in range(rounds):
                 for program in PROGRAMS:
                     if number == 0 and program is not SB3:

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 OTHERS, OWN, UNSOLVED = "#9aa5b1", "#1f77b4", "#d62728"
 
@@ -56,6 +57,7 @@ def bars(axes: Axes, rows: Mapping[str, list[dict[str, Any]]], solved: bool) -> 
     axes.invert_yaxis()
     axes.set_xlim(0, 1.3 * top if not solved else 1.6 * top)
     axes.set_xlabel("seconds (shorter is better)" if solved else "environment steps per second", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
