@@ -1,0 +1,20 @@
+"""The catalogue of `make mutants` follows the code: a bug whose place has gone would show nothing."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_mutant_has_its_place_and_its_test() -> None:
+    outdated = []
+    for path in sorted((ROOT / "tests" / "mutants").glob("*.toml")):
+        for mutant in tomllib.loads(path.read_text())["mutant"]:
+            file, _, test = mutant["test"].partition("::")
+            name = test.rpartition("::")[2].partition("[")[0]
+            texts = [(ROOT / edit["file"]).read_text().count(edit["old"]) for edit in mutant["edit"]]
+            if set(texts) != {1} or name not in (ROOT / file).read_text():
+                outdated.append(mutant["bug"])
+    assert outdated == []
