@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rltrain.agents import AGENTS, POLICIES, Agent, AgentContext
-from rltrain.compiling import choose_compile, choose_cuda_graphs, has_compiler, lacks_compiler
+from rltrain.compiling import choose_compile, choose_cuda_graphs, has_compiler
 from rltrain.config.schema import DQNConfig, RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
@@ -39,7 +39,7 @@ class Parts:
     threads: int
     compiled: bool
     cuda_graphs: bool
-    lacks_compiler: bool  # which is why nothing is compiled
+    lacks_compiler: bool  # nothing is compiled, only because there is none
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def build(
         if source is not None:
             check_network(context, source)
         agent = AGENTS[config.algo.name](context)
-        yield Parts(envs, agent, device, threads, compiled, cuda_graphs, lacks_compiler(config))
+        yield Parts(envs, agent, device, threads, compiled, cuda_graphs, wanted and not compiled)
     finally:
         envs.close()
 

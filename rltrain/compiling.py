@@ -111,12 +111,6 @@ def has_compiler() -> bool:
     return any(shutil.which(name) for name in ("c++", "g++", "clang++", *([named] if named else [])))
 
 
-def lacks_compiler(config: RunConfig) -> bool:
-    """Whether nothing is compiled because there is no compiler; short runs would not be anyway."""
-    wanted = config.device.compile is True or (config.device.compile == "auto" and isinstance(config.algo, DQNConfig))
-    return wanted and not has_compiler()
-
-
 def compiled(
     update: Callable[_P, _R],
     fallback: Callable[_P, _R],

@@ -8,10 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from rltrain.agents import AGENTS, Agent, AgentContext
 from rltrain.agents.agent import StateDict
+from rltrain.ahead import Program
 from rltrain.config.schema import (
     AlgoConfig,
     CheckpointConfig,
@@ -192,3 +194,16 @@ class Stop:
         if self.looks is not None:
             self.looks -= 1
         return self.looks is not None and self.looks < 0
+
+
+def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows by one for each program that is compiled ahead or loaded."""
+    loads: list[None] = []
+    load = Program._load
+
+    def counted(program: Program[Any], *args: Any) -> Any:
+        loads.append(None)
+        return load(program, *args)
+
+    monkeypatch.setattr("rltrain.ahead.Program._load", counted)
+    return loads

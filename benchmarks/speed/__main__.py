@@ -50,16 +50,12 @@ class Bench:
         self.results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
     @contextmanager
-    def part(self, name: str, begin: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The record of one part, which takes the place of what was measured before."""
+    def part(self, name: str, begin: dict[str, Any], adds: bool = True) -> Iterator[dict[str, Any]]:
+        """The record of one part: a new one, which takes the place of what was measured before, or that one."""
         part: dict[str, Any] = {"machine": describe(), "busy": [], **begin}
         kept = self.results.get(name)
-        if (
-            self._adds
-            and kept is not None
-            and kept["machine"] == part["machine"]
-            and kept.get("steps") == part.get("steps")
-        ):
+        same = kept is not None and all(kept.get(key) == part.get(key) for key in ("machine", "steps"))
+        if same and adds and self._adds:
             part = kept
         self.results[name] = part
         yield part
@@ -112,8 +108,7 @@ class Bench:
 
     def floor(self) -> None:
         print("\nan update over the floor of its matrix products", flush=True)
-        self._adds = False
-        with self.part("floor", {"rows": [], "gflops": {}}) as part:
+        with self.part("floor", {"rows": [], "gflops": {}}, adds=False) as part:
             for threads in (1, 2):
                 part["busy"].append(look_around())
                 found = json_of("benchmarks.speed.floor", "--threads", str(threads))

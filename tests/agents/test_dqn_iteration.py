@@ -10,11 +10,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from small_runs import dqn_config, env_config, optimizer, run_config
+from small_runs import count_loads, dqn_config, env_config, optimizer, run_config
 
 from rltrain.agents.agent import Block
 from rltrain.agents.dqn import DQN
-from rltrain.ahead import Program
 from rltrain.build import build
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
@@ -240,14 +239,7 @@ def test_as_a_program_it_computes_the_same(members: int) -> None:
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_two_programs_serve_a_whole_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Blocks of other lengths, a full replay, a fallen epsilon and a resume compile nothing again."""
-    loads: list[None] = []
-    load = Program._load
-
-    def counted(program: Program[Any], *args: Any) -> Any:
-        loads.append(None)
-        return load(program, *args)
-
-    monkeypatch.setattr("rltrain.ahead.Program._load", counted)
+    loads = count_loads(monkeypatch)
     env = replace(CARTPOLE.env, vectorization="compiled")
     with build(replace(CARTPOLE, env=env), compiled=True) as parts:
         envs, agent = parts.envs, cast(DQN, parts.agent)
@@ -283,15 +275,16 @@ def test_wrapped_environments_are_refused_by_name_and_after_those_without_a_twin
         play(clipped, "compiled", 1, 1)
 
 
-class Stuck(CartPole):
+class Varying(CartPole):
     def start_state(self, rng: np.random.Generator) -> Any:
-        raise ValueError("no start")
+        state = super().start_state(rng)
+        return state if rng.integers(8) else state[:-1]
 
 
-def test_a_twin_that_has_no_first_state_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BATCHED_ENVS, "CartPole-v1", Stuck)
+def test_a_twin_whose_first_states_do_not_fit_together_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BATCHED_ENVS, "CartPole-v1", Varying)
     monkeypatch.setattr("rltrain.envs.batched.block._MANY", 10**6)
-    with pytest.raises(RunFailed, match="no start"):
+    with pytest.raises(RunFailed, match=r"the batched twin Varying fails in start_state: .*same shape"):
         play(CARTPOLE, "compiled", 1, 1)
 
 

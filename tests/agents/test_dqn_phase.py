@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, dqn_config, drive, optimizer, run_config
+from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, count_loads, dqn_config, drive, optimizer, run_config
 from torch import Tensor
 
 from rltrain.agents import AgentContext
 from rltrain.agents.dqn import DQN
 from rltrain.agents.dqn_program import Learning
-from rltrain.ahead import Program
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, RunConfig, SoftUpdateConfig, TargetUpdateConfig
 
@@ -112,14 +111,7 @@ def test_a_run_compiles_once_and_never_again(
     """Ahead of its calls there is one program of one shape; by `torch.compile` dynamo counts its own."""
     from torch._dynamo.utils import counters
 
-    loads: list[None] = []
-    load = Program._load
-
-    def counted(program: Program[Any], *args: Any) -> Any:
-        loads.append(None)
-        return load(program, *args)
-
-    monkeypatch.setattr("rltrain.ahead.Program._load", counted)
+    loads = count_loads(monkeypatch)
     monkeypatch.setattr("rltrain.ahead.available", lambda: ahead)
     counters.clear()
     agent = agent_of(config_of(gradient_steps=2), compile_update=True)

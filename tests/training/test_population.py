@@ -136,6 +136,22 @@ def assert_member_equals(together: Together, member: int, single: Single) -> Non
             torch.testing.assert_close(found[section], wanted[section], **tolerance)
 
 
+def test_members_that_end_together_have_their_last_rows_before_one_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saving takes a while, which would pass for training time of the others."""
+    together = Together(members("soft"))
+    done: list[str] = []
+    for of, name in ((Log, "log"), (Keeper, "save")):
+        inner = getattr(of, name)
+
+        def noted(self: Any, *args: Any, inner: Any = inner, name: str = name) -> None:
+            done.append(name)
+            inner(self, *args)
+
+        monkeypatch.setattr(of, name, noted)
+    together.population.run()
+    assert done[-6:] == ["log"] * 3 + ["save"] * 3
+
+
 def test_members_with_convolutions_equal_their_own_runs() -> None:
     layers = CNNConfig("cnn", (3,), (2,), (1,), (4,), True, "auto", "relu", 1.0)
     configs = members("soft", env=env_config("probe_envs:Noise-v0"), network=layers)
