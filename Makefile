@@ -6,6 +6,7 @@
 # make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
 # make bench-gpu  updates and training on the GPU, eager, compiled and as populations, beside SB3
 # make saving     what checkpoints cost, as a share of the training between them
+# make same-numbers REV=main   trains every case of the tests at REV and here: equal bit for bit (minutes)
 # make faults     kills writers a hundred times while they save (minutes)
 # make bench-networks   what a Q-network of state and action costs beside one of all actions (minutes)
 # make bench-minatar    DQN on MinAtar Breakout, three seeds, for docs/minatar.md (half an hour of one core)
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all check bench bench-gpu bench-render bench-minatar bench-networks scale saving members results recipes mutants faults clean
+.PHONY: train test test-all check bench bench-gpu bench-render bench-minatar bench-networks scale saving members results recipes mutants faults same-numbers clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -53,6 +54,10 @@ check: $(GAMES)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+REV ?= main
+same-numbers: $(STAMP)
+	@$(BIN)/python tests/same_numbers.py $(REV)
 
 ROUNDS ?= 3
 bench: $(STAMP)
