@@ -1,6 +1,6 @@
 # make train   sets up .venv, trains DQN on CartPole-v1 and says what next
 # make test    sets up .venv, runs the fast tests
-# make check   ruff, mypy and the fast tests
+# make lint    ruff and mypy; make check: both, and the fast tests
 # make test-all   the slow tests too
 # make mutants    puts known bugs in, one by one, and shows which test goes red (about 15 minutes)
 # make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
@@ -19,7 +19,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all check bench bench-gpu bench-render bench-minatar bench-networks scale saving members results recipes mutants faults same-numbers clean
+.PHONY: train test test-all lint check bench bench-gpu bench-render bench-minatar bench-networks scale saving members results recipes mutants faults same-numbers clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -43,17 +43,22 @@ train: $(STAMP)
 	@echo "  rltrain algo=reinforce env=Acrobot-v1       another algorithm, another environment"
 	@echo "  rltrain --help                              everything else"
 
+# Tests side by side, one process per core. A module's tests stay together until a process has nothing left to do.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-all: $(GAMES)
-	@$(BIN)/python -m pytest -m 'not faults'
+	@$(PYTEST) -m 'not faults'
 
-check: $(GAMES)
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+check: $(GAMES) lint
+	$(PYTEST)
 
 REV ?= main
 same-numbers: $(STAMP)
