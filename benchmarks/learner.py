@@ -10,20 +10,23 @@ import numpy as np
 import torch
 
 from benchmarks.speed.programs import COMMON, WORKS
-from rltrain.agents.agent import AgentContext
-from rltrain.agents.dqn import DQN
+from rltrain.agents import AgentContext, make_agent
 from rltrain.config.application import compose
 from rltrain.config.schema import DQNConfig
+from rltrain.engine.agent import OffPolicyAgent
 from rltrain.types import ActionSpec, ObservationSpec
 
 OBSERVATION, ACTION = ObservationSpec("box", (4,), "float32"), ActionSpec("discrete", (), n=2)
 
 
-def learner_of(hidden: tuple[int, ...], members: int, device: torch.device, compile: bool, graphs: bool) -> DQN:
+def learner_of(
+    hidden: tuple[int, ...], members: int, device: torch.device, compile: bool, graphs: bool
+) -> OffPolicyAgent:
     """An agent whose replay is full of random numbers."""
     config, _ = compose([*WORKS["w1"], *COMMON, "env.vectorization=compiled", f"network.hidden={list(hidden)}"])
     population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
-    agent = DQN(AgentContext(config, OBSERVATION, ACTION, device, compile, population, graphs))
+    agent = make_agent(AgentContext(config, OBSERVATION, ACTION, device, compile, population, graphs))
+    assert isinstance(agent, OffPolicyAgent)
     generator = torch.Generator(device).manual_seed(0)
     for array in (agent.replay.arrays.obs, agent.replay.arrays.next_obs, agent.replay.arrays.reward):
         array.normal_(generator=generator)
@@ -32,7 +35,7 @@ def learner_of(hidden: tuple[int, ...], members: int, device: torch.device, comp
     return agent
 
 
-def us_per_update(agent: DQN, device: torch.device, rounds: int) -> list[float]:
+def us_per_update(agent: OffPolicyAgent, device: torch.device, rounds: int) -> list[float]:
     """Microseconds per gradient step of all members, of each round; a round ends when the device has finished."""
     config = cast(DQNConfig, agent._config)
     calls, generator = agent._choose_depth(), np.random.default_rng(0)

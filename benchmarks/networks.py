@@ -15,18 +15,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from rltrain.agents.dqn_update import DQNState, make_hyperparameters, make_update
+from rltrain.agents.dqn import DQN
 from rltrain.config.application import compose
-from rltrain.config.schema import AnyNetworkConfig, DQNConfig, NetworkConfig, StateActionConfig
+from rltrain.config.schema import AnyNetworkConfig, NetworkConfig, RunConfig, StateActionConfig
+from rltrain.engine.algorithm import Build, State
 from rltrain.networks import make_network
-from rltrain.networks.flat import FlatNetwork
-from rltrain.optimizers import init_optimizer
+from rltrain.optimizers import eager_gradient
 from rltrain.replay import Batch
-from rltrain.types import ObservationSpec
+from rltrain.types import ActionSpec, ObservationSpec
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "networks"
@@ -41,13 +42,16 @@ NETWORKS: dict[str, AnyNetworkConfig] = {
 }
 
 
-def update_of(network: FlatNetwork, config: DQNConfig, actions: int) -> Callable[[], object]:
+def update_of(network: AnyNetworkConfig, config: RunConfig, actions: int) -> Callable[[], object]:
     """One gradient step of DQN on a batch, uncompiled."""
-    state = DQNState(network.params, network.params.clone(), init_optimizer(config.optimizer, network.params))
+    action = ActionSpec("discrete", (), n=actions)
+    dqn = DQN(Build(replace(config, network=network), OBSERVATION, action, CPU))
+    params = dqn.networks["q_network"].params
+    state = State({"q_network": params, "target_network": params.clone()}, dqn.init_optimizer())
     obs, next_obs = torch.randn(2, BATCH, *OBSERVATION.shape)
     batch = Batch(obs, torch.randint(0, actions, (BATCH,)), torch.randn(BATCH), next_obs, torch.full((BATCH,), 0.99))
-    update, hyperparameters = make_update(config, network.apply), make_hyperparameters(config, CPU)
-    return lambda: update(state, batch, hyperparameters)
+    knobs = {name: torch.tensor(value) for name, value in dqn.knobs.items()}
+    return lambda: dqn.learn(state, batch, knobs, eager_gradient)
 
 
 def seconds(calls: dict[str, Callable[[], object]], rounds: int, repeats: int) -> dict[str, float]:
@@ -64,8 +68,7 @@ def seconds(calls: dict[str, Callable[[], object]], rounds: int, repeats: int) -
 
 
 def costs(rounds: int) -> list[str]:
-    config = compose(["algo=dqn", "tuned=none"])[0].algo
-    assert isinstance(config, DQNConfig)
+    config, _ = compose(["algo=dqn", "tuned=none"])
     obs = torch.randn(1, *OBSERVATION.shape)
     lines = [
         "| actions | update: mlp, us | state_action, us | ratio | action: mlp, us | state_action, us | ratio |",
@@ -73,7 +76,7 @@ def costs(rounds: int) -> list[str]:
     ]
     for actions in ACTIONS:
         networks = {name: make_network(network, OBSERVATION, actions, 0, CPU) for name, network in NETWORKS.items()}
-        updates = seconds({name: update_of(net, config, actions) for name, net in networks.items()}, rounds, 5)
+        updates = seconds({name: update_of(net, config, actions) for name, net in NETWORKS.items()}, rounds, 5)
         acts = seconds({name: lambda net=net: net(obs).argmax(-1) for name, net in networks.items()}, rounds, 50)
         cells = [
             f"{1e6 * found['mlp']:.0f} | {1e6 * found['state_action']:.0f} | {found['state_action'] / found['mlp']:.1f}"

@@ -22,10 +22,10 @@ import gymnasium
 import numpy as np
 import torch
 
-from rltrain.agents.dqn import DQN
 from rltrain.build import build
 from rltrain.config.application import compose
 from rltrain.config.schema import RunConfig
+from rltrain.engine.agent import OffPolicyAgent
 from rltrain.job import Keeper
 from rltrain.loggers.logger import MultiLogger
 from rltrain.training.evaluator import Evaluator
@@ -63,7 +63,7 @@ class Images(gymnasium.Env[np.ndarray, int]):
 gymnasium.register("SavingImages-v0", Images)
 
 
-def fill(agent: DQN, count: int, generator: np.random.Generator) -> None:
+def fill(agent: OffPolicyAgent, count: int, generator: np.random.Generator) -> None:
     """`count` random transitions, in pieces that fit into memory twice."""
     arrays = agent.replay.state_dict()
     while count:
@@ -100,7 +100,7 @@ def measure(config: RunConfig, folder: Path, steps: int) -> tuple[float, float, 
     generator = np.random.default_rng(0)
     with build(config) as parts, RunFolder(folder) as run:
         stop, agent = Stopwatch(), parts.agent
-        assert isinstance(agent, DQN)
+        assert isinstance(agent, OffPolicyAgent)
         keeper = Keeper(config, run, parts)
         evaluator = Evaluator(config.env, config.seed, 1)
         logger = MultiLogger([])

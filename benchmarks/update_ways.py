@@ -10,26 +10,31 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rltrain.agents.dqn_update import DQNState, make_update
+from rltrain.agents.dqn import DQN
+from rltrain.config.application import compose
 from rltrain.config.schema import DQNConfig, NetworkConfig, OptimizerConfig
+from rltrain.engine.algorithm import Build, State
 from rltrain.losses.value import double_q_next_value, select_action_values, td_loss, td_target
 from rltrain.networks import make_network
 from rltrain.networks.flat import Apply
 from rltrain.optimizers import clip_gradient, eager_gradient, functional_gradient, init_optimizer, optimizer_step
 from rltrain.replay import Batch
-from rltrain.types import ObservationSpec
+from rltrain.types import ActionSpec, ObservationSpec
 
 CPU = torch.device("cpu")
 BATCH, MEMBERS, TAU = 128, 32, 0.01
 CALLS, ROUNDS = 20, 30
 ADAM = OptimizerConfig("adam", 5e-4, 1e-8, 0.0, False)
-CONFIG = DQNConfig("dqn", 0.99, 1, True, BATCH, 1000, 0, 1, 1, "huber", 10.0, None, ADAM)
-NETWORK = make_network(NetworkConfig("mlp", (120, 84), "relu", 1.0), ObservationSpec("box", (4,), "float32"), 2, 0, CPU)
+CONFIG = DQNConfig("dqn", 0.99, 1, True, BATCH, 1000, 0, 1, 1, 10.0, None, ADAM, None, "huber")
+OBSERVATION = ObservationSpec("box", (4,), "float32")
+NETWORK = make_network(NetworkConfig("mlp", (120, 84), "relu", 1.0), OBSERVATION, 2, 0, CPU)
 PARAMS = NETWORK.params.clone()  # [P]
 Way = Callable[[], object]
 
@@ -39,7 +44,7 @@ def by_functional_call(params: Tensor, obs: Tensor) -> Tensor:
     return output
 
 
-def stacked(members: tuple[int, ...]) -> tuple[DQNState, Batch, dict[str, Tensor]]:
+def stacked(members: tuple[int, ...]) -> tuple[State, Batch, dict[str, Tensor]]:
     """What an update takes, with leading axes `members` (none: of one member)."""
     params = PARAMS.expand((*members, -1)).clone()
     optimizer = {name: x.expand((*members, *x.shape)).clone() for name, x in init_optimizer(ADAM, PARAMS).items()}
@@ -47,21 +52,24 @@ def stacked(members: tuple[int, ...]) -> tuple[DQNState, Batch, dict[str, Tensor
     action, reward = torch.randint(0, 2, (*members, BATCH)), torch.randn(*members, BATCH)
     batch = Batch(obs, action, reward, next_obs, torch.full((*members, BATCH), 0.99))
     hyperparameters = {name: torch.full(members, x) for name, x in (("lr", 5e-4), ("max_grad_norm", 10.0))}
-    return DQNState(params, params.clone(), optimizer), batch, hyperparameters
+    return State({"q_network": params, "target_network": params.clone()}, optimizer), batch, hyperparameters
 
 
 def pure(apply: Apply, gradient: Callable[..., object], members: tuple[int, ...] = (), compiled: bool = False) -> Way:
     """Our update as a pure function of one flat vector, followed by the target's lerp."""
-    update: Callable[..., object] = make_update(CONFIG, apply, gradient)
+    run_config, _ = compose(["algo=dqn", "tuned=none", "network.hidden=[120,84]"])
+    dqn = DQN(Build(replace(run_config, algo=CONFIG), OBSERVATION, ActionSpec("discrete", (), n=2), CPU))
+    dqn.apply = apply
+    update: Callable[..., object] = partial(dqn.learn, gradient=gradient)
     update = torch.vmap(update) if members else update
     update = torch.compile(update, fullgraph=True, dynamic=False) if compiled else update
     state, batch, hyperparameters = stacked(members)
-    own, target = state.params.clone(), state.target_params
+    own, target = state.networks["q_network"].clone(), state.networks["target_network"]
 
     def run() -> None:
         with torch.no_grad():
-            new_state, _ = update(state, batch, hyperparameters)
-            own.copy_(new_state.params)
+            new_state, *_ = update(state, batch, hyperparameters)
+            own.copy_(new_state.networks["q_network"])
             target.lerp_(own, TAU)
 
     return run

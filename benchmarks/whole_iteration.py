@@ -18,10 +18,10 @@ from typing import cast
 import numpy as np
 
 from benchmarks.speed.programs import COMMON, WORKS
-from rltrain.agents.agent import IteratingAgent
 from rltrain.build import Parts, build
 from rltrain.config.application import compose
 from rltrain.config.schema import DQNConfig
+from rltrain.engine.protocol import IteratingAgent
 
 WAYS = ("batched", "compiled")
 ROUNDS, CALLS = 50, 64

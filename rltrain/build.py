@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rltrain.agents import AGENTS, POLICIES, Agent, AgentContext
+from rltrain.agents import Agent, AgentContext, make_agent, make_policy
 from rltrain.compiling import choose_compile, choose_cuda_graphs, has_compiler
-from rltrain.config.schema import DQNConfig, RunConfig
+from rltrain.config.schema import QNetworkConfig, RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
@@ -74,7 +74,7 @@ def build(
         )
         if source is not None:
             check_network(context, source)
-        agent = AGENTS[config.algo.name](context)
+        agent = make_agent(context)
         yield Parts(envs, agent, device, threads, compiled, cuda_graphs, wanted and not compiled)
     finally:
         envs.close()
@@ -89,7 +89,7 @@ def check_network(context: AgentContext, source: Checkpoint) -> None:
     alone = replace(context, device=torch.device("meta"), compile_update=False, cuda_graphs=False, population=())
     try:
         with torch.device("meta"):
-            POLICIES[context.config.algo.name](alone).load_network(source.tensors["network"])
+            make_policy(alone).load_network(source.tensors["network"])
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{source.folder}: {error}") from error
     except (RuntimeError, NotImplementedError, TypeError, OverflowError) as error:
@@ -170,9 +170,9 @@ def check_initial_network(config: RunConfig, observation: ObservationSpec, actio
         RequestError: as `load_initial_network`.
     """
     assert config.init_from is not None
-    algo = replace(config.algo, buffer_size=1) if isinstance(config.algo, DQNConfig) else config.algo
+    algo = replace(config.algo, buffer_size=1) if isinstance(config.algo, QNetworkConfig) else config.algo
     context = AgentContext(replace(config, algo=algo), observation, action, torch.device("cpu"))
-    load_initial_network(AGENTS[algo.name](context), config, envs=None)
+    load_initial_network(make_agent(context), config, envs=None)
 
 
 def checkpoint_of(path: Path) -> Path:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rltrain import ahead
-from rltrain.config.schema import DeviceConfig, DQNConfig, QLearningConfig, RunConfig
+from rltrain.config.schema import DeviceConfig, QLearningConfig, QNetworkConfig, RunConfig
 from rltrain.errors import RequestError
 from rltrain.graphs import Graph
 from rltrain.interrupts import children_shielded
@@ -59,7 +59,7 @@ def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = Fals
     if config.device.compile != "auto":
         return config.device.compile
     algo = config.algo
-    if not isinstance(algo, DQNConfig):
+    if not isinstance(algo, QNetworkConfig):
         return False
     steps = config.total_steps
     if config.total_episodes is not None:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from rltrain.agents.agent import StateDict
 from rltrain.build import Parts, build, build_logger, load_initial_network
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
+from rltrain.engine.protocol import StateDict
 from rltrain.envs.grid_world import grid_world
 from rltrain.envs.make import one_line
 from rltrain.envs.space_data import space_to_plain

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rltrain.agents import POLICIES, AgentContext, LoadablePolicy
+from rltrain.agents import AgentContext, LoadablePolicy, make_policy
 from rltrain.build import check_network, checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
 from rltrain.envs.space_data import space_from_plain
@@ -51,7 +51,7 @@ class TrainedPolicy:
         self.network_observation = self._wrappers.spec
         context = AgentContext(self.config, self.network_observation, action, torch.device(device))
         check_network(context, checkpoint)
-        self.agent_policy: LoadablePolicy = POLICIES[self.config.algo.name](context)
+        self.agent_policy: LoadablePolicy = make_policy(context)
         try:
             self.agent_policy.load_network(checkpoint.tensors["network"])
         except (ValueError, KeyError) as error:

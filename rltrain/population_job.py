@@ -16,7 +16,7 @@ import numpy as np
 
 from rltrain.build import Parts, build, build_logger, load_initial_network
 from rltrain.config.population import MOST_MEMBERS, differences
-from rltrain.config.schema import DQNConfig, QLearningConfig, RunConfig
+from rltrain.config.schema import QLearningConfig, QNetworkConfig, RunConfig
 from rltrain.device import free_memory, run_device
 from rltrain.envs.probe import probe
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
@@ -229,7 +229,7 @@ def most_members(config: RunConfig) -> int:
     """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
     observation, action = probe(config.env)
     obs_bytes = int(np.prod(observation.shape)) * np.dtype(observation.dtype).itemsize
-    if isinstance(config.algo, DQNConfig):
+    if isinstance(config.algo, QNetworkConfig):
         needed = config.algo.buffer_size * (2 * obs_bytes + 16)
     elif isinstance(config.algo, QLearningConfig):
         needed = 16 * max(1, observation.n) * max(1, action.n)  # the table, and how often each entry was visited

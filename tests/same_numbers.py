@@ -47,13 +47,12 @@ def in_tree(tree: Path, folder: Path, words: str) -> None:
         subprocess.run(command, check=True, cwd=elsewhere, env=variables, stdout=subprocess.DEVNULL)
 
 
-def compare(here: Path, there: Path) -> list[str]:
-    """The runs that differ, and where."""
+def compare(runs: list[Path], here: Path, there: Path) -> list[str]:
+    """Which of the runs differ, and where."""
     from whole_runs import assert_same_checkpoint, newest, rows
 
     different = []
-    for record in sorted(there.rglob("run.json")):
-        run = record.parent.relative_to(there)
+    for run in runs:
         try:
             assert_same_checkpoint(newest(here / run), newest(there / run))
             assert rows(here / run) == rows(there / run), "rows of metrics"
@@ -84,9 +83,10 @@ def main() -> int:
         here = Path(temporary) / "here"
         in_tree(ROOT, here, args.words)
         sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-        different = compare(here, there)
-        runs = len(list(there.rglob("run.json")))
-    print(*different, f"{runs - len(different)} of {runs} runs are equal", sep="\n")
+        records = (record.parent.relative_to(there) for record in there.rglob("run.json"))
+        runs = sorted(run for run in records if args.words in run.parts[0])
+        different = compare(runs, here, there)
+    print(*different, f"{len(runs) - len(different)} of {len(runs)} runs are equal", sep="\n")
     return bool(different)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from rltrain.agents import AGENTS, Agent, AgentContext
-from rltrain.agents.agent import StateDict
+from rltrain.agents import Agent, AgentContext
+from rltrain.agents import make_agent as build_agent
 from rltrain.ahead import Program
 from rltrain.config.schema import (
     AlgoConfig,
@@ -26,10 +26,12 @@ from rltrain.config.schema import (
     NetworkConfig,
     OptimizerConfig,
     QLearningConfig,
+    QNetworkConfig,
     ReinforceConfig,
     RunConfig,
     ValueConfig,
 )
+from rltrain.engine.protocol import StateDict
 from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
 
 CPU = torch.device("cpu")
@@ -48,6 +50,7 @@ def dqn_config(**changes: Any) -> DQNConfig:
     config = DQNConfig(
         name="dqn", gamma=0.9, n_step=1, double=True, batch_size=8, buffer_size=50, learning_starts=10, train_period=1,
         gradient_steps=1, loss="huber", max_grad_norm=10.0, max_grad_value=None, optimizer=optimizer(),
+        prioritized=None,
     )  # fmt: skip
     return replace(config, **changes)
 
@@ -70,7 +73,7 @@ def env_config(id: str, **kwargs: Any) -> EnvConfig:
 
 
 def run_config(algo: AlgoConfig, **changes: Any) -> RunConfig:
-    dqn, table = algo.name == "dqn", algo.name == "q_learning"
+    dqn, table = isinstance(algo, QNetworkConfig), algo.name == "q_learning"
     config = RunConfig(
         name=None, seed=0, total_steps=200, total_episodes=None, num_envs=1, log_period=50, stop_at_return=None,
         init_from=None, dry_run=False, eval=EvalConfig(None, 3), checkpoint=CheckpointConfig(None, 3, True), algo=algo,
@@ -86,7 +89,7 @@ def run_config(algo: AlgoConfig, **changes: Any) -> RunConfig:
 def make_agent(
     config: RunConfig, observation: ObservationSpec = VECTOR, action: ActionSpec = DISCRETE, device: torch.device = CPU
 ) -> Agent:
-    return AGENTS[config.algo.name](AgentContext(config, observation, action, device))
+    return build_agent(AgentContext(config, observation, action, device))
 
 
 class ScriptedEnvs:

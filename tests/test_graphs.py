@@ -11,12 +11,12 @@ import pytest
 import torch
 from small_runs import DISCRETE, VECTOR, ScriptedEnvs, dqn_config, drive, env_config, optimizer, run_config
 
-from rltrain.agents import AgentContext
-from rltrain.agents.dqn import DQN
-from rltrain.agents.members import MemberNetworks
+from rltrain.agents import AgentContext, make_agent
 from rltrain.build import build
 from rltrain.compiling import bound, choose_cuda_graphs
 from rltrain.config.schema import RunConfig, SoftUpdateConfig
+from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.members import MemberNetworks
 from rltrain.errors import RequestError
 from rltrain.graphs import Graph
 from rltrain.networks import make_network
@@ -106,9 +106,10 @@ def test_captured_updates_are_the_uncaptured_ones(members: int, cuda: torch.devi
     target = SoftUpdateConfig("soft", 0.1, 1, "gradient_steps")
     configs = tuple(run_config(algo, num_envs=2, seed=seed, target_update=target) for seed in range(members))
 
-    def trained(cuda_graphs: bool) -> DQN:
+    def trained(cuda_graphs: bool) -> OffPolicyAgent:
         population = configs if members > 1 else ()
-        agent = DQN(AgentContext(configs[0], VECTOR, DISCRETE, cuda, False, population, cuda_graphs))
+        agent = make_agent(AgentContext(configs[0], VECTOR, DISCRETE, cuda, False, population, cuda_graphs))
+        assert isinstance(agent, OffPolicyAgent)
         metrics = [step for step in drive(agent, ScriptedEnvs(2 * members), 60) if step]
         assert len(metrics) > 20 and len({step["train/td_loss"].sum().item() for step in metrics}) == len(metrics)
         return agent
@@ -138,7 +139,7 @@ def test_blocks_on_a_gpu_lead_where_the_cpu_leads(
         placed = replace(config, device=replace(config.device, name=device))
         population = tuple(replace(placed, seed=seed) for seed in range(members)) if members > 1 else ()
         with build(placed, compiled=compile and device == "cuda", population=population) as parts:
-            agent, envs = cast(DQN, parts.agent), parts.envs
+            agent, envs = cast(OffPolicyAgent, parts.agent), parts.envs
             envs.reset()
             episodes: list[object] = []
             steps = 0
@@ -167,12 +168,12 @@ def test_no_update_waits_for_the_device(cuda: torch.device) -> None:
     config = run_config(dqn_config(), env=env, num_envs=3)
     placed: RunConfig = replace(config, device=replace(config.device, name="cuda"))
     with build(placed) as parts:
-        agent, envs = cast(DQN, parts.agent), parts.envs
+        agent, envs = cast(OffPolicyAgent, parts.agent), parts.envs
         envs.reset()
         for _ in range(3):
             agent.iterate(envs, 20)
         assert agent._stepper is not None
-        agent._stepper.prepare(*agent._explore_steps(4), agent._running)
+        agent._stepper.prepare(agent._draw(4), agent._running)
         agent._prepare_calls(4)
         torch.cuda.set_sync_debug_mode("error")
         try:

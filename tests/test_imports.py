@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "env_families": set(),
     "images": {"config.schema"},
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
-    "job": {"agents.agent", "build", "config", "envs", "loggers.console", "messages", "report", "training"},
+    "job": {"engine.protocol", "build", "config", "envs", "loggers.console", "messages", "report", "training"},
     "population_job": {
         "build", "config", "device", "envs", "job", "loggers.logger", "messages", "loggers.population_console",
         "population_messages", "training",
@@ -36,11 +36,12 @@ ALLOWED: dict[str, set[str]] = {
     "policy": {"agents", "build", "config", "envs", "training"},
     "build": {"agents", "compiling", "config", "device", "envs", "loggers", "networks", "replay", "training"},
     # training knows agents and loggers by their protocols.
-    "training": {"agents.agent", "config.schema", "envs", "loggers.logger"},
+    "training": {"engine.protocol", "config.schema", "envs", "loggers.logger"},
     "report": {"envs", "loggers.jsonl", "policy", "training"},
-    "agents": {
-        "compiling", "config.schema", "exchange", "losses", "networks", "optimizers", "replay", "schedules",
-        "target_update",
+    # Algorithms by name; the engine runs any of them and names none.
+    "agents": {"compiling", "config.schema", "engine", "losses", "networks", "optimizers", "replay", "schedules"},
+    "engine": {
+        "compiling", "config.schema", "exchange", "networks", "optimizers", "replay", "schedules", "target_update",
     },
     "networks": {"config.schema", "images"},
     "replay": {"config.schema", "exchange"},

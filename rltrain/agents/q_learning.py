@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.agents.agent import AgentContext, StateDict
 from rltrain.config.schema import QLearningConfig
+from rltrain.engine.protocol import AgentContext, StateDict
 from rltrain.errors import RequestError
 from rltrain.schedules import make_schedule
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator

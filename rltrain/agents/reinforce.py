@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.agents.agent import AgentContext, StateDict, with_prefix, without_prefix
 from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
-from rltrain.agents.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
 from rltrain.agents.reinforce_update import ReinforceState, Update, make_hyperparameters, make_update
 from rltrain.compiling import compiled
 from rltrain.config.schema import AnyNetworkConfig, CNNConfig, NetworkConfig, ReinforceConfig, RunConfig
+from rltrain.engine.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
+from rltrain.engine.protocol import AgentContext, StateDict, with_prefix, without_prefix
 from rltrain.networks import make_network
 from rltrain.networks.flat import FlatNetwork
 from rltrain.optimizers import functional_gradient, init_optimizer

@@ -24,7 +24,7 @@ from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
 from rltrain.config.run_name import remove_unused, reserve_folder
-from rltrain.config.schema import CNNConfig, DQNConfig, EnvConfig, QLearningConfig, RunConfig
+from rltrain.config.schema import CNNConfig, EnvConfig, QLearningConfig, QNetworkConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
@@ -88,7 +88,7 @@ def preflight(config: RunConfig) -> None:
             f"algo=q_learning: needs Discrete observations, and {what} arrays of {list(observation.shape)};"
             " algo=dqn takes both"
         )
-    if isinstance(config.algo, DQNConfig | QLearningConfig) and actions.kind != "discrete":
+    if isinstance(config.algo, QNetworkConfig | QLearningConfig) and actions.kind != "discrete":
         raise RequestError(
             f"algo={config.algo.name}: needs discrete actions, "
             f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n"

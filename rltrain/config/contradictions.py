@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 
 from rltrain.config.schema import (
+    C51Config,
     CNNConfig,
     ConstantConfig,
-    DQNConfig,
     DuelingConfig,
     QLearningConfig,
+    QNetworkConfig,
+    QRDQNConfig,
     ReinforceConfig,
     RunConfig,
     StateActionConfig,
@@ -26,8 +28,10 @@ def check_contradictions(config: RunConfig) -> None:
     _check_run(config)
     _check_device(config)
     _check_network(config)
-    if isinstance(config.algo, DQNConfig):
+    if isinstance(config.algo, QNetworkConfig):
         _check_dqn(config, config.algo)
+    if isinstance(config.algo, C51Config | QRDQNConfig):
+        _check_distributional(config)
     if isinstance(config.algo, ReinforceConfig):
         _check_reinforce(config, config.algo)
     if isinstance(config.algo, QLearningConfig):
@@ -111,6 +115,18 @@ def _check_network(config: RunConfig) -> None:
             _refuse(f"network.dueling=true: {why}")
 
 
+def _check_distributional(config: RunConfig) -> None:
+    """An algorithm whose network gives each action several numbers."""
+    algo, network = config.algo, config.network
+    why = f"gives one value per action, and {algo.name} learns a distribution"
+    if isinstance(network, DuelingConfig | StateActionConfig):
+        _refuse(f"network={network.name}: {why}")
+    if isinstance(network, CNNConfig) and network.dueling:
+        _refuse(f"network.dueling=true: {why}")
+    if isinstance(algo, C51Config) and algo.v_min >= algo.v_max:
+        _refuse(f"algo.v_min={algo.v_min:g} is not below algo.v_max={algo.v_max:g}")
+
+
 def _check_groups(config: RunConfig, *needed: str) -> None:
     """The algorithm has these groups and no other."""
     for group, words in _WORDS.items():
@@ -133,7 +149,7 @@ def _check_q_learning(config: RunConfig) -> None:
 def _check_compiled(config: RunConfig) -> None:
     why = "env.vectorization=compiled: acting, stepping and learning are one program,"
     algo = config.algo
-    if not isinstance(algo, DQNConfig):
+    if not isinstance(algo, QNetworkConfig):
         others = "sync" if isinstance(algo, QLearningConfig) else "sync or batched"
         _refuse(f"{why} and algo={algo.name} has none; use {others}")
     elif algo.n_step > 1 and algo.buffer_size < algo.n_step * config.num_envs:
@@ -143,7 +159,7 @@ def _check_compiled(config: RunConfig) -> None:
         )
 
 
-def _check_dqn(config: RunConfig, algo: DQNConfig) -> None:
+def _check_dqn(config: RunConfig, algo: QNetworkConfig) -> None:
     _check_groups(config, "network", "target_update", "exploration")
     if algo.batch_size > algo.buffer_size:
         _refuse(

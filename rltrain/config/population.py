@@ -13,11 +13,12 @@ _COMMON = (
     "name", "seed", "total_steps", "total_episodes", "stop_at_return", "init_from",
 )  # fmt: skip
 
+_Q_NETWORK = (
+    "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.max_grad_value", "target_update.tau",
+    "target_update.period", "exploration.start", "exploration.end", "exploration.steps", "exploration.decay",
+)  # fmt: skip
 CARRIED_KEYS: dict[str, tuple[str, ...]] = {
-    "dqn": (
-        "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.max_grad_value", "target_update.tau",
-        "target_update.period", "exploration.start", "exploration.end", "exploration.steps", "exploration.decay",
-    ),
+    "dqn": _Q_NETWORK, "c51": _Q_NETWORK, "qr_dqn": _Q_NETWORK,
     "q_learning": (
         "algo.gamma", "algo.alpha", "algo.alpha_decay", "algo.initial_value", "exploration.start", "exploration.end",
         "exploration.steps", "exploration.decay",

@@ -155,10 +155,21 @@ class ConstantConfig:
 
 
 @dataclass(frozen=True)
-class DQNConfig:
-    """`algo=dqn`; the periods and `learning_starts` are in environment steps, the sizes in transitions."""
+class PrioritizedConfig:
+    """`algo.prioritized`: replay in proportion to priority^alpha; `beta` rises to 1 over `beta_steps` updates."""
 
-    name: Literal["dqn"]
+    alpha: Annotated[float, Range(0)]
+    beta: Annotated[float, Range(0, 1)]
+    beta_steps: Annotated[int, Range(1)]
+    eps: Annotated[float, Range(above=0)]
+
+
+@dataclass(frozen=True)
+class QNetworkConfig:
+    """The keys of all that learn action values from a replay; periods and `learning_starts` are in environment steps,
+    sizes in transitions."""
+
+    name: str
     gamma: Annotated[float, Range(0, 1)]
     n_step: Annotated[int, Range(1)]
     double: bool
@@ -167,10 +178,36 @@ class DQNConfig:
     learning_starts: Annotated[int, Range(0)]
     train_period: Annotated[int, Range(1)]
     gradient_steps: Annotated[int, Range(1)]
-    loss: Literal["mse", "huber"]
     max_grad_norm: Annotated[float | None, Range(above=0)]
     max_grad_value: Annotated[float | None, Range(above=0)]
     optimizer: OptimizerConfig
+    prioritized: PrioritizedConfig | None
+
+
+@dataclass(frozen=True)
+class DQNConfig(QNetworkConfig):
+    """`algo=dqn`."""
+
+    name: Literal["dqn"]
+    loss: Literal["mse", "huber"]
+
+
+@dataclass(frozen=True)
+class C51Config(QNetworkConfig):
+    """`algo=c51`: each action's return is a distribution over `atoms` values from `v_min` to `v_max`."""
+
+    name: Literal["c51"]
+    atoms: Annotated[int, Range(2)]
+    v_min: float
+    v_max: float
+
+
+@dataclass(frozen=True)
+class QRDQNConfig(QNetworkConfig):
+    """`algo=qr_dqn`: each action's return is `quantiles` values of equal probability."""
+
+    name: Literal["qr_dqn"]
+    quantiles: Annotated[int, Range(1)]
 
 
 @dataclass(frozen=True)
@@ -252,7 +289,7 @@ class DeviceConfig:
 
 
 AnyNetworkConfig = NetworkConfig | CNNConfig | DuelingConfig | StateActionConfig
-AlgoConfig = DQNConfig | ReinforceConfig | QLearningConfig
+AlgoConfig = DQNConfig | C51Config | QRDQNConfig | ReinforceConfig | QLearningConfig
 TargetUpdateConfig = HardUpdateConfig | SoftUpdateConfig
 ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | ConstantConfig
 
@@ -286,7 +323,13 @@ class RunConfig:
 
 
 # The choices of each group that decide which keys it has. A plug-in adds its own dataclass here.
-ALGO_CONFIGS: dict[str, type] = {"dqn": DQNConfig, "q_learning": QLearningConfig, "reinforce": ReinforceConfig}
+ALGO_CONFIGS: dict[str, type] = {
+    "dqn": DQNConfig,
+    "c51": C51Config,
+    "qr_dqn": QRDQNConfig,
+    "q_learning": QLearningConfig,
+    "reinforce": ReinforceConfig,
+}
 NETWORK_CONFIGS: dict[str, type] = {
     "mlp": NetworkConfig,
     "cnn": CNNConfig,

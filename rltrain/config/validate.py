@@ -182,6 +182,8 @@ def _convert_union(hint: Any, value: Any, key: str, limits: schema.Range) -> Any
     if isinstance(value, str) and value in words:
         return value
     (scalar,) = [part for part in get_args(hint) if part is not type(None) and get_origin(part) is not Literal]
+    if dataclasses.is_dataclass(scalar):
+        return _build(scalar, value, key)  # type: ignore[arg-type]
     if get_origin(scalar) is tuple:
         return _convert_list(scalar, value, key, limits, words)
     return _convert_scalar(scalar, value, key, limits, [*words, *(["null"] if _optional(hint) else [])])

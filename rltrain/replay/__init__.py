@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from rltrain.replay.uniform import Batch, UniformReplay, gather, uniform_rows
+from typing import Any
 
-__all__ = ["Batch", "UniformReplay", "gather", "uniform_rows"]
+from rltrain.config.schema import QNetworkConfig
+from rltrain.replay.batch import Batch, WeightedBatch, gather
+from rltrain.replay.prioritized import PrioritizedReplay
+from rltrain.replay.uniform import UniformReplay, uniform_rows
+
+
+def make_replay(config: QNetworkConfig, *args: Any, **kwargs: Any) -> UniformReplay:
+    """The replay that an algorithm's config asks for; the other arguments are those of `UniformReplay`."""
+    if config.prioritized is None:
+        return UniformReplay(config.buffer_size, *args, **kwargs)
+    return PrioritizedReplay(config.prioritized, config.buffer_size, *args, **kwargs)
+
+
+__all__ = ["Batch", "PrioritizedReplay", "UniformReplay", "WeightedBatch", "gather", "make_replay", "uniform_rows"]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.replay.uniform import Batch
+from rltrain.replay.batch import Batch
 
 
 class Window(NamedTuple):
@@ -47,8 +47,9 @@ def window_weights(powers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return weights, powers[:0:-1].copy()
 
 
-def store(arrays: Batch, written: Tensor, window: Window, step: StepOf, capacity: int) -> None:
-    """Writes the transitions that the step completes into `arrays`, and moves `window` and `written` [M] on.
+def store(arrays: Batch, written: Tensor, window: Window, step: StepOf, capacity: int) -> Tensor:
+    """Writes the transitions that the step completes into `arrays`, and moves `window` and `written` [M] on; returns
+    which of [M, n * N] there were.
 
     The last row of the arrays is a spare one: what completes nothing is written there.
     """
@@ -56,14 +57,20 @@ def store(arrays: Batch, written: Tensor, window: Window, step: StepOf, capacity
     columns, valid = _single(window, step) if n == 1 else _windows(window, step)  # [n, L, ...], [n, L]
     members = len(written)
     of_member = valid.view(n, members, -1).transpose(0, 1).flatten(1)  # [M, n * N], the longest windows first
-    rank = of_member.cumsum(1) - 1
-    begins = torch.arange(members, device=written.device).unsqueeze(1) * capacity  # [M, 1]
-    places = (written.unsqueeze(1) + rank) % capacity + begins  # [M, n * N]
+    places = places_of(written, of_member, capacity)
     places = torch.where(of_member, places, len(arrays.reward) - 1).flatten()
     for array, column in zip(arrays, columns, strict=True):
         rows = column.view(n, members, -1, *column.shape[2:]).transpose(0, 1)  # [M, n, N, ...]
         array.index_copy_(0, places, rows.reshape(n * lanes, *column.shape[2:]))
     written.add_(of_member.sum(1))
+    return of_member
+
+
+def places_of(written: Tensor, valid: Tensor, capacity: int) -> Tensor:
+    """The rows [M, K] of what is valid [M, K] of each member's, which has `written` [M] already."""
+    rank = valid.cumsum(1) - 1
+    begins = torch.arange(len(written), device=written.device).unsqueeze(1) * capacity  # [M, 1]
+    return (written.unsqueeze(1) + rank) % capacity + begins
 
 
 def _single(window: Window, step: StepOf) -> tuple[Batch, Tensor]:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rltrain.exchange import Exchange
+from rltrain.replay.batch import Batch, gather
+from rltrain.replay.in_place import StepOf, Window, store
 from rltrain.types import ActionSpec, ObservationSpec, Ring
 
 
-class Batch(NamedTuple):
-    """B transitions, on the replay's device. `discount` is gamma^n * (1 - terminated), so losses need neither."""
+class ReplayMemory(NamedTuple):
+    """What a program reads and writes of a replay; always the same tensors."""
 
-    obs: Tensor  # [B, *obs]
-    action: Tensor  # [B, *action]
-    reward: Tensor  # [B], the discounted sum of n rewards
-    next_obs: Tensor  # [B, *obs]
-    discount: Tensor  # [B]
-
-
-def gather(arrays: Batch, rows: Tensor) -> Batch:
-    """The transitions in `rows`, [B] or [M, B], of arrays [capacity, ...]: a pure function, part of the update."""
-    flat = rows.flatten()
-    return Batch(*(array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in arrays))
+    arrays: Batch  # [capacity * M, ...]
+    written: Tensor  # [M]
 
 
 def uniform_rows(uniform: Tensor, written: Tensor, capacity: int) -> Tensor:
@@ -154,6 +147,24 @@ class UniformReplay:
         where = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._device, non_blocking=True)
         for array, column in zip(self._arrays, columns, strict=True):
             array[where] = torch.from_numpy(np.ascontiguousarray(column)).to(self._device, non_blocking=True)
+
+    @property
+    def memory(self) -> Any:
+        """What `batches`, `feedback` and `store` are given, on the device."""
+        return ReplayMemory(self._arrays, self.written)
+
+    def batches(self, memory: Any, uniform: Tensor) -> Iterator[tuple[Tensor, Any]]:
+        """Rows and transitions of K gradient steps, [B] or [M, B] each: part of the program; uniform [K, M, B]."""
+        rows = uniform_rows(uniform, memory.written, self.capacity)
+        for of_step in rows.unbind():
+            yield of_step, gather(memory.arrays, of_step)
+
+    def feedback(self, memory: Any, rows: Tensor, feedback: Mapping[str, Tensor]) -> None:
+        """Takes what an update found out about its rows; uniform sampling asks for nothing. Part of the program."""
+
+    def store(self, memory: Any, window: Window, step: StepOf) -> None:
+        """Writes the transitions that a step of all environments completes. Part of the program."""
+        store(memory.arrays, memory.written, window, step, self.capacity)
 
     @property
     def arrays(self) -> Batch:

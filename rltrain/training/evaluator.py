@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rltrain.agents.agent import Policy
 from rltrain.config.schema import EnvConfig
+from rltrain.engine.protocol import Policy
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.seeding import derive_seed
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rltrain.agents.agent import Agent, Policy, StateDict
+from rltrain.engine.protocol import Agent, Policy, StateDict
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RunFailed
 from rltrain.training.evaluator import EpisodeStatistics, Evaluator

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.agents.agent import Agent, IteratingAgent
 from rltrain.config.schema import RunConfig
+from rltrain.engine.protocol import Agent, IteratingAgent
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.agents.agent import Agent, IteratingAgent, StateDict
 from rltrain.config.schema import RunConfig
+from rltrain.engine.protocol import Agent, IteratingAgent, StateDict
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.loggers.logger import Logger

@@ -26,18 +26,20 @@ from small_runs import (
 )
 from torch import Tensor
 
-from rltrain.agents.agent import Agent, mean_metrics
-from rltrain.agents.dqn import DQN
 from rltrain.config.schema import ConstantConfig, ExponentialConfig, HardUpdateConfig, SoftUpdateConfig
+from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.protocol import Agent, mean_metrics
 from rltrain.types import ObservationSpec
 
 
-def small_agent(device: torch.device | None = None, observation: ObservationSpec = VECTOR, **changes: Any) -> DQN:
+def small_agent(
+    device: torch.device | None = None, observation: ObservationSpec = VECTOR, **changes: Any
+) -> OffPolicyAgent:
     """`algo_<key>=...` changes the algorithm's keys, anything else the run's."""
     algo = {key.removeprefix("algo_"): value for key, value in changes.items() if key.startswith("algo_")}
     run = {key: value for key, value in changes.items() if not key.startswith("algo_")}
     agent = make_agent(run_config(dqn_config(**algo), **run), observation, device=device or torch.device("cpu"))
-    assert isinstance(agent, DQN)
+    assert isinstance(agent, OffPolicyAgent)
     return agent
 
 
@@ -77,7 +79,7 @@ def test_epsilon_is_the_same_at_the_same_environment_step(exploration: Any) -> N
     curves: dict[int, dict[int, float]] = {}
     for num_envs in (1, 4):
         agent = small_agent(num_envs=num_envs, **changes)
-        curves[num_envs] = {0: agent.epsilon()}
+        curves[num_envs] = {0: agent.scalars()["train/epsilon"]}
         for k, _ in enumerate(drive(agent, ScriptedEnvs(num_envs), 80 // num_envs), start=1):
             curves[num_envs][k * num_envs] = agent.scalars()["train/epsilon"]
     assert all(curves[1][step] == epsilon for step, epsilon in curves[4].items())
@@ -104,7 +106,7 @@ def test_at_the_ends_of_epsilon_no_action_is_left_to_chance() -> None:
     always = small_agent(num_envs=40, exploration=ConstantConfig("constant", 1.0))
     never = small_agent(num_envs=40, exploration=ConstantConfig("constant", 0.0))
     with torch.no_grad():
-        expected = never.q_network(torch.from_numpy(obs)).argmax(-1).numpy()
+        expected = never.networks["q_network"](torch.from_numpy(obs)).argmax(-1).numpy()
     assert np.array_equal(never.act(obs), expected)
     assert set(always.act(obs).tolist()) == {0, 1, 2}
 
@@ -147,7 +149,7 @@ def test_the_hard_target_is_the_network_at_each_multiple_and_the_old_one_in_betw
     assert counts["gradient_steps"] > 30
 
 
-def record_networks(agent: DQN, networks: dict[int, Tensor]) -> None:
+def record_networks(agent: OffPolicyAgent, networks: dict[int, Tensor]) -> None:
     """Lets each of the agent's gradient steps note the network that it makes."""
     learn = agent._learner.learn
 
@@ -190,7 +192,7 @@ def test_an_agent_stopped_at_k_continues_bit_for_bit(
         "target_update": SoftUpdateConfig("soft", 0.3, 2, "episodes"),
     }  # fmt: skip
 
-    def make(seed: int = 0) -> DQN:
+    def make(seed: int = 0) -> OffPolicyAgent:
         return small_agent(device, observation, seed=seed, **changes)
 
     agent, envs = make(), ScriptedEnvs(num_envs, observation)

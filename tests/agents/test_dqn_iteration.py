@@ -12,12 +12,12 @@ import pytest
 import torch
 from small_runs import count_loads, dqn_config, env_config, optimizer, run_config
 
-from rltrain.agents.agent import Block
-from rltrain.agents.dqn import DQN
 from rltrain.build import build
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
 from rltrain.config.wrappers import TimeAwareConfig
+from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.protocol import Block
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.envs.vector import VectorEnv
@@ -36,7 +36,7 @@ def play(config: RunConfig, vectorization: str, members: int, steps: int, compil
     gammas = (0.9, 0.8, 0.95)
     population = [replace(config, seed=m, algo=replace(config.algo, gamma=gammas[m])) for m in range(members)]
     with build(config, compiled=compile, population=tuple(population) if members > 1 else ()) as parts:
-        envs, agent = parts.envs, cast(DQN, parts.agent)
+        envs, agent = parts.envs, cast(OffPolicyAgent, parts.agent)
         obs, episodes, shown = envs.reset(), [], []
         for step in range(steps):
             if step == retire[0]:
@@ -144,10 +144,10 @@ def in_blocks(config: RunConfig, members: int, sizes: list[int], resume_after: i
     blocks: list[Block] = []
     with ExitStack() as stack:
 
-        def built() -> tuple[VectorEnv, DQN]:
+        def built() -> tuple[VectorEnv, OffPolicyAgent]:
             parts = build(config, compiled=False, population=population if members > 1 else ())
             made = stack.enter_context(parts)
-            return made.envs, cast(DQN, made.agent)
+            return made.envs, cast(OffPolicyAgent, made.agent)
 
         envs, agent = built()
         envs.reset()
@@ -216,7 +216,7 @@ def test_running_episodes_are_taken_up_with_the_state_of_the_twin_itself() -> No
     config = replace(CARTPOLE, env=replace(CARTPOLE.env, vectorization="compiled"))
     with build(config) as parts, build(config) as other:
         parts.envs.reset()
-        cast(DQN, parts.agent).iterate(parts.envs, 9)
+        cast(OffPolicyAgent, parts.agent).iterate(parts.envs, 9)
         state = parts.envs.state_dict()
         state["twin_state"] += 1e-12
         obs, exact = other.envs.load_state_dict(state)
@@ -242,7 +242,7 @@ def test_two_programs_serve_a_whole_run(monkeypatch: pytest.MonkeyPatch, caplog:
     loads = count_loads(monkeypatch)
     env = replace(CARTPOLE.env, vectorization="compiled")
     with build(replace(CARTPOLE, env=env), compiled=True) as parts:
-        envs, agent = parts.envs, cast(DQN, parts.agent)
+        envs, agent = parts.envs, cast(OffPolicyAgent, parts.agent)
         envs.reset()
         for most in (1, 64, 7, 64, 64):
             agent.iterate(envs, most)

@@ -12,11 +12,10 @@ import torch
 from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, count_loads, dqn_config, drive, optimizer, run_config
 from torch import Tensor
 
-from rltrain.agents import AgentContext
-from rltrain.agents.dqn import DQN
-from rltrain.agents.dqn_program import Learning
+from rltrain.agents import Agent, AgentContext, make_agent
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, RunConfig, SoftUpdateConfig, TargetUpdateConfig
+from rltrain.engine.learner import Learning
 
 SOFT = SoftUpdateConfig("soft", 0.1, 1, "gradient_steps")
 
@@ -26,8 +25,10 @@ def config_of(target_update: TargetUpdateConfig = SOFT, seed: int = 0, lr: float
     return run_config(dqn_config(optimizer=optimizer(lr=lr), **algo), target_update=target_update, seed=seed)
 
 
-def agent_of(*configs: RunConfig, compile_update: bool) -> DQN:
-    return DQN(AgentContext(configs[0], VECTOR, DISCRETE, CPU, compile_update, configs if len(configs) > 1 else ()))
+def agent_of(*configs: RunConfig, compile_update: bool) -> Agent:
+    return make_agent(
+        AgentContext(configs[0], VECTOR, DISCRETE, CPU, compile_update, configs if len(configs) > 1 else ())
+    )
 
 
 @pytest.fixture
@@ -44,8 +45,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return call if compile else partial(fallback, *args)
 
-    monkeypatch.setattr("rltrain.agents.dqn_device.bound", as_it_is)
-    monkeypatch.setattr("rltrain.agents.members.compiled", lambda function, *_, **__: function)
+    monkeypatch.setattr("rltrain.engine.learner.bound", as_it_is)
+    monkeypatch.setattr("rltrain.engine.members.compiled", lambda function, *_, **__: function)
     return made
 
 

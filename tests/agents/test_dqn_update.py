@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from numpy_reference import NumpyAdam, NumpyMLP, clipped
-from small_runs import CPU, VECTOR, ScriptedEnvs, dqn_config, make_agent, network_of, optimizer, run_config
+from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, dqn_config, make_agent, network_of, optimizer, run_config
 
-from rltrain.agents.dqn_update import DQNState, make_hyperparameters, make_update
-from rltrain.config.schema import CNNConfig, DQNConfig, NetworkConfig
-from rltrain.networks import make_network
-from rltrain.optimizers import init_optimizer
+from rltrain.agents.dqn import DQN
+from rltrain.config.schema import AnyNetworkConfig, CNNConfig, DQNConfig, NetworkConfig
+from rltrain.engine.algorithm import Build, Learned, State
+from rltrain.optimizers import eager_gradient
 from rltrain.replay import Batch
 from rltrain.seeding import make_generator
 from rltrain.types import ObservationSpec, Transition
@@ -83,22 +83,30 @@ CONFIGS = {
 }
 
 
+def maths(config: DQNConfig, network: AnyNetworkConfig, observation: ObservationSpec, seed: int = 0) -> DQN:
+    return DQN(Build(run_config(config, network=network, seed=seed), observation, DISCRETE, CPU))
+
+
+def learn(dqn: DQN, state: State, batch: Batch) -> Learned:
+    return dqn.learn(state, batch, {name: torch.tensor(value) for name, value in dqn.knobs.items()}, eager_gradient)
+
+
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_gradient_steps_equal_those_by_hand(name: str) -> None:
     config, generator = CONFIGS[name], np.random.default_rng(0)
-    network = make_network(NETWORK, VECTOR, 3, 0, CPU)
-    target_params = network.params + 0.3 * torch.randn(MLP.num_parameters)
-    state = DQNState(network.params, target_params.clone(), init_optimizer(config.optimizer, network.params))
-    update, hyperparameters = make_update(config, network.apply), make_hyperparameters(config, CPU)
-    params, adam = network.params.numpy().copy(), NumpyAdam(config.optimizer.lr)
+    dqn = maths(config, NETWORK, VECTOR)
+    initial = dqn.networks["q_network"].params
+    target_params = initial + 0.3 * torch.randn(MLP.num_parameters)
+    state = State({"q_network": initial, "target_network": target_params.clone()}, dqn.init_optimizer())
+    params, adam = initial.numpy().copy(), NumpyAdam(config.optimizer.lr)
     for _ in range(5):
         batch = random_batch(generator, config.gamma, config.n_step)
-        state, metrics = update(state, Batch(*map(torch.from_numpy, batch)), hyperparameters)
+        state, metrics, _ = learn(dqn, state, Batch(*map(torch.from_numpy, batch)))
         params, expected = step_by_hand(config, adam, params, target_params.numpy(), batch)
-        np.testing.assert_allclose(state.params.numpy(), params, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(state.networks["q_network"].numpy(), params, rtol=1e-10, atol=1e-13)
         assert {tag: value.item() for tag, value in metrics.items()} == pytest.approx(expected, rel=1e-9)
-        assert torch.equal(state.target_params, target_params)
+        assert torch.equal(state.networks["target_network"], target_params)
 
 
 def test_the_gradient_by_hand_equals_finite_differences_with_the_target_held_fixed() -> None:
@@ -178,12 +186,14 @@ def test_bytes_are_learnt_from_as_their_share_of_255(float64: None) -> None:
     obs, next_obs = torch.randint(0, 256, (2, SIZE, 4, 4, 2), generator=generator, dtype=torch.uint8)
     found = []
     for dtype in ("uint8", "float32"):
-        network = make_network(layers, ObservationSpec("box", (4, 4, 2), dtype), 3, 1, CPU)
+        dqn = maths(config, layers, ObservationSpec("box", (4, 4, 2), dtype), seed=1)
+        params = dqn.networks["q_network"].params
         images = [obs, next_obs] if dtype == "uint8" else [image.double() / 255.0 for image in (obs, next_obs)]
         batch = Batch(
             images[0], torch.arange(SIZE) % 3, torch.linspace(-1.0, 1.0, SIZE), images[1], torch.full((SIZE,), 0.9)
         )
-        state = DQNState(network.params, 2.0 * network.params, init_optimizer(config.optimizer, network.params))
-        found.append(make_update(config, network.apply)(state, batch, make_hyperparameters(config, CPU)))
-    torch.testing.assert_close(found[0][0].params, found[1][0].params, rtol=1e-12, atol=1e-14)
+        state = State({"q_network": params, "target_network": 2.0 * params}, dqn.init_optimizer())
+        found.append(learn(dqn, state, batch))
+    own = [learned.state.networks["q_network"] for learned in found]
+    torch.testing.assert_close(own[0], own[1], rtol=1e-12, atol=1e-14)
     assert found[0][1]["train/td_loss"].item() == pytest.approx(found[1][1]["train/td_loss"].item(), rel=1e-12)

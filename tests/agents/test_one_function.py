@@ -13,27 +13,31 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import run_config
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from rltrain.agents import reinforce_update
+from rltrain.agents import ALGORITHMS, reinforce_update
 from rltrain.agents.distributions import DISTRIBUTIONS
-from rltrain.agents.dqn_update import DQNState, make_update
 from rltrain.ahead import Program
 from rltrain.config.schema import (
     AnyNetworkConfig,
+    C51Config,
     CNNConfig,
     DQNConfig,
     DuelingConfig,
     NetworkConfig,
     OptimizerConfig,
+    QNetworkConfig,
+    QRDQNConfig,
     ReinforceConfig,
     StateActionConfig,
     ValueConfig,
 )
+from rltrain.engine.algorithm import Build, State
 from rltrain.networks import make_network
 from rltrain.optimizers import eager_gradient, functional_gradient, init_optimizer
-from rltrain.replay import Batch
+from rltrain.replay import Batch, WeightedBatch
 from rltrain.replay.rollout import Rollout
 from rltrain.types import ActionSpec, ObservationSpec
 
@@ -61,7 +65,7 @@ def stack(trees: list[Any]) -> Any:
 def run(update: Variant, state: Any, batches: list[Any], hyperparameters: Any) -> Any:
     metrics = None
     for batch in batches:
-        state, metrics = update(state, batch, hyperparameters)
+        state, metrics, *_ = update(state, batch, hyperparameters)
     return state, metrics
 
 
@@ -73,8 +77,13 @@ def assert_members_agree(
     batches = [stack([data[m][k] for m in range(MEMBERS)]) for k in range(UPDATES)]
     together = run(population, stack(states), batches, stack(hyper))
     torch.testing.assert_close(together, stack(reference), rtol=1e-9, atol=1e-11)
-    first, second = reference[0][0].params, reference[1][0].params
+    first, second = (flat_params(state) for state, _ in reference[:2])
     assert not torch.allclose(first, second, atol=1e-4), "the members' hyperparameters must matter"
+
+
+def flat_params(state: Any) -> Tensor:
+    params: Tensor = state.networks["q_network"] if isinstance(state, State) else state.params
+    return params
 
 
 def observations(observation: ObservationSpec, *lead: int) -> Tensor:
@@ -84,25 +93,33 @@ def observations(observation: ObservationSpec, *lead: int) -> Tensor:
 
 
 def dqn_case(
-    config: DQNConfig, network: AnyNetworkConfig = NETWORK, observation: ObservationSpec = OBSERVATION
+    config: QNetworkConfig,
+    network: AnyNetworkConfig = NETWORK,
+    observation: ObservationSpec = OBSERVATION,
+    weighted: bool = False,
 ) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
-    networks = [make_network(network, observation, 3, seed, CPU) for seed in range(MEMBERS)]
-    states = [
-        DQNState(n.params, n.params + 0.1 * torch.randn_like(n.params), init_optimizer(config.optimizer, n.params))
-        for n in networks
+    algorithms = [
+        ALGORITHMS[config.name](Build(run_config(config, network=network, seed=seed), observation, DISCRETE, CPU))
+        for seed in range(MEMBERS)
     ]
+    states = []
+    for algorithm in algorithms:
+        params = algorithm.networks["q_network"].params
+        target = params + 0.1 * torch.randn_like(params)
+        states.append(State({"q_network": params, "target_network": target}, algorithm.init_optimizer()))
 
-    def batch() -> Batch:
+    def batch() -> Batch | WeightedBatch:
         obs, next_obs = observations(observation, 2, 16)
         discount = 0.99 * torch.randint(0, 2, (16,)).double()
-        return Batch(obs, torch.randint(0, 3, (16,)), torch.randn(16), next_obs, discount)
+        found = Batch(obs, torch.randint(0, 3, (16,)), torch.randn(16), next_obs, discount)
+        return WeightedBatch(*found, torch.rand(16)) if weighted else found
 
     data = [[batch() for _ in range(UPDATES)] for _ in range(MEMBERS)]
     hyper = [
         {"lr": torch.tensor(lr), "max_grad_norm": torch.tensor(norm), "max_grad_value": torch.tensor(value)}
         for lr, norm, value in [(1e-2, 0.1, 1e9), (3e-3, 1e9, 0.01), (1e-3, 0.5, 0.05)]
     ]
-    return lambda gradient: make_update(config, networks[0].apply, gradient), states, data, hyper
+    return lambda gradient: partial(algorithms[0].learn, gradient=gradient), states, data, hyper
 
 
 def reinforce_case(
@@ -148,11 +165,19 @@ def optimizer(name: str = "adam", weight_decay: float = 0.0, amsgrad: bool = Fal
     return OptimizerConfig(name, 1e-3, 1e-8, weight_decay, amsgrad)  # type: ignore[arg-type]
 
 
+def distributional_configs() -> list[QNetworkConfig]:
+    keys = {name: value for name, value in vars(dqn_config()).items() if name not in ("name", "loss")}
+    return [
+        C51Config(**keys, name="c51", atoms=7, v_min=-2.0, v_max=3.0),
+        QRDQNConfig(**{**keys, "double": False}, name="qr_dqn", quantiles=5),
+    ]
+
+
 def dqn_config(**changes: Any) -> DQNConfig:
     keys = {
         "name": "dqn", "gamma": 0.99, "n_step": 1, "double": True, "batch_size": 16, "buffer_size": 100,
         "learning_starts": 0, "train_period": 1, "gradient_steps": 1, "loss": "huber", "max_grad_norm": 1.0,
-        "max_grad_value": 1.0, "optimizer": optimizer(),
+        "max_grad_value": 1.0, "optimizer": optimizer(), "prioritized": None,
     }  # fmt: skip
     return DQNConfig(**{**keys, **changes})
 
@@ -190,6 +215,12 @@ NETWORK_CASES: dict[str, tuple[AnyNetworkConfig, ObservationSpec]] = {
 @pytest.mark.parametrize("config", DQN_CONFIGS)
 def test_a_population_of_dqn_equals_its_members(config: DQNConfig) -> None:
     assert_members_agree(*dqn_case(config))
+
+
+@pytest.mark.parametrize("config", [dqn_config(), *distributional_configs()], ids=lambda config: config.name)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_population_of_each_algorithm_equals_its_members(config: QNetworkConfig, weighted: bool) -> None:
+    assert_members_agree(*dqn_case(config, weighted=weighted))
 
 
 @pytest.mark.parametrize(("network", "observation"), NETWORK_CASES.values(), ids=NETWORK_CASES)

@@ -108,7 +108,7 @@ def test_a_number_that_is_not_finite_names_environment_step_and_seed(
 def test_a_loss_that_is_not_finite_is_named_with_its_own_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rltrain.agents.dqn_device import Learner
+    from rltrain.engine.learner import Learner
 
     fetch = Learner.fetch
 

@@ -197,7 +197,7 @@ def test_a_policy_that_cannot_be_exported_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(CASES["dqn"], tmp_path / "run", StopAfter(3))
-    monkeypatch.delattr("rltrain.agents.dqn.GreedyQ.greedy_module")
+    monkeypatch.delattr("rltrain.engine.policy.GreedyPolicy.greedy_module")
     capsys.readouterr()
     assert main(["export", str(tmp_path / "run")]) == 2
     assert "algo=dqn: its policy has no greedy_module" in one_line(capsys)

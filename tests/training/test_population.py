@@ -20,7 +20,7 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.agents import AGENTS, AgentContext
+from rltrain.agents import AgentContext, make_agent
 from rltrain.build import build_envs
 from rltrain.config.schema import (
     CheckpointConfig,
@@ -97,7 +97,7 @@ class Single:
 
     def __init__(self, config: RunConfig) -> None:
         envs = build_envs(config)
-        agent = AGENTS[config.algo.name](AgentContext(config, envs.observation_spec, envs.action_spec, CPU))
+        agent = make_agent(AgentContext(config, envs.observation_spec, envs.action_spec, CPU))
         self.log, self.keeper = Log(), Keeper()
         evaluator = Evaluator(config.env, config.seed, config.eval.episodes, envs.statistics)
         self.trainer = Trainer(config, envs, agent, evaluator, self.log, self.keeper, CPU, Stop())  # type: ignore[arg-type]
@@ -110,7 +110,7 @@ class Together:
         first, population = configs[0], tuple(configs)
         envs = build_envs(first, population)
         context = AgentContext(first, envs.observation_spec, envs.action_spec, CPU, population=population)
-        self.agent = AGENTS[first.algo.name](context)
+        self.agent = make_agent(context)
         self.logs, self.keepers = [Log() for _ in configs], [Keeper() for _ in configs]
         outputs = [MemberOutput(*pair) for pair in zip(self.logs, self.keepers, strict=True)]
         evaluator = Evaluator(first.env, [config.seed for config in configs], first.eval.episodes, envs.statistics)

@@ -21,9 +21,9 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.agents.agent import Agent, StateDict
 from rltrain.build import build_envs
 from rltrain.config.schema import CheckpointConfig, EvalConfig, RunConfig
+from rltrain.engine.protocol import Agent, StateDict
 from rltrain.errors import RunFailed
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.trainer import Trainer

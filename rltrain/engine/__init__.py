@@ -1,0 +1,1 @@
+"""What runs any algorithm: members, learning, stepping, targets. Names none."""

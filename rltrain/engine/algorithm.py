@@ -1,0 +1,120 @@
+"""The protocol of an algorithm: one member's maths as pure functions of tensors, and what the engine must know.
+
+An algorithm holds no state that changes and never sees an axis of members. The engine keeps the state, stacks members,
+draws, steps, compiles, captures, saves and resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.config.schema import RunConfig
+from rltrain.networks import make_network
+from rltrain.networks.flat import FlatNetwork
+from rltrain.optimizers import Gradient
+from rltrain.schedules import Schedule
+from rltrain.seeding import derive_seed
+from rltrain.types import ActionSpec, ObservationSpec
+
+
+class State(NamedTuple):
+    """All that learning changes, of one member; a checkpoint has the same names."""
+
+    networks: dict[str, Tensor]  # name -> flat parameters [P], target networks last
+    optimizer: dict[str, Tensor]  # moments [P] and step counts []
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in an order that stays."""
+        return [*self.networks.values(), *(self.optimizer[name] for name in sorted(self.optimizer))]
+
+
+class Learned(NamedTuple):
+    """The outcome of one update."""
+
+    state: State
+    metrics: dict[str, Tensor]  # each []
+    feedback: dict[str, Tensor]  # each [B], for a replay that asks for it by giving weights; else {}
+
+
+@dataclass(frozen=True)
+class Build:
+    """What an algorithm is made from: the config of one member, the spaces, the device."""
+
+    config: RunConfig
+    observation: ObservationSpec
+    action: ActionSpec
+    device: torch.device
+
+    def network(self, outputs: int, *keys: int) -> FlatNetwork:
+        """The network of the config, with initial parameters of the run's seed; `keys` tell several apart."""
+        seed = derive_seed(self.config.seed, "network", *keys)
+        return make_network(self.config.network, self.observation, outputs, seed, self.device)
+
+
+class Cadence(Protocol):
+    """How many updates are due, as a function of environment steps alone."""
+
+    @property
+    def updates(self) -> int:
+        """Updates that are always due together."""
+        ...
+
+    def due_by(self, env_steps: int) -> int:
+        """The updates that are to have been made when so many environment steps are."""
+        ...
+
+    def most_per_step(self, num_envs: int) -> int:
+        """The most that can be due after one vector step."""
+        ...
+
+
+class Algorithm(Protocol):
+    """One member's maths and its declarations. Tensors in the docstrings have no axis of members."""
+
+    networks: Mapping[str, FlatNetwork]  # structure and initial parameters
+    acts: str  # the network that acting asks
+    follows: Mapping[str, str]  # target network -> the network that it follows
+    cadence: Cadence
+    schedules: Mapping[str, Schedule]  # numbers of acting that change with the steps, such as epsilon
+    knobs: Mapping[str, float]  # numbers of learning that may differ from member to member, such as lr
+    acting_draws: Mapping[str, torch.dtype]  # what `draw` returns
+    uniforms: int  # uniform draws per environment and vector step
+    metrics: tuple[str, ...]  # the tags of `Learned.metrics`, in their order
+
+    def init_optimizer(self) -> dict[str, Tensor]:
+        """Zero moments and step counts."""
+        ...
+
+    def draw(self, uniform: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What chance decides of some vector steps, on the host and for all members.
+
+        Args:
+            uniform: [steps, M, uniforms, N] from [0, 1).
+            scheduled: the numbers of `schedules`, each [steps, M, 1].
+
+        Returns:
+            By name of `acting_draws` [steps, M, N].
+        """
+        ...
+
+    def choose_blindly(self, drawn: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """The actions [N] where none depends on the network, else None."""
+        ...
+
+    def choose(self, xp: Any, output: Any, drawn: Mapping[str, Any]) -> Any:
+        """The network's output [N, outputs] -> actions [N]; `xp` is numpy on the host, torch in a program."""
+        ...
+
+    def greedy(self, output: Tensor) -> Tensor:
+        """The network's output [N, outputs] -> the best actions [N, *action]."""
+        ...
+
+    def learn(self, state: State, batch: Any, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
+        """One update. Pure, and without control flow on values; target networks are the engine's to move."""
+        ...

@@ -1,0 +1,133 @@
+"""Gradient steps of any algorithm that learns from a replay: all members, in place, eager, compiled or captured.
+
+Everything that a call needs is found in its memory at a cursor that it moves on, so that many calls follow each other
+without the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.compiling import bound, note_compiled
+from rltrain.engine.algorithm import Algorithm, Learned, State
+from rltrain.engine.protocol import AgentContext, mean_metrics
+from rltrain.exchange import Exchange
+from rltrain.optimizers import eager_gradient, functional_gradient
+from rltrain.replay import UniformReplay
+from rltrain.target_update import polyak
+
+Knobs = dict[str, Tensor]
+"""The algorithm's `knobs`, and `tau` where the targets follow every gradient step; each [], of a population [M]."""
+Update = Callable[[State, Any, Knobs], Learned]
+
+
+class Learning(NamedTuple):
+    """What `make_learn` reads and writes. A single run has no axis M in `uniform` and `metrics`."""
+
+    state: State  # written
+    memory: Any  # the replay's, written where it learns from feedback
+    knobs: Knobs
+    uniform: Tensor  # [C, K, M, B] float64, draws from [0, 1) for C calls
+    call: Tensor  # [1] int64, written: which of the C is next
+    metrics: Tensor  # [C, METRICS, M], written
+
+
+def make_learn(algorithm: Algorithm, update: Update, replay: UniformReplay) -> Callable[[Learning], None]:
+    """K gradient steps of all members, in place: one program when compiled. Batches are gathered inside."""
+
+    def learn(memory: Learning) -> None:
+        uniform = memory.uniform.index_select(0, memory.call).squeeze(0)  # [K, M, B]
+        state, steps = memory.state, []
+        for rows, batch in replay.batches(memory.memory, uniform):
+            state, metrics, feedback = update(state, batch, memory.knobs)
+            replay.feedback(memory.memory, rows, feedback)
+            steps.append(metrics)
+            if "tau" in memory.knobs:
+                state = follow(state, memory.knobs["tau"].unsqueeze(-1))  # [1] or [M, 1]
+        means = mean_metrics(steps)
+        for old, value in zip(memory.state.tensors(), state.tensors(), strict=True):
+            if value is not old:
+                old.copy_(value)
+        found = torch.stack([means[tag] for tag in algorithm.metrics])  # [METRICS, M]
+        memory.metrics.index_copy_(0, memory.call, found.to(memory.metrics.dtype).unsqueeze(0))
+        memory.call.add_(1)
+
+    def follow(state: State, tau: Tensor) -> State:
+        networks = state.networks
+        moved = {target: polyak(networks[target], networks[own], tau) for target, own in algorithm.follows.items()}
+        return state._replace(networks={**networks, **moved})
+
+    return learn
+
+
+class Learner:
+    """Calls of K gradient steps each, which follow each other without waiting for the device."""
+
+    def __init__(
+        self,
+        context: AgentContext,
+        algorithm: Algorithm,
+        state: State,
+        knobs: Knobs,
+        replay: UniformReplay,
+        batch_size: int,
+        steps: int,
+        most_calls: int,
+    ) -> None:
+        """`steps` is K; `most_calls` C are prepared together."""
+        self._members, self._steps, self._replay = len(context.configs), steps, replay
+        self._tags = algorithm.metrics
+        axis = () if self._members == 1 else (self._members,)
+        self._draws = Exchange(
+            {
+                "uniform": ((most_calls, steps, *axis, batch_size), torch.float64),
+                "call": ((1,), torch.int64),
+            },
+            context.device,
+        )
+        self._metrics = Exchange({"metrics": ((most_calls, len(self._tags), *axis), torch.float32)}, context.device)
+        draws, metrics = self._draws.on_device, self._metrics.on_device["metrics"]
+        memory = Learning(state, replay.memory, knobs, draws["uniform"], draws["call"], metrics)
+        functional: Update = partial(algorithm.learn, gradient=functional_gradient)
+        eager: Update = partial(algorithm.learn, gradient=eager_gradient)
+        if self._members > 1:
+            functional = eager = torch.vmap(functional)
+        self._learn = bound(
+            make_learn(algorithm, functional, replay),
+            make_learn(algorithm, eager, replay),
+            (memory,),
+            compile=context.compile_update,
+            cuda_graphs=context.cuda_graphs,
+            done=partial(note_compiled, context.configs[0], self._members, context.cuda_graphs),
+        )
+
+    def prepare(self, uniform: np.ndarray) -> None:
+        """Takes draws from [0, 1), [M, calls * K * B], for the next calls."""
+        host = self._draws.host
+        into = host["uniform"]
+        calls = uniform.shape[1] // (self._steps * into.shape[-1])
+        of_calls = uniform.reshape(self._members, calls, self._steps, -1)
+        into[:calls] = of_calls[0] if self._members == 1 else of_calls.transpose(1, 2, 0, 3)
+        host["call"][:] = 0
+        self._draws.send()
+        self._replay.send_counts()
+
+    def learn(self) -> None:
+        """The next call."""
+        self._learn()
+
+    def metrics(self, calls: int) -> dict[str, Tensor]:
+        """Their means over the calls since `prepare`, each [] or [M], on the device."""
+        found = self._metrics.on_device["metrics"]
+        means = found[0].clone() if calls == 1 else found[:calls].mean(0)
+        return dict(zip(self._tags, means.unbind(), strict=True))
+
+    def fetch(self, calls: int) -> np.ndarray:
+        """[calls, METRICS, M] or [calls, METRICS], of the calls since `prepare`; waits for them."""
+        return self._metrics.fetch()["metrics"][:calls]

@@ -1,0 +1,48 @@
+"""The part of an agent that acts greedily: all that evaluation, export and `rltrain.load` need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rltrain.engine.algorithm import Algorithm, Build
+from rltrain.engine.members import GreedyModule, MemberNetworks
+from rltrain.engine.protocol import AgentContext, without_prefix
+
+Make = Callable[[Build], Algorithm]
+
+
+class GreedyPolicy:
+    """The network that acts, of all members, and its best actions."""
+
+    def __init__(self, make: Make, context: AgentContext) -> None:
+        self._device = context.device
+        spaces = context.observation, context.action
+        self._algorithms = [
+            make(Build(config, *spaces, context.device)) for config in context.configs
+        ]  # of each member
+        self._algorithm = self._algorithms[0]
+        acts = self._algorithm.acts
+        fast = context.compile_update, context.cuda_graphs
+        self.networks = {
+            name: MemberNetworks([a.networks[name] for a in self._algorithms], *(fast if name == acts else ()))
+            for name in self._algorithm.networks
+        }
+        self._acting = self.networks[acts]
+
+    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            output = self._acting(torch.from_numpy(obs).to(self._device))  # [N, outputs]
+            # The one wait for the device per step: the environments need the actions.
+            action: np.ndarray = self._algorithm.greedy(output).cpu().numpy()
+        return action
+
+    def greedy_module(self) -> nn.Module:
+        """obs [B, *obs] -> actions [B, *action], as a module of its own."""
+        return GreedyModule(self._acting.module(), self._algorithm.greedy)
+
+    def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
+        self._acting.load_state_dict(without_prefix(self._algorithm.acts, network), member)
