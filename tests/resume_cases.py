@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from small_runs import dqn_config, env_config, optimizer, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.schema import (
+    C51Config,
     CheckpointConfig,
     CNNConfig,
     ConstantConfig,
     DuelingConfig,
+    EnvConfig,
     EvalConfig,
     ExponentialConfig,
     HardUpdateConfig,
     PerEpisodeConfig,
+    PrioritizedConfig,
+    QNetworkConfig,
+    QRDQNConfig,
     RunConfig,
     SoftUpdateConfig,
     StateActionConfig,
@@ -45,6 +50,15 @@ def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
     return run_config(q_learning_config(**(changes or {})), **{**SHORT, "env": env_config("FrozenLake-v1"), **run})
 
 
+def with_algo(algo: type[QNetworkConfig], env: EnvConfig | None = None, **changes: Any) -> RunConfig:
+    """A short run of an algorithm that shares its keys with DQN."""
+    config = dqn(num_envs=3) if env is None else dqn(env=env, num_envs=3)
+    name = "c51" if algo is C51Config else "qr_dqn"
+    shared = {field.name: getattr(config.algo, field.name) for field in fields(QNetworkConfig)}
+    return replace(config, algo=algo(**{**shared, "name": name, **changes}))
+
+
+PRIORITIZED = PrioritizedConfig(0.6, 0.4, 100, 1e-6)
 WALK = env_config("probe_envs:Walk-v0")
 PICTURES = env_config("probe_envs:Noise-v0")
 CONVOLUTIONS = CNNConfig("cnn", (3, 4), (2, 2), (1, 1), (8,), False, "auto", "relu", 1.0)
@@ -99,6 +113,12 @@ CASES: dict[str, RunConfig] = {
     "dqn state and action": dqn(network=StateActionConfig("state_action", (8,), "relu", 1.0)),
     "dqn clipped rewards": dqn(env=replace(env_config("probe_envs:FixedLength-v0"), reward_clip=1.0)),
     "dqn until solved": dqn(env=env_config("probe_envs:Bandit-v0"), stop_at_return=1.0, eval=EvalConfig(30, 3)),
+    "dqn prioritized, 2 envs": dqn({"prioritized": PRIORITIZED, "gradient_steps": 2}, num_envs=2),
+    "dqn prioritized, stepped in the program": dqn(
+        {"prioritized": PRIORITIZED, "buffer_size": 60, "n_step": 2}, env=IN_THE_PROGRAM, num_envs=3
+    ),
+    "c51 prioritized": with_algo(C51Config, atoms=7, v_min=0.0, v_max=9.0, prioritized=PRIORITIZED),
+    "qr_dqn stepped in the program": with_algo(QRDQNConfig, env=IN_THE_PROGRAM, quantiles=5),
     "reinforce": reinforce(),
     "reinforce no baseline, episode": reinforce({"baseline": "none", "normalize_returns": "episode"}),
     "reinforce mean baseline, 2 envs": reinforce({"baseline": "mean", "loss_reduction": "sum"}, num_envs=2),

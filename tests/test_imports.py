@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -146,6 +147,15 @@ def test_arrows_point_one_way() -> None:
 
 def test_every_part_has_its_place_in_the_layout() -> None:
     assert {_unit(module) for module in MODULES} - {"", "__main__"} == {*ALLOWED, *BASE}
+
+
+def test_the_engine_names_no_algorithm_and_an_algorithm_no_members() -> None:
+    names = re.compile(r"\b(dqn|c51|qr_?dqn|reinforce|q_learning|DQNConfig|C51Config)\b", re.IGNORECASE)
+    for path in sorted((PACKAGE / "engine").glob("*.py")):
+        assert names.findall(path.read_text()) == [], path.name
+    for name in ("dqn", "c51", "qr_dqn"):
+        text = (PACKAGE / "agents" / f"{name}.py").read_text()
+        assert re.findall(r"\b(members?|population|compil\w*|vmap)\b", text) == [], name
 
 
 def test_the_layout_has_no_cycle() -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rltrain.config.schema import RunConfig
+from rltrain.config.schema import QNetworkConfig, RunConfig
 from rltrain.config.validate import show, to_plain
 
 _COMMON = (
@@ -18,7 +18,6 @@ _Q_NETWORK = (
     "target_update.period", "exploration.start", "exploration.end", "exploration.steps", "exploration.decay",
 )  # fmt: skip
 CARRIED_KEYS: dict[str, tuple[str, ...]] = {
-    "dqn": _Q_NETWORK, "c51": _Q_NETWORK, "qr_dqn": _Q_NETWORK,
     "q_learning": (
         "algo.gamma", "algo.alpha", "algo.alpha_decay", "algo.initial_value", "exploration.start", "exploration.end",
         "exploration.steps", "exploration.decay",
@@ -27,9 +26,16 @@ CARRIED_KEYS: dict[str, tuple[str, ...]] = {
         "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.entropy_coef", "algo.value.lr",
     ),
 }  # fmt: skip
-"""Per algorithm, the numbers that may differ from member to member. One that is not here trains each job alone."""
+"""The numbers that may differ from member to member, of algorithms whose keys are not those of `QNetworkConfig`. One that
+is not here trains each job alone."""
 
 MOST_MEMBERS = 256
+
+
+def carried_keys(config: RunConfig) -> tuple[str, ...] | None:
+    """The keys in which members of a population may differ; None for an algorithm that trains none."""
+    own = CARRIED_KEYS.get(config.algo.name)
+    return _Q_NETWORK if own is None and isinstance(config.algo, QNetworkConfig) else own
 
 
 def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS) -> list[list[int]]:
@@ -44,10 +50,11 @@ def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS) -
 def structure(config: RunConfig) -> str | None:
     """A text that two configs share if they can be members of one population; None for one that cannot be."""
     # Worker processes belong to one environment each: many members would start many.
-    if config.algo.name not in CARRIED_KEYS or config.env.vectorization == "async" or config.dry_run:
+    keys = carried_keys(config)
+    if keys is None or config.env.vectorization == "async" or config.dry_run:
         return None
     plain = to_plain(config)
-    carried = {key: _take(plain, key) for key in (*_COMMON, *CARRIED_KEYS[config.algo.name])}
+    carried = {key: _take(plain, key) for key in (*_COMMON, *keys)}
     # A bound that is not there is another program, not another number.
     optional = {key: carried[key] is None for key in ("algo.max_grad_norm", "algo.max_grad_value") if key in carried}
     return json.dumps([plain, optional], sort_keys=True)
@@ -56,7 +63,7 @@ def structure(config: RunConfig) -> str | None:
 def differing_keys(configs: Sequence[RunConfig]) -> list[str]:
     """The carried keys in which the configs differ."""
     plains = [to_plain(config) for config in configs]
-    keys = (*_COMMON, *CARRIED_KEYS[configs[0].algo.name])
+    keys = (*_COMMON, *(carried_keys(configs[0]) or ()))
     values = {key: {json.dumps(_get(plain, key)) for plain in plains} for key in keys}
     return [key for key, found in values.items() if len(found) > 1]
 

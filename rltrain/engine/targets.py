@@ -1,4 +1,4 @@
-"""When the target networks of DQN's members follow, for one step of the loop and for many ahead."""
+"""When the target networks of the members follow, for one step of the loop and for many ahead."""
 
 from __future__ import annotations
 
