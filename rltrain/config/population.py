@@ -26,8 +26,8 @@ CARRIED_KEYS: dict[str, tuple[str, ...]] = {
         "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.entropy_coef", "algo.value.lr",
     ),
 }  # fmt: skip
-"""The numbers that may differ from member to member, of algorithms whose keys are not those of `QNetworkConfig`. One that
-is not here trains each job alone."""
+"""The numbers that may differ from member to member, where the keys are not those of `QNetworkConfig`. An algorithm
+that is not here trains each job alone."""
 
 MOST_MEMBERS = 256
 
