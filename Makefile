@@ -8,9 +8,7 @@
 # make saving     what checkpoints cost, as a share of the training between them
 # make same-numbers REV=main   trains every case of the tests at REV and here: equal bit for bit (minutes)
 # make faults     kills writers a hundred times while they save (minutes)
-# make bench-networks   what a Q-network of state and action costs beside one of all actions (minutes)
-# make bench-minatar    DQN on MinAtar Breakout, three seeds, for docs/minatar.md (half an hour of one core)
-# make results, make recipes   the runs behind docs/results.md and docs/recipes.md (about an hour of two cores)
+# make results, make recipes   the runs behind docs/results/tuned.md and recipes.md (about an hour of two cores)
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
 PYTHON ?= python3
@@ -19,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all lint check bench bench-gpu bench-render bench-minatar bench-networks scale saving members results recipes mutants faults same-numbers clean
+.PHONY: train test test-all lint check bench bench-gpu bench-render scale saving results recipes mutants faults same-numbers clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -74,21 +72,12 @@ bench-gpu: $(STAMP)
 bench-render: $(STAMP)
 	@$(BIN)/python -m benchmarks.speed --render
 
-bench-minatar: $(GAMES)
-	@$(BIN)/python -m benchmarks.minatar_curve
-
-bench-networks: $(STAMP)
-	@$(BIN)/python -m benchmarks.networks
-
 scale: $(STAMP)
 	@$(BIN)/python -m benchmarks.scale
 	@$(BIN)/python -m benchmarks.speed --render
 
 saving: $(STAMP)
 	@$(BIN)/python benchmarks/saving.py
-
-members: $(STAMP)
-	@$(BIN)/python -m benchmarks.members
 
 results: $(STAMP)
 	@$(BIN)/python benchmarks/results.py results

@@ -4,7 +4,7 @@
 and both. *iterations*: vector steps of ten CartPoles per member with an update each, by the agents and environments of
 real runs, without logging: environments batched on the CPU, and everything on the GPU (`env.vectorization=compiled`).
 *training*: W1 and W32 of `make bench` from the command line, beside SB3 on the same GPU. `--device cpu --short`
-shows on any machine that it works. The page docs/performance.md is made of it by `make bench-render`.
+shows on any machine that it works. The page docs/results/performance.md is made of it by `make bench-render`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from recipe_outcome import episode_returns, read_rows, score
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results"
-DOCS = ROOT / "docs"
+DOCS = ROOT / "docs" / "results"
 SCORING = ("eval.period=1000", "eval.episodes=100")
 COARSE = ("eval.period=5000", "eval.episodes=20")
 BATCHED = "env.vectorization=batched"  # the same numbers, faster in a population
@@ -340,11 +340,11 @@ def write_results(
         " 1,000 steps instead of 200, in these scores too.",
     ]
     for row, outcomes in rows:
-        plot(row, outcomes, DOCS / "results" / f"{row.name}.png")
+        plot(row, outcomes, DOCS / "tuned" / f"{row.name}.png")
         parts += [f"## {row.name}", *filter(None, [row.note]), seed_table(outcomes)]
-        parts.append(f"![curves](results/{row.name}.png)")
-    parts += tabular.page(tables, DOCS / "results")
-    (DOCS / "results.md").write_text("\n\n".join(parts) + "\n")
+        parts.append(f"![curves](tuned/{row.name}.png)")
+    parts += tabular.page(tables, DOCS / "tuned")
+    (DOCS / "tuned.md").write_text("\n\n".join(parts) + "\n")
 
 
 def outcome_text(row: Row, outcomes: Sequence[Outcome], training: Mapping[str, Sequence[np.ndarray]]) -> str:

@@ -1,5 +1,5 @@
-"""Whether a run's cost per step stays what it is: docs/performance/scale.png and the figures of its section. Run as
-`python -m benchmarks.scale`.
+"""Whether a run's cost per step stays what it is: docs/results/performance/scale.png and the figures of its section.
+Run as `python -m benchmarks.scale`.
 
 Two questions, each asked of runs through the command line. A long run of random actions, which ends an episode every
 two dozen steps: does a step cost more the further the run is and the more episodes have ended? Runs with replays of
@@ -29,7 +29,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from benchmarks.speed.machine import BUSY, ROOT, busy_share
 
-OUT, DOCS = ROOT / "outputs" / "bench", ROOT / "docs" / "performance"
+OUT, DOCS = ROOT / "outputs" / "bench", ROOT / "docs" / "results" / "performance"
 TURNS = 2
 TRANSITION_BYTES = 4 * 4 * 2 + 8 + 4 + 4  # obs, next_obs, action, reward, discount of CartPole-v1
 SETTINGS = (

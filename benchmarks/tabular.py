@@ -97,7 +97,7 @@ def optimum(env: str) -> float:
 
 
 def page(done: Sequence[tuple[TableRow, list[TableOutcome]]], pictures: Path) -> list[str]:
-    """The section of docs/results.md; copies the picture of each first seed's table to `pictures`."""
+    """The section of docs/results/tuned.md; copies the picture of each first seed's table to `pictures`."""
     parts = [
         "## Tabular Q-learning",
         "Where an environment carries its own model, the final table's greedy policy is valued exactly, by dynamic"

@@ -1,4 +1,4 @@
-"""`make bench`: the same work in rltrain, SB3 and rejax, side by side in one sitting; writes docs/performance.md.
+"""`make bench`: the same work in rltrain, SB3 and rejax, side by side in one sitting; docs/results/performance.md.
 
 Every round measures each program once, one after the other, so that a slow minute of the machine meets all of them.
 Parts are kept in outputs/bench/results.json and replaced by later measurements of the same part.
@@ -156,8 +156,8 @@ def main() -> None:
     scale = BENCH / "scale.json"
     gpu = BENCH / "gpu.json"
     kept = (json.loads(path.read_text()) if path.exists() else None for path in (scale, gpu))
-    page = render(bench.results, *kept, ROOT / "docs")
-    print(f"\n{page}\ndocs/performance.md and its pictures are made")
+    page = render(bench.results, *kept, ROOT / "docs" / "results")
+    print(f"\n{page}\ndocs/results/performance.md and its pictures are made")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `make bench-gpu` has kept, as a section of docs/performance.md."""
+"""What `make bench-gpu` has kept, as a section of docs/results/performance.md."""
 
 from __future__ import annotations
 

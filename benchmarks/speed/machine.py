@@ -27,7 +27,7 @@ def describe() -> dict[str, Any]:
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     commit = _git("describe", "--always", "--exclude", "*")
     # What the parts before have written into the page is no change of what is measured.
-    if _git("status", "--porcelain", "--", ".", ":!docs/performance.md", ":!docs/performance"):
+    if _git("status", "--porcelain", "--", ".", ":!docs/results"):
         commit += "-dirty"
     return {
         "cpu": ", ".join(sorted(models)) or platform.processor(),

@@ -1,4 +1,4 @@
-"""What was measured, as docs/performance.md with its picture and as the text that `make bench` prints."""
+"""What was measured, as docs/results/performance.md with its picture and as the text that `make bench` prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README.md and docs/plugins.md, literally: commands typed, files written, code run; only runs are shortened."""
+"""README.md and the pages of docs/, literally: commands typed, files written, code run; only runs are shortened."""
 
 from __future__ import annotations
 
@@ -21,21 +21,30 @@ from rltrain.networks import NETWORKS
 
 ROOT = Path(__file__).parents[2]
 README, PLUG_INS = (ROOT / "README.md").read_text(), (ROOT / "docs" / "plugins.md").read_text()
+POLICIES_PAGE = (ROOT / "docs" / "policies.md").read_text()
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 REGISTRIES = (AGENTS, POLICIES, NETWORKS, ALGO_CONFIGS, NETWORK_CONFIGS, BATCHED_ENVS, gymnasium.registry)
 MODULES = ("corridor", "corridor_twin", "residual", "hill_climbing")
 FILES: dict[str, str] = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", PLUG_INS, re.MULTILINE | re.DOTALL))
 
 
+def code_blocks(language: str, text: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def shell_blocks(text: str) -> list[list[str]]:
     """The lines of each ```sh block that are about rltrain or the environment variables it reads."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [
-        [line for line in block.splitlines() if re.match(r"(\w+=\S+ )*(rltrain|export)\b", line)] for block in blocks
+        [line for line in block.splitlines() if re.match(r"(\w+=\S+ )*(rltrain|export)\b", line)]
+        for block in code_blocks("sh", text)
     ]
     return [block for block in lines if block]
 
 
-BEFORE = [line for block in shell_blocks(README) for line in block if "my_module" not in line]
+GUIDES = [(ROOT / "docs" / f"{name}.md").read_text() for name in ("settings", "speed", "environments", "sweeps")]
+BEFORE = sorted(
+    {line for text in (README, *GUIDES) for block in shell_blocks(text) for line in block if "my_module" not in line}
+)
 AFTER = shell_blocks(PLUG_INS)
 
 
@@ -121,14 +130,16 @@ def test_a_run_is_evaluated_and_continued(line: str, shell: Typist, run: Path) -
 
 
 def test_the_python_code_acts(shell: Typist, run: Path) -> None:
-    (code,) = re.findall(r"^```python\n(import gymnasium\n\nimport rltrain\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    code = [block for block in code_blocks("python", POLICIES_PAGE) if "rltrain.load" in block]
     names: dict[str, object] = {}
-    exec(code.replace('"RUN"', repr(str(run))), names)
-    assert names["action"] in (0, 1)
+    for block in code:
+        exec(block.replace('"RUN"', repr(str(run))), names)
+        assert names.pop("action") in (0, 1)
+    assert len(code) == 2
 
 
 def test_the_exported_policy_is_loaded_as_shown(shell: Typist, run: Path) -> None:
-    (code,) = re.findall(r"^```python\n(import torch\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in code_blocks("python", POLICIES_PAGE) if "torch.export" in block]
     shell("rltrain export RUN", run=str(run))
     names: dict[str, object] = {}
     exec(code.replace('"RUN/', f'"{run}/'), names)
@@ -136,7 +147,8 @@ def test_the_exported_policy_is_loaded_as_shown(shell: Typist, run: Path) -> Non
 
 
 def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
-    table = re.findall(r"^\| (`.*?`) \|", README.partition("## What a run folder holds")[2], re.MULTILINE)
+    page = (ROOT / "docs" / "runs.md").read_text()
+    table = re.findall(r"^\| (`.*?`) \|", page.partition("## The run folder")[2], re.MULTILINE)
     told = {name.partition("/")[0] for row in table for name in re.findall(r"`([^`]+?)/?`", row)}
     found = {re.sub(r"tfevents.*", "tfevents...", path.name) for path in run.iterdir()} - {".lock"}
     assert found <= told
@@ -164,19 +176,46 @@ def test_what_is_added_works(block: int, shell: Typist, tmp_path: Path) -> None:
 
 
 def test_links_and_pictures_are_there() -> None:
-    generated = {"docs/results.md", "docs/recipes.md"}
-    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
-        if page.relative_to(ROOT).as_posix() in generated:
-            continue
-        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
-            path = (page.parent / target).resolve()
-            assert path.exists() or path.relative_to(ROOT).as_posix() in generated, f"{page.name}: {target}"
-            assert path.suffix != ".png" or path.stat().st_size < 200_000, target
+    for page in PAGES:
+        for target, anchor in re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", page.read_text()):
+            path = (page.parent / target).resolve() if target else page
+            assert path.exists(), f"{page.name}: {target}"
+            assert path.suffix != ".png" or path.stat().st_size < 250_000, target
+            assert not anchor or anchor in anchors(path), f"{page.name}: {target}#{anchor}"
+
+
+def anchors(page: Path) -> list[str]:
+    """Of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def special_words(line: str) -> list[str]:
+    """The words with unquoted characters that bash or zsh takes for its own (zsh refuses a pattern without a file)."""
+    unquoted = re.sub(r"'[^']*'|\"[^\"]*\"|(^|\s)#\s.*", "", line)
+    return [word for word in unquoted.split() if re.search(r"[\[\]*?(){}<>|&;`$!~^]|^#|^=", word)]
+
+
+def test_commands_mean_the_same_in_bash_and_zsh() -> None:
+    assert special_words("rltrain network.hidden=[64,64]  # a comment [x]") == ["network.hidden=[64,64]"]
+    assert special_words("rltrain 'seed=range(0,5)' \"a b*\"") == []
+    wrong = [
+        (page.name, line)
+        for page in PAGES
+        for block in code_blocks("sh", page.read_text())
+        for line in block.splitlines()
+        if special_words(line)
+    ]
+    assert wrong == []
+
+
+def test_the_readme_is_three_screens() -> None:
+    assert len(README.splitlines()) <= 115
 
 
 def test_reading_weights_needs_safetensors_alone(run: Path) -> None:
     pytest.importorskip("safetensors")
-    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/checkpoint.md").read_text(), re.MULTILINE | re.DOTALL)
+    (code,) = code_blocks("python", (ROOT / "docs/checkpoint.md").read_text())
     names: dict[str, dict[str, np.ndarray]] = {}
     exec(code.replace('"RUN/', f'"{run}/').replace("step_00020000", "step_00000300"), names)
     from rltrain import load
