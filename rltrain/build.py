@@ -181,7 +181,7 @@ def checkpoint_of(path: Path) -> Path:
     Raises:
         CheckpointError: a run without a whole checkpoint.
     """
-    return path if (path / "manifest.json").exists() else newest_checkpoint(path)[0]
+    return path if (path / "manifest.json").exists() else newest_checkpoint(path)
 
 
 def stored_config(source: Checkpoint) -> RunConfig:

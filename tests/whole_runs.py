@@ -134,7 +134,7 @@ def resume(folder: Path, *args: str, stop: StopAfter | None = None) -> int:
 
 
 def newest(run: Path) -> Checkpoint:
-    return read_checkpoint(newest_checkpoint(run)[0])
+    return read_checkpoint(newest_checkpoint(run))
 
 
 def rows(run: Path) -> list[dict[str, Any]]:

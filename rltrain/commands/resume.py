@@ -78,12 +78,10 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
         print(f"{folder}: ended before its first checkpoint, begins anew")
         _begin(run.read_config(), folder, overrides, trust)
         return
-    newest, skipped = newest_checkpoint(folder)
-    for damaged in skipped:
-        print(f"skipped the damaged checkpoint {damaged.name}")
+    newest = newest_checkpoint(folder)
     source = read_checkpoint(newest)
-    config, differences = _changed(stored_config(source), folder, source.step, overrides, trust)
-    if status == "completed" and (ended := _already_ended(config, source)):
+    config, differences = _changed(stored_config(source), folder, _made_by(source), overrides, trust)
+    if status == "completed" and (ended := _already_ended(config, source, differences)):
         print(f"{folder}: {ended}")
         return
     _tell(differences)
@@ -134,11 +132,17 @@ def _list_changes(
     sweep: SweepFolder, jobs: Mapping[Path, dict[str, Any] | None], overrides: list[str], trust: bool
 ) -> None:
     """Jobs that a stop keeps from beginning now begin later with what is changed now."""
+    if not overrides:
+        return
+    from rltrain.training.checkpoint import newest_step
+
     configs = {}
-    for folder, plain in jobs.items() if overrides else ():
+    for folder, plain in jobs.items():
         if plain is not None:
             with suppress(RequestError):  # the job itself says so
-                configs[folder] = to_plain(_changed(validate_stored(plain), folder, 0, overrides, trust)[0])
+                config, _ = _changed(validate_stored(plain), folder, _made_by(None), overrides, trust)
+                if config.total_steps >= newest_step(folder):
+                    configs[folder] = to_plain(config)
     if configs:
         sweep.change_jobs(configs)
 
@@ -151,12 +155,13 @@ def _resume_populations(
 
     told: list[str] = []
 
-    def change(stored: RunConfig, folder: Path, step: int) -> tuple[RunConfig, list[dict[str, Any]]]:
-        config, differences = _changed(stored, folder, step, overrides, trust)
+    def change(stored: RunConfig, folder: Path, source: Checkpoint | None) -> tuple[RunConfig, list[dict[str, Any]]]:
+        made = _made_by(source)
+        config, differences = _changed(stored, folder, made, overrides, trust)
         if not told:
             _tell(differences)
             told.append("")
-        return config, record_changes(step, differences)
+        return config, record_changes(made["total_steps"], differences)
 
     try:
         populations = populations_of(jobs, bool(overrides), change)
@@ -178,13 +183,13 @@ def _begin(plain: dict[str, Any], folder: Path, overrides: list[str], trust: boo
     """Trains a run of which nothing is left or nothing was ever there."""
     from rltrain.job import begin_again
 
-    config, differences = _changed(validate_stored(plain), folder, 0, overrides, trust)
+    config, differences = _changed(validate_stored(plain), folder, _made_by(None), overrides, trust)
     _tell(differences)
     begin_again(config, folder, record_changes(0, differences))
 
 
-def _already_ended(config: RunConfig, source: Checkpoint) -> str:
-    """Which limit keeps a finished run from going on under `config`; nothing where it would train."""
+def _already_ended(config: RunConfig, source: Checkpoint, differences: Differences) -> str:
+    """Which limit keeps a finished run from going on under `config`, and what lets it; nothing where it would train."""
     from rltrain.training.limits import reached_limit
 
     state = source.state
@@ -195,29 +200,41 @@ def _already_ended(config: RunConfig, source: Checkpoint) -> str:
     if limit is None:
         return ""
     at = f" at step {source.step:,}" if limit.key != "total_steps" else ""
-    return f"already ended: {limit} was reached{at}; {limit.lifted} lets it go on"
+    asked = [f"{key}={show(value)}" for key, (_, value) in differences.items() if key != limit.key]
+    return f"already ended: {limit} was reached{at}; {' '.join([limit.lifted, *asked])} lets it go on"
+
+
+def _made_by(source: Checkpoint | None) -> dict[str, int]:
+    """What a run has done at a checkpoint (None: at its beginning), by the limit of it."""
+    episodes = 0 if source is None else source.state.get("episodes")
+    return {
+        "total_steps": 0 if source is None else source.step,
+        "total_episodes": episodes if type(episodes) is int else 0,  # foreign: loading it says what is wrong
+    }
 
 
 def _changed(
-    stored: RunConfig, folder: Path, step: int, overrides: list[str], trust: bool
+    stored: RunConfig, folder: Path, made: Mapping[str, int], overrides: list[str], trust: bool
 ) -> tuple[RunConfig, Differences]:
-    """The config stored at `step` with the changes that are asked for, once it is known that they may be made, and
-    these. What an earlier resume changed still holds, also where the run was killed before it saved anything under it.
+    """The config stored when `made` was done with the changes that are asked for, once it is known that they may be
+    made, and these. What an earlier resume changed still holds, also where the run was killed before it saved anything
+    under it.
     """
     from rltrain.training.run_folder import RunFolder
 
     run, before = RunFolder(folder), stored
     if run.record.exists():
         try:
-            before, _ = changed(stored, recorded_changes(run.read_record(), step), _HARMLESS)
+            before, _ = changed(stored, recorded_changes(run.read_record(), made["total_steps"]), _HARMLESS)
         except RequestError as error:
             raise RequestError(f"{run.record}: {error}") from error
     config, differences = changed(before, parse_changes(overrides), _HARMLESS)
     require_trusted(config, trust)
-    for key in ("total_steps", "total_episodes"):
-        least, asked = getattr(before, key), getattr(config, key)
-        if least is not None and asked is not None and asked < least:
-            raise RequestError(f"{key}={asked}: a run can be extended, not cut below its {least}")
+    for key, least in made.items():
+        asked = getattr(config, key)
+        if key in differences and asked is not None and asked < least:
+            noun = key.removeprefix("total_")
+            raise RequestError(f"{key}={asked}: {folder} has made {least:,} {noun}, and none can be taken back")
     return config, differences
 
 

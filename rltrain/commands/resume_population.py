@@ -14,10 +14,11 @@ from rltrain.errors import CheckpointError
 
 if TYPE_CHECKING:
     from rltrain.population_job import MemberJob
+    from rltrain.training.checkpoint import Checkpoint
 
-Change = Callable[[RunConfig, Path, int], tuple[RunConfig, list[dict[str, Any]]]]
-"""(stored config, run folder, step at which it was stored) -> the config with the changes that the user asks for, and
-what run.json keeps of these."""
+Change = Callable[[RunConfig, Path, "Checkpoint | None"], tuple[RunConfig, list[dict[str, Any]]]]
+"""(stored config, run folder, the checkpoint that stored it, None for a run that begins) -> the config with the changes
+that the user asks for, and what run.json keeps of these."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,18 @@ def populations_of(jobs: Mapping[Path, dict[str, Any] | None], extends: bool, ch
         jobs: folder of each -> its config as plain data, or None where only its run says it.
         extends: whether completed runs go on too, under changed limits.
     """
+    from rltrain.training.checkpoint import has_checkpoint
+
     # Members are known by their folders' names, which a sweep with folders of its own making may repeat.
     if len({folder.name for folder in jobs}) < len(jobs):
         return []
     begun, new = {}, {}
     for folder, plain in jobs.items():
         status = _status(folder)
-        if (status is None and plain is not None) or (status in ("running", "interrupted") and not _saves(folder)):
+        cut = status in ("running", "interrupted")
+        if (status is None and plain is not None) or (cut and not has_checkpoint(folder)):
             new[folder] = plain
-        elif status in ("running", "interrupted") or (status == "completed" and extends):
+        elif cut or (status == "completed" and extends):
             begun[folder.name] = folder
     for folder in _cut_in_their_first_save(begun, {folder.name for folder in new}):
         new[folder] = jobs[folder]
@@ -70,7 +74,7 @@ def _status(folder: Path) -> str | None:
 
 
 def _saves(folder: Path) -> list[_Saved]:
-    """The checkpoints that a population wrote, those of the newest step first."""
+    """The checkpoints that can be read of those that a population wrote, those of the newest step first."""
     from rltrain.population_job import ENTRY
     from rltrain.training.checkpoint import step_folders
     from rltrain.training.checkpoint_files import read_manifest
@@ -101,7 +105,7 @@ def _names(folder: Path) -> tuple[str, ...]:
 def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[list[MemberJob]]:
     from rltrain.build import stored_config
     from rltrain.population_job import MemberJob
-    from rltrain.training.checkpoint import read_checkpoint
+    from rltrain.training.checkpoint import read_checkpoint, warn_of_damaged
 
     populations = []
     for names in dict.fromkeys(_names(folder) for folder in begun.values()):
@@ -118,7 +122,8 @@ def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[li
         if all("replay.safetensors" in source.manifest["files"] for source in sources):
             members = []
             for source, folder, saved in zip(sources, folders, chosen, strict=True):
-                config, changes = change(stored_config(source), folder, source.step)
+                warn_of_damaged(folder, saved.folder)
+                config, changes = change(stored_config(source), folder, source)
                 members.append(MemberJob(config, folder, saved.folder, changes))
             populations.append(members)
     return populations
@@ -154,7 +159,7 @@ def _beginning(new: Mapping[Path, dict[str, Any] | None], change: Change) -> lis
 
     folders = list(new)
     changed = [
-        change(validate_stored(RunFolder(folder).read_config() if plain is None else plain), folder, 0)
+        change(validate_stored(RunFolder(folder).read_config() if plain is None else plain), folder, None)
         for folder, plain in new.items()
     ]
     configs = [config for config, _ in changed]

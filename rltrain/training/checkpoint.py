@@ -14,6 +14,7 @@ next writer removes it. (Linux can swap two folders in one call, but not on netw
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Collection, Mapping
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.files import fsync_folder
+from rltrain.output import warn
 from rltrain.training import plain_data
 from rltrain.training.checkpoint_files import (
     FILE_NAME,
@@ -43,6 +45,7 @@ from rltrain.training.checkpoint_files import (
 from rltrain.training.checkpoint_parts import PartWriter, in_parts, read_parts
 from rltrain.types import Ring
 
+_log = logging.getLogger(__name__)
 _STEP_NAME = re.compile(r"step_(\d{8,18})")
 
 
@@ -152,27 +155,52 @@ def verify_checkpoint(folder: Path) -> None:
             pass
 
 
-def newest_checkpoint(run: Path) -> tuple[Path, list[Path]]:
-    """The whole checkpoint of the highest step, and the damaged ones of higher steps that were skipped.
+def newest_checkpoint(run: Path) -> Path:
+    """The whole checkpoint of the highest step. Warns of each one of a higher step that is skipped, and why.
 
     Raises:
         CheckpointError: there is none.
     """
-    skipped: list[Path] = []
-    reason = ""
+    faults: list[CheckpointError] = []
     for folder in reversed(step_folders(run)):
-        try:
-            verify_checkpoint(folder)
-            return folder, skipped
-        except CheckpointError as error:
-            skipped.append(folder)
-            reason = reason or f"; {error}"
+        if fault := _fault(folder):
+            faults.append(fault)
+            continue
+        _warn_of_skipped(faults, folder)
+        return folder
+    reason = f"; {faults[0]}" if faults else ""
     raise CheckpointError(f"{run} holds no whole checkpoint{reason}")
+
+
+def warn_of_damaged(run: Path, taken: Path) -> None:
+    """Warns of each damaged checkpoint of a higher step than that of `taken`, from which the run goes on."""
+    folders = step_folders(run)
+    newer = reversed(folders[folders.index(taken) + 1 :])
+    _warn_of_skipped([fault for folder in newer if (fault := _fault(folder))], taken)
+
+
+def _fault(folder: Path) -> CheckpointError | None:
+    try:
+        verify_checkpoint(folder)
+    except CheckpointError as error:
+        return error
+    return None
+
+
+def _warn_of_skipped(faults: list[CheckpointError], taken: Path) -> None:
+    for fault in faults:
+        warn(_log, f"skipped a checkpoint: {fault}; {taken.name} is taken")
 
 
 def has_checkpoint(run: Path) -> bool:
     """Whether a checkpoint of some step lies there, whole or damaged."""
     return bool(step_folders(run))
+
+
+def newest_step(run: Path) -> int:
+    """The highest step of which a checkpoint lies there, whole or damaged; 0 where none does."""
+    folders = step_folders(run)
+    return int(folders[-1].name.removeprefix("step_")) if folders else 0
 
 
 def prune(run: Path, keep: int) -> None:

@@ -55,8 +55,9 @@ def test_what_cannot_go_on_says_which_limit_ended_it(early: Path, capsys: pytest
     before = files(early)
     for change in ("total_steps=100_000", "stop_at_return=4", "log_period=7"):
         assert main(["resume", str(early), change]) == 0
-        goal = "4" if "return=4" in change else "5"
-        ended = f"already ended: stop_at_return={goal} was reached at step 200; stop_at_return=null lets it go on"
+        goal, lifted = ("4", "") if "return=4" in change else ("5", f" {change.replace('_0', '0')}")
+        advice = f"stop_at_return=null{lifted} lets it go on"
+        ended = f"already ended: stop_at_return={goal} was reached at step 200; {advice}"
         assert capsys.readouterr().out == f"{early}: {ended}\n"
     assert files(early) == before
     assert resume(early, "stop_at_return=null", "total_steps=700") == 0
@@ -64,8 +65,27 @@ def test_what_cannot_go_on_says_which_limit_ended_it(early: Path, capsys: pytest
     capsys.readouterr()
     assert resume(early, "eval.period=50") == 0
     said = capsys.readouterr().out
-    assert said == f"{early}: already ended: total_steps=700 was reached; total_steps=1400 lets it go on\n"
+    advice = "total_steps=1400 eval.period=50 lets it go on"
+    assert said == f"{early}: already ended: total_steps=700 was reached; {advice}\n"
     assert record_of(early)["status"] == "completed"
+
+
+def test_a_run_that_ended_early_goes_on_a_little(early: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its limit may be any number of steps that it has not yet made; so may that of a run that was stopped."""
+    assert resume(early, "stop_at_return=null", "total_steps=199") == 2
+    assert f"total_steps=199: {early} has made 200 steps, and none can be taken back" in one_line(capsys)
+    assert resume(early, "stop_at_return=null", "total_steps=200") == 0
+    assert "already ended: total_steps=200 was reached" in capsys.readouterr().out
+    assert resume(early, "stop_at_return=null", "total_steps=250", stop=StopAfter(10)) == 143
+    assert record_of(early)["changes"][-1] == {"step": 200, "key": "total_steps", "from": 600, "to": 250}
+    assert resume(early, "total_steps=240") == 0
+    assert newest(early).step == 240
+    done = newest(early).state["episodes"]
+    capsys.readouterr()
+    assert resume(early, "total_steps=500", f"total_episodes={done - 1}") == 2
+    assert f"total_episodes={done - 1}: {early} has made {done} episodes" in one_line(capsys)
+    assert resume(early, "total_steps=500", f"total_episodes={done + 1}") == 0
+    assert newest(early).state["episodes"] == done + 1
 
 
 def test_episodes_without_a_time_limit_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

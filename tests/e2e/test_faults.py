@@ -85,9 +85,9 @@ class TestFlippedBytes:
                     read_checkpoint(newest_folder)
                 assert name in str(refused.value) or "manifest.json" in str(refused.value)
                 assert "\n" not in str(refused.value)
-                assert newest_checkpoint(run)[1] == [newest_folder], "the older one is taken, and this one named"
+                assert newest_checkpoint(run) == step_folders(run)[-2]
             path.write_bytes(whole)
-        assert not newest_checkpoint(run)[1]
+        assert newest_checkpoint(run) == newest_folder
 
     def test_resume_and_evaluate_say_it(self, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         run = Path(shutil.copytree(saved, tmp_path / "run"))
@@ -114,7 +114,8 @@ class TestFullDisk:
             code = resume(tmp_path / "run")
         error = one_line(capsys, 2)
         assert code in (1, 2) and "cannot be" in error and str(tmp_path / "run") in error
-        assert newest(tmp_path / "run").step >= before and not newest_checkpoint(tmp_path / "run")[1]
+        assert newest(tmp_path / "run").folder == step_folders(tmp_path / "run")[-1]
+        assert newest(tmp_path / "run").step >= before
         assert resume(tmp_path / "run") == 0
         assert_same_run(tmp_path / "whole", tmp_path / "run")
 
@@ -336,7 +337,7 @@ def test_a_run_of_another_process_is_evaluated_while_it_trains(
     assert process.returncode == 143 and "Traceback" not in error
     assert found[0] == found[1] and json.loads(found[0])["env_step"] == 200
     assert 200 < json.loads(found[2])["env_step"] < json.loads(found[3])["env_step"]
-    assert newest_checkpoint(run)[1] == []
+    assert newest_checkpoint(run) == step_folders(run)[-1]
 
 
 WRITER = """
@@ -378,8 +379,8 @@ def kill_while_saving(run: Path, kills: int) -> None:
         time.sleep(chance.uniform(0, 0.15))
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
-        folder, skipped = newest_checkpoint(run)
-        assert skipped == []
+        folder = newest_checkpoint(run)
+        assert folder == step_folders(run)[-1]
         found = read_checkpoint(folder)
         assert found.tensors["network"]["w"].unique().tolist() == [float(found.step)]
         last = [float(s) for s in range(max(first, found.step - 7), found.step + 1)]

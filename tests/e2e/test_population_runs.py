@@ -123,6 +123,29 @@ def test_a_kill_between_two_members_saves_falls_back_to_what_all_have(whole: tup
         assert_same_run(job, uninterrupted / job.name)
 
 
+def test_a_member_s_damaged_checkpoint_is_named_and_all_go_on_from_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it is the manifest that is damaged. Where no checkpoint of a member is whole, nothing begins anew."""
+    args = [arg for arg in DQN if "optimizer.lr" not in arg]
+    assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=0,1", stop=StopAfter(170)) == 143
+    sweep = tmp_path / "sweep"
+    last = step_folders(sweep / "1")[-1]
+    for name in ("state.json", "manifest.json"):
+        before = step_folders(sweep / "1")[-2]
+        (last / name).write_text("{")
+        capsys.readouterr()
+        assert resume(sweep, stop=StopAfter(1)) == 143
+        warned = [line for line in capsys.readouterr().err.splitlines() if "skipped a checkpoint" in line]
+        assert len(warned) == 1 and f": {last / name}: " in warned[0] and warned[0].endswith(f"{before.name} is taken")
+    for manifest in sweep.glob("*/checkpoints/step_*/manifest.json"):
+        manifest.write_text("{")
+    capsys.readouterr()
+    assert resume(sweep) == 1
+    assert f"1: {sweep / '1'} holds no whole checkpoint; " in capsys.readouterr().err
+    assert [record_of(job)["status"] for job in jobs_of(sweep)] == ["interrupted"] * 2
+
+
 @pytest.mark.parametrize("status", ["running", "interrupted"])
 def test_a_kill_in_the_first_save_lets_all_begin_anew(whole: tuple[str, Path], tmp_path: Path, status: str) -> None:
     """The second status is what a process of its own leaves when the machine kills it: its parent notes it."""

@@ -355,15 +355,19 @@ def test_a_stem_or_key_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
     assert os.listdir(folder.parent) == []
 
 
-def test_the_newest_whole_checkpoint_is_found(tmp_path: Path) -> None:
+def test_the_newest_whole_checkpoint_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         newest_checkpoint(tmp_path)
     for step in (20, 99_999_999, 100_000_000):
         write(step_folder(tmp_path, step), step)
     write(best_folder(tmp_path), 20)
-    assert newest_checkpoint(tmp_path) == (step_folder(tmp_path, 100_000_000), [])
+    assert newest_checkpoint(tmp_path) == step_folder(tmp_path, 100_000_000)
+    assert not capsys.readouterr().err
     (step_folder(tmp_path, 100_000_000) / "state.json").write_text("")
-    assert newest_checkpoint(tmp_path) == (step_folder(tmp_path, 99_999_999), [step_folder(tmp_path, 100_000_000)])
+    assert newest_checkpoint(tmp_path) == step_folder(tmp_path, 99_999_999)
+    said = f"skipped a checkpoint: {tmp_path}/checkpoints/step_100000000/state.json: damaged: 0 bytes where"
+    error = capsys.readouterr().err
+    assert said in error and error.endswith("; step_99999999 is taken\n")
     for step in (20, 99_999_999):
         (step_folder(tmp_path, step) / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"no whole checkpoint.*state\.json"):
@@ -411,7 +415,7 @@ def test_a_replacement_cut_between_its_two_renames_is_finished(tmp_path: Path) -
     best.rename(best.with_name(".previous_best"))
     other.rename(other.with_name(".previous_step_00000005"))
     assert read_checkpoint(best).step == 1
-    assert newest_checkpoint(tmp_path) == (other, [])
+    assert newest_checkpoint(tmp_path) == other
     clean(tmp_path)
     assert sorted(os.listdir(best.parent)) == ["best", "step_00000005"]
     best.rename(best.with_name(".previous_best"))
