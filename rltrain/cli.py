@@ -6,7 +6,7 @@ import importlib
 import sys
 
 from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
-from rltrain.output import OutlivingStream, outliving_output
+from rltrain.output import OutlivingStream, own_output, say
 
 _LONGEST_LINE = 1000
 
@@ -14,11 +14,15 @@ _LONGEST_LINE = 1000
 def main(args: list[str] | None = None) -> int:
     """Runs one command.
 
+    Args:
+        args: those of the process unless given; then the process is taken to end soon after.
+
     Returns:
         0 done, 1 the run failed, 2 the request is wrong, 130 / 143 stopped by SIGINT / SIGTERM.
     """
+    whole_process = args is None
     args = sys.argv[1:] if args is None else args
-    with sigint_ends(), sigusr1_ignored(), outliving_output() as output:
+    with sigint_ends(), sigusr1_ignored(), own_output(whole_process) as output:
         code = _run(args)
         output.flush()
         return code if _trains(args) else _delivered(code, output)
@@ -60,7 +64,7 @@ def _dispatch(args: list[str]) -> int:
     if command == "--version":
         from rltrain import __version__
 
-        print(f"rltrain {__version__}")
+        say(f"rltrain {__version__}")
         return 0
     from rltrain.commands import train
 

@@ -24,6 +24,7 @@ from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.messages import dry_run_text, final_evaluation, header, stopped, summary
+from rltrain.output import say
 from rltrain.text import shown_path
 from rltrain.training import checkpoint
 from rltrain.training.checkpoint_parts import PartWriter
@@ -80,8 +81,8 @@ def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
     """
     try:
         with build(config) as parts:
-            print(header(config, info or ComposeInfo(), parts))
-            print(dry_run_text(parts))
+            say(header(config, info or ComposeInfo(), parts))
+            say(dry_run_text(parts))
     except (RuntimeError, MemoryError) as error:
         if not _lacks_memory(error):
             raise
@@ -137,11 +138,11 @@ class _Job:
                 exact = source is None or load(trainer, source)
                 self._write_record(run, parts)
                 self.began = True
-                print(header(config, self.info, parts, run.path, source, exact), flush=True)
+                say(header(config, self.info, parts, run.path, source, exact))
                 if not trainer.run():
                     raise stopped(config, stop.exit_code, trainer.step, run.path)
                 logger.close(True)
-                print(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps), flush=True)
+                say(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps))
                 final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested)
                 if final is None:
                     raise stopped(config, stop.exit_code, trainer.step, run.path)
@@ -163,7 +164,7 @@ class _Job:
         """result.json, learning_curve.png and the table at the end."""
         threshold = parts.envs.reward_threshold
         pictures = write_report(run, self.config, trainer, final, threshold)
-        print(summary(self.config, trainer, final, threshold, run.path, pictures), flush=True)
+        say(summary(self.config, trainer, final, threshold, run.path, pictures))
         return final.mean
 
 

@@ -1,4 +1,8 @@
-"""Standard output and error of a process that may outlive its terminal, its pipe or the disk behind them."""
+"""Standard output and error of a process that may outlive its terminal, its pipe or the disk behind them.
+
+Standard output holds what rltrain says, through `say`, and nothing else: whatever environments, plug-ins and libraries
+print, from Python or from C, goes to standard error.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,18 @@ from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
 _warned: set[str] = set()
+_answers: OutlivingStream | None = None
+"""Where `say` goes while a command runs."""
+
+
+def say(text: str) -> None:
+    """Prints a line of rltrain's own on standard output, at once."""
+    print(text, file=answers(), flush=True)
+
+
+def answers() -> TextIO:
+    """The stream of `say`: standard output as the command found it."""
+    return sys.stdout if _answers is None else cast(TextIO, _answers)
 
 
 def warn(log: logging.Logger, message: str) -> None:
@@ -27,7 +43,8 @@ def warn(log: logging.Logger, message: str) -> None:
 
 
 class OutlivingStream:
-    """A text stream whose first write that fails is its last: from then on it leads to /dev/null.
+    """A text stream whose first write that fails is its last: from then on it leads to /dev/null. Letters that it
+    cannot show are written as escapes.
 
     Attributes:
         failure: why, or None.
@@ -40,7 +57,9 @@ class OutlivingStream:
     def write(self, text: str) -> int:
         if self.failure is None:
             try:
-                return self._stream.write(text)
+                self._stream.write(text)
+            except UnicodeEncodeError:
+                self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
             except OSError as error:
                 self._give_up(error)
         return len(text)
@@ -65,20 +84,64 @@ class OutlivingStream:
         return getattr(self._stream, name)
 
 
+def answers_file() -> int | None:
+    """The descriptor of `answers`, for a process that says something in our place; None where it has none."""
+    try:
+        return answers().fileno()
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
-def outliving_output() -> Iterator[OutlivingStream]:
-    """While active, sys.stdout (which is given) and sys.stderr never raise OSError, nor are they absent."""
-    before = sys.stdout, sys.stderr
-    out, err = (OutlivingStream(stream or _nowhere()) for stream in before)
-    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+def own_output(whole_process: bool = False) -> Iterator[OutlivingStream]:
+    """While active, `say` writes to standard output (which is given), and all else to standard error: sys.stdout is
+    sys.stderr. Neither ever raises OSError or UnicodeEncodeError, nor are they absent.
+
+    Args:
+        whole_process: the process is ours and ends soon after. Then descriptor 1 leads to standard error too, for C
+            code and for processes that are started, and all stays so: what is printed while the interpreter ends is not
+            rltrain's either.
+    """
+    global _answers
+    before = sys.stdout, sys.stderr, _answers
+    stdout, stderr = (stream or _nowhere() for stream in before[:2])
+    out, err = OutlivingStream(_moved(stdout, stderr) if whole_process else stdout), OutlivingStream(stderr)
+    _answers = out
+    sys.stdout = sys.stderr = cast(TextIO, err)
     try:
         yield out
     finally:
         out.flush()
         err.flush()
-        sys.stdout, sys.stderr = before
+        if not whole_process:
+            sys.stdout, sys.stderr, _answers = before
+
+
+@contextmanager
+def printing_answers() -> Iterator[None]:
+    """While active, `print` writes to the stream of `say`: for code of others that prints what the user asked for."""
+    before, sys.stdout = sys.stdout, answers()
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = before
+
+
+def _moved(stdout: TextIO, stderr: TextIO) -> TextIO:
+    """A stream to what `stdout` leads to, by another descriptor; descriptor 1 leads to standard error from now on."""
+    stdout.flush()
+    moved = open(  # noqa: SIM115
+        os.dup(stdout.fileno()), "w", encoding=stdout.encoding, errors=stdout.errors, buffering=_buffering(stdout)
+    )
+    os.dup2(stderr.fileno(), 1)
+    return moved
+
+
+def _buffering(stream: TextIO) -> int:
+    return 1 if stream.isatty() else -1  # by lines on a terminal
 
 
 def _nowhere() -> TextIO:
     # Of a closed descriptor 1 or 2, which the next file to be opened would have otherwise.
-    return open(os.devnull, "w")
+    return open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)

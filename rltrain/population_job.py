@@ -24,6 +24,7 @@ from rltrain.job import Keeper, explained, timing, write_report, write_start
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
 from rltrain.messages import final_evaluation
+from rltrain.output import say
 from rltrain.population_messages import population_header, population_line
 from rltrain.text import shell_word
 from rltrain.training import checkpoint
@@ -108,7 +109,7 @@ class _PopulationJob:
             evaluator = Evaluator(configs[0].env, [config.seed for config in configs], most, parts.envs.statistics)
             try:
                 population = self._population(parts, evaluator, stop)
-                print(population_header(configs, parts, [job.folder for job in self.jobs]), flush=True)
+                say(population_header(configs, parts, [job.folder for job in self.jobs]))
                 population.run()
                 self._note_failures(population)
                 if stop.requested:
@@ -169,7 +170,7 @@ class _PopulationJob:
         if not ended:
             return
         keys = dict.fromkeys(ended, REPORT_KEY)
-        print(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps), flush=True)
+        say(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps))
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
         if finals is None:
             raise self._stopped(stop)
@@ -181,7 +182,7 @@ class _PopulationJob:
                 continue
             write_report(self.runs[member], self.jobs[member].config, trainer, final, parts.envs.reward_threshold)
             job = self.jobs[member]
-            print(population_line(job.folder.name, job.own or own[member], trainer, final), flush=True)
+            say(population_line(job.folder.name, job.own or own[member], trainer, final))
             self.outcomes[member] = final.mean
 
     def _note_failures(self, population: Population) -> None:

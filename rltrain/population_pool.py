@@ -22,6 +22,7 @@ from rltrain.config.validate import to_plain
 from rltrain.device import available_cores, run_device
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import RUN_SIGNALS
+from rltrain.output import answers_file
 from rltrain.population_job import MemberJob, Outcome, most_members, train_population
 from rltrain.training.run_folder import RunFolder
 from rltrain.training.stopping import StopSignal
@@ -111,6 +112,7 @@ class _Pool:
             [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env={**os.environ, **visible},
+            stdout=answers_file(),
             start_new_session=True,  # a signal to our group reaches it once, from us
         )
         theirs.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rltrain.interrupts import RUN_SIGNALS
-from rltrain.output import outliving_output
+from rltrain.output import own_output
 
 
 def serve() -> None:
@@ -29,7 +29,7 @@ def serve() -> None:
     os.set_inheritable(connection.fileno(), False)
     sys.argv, jobs = connection.recv()  # run.json tells the user's own command line
     threading.Thread(target=_stop_with_parent, args=(connection.fileno(),), daemon=True).start()
-    with outliving_output():
+    with own_output(whole_process=True):
         answer = _train(jobs)
     with suppress(OSError):  # the parent is gone
         connection.send(answer)

@@ -15,6 +15,7 @@ from rltrain.config.command_names import COMMANDS
 from rltrain.config.messages import COMPOSE_ERRORS
 from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.errors import RequestError
+from rltrain.output import printing_answers
 
 _WRAPPERS = "env.wrappers=["
 _ACTIONS = ("install", "uninstall", "query")
@@ -38,9 +39,8 @@ def complete(hydra: Hydra, arguments: list[str]) -> None:
     if action == "query":
         # Hydra makes its plug-ins itself, and each prints what its own _query returns in its shell's way.
         plugin.__dict__["_query"] = _with_commands(plugin._query)
-        plugin.query(config_name=CONFIG_NAME)
-    else:
-        getattr(plugin, action)()
+    with printing_answers():
+        plugin.query(config_name=CONFIG_NAME) if action == "query" else getattr(plugin, action)()
 
 
 def _with_commands(query: Query) -> Query:
@@ -78,7 +78,7 @@ def _wrappers(listed: str) -> list[str]:
 def _quietly(query: Query, config_name: str | None, line: str) -> list[str]:
     """Nothing for a line that cannot be read or composed: a message would land in the middle of the user's prompt."""
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()) as unread, contextlib.redirect_stdout(unread):
             return query(config_name, line)
     except (RequestError, SystemExit, *COMPOSE_ERRORS):
         return []

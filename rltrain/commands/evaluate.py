@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rltrain.config.stored import parse_arguments, require_trusted
 from rltrain.config.validate import show
 from rltrain.errors import Interrupted, RequestError
+from rltrain.output import say
 from rltrain.text import mean_and_std, shell_word
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def main(args: list[str]) -> int:
 
             result["video"] = str(record_episode(policy, run, result["seed"]))
     finally:  # what was found is said also where it cannot be written, as into somebody else's folder
-        print(json.dumps(result, indent=2) if options["json"] else _in_words(policy, result), flush=True)
+        say(json.dumps(result, indent=2) if options["json"] else _in_words(policy, result))
     return 0
 
 
@@ -111,7 +112,7 @@ def find_run(name: str | None, announce: bool = True) -> Path:
 
     run = newest_run(Path("outputs"))
     if announce:
-        print(f"newest run: {run}")
+        say(f"newest run: {run}")
     return run
 
 

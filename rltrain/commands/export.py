@@ -7,6 +7,7 @@ from pathlib import Path
 from rltrain.commands.evaluate import check_place, find_run
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError
+from rltrain.output import say
 from rltrain.text import shown_path
 
 DEFAULTS = {"checkpoint": "last", "out": None}
@@ -38,7 +39,7 @@ def main(args: list[str]) -> int:
     look_back = ", ".join(written.look_back)
     make = "makes" if len(written.look_back) == 1 else "make"
     after = f" as {look_back} alone {make} them of the environment's" if look_back else ""
-    print(
+    say(
         f"{shown_path(written.path)}: {policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}; "
         f"observations {written.observation}{after} -> actions {written.action}; "
         f"torch.export.load({str(shown_path(written.path))!r}).module()(observations)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rltrain import __version__
 from rltrain.config.folders import group_files, import_plugins
+from rltrain.output import say
 from rltrain.text import wrapped_table
 
 _TEXT = """\
@@ -99,7 +100,7 @@ rltrain list WHAT [PART]: what can be chosen, one line each; those whose name co
 
 def print_help(command: str | None = None) -> int:
     """The help of a command, or of them all."""
-    print(wrapped_table(_OF_COMMANDS[command] if command else _general()))
+    say(wrapped_table(_OF_COMMANDS[command] if command else _general()))
     return 0
 
 

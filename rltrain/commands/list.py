@@ -8,6 +8,7 @@ from rltrain.config.folders import description, group_files, import_plugins
 from rltrain.config.validate import show, suggestion
 from rltrain.config.wrappers import WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
+from rltrain.output import say
 
 LISTS = {
     "algos": "algo",
@@ -43,7 +44,7 @@ def main(args: list[str]) -> int:
         print(f"no {noun} matches {args[1]}" if part else f"no {noun}", file=sys.stderr)
     width = min(max(map(len, rows), default=0), 40)
     for name, text in rows.items():
-        print(f"{name:<{width}}  {text}".rstrip())
+        say(f"{name:<{width}}  {text}".rstrip())
     return 0
 
 

@@ -21,6 +21,7 @@ from rltrain.config.stored import (
 )
 from rltrain.config.validate import show, to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.output import say
 
 if TYPE_CHECKING:
     from rltrain.training.checkpoint import Checkpoint
@@ -46,7 +47,7 @@ def main(args: list[str]) -> int:
 
     place = find_run(names[0] if names else None)
     if not names and (sweep := sweep_of(place)) is not None and is_unfinished(sweep):
-        print(f"one job of an unfinished sweep: {sweep}")
+        say(f"one job of an unfinished sweep: {sweep}")
         return _resume_sweep(sweep, overrides, trust)
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
@@ -65,7 +66,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     run = RunFolder(folder)
     status = run.read_record().get("status")
     if status == "completed" and not overrides:
-        print(f"{folder}: completed, nothing left to do; total_steps=N extends it")
+        say(f"{folder}: completed, nothing left to do; total_steps=N extends it")
         return
     if status == "running":
         with run:
@@ -75,14 +76,14 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     from rltrain.training.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
 
     if status in ("running", "failed") and not has_checkpoint(folder):
-        print(f"{folder}: ended before its first checkpoint, begins anew")
+        say(f"{folder}: ended before its first checkpoint, begins anew")
         _begin(run.read_config(), folder, overrides, trust)
         return
     newest = newest_checkpoint(folder)
     source = read_checkpoint(newest)
     config, differences = _changed(stored_config(source), folder, _made_by(source), overrides, trust)
     if status == "completed" and (ended := _already_ended(config, source, differences)):
-        print(f"{folder}: {ended}")
+        say(f"{folder}: {ended}")
         return
     _tell(differences)
     if "replay" not in source.tensors:
@@ -116,7 +117,7 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[
             failed.append(f"{folder.relative_to(sweep.path)}: {' '.join(reason.split())}")
     for folder, plain in jobs.items():
         name = folder.relative_to(sweep.path)
-        print(f"job {name}")
+        say(f"job {name}")
         try:
             if plain is None or (folder / "run.json").exists():
                 resume_run(folder, overrides, trust)
@@ -240,4 +241,4 @@ def _changed(
 
 def _tell(differences: Differences) -> None:
     for key, (_, value) in differences.items():
-        print(f"changed   {key}={show(value)}")
+        say(f"changed   {key}={show(value)}")

@@ -28,6 +28,7 @@ from rltrain.config.run_name import reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.output import say
 from rltrain.training.sweep_folder import JOBS, SweepFolder, stopped_sweep
 
 Preflight = Callable[[RunConfig], None]
@@ -101,7 +102,7 @@ class _SweepTask:
 
     def __call__(self, cfg: DictConfig) -> float | None:
         job = HydraConfig.get()
-        print(f"job {job.job.num}     {as_typed(job.overrides.task)}", flush=True)
+        say(f"job {job.job.num}     {as_typed(job.overrides.task)}")
         try:
             return self._task(cfg)
         except Interrupted as error:
@@ -141,9 +142,9 @@ def run_sweep(
     callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
     done = len(launcher.jobs) - len(launcher.failures)
     if table := sweep_table(launcher.jobs):
-        print(f"\n{table}\n")
+        say(f"\n{table}\n")
     _remove_unused(folder)  # after a dry run
-    print(f"sweep     {done} of {len(launcher.jobs)} jobs done{f', in {folder}' if folder.exists() else ''}")
+    say(f"sweep     {done} of {len(launcher.jobs)} jobs done{f', in {folder}' if folder.exists() else ''}")
     for number, line, error in launcher.failures:
         print(f"job {number} failed ({line}): {error}", file=sys.stderr)
     return 1 if launcher.failures else 0

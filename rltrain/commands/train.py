@@ -28,6 +28,7 @@ from rltrain.config.schema import CNNConfig, EnvConfig, QLearningConfig, QNetwor
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
+from rltrain.output import printing_answers
 from rltrain.text import shown_path
 
 
@@ -56,11 +57,14 @@ def _main(args: list[str]) -> int:
     try:
         check_overrides(overrides, hydra.config_loader)
         if options.hydra_help:
-            hydra.hydra_help(CONFIG_NAME, get_args_parser(), options)
+            with printing_answers():
+                hydra.hydra_help(CONFIG_NAME, get_args_parser(), options)
         elif options.info is not None:
-            hydra.show_info(options.info, CONFIG_NAME, overrides)
+            with printing_answers():
+                hydra.show_info(options.info, CONFIG_NAME, overrides)
         elif options.cfg:
-            hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
+            with printing_answers():
+                hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
         elif options.multirun or "hydra.mode=MULTIRUN" in overrides:
             with sigint_raises():
                 return run_sweep(hydra, overrides, train_job, preflight)

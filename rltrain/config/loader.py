@@ -9,7 +9,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -53,11 +55,12 @@ class RunConfigLoader(ConfigLoaderImpl):
     ) -> DictConfig:
         effective = [f"++{line}" if line.startswith(_OPEN) else line for line in overrides]
         try:
-            if run_mode == RunMode.RUN:
-                effective += self._tuned_override(config_name, effective)
-            cfg = super()._load_configuration_impl(
-                config_name, effective, run_mode, from_shell, validate_sweep_overrides
-            )
+            with redirect_stdout(sys.stderr):  # looking an environment up may import packages that greet
+                if run_mode == RunMode.RUN:
+                    effective += self._tuned_override(config_name, effective)
+                cfg = super()._load_configuration_impl(
+                    config_name, effective, run_mode, from_shell, validate_sweep_overrides
+                )
         finally:
             self._shared_repo = None
         cfg.hydra.overrides.task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]

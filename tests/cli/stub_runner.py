@@ -6,11 +6,12 @@ import sys
 import types
 
 from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.output import say
 
 
 def train(config, folder, console, info=None):  # type: ignore[no-untyped-def]
     (folder / "run.json").write_text(f'{{"seed": {config.seed}}}')
-    print(f"trained {config.algo.name} {config.env.id} {config.seed} console={console} tuned={info.tuned}")
+    say(f"trained {config.algo.name} {config.env.id} {config.seed} console={console} tuned={info.tuned}")
     if config.seed == 13:
         raise RunFailed("the environment blew up")
     if config.seed == 14:
@@ -26,7 +27,7 @@ def train(config, folder, console, info=None):  # type: ignore[no-untyped-def]
 
 
 def dry_run(config, info=None):  # type: ignore[no-untyped-def]
-    print(f"looked at {config.algo.name} {config.env.id} {config.seed} tuned={info.tuned}")
+    say(f"looked at {config.algo.name} {config.env.id} {config.seed} tuned={info.tuned}")
 
 
 module = types.ModuleType("rltrain.job")

@@ -1,0 +1,63 @@
+"""Environments that leave traces in the process that they run in: `env=rude_envs:Prints-v0` and so on.
+
+Prints-v0        prints when it is imported, made, reset, stepped, closed, and as the interpreter ends
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+LENGTH = 10
+"""Steps of an episode, each with a reward of 1."""
+
+
+class Rude(gymnasium.Env[Any, Any]):
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return np.full(2, self.t / LENGTH, np.float32), 1.0, self.t == LENGTH, False, {}
+
+
+class Prints(Rude):
+    def __init__(self) -> None:
+        super().__init__()
+        _print("made")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        _print("reset")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        _print("step")
+        return super().step(action)
+
+    def close(self) -> None:
+        _print("closed")
+
+
+def _print(text: str) -> None:
+    print(f"{os.environ.get('RUDE', '')}{text}")
+    if "RUDE" in os.environ:
+        os.write(1, f"C {text}\n".encode())
+
+
+if "RUDE" in os.environ:
+    _print("imported")
+    atexit.register(_print, "ended")
+
+for _class in (Prints,):
+    gymnasium.register(f"{_class.__name__}-v0", entry_point=_class)
