@@ -16,6 +16,8 @@ if _HERE not in sys.path:
     sys.path.insert(0, _HERE)
 os.environ["PYTHONPATH"] = os.pathsep.join([_HERE, *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Lines are wrapped to the terminal, and tests side by side have another one than pytest alone.
+os.environ["COLUMNS"] = "120"
 
 # A shell ignores SIGINT for what it starts in the background, and every process that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
