@@ -24,6 +24,7 @@ from rltrain.errors import CheckpointError, RequestError
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import Logger, MultiLogger
 from rltrain.seeding import EpisodeSeeds
+from rltrain.text import command_folder
 from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
 from rltrain.training.run_folder import RunFolder
 from rltrain.types import ActionSpec, ObservationSpec
@@ -132,23 +133,24 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
         RequestError: there is none, or it does not fit.
     """
     assert config.init_from is not None
-    path = Path(config.init_from)
+    path = command_folder() / config.init_from
     source = read_checkpoint(checkpoint_of(path), only=("network",))
     if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
         raise RequestError(
-            f"init_from={path}: its network saw through env.wrappers=[{before}], and this run's would through [{now}]"
+            f"init_from={config.init_from}: its network saw through env.wrappers=[{before}],"
+            f" and this run's would through [{now}]"
         )
     try:
         # A plug-in's agent that trains no populations need not know of members.
         agent.load_network(source.tensors["network"], *([member] if member else []))
     except (ValueError, KeyError) as error:
-        raise RequestError(f"init_from={path}: {error}") from error
+        raise RequestError(f"init_from={config.init_from}: {error}") from error
     if envs is not None:
         rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
         try:
             envs.load_statistics({**statistics_in(source.state.get("envs", {})), **_of(rewards, member)}, member)
         except CheckpointError as error:
-            raise RequestError(f"init_from={path}: {error}") from error
+            raise RequestError(f"init_from={config.init_from}: {error}") from error
 
 
 def _of(statistics: Mapping[str, np.ndarray], member: int) -> dict[str, np.ndarray]:

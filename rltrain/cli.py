@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
 from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
 from rltrain.output import OutlivingStream, own_output, say
@@ -29,7 +31,20 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
+    from rltrain.text import command_given_here
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        gone = os.environ.get("PWD", "the working directory")
+        return _fail(f"{gone}: has been removed; cd to a folder that is there", 2)
+    with command_given_here():
+        return _answer(args)
+
+
+def _answer(args: list[str]) -> int:
     from rltrain.errors import Interrupted, RequestError, RunFailed
+    from rltrain.text import shown_path
 
     try:
         return _dispatch(args)
@@ -44,7 +59,8 @@ def _run(args: list[str]) -> int:
     except OSError as error:
         if not isinstance(error.filename, str):
             raise
-        return _fail(f"{error.filename}: {error.strerror}", 2)  # no permission, a loop of links, a name too long
+        # No permission, a loop of links, a name too long.
+        return _fail(f"{shown_path(Path(error.filename))}: {error.strerror}", 2)
 
 
 def _dispatch(args: list[str]) -> int:

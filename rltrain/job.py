@@ -25,7 +25,8 @@ from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.messages import dry_run_text, final_evaluation, header, stopped, summary
 from rltrain.output import say
-from rltrain.text import shown_path
+from rltrain.process_state import process_kept
+from rltrain.text import command_folder, shown_path
 from rltrain.training import checkpoint
 from rltrain.training.checkpoint_parts import PartWriter
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
@@ -80,7 +81,7 @@ def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
         RunFailed: memory does not suffice.
     """
     try:
-        with build(config) as parts:
+        with process_kept(), build(config) as parts:
             say(header(config, info or ComposeInfo(), parts))
             say(dry_run_text(parts))
     except (RuntimeError, MemoryError) as error:
@@ -101,7 +102,7 @@ class _Job:
     began: bool = False
 
     def run(self) -> float:
-        with StopSignal() as stop, RunFolder(self.folder) as run:
+        with process_kept(), StopSignal() as stop, RunFolder(self.folder) as run:
             started = time.time()
             try:
                 mean = self._train(run, stop)
@@ -178,7 +179,7 @@ def write_start(run: RunFolder, config: RunConfig, parts: Parts, changes: Change
         device=str(parts.device),
         threads=parts.threads,
         versions=versions(),
-        git=git_state(Path.cwd()),
+        git=git_state(command_folder()),
         argv=sys.argv,
         **({"changes": [*before, *changes]} if changes else {}),
     )

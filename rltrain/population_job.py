@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from rltrain.loggers.population_console import PopulationConsole
 from rltrain.messages import final_evaluation
 from rltrain.output import say
 from rltrain.population_messages import population_header, population_line
+from rltrain.process_state import process_kept, variables_set
 from rltrain.text import shell_word
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
@@ -42,14 +43,16 @@ ENTRY = "population"
 
 @dataclass
 class MemberJob:
-    """One job: what to train, where, from which checkpoint (None: from the beginning), what a resume changed, and which
-    overrides set it apart from the sweep's other jobs ("": what sets it apart from those of its population)."""
+    """One job: what to train, where, from which checkpoint (None: from the beginning), what a resume changed, which
+    overrides set it apart from the sweep's other jobs ("": what sets it apart from those of its population), and the
+    environment variables that hold meanwhile, the same for all of a population."""
 
     config: RunConfig
     folder: Path
     source: Path | None = None
     changes: list[dict[str, Any]] = field(default_factory=list)
     own: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 _EPISODE_STEPS = 1024  # a guess at the longest episode, whose length nobody knows beforehand
@@ -68,7 +71,8 @@ def train_population(jobs: Sequence[MemberJob], answers_signals: bool = True) ->
         RequestError: the request cannot be carried out here, or a folder is in use.
         Interrupted: a signal stopped it, after saving.
     """
-    return _PopulationJob(list(jobs), answers_signals).run()
+    with variables_set(jobs[0].variables):
+        return _PopulationJob(list(jobs), answers_signals).run()
 
 
 @dataclass
@@ -82,7 +86,8 @@ class _PopulationJob:
     began: bool = False
 
     def run(self) -> list[Outcome]:
-        with StopSignal() if self.answers_signals else StopSignal("") as stop, ExitStack() as stack:
+        stopping = StopSignal() if self.answers_signals else StopSignal("")
+        with process_kept(), stopping as stop, ExitStack() as stack:
             self.runs = [stack.enter_context(RunFolder(job.folder)) for job in self.jobs]
             started = time.time()
             try:

@@ -111,7 +111,7 @@ class _Pool:
         process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**os.environ, **visible},
+            env={**os.environ, **visible, **jobs[0].variables},
             stdout=answers_file(),
             start_new_session=True,  # a signal to our group reaches it once, from us
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 from rltrain.interrupts import RUN_SIGNALS
 from rltrain.output import own_output
+from rltrain.text import command_given_here
 
 
 def serve() -> None:
@@ -29,7 +30,7 @@ def serve() -> None:
     os.set_inheritable(connection.fileno(), False)
     sys.argv, jobs = connection.recv()  # run.json tells the user's own command line
     threading.Thread(target=_stop_with_parent, args=(connection.fileno(),), daemon=True).start()
-    with own_output(whole_process=True):
+    with own_output(whole_process=True), command_given_here():
         answer = _train(jobs)
     with suppress(OSError):  # the parent is gone
         connection.send(answer)

@@ -1,4 +1,4 @@
-"""How numbers, paths and long lines are written for a person."""
+"""How numbers, paths and long lines are written for a person; and the folder in which a command was given."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import re
 import shlex
 import shutil
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _NARROWEST, _WIDEST = 40, 120
+_given_in: Path | None = None
 
 
 def number(value: float, scale: float | None = None) -> str:
@@ -59,9 +62,27 @@ def wrapped_table(text: str) -> str:
     return "\n".join(lines)
 
 
+@contextmanager
+def command_given_here() -> Iterator[None]:
+    """While active, `command_folder` is the folder in which it began."""
+    global _given_in
+    before, _given_in = _given_in, Path.cwd()
+    try:
+        yield
+    finally:
+        _given_in = before
+
+
+def command_folder() -> Path:
+    """The folder in which the command was given, whose relative paths are meant; not always the working directory,
+    which environments may change."""
+    return Path.cwd() if _given_in is None else _given_in
+
+
 def shown_path(path: Path) -> Path:
-    """`path` as it is typed from here: relative if it lies inside the working directory."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """`path` as the user would type it: relative if it lies inside the folder in which the command was given."""
+    here = command_folder()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def shell_word(path: Path) -> str:

@@ -1,12 +1,15 @@
 """Environments that leave traces in the process that they run in: `env=rude_envs:Prints-v0` and so on.
 
 Prints-v0        prints when it is imported, made, reset, stepped, closed, and as the interpreter ends
+    Wanders-v0       goes to another folder: where="init", "reset", or "gone", which removes that folder as well
+    Needs-v0         its reward is the environment variable SIM_REWARD, without which it cannot be made
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import tempfile
 from typing import Any
 
 import gymnasium
@@ -49,6 +52,31 @@ class Prints(Rude):
         _print("closed")
 
 
+class Wanders(Rude):
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+        if where == "init":
+            os.chdir(tempfile.mkdtemp())
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        if self.where in ("reset", "gone"):
+            os.chdir(tempfile.mkdtemp())
+        if self.where == "gone":
+            os.rmdir(os.getcwd())
+        return super().reset(seed=seed, options=options)
+
+
+class Needs(Rude):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reward = float(os.environ["SIM_REWARD"])
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, self.reward, terminated, truncated, info
+
+
 def _print(text: str) -> None:
     print(f"{os.environ.get('RUDE', '')}{text}")
     if "RUDE" in os.environ:
@@ -59,5 +87,5 @@ if "RUDE" in os.environ:
     _print("imported")
     atexit.register(_print, "ended")
 
-for _class in (Prints,):
+for _class in (Prints, Wanders, Needs):
     gymnasium.register(f"{_class.__name__}-v0", entry_point=_class)

@@ -17,17 +17,21 @@ BASE = {"errors", "files", "interrupts", "output", "seeding", "text", "types"}
 ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
     "commands": {
-        "config", "build", "job", "population_job", "population_pool", "policy", "policy_export", "training", "report",
-        "envs.probe", "device", "images",
+        "config", "build", "job", "population_job", "population_pool", "policy", "policy_export", "process_state",
+        "training", "report", "envs.probe", "device", "images",
     },
     "config": {"env_families"},
     "env_families": set(),
     "images": {"config.schema"},
+    "process_state": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
-    "job": {"engine.protocol", "build", "config", "envs", "loggers.console", "messages", "report", "training"},
+    "job": {
+        "engine.protocol", "build", "config", "envs", "loggers.console", "messages", "process_state", "report",
+        "training",
+    },
     "population_job": {
         "build", "config", "device", "envs", "job", "loggers.logger", "messages", "loggers.population_console",
-        "population_messages", "training",
+        "population_messages", "process_state", "training",
     },
     "population_messages": {"build", "config", "messages", "training"},
     "population_pool": {"config", "device", "population_job", "training"},
@@ -55,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "graphs": set(),
     "exchange": set(),
     "device": {"config.schema"},
-    "envs": {"config.schema", "config.wrappers", "env_families"},
+    "envs": {"config.schema", "config.wrappers", "env_families", "process_state"},
     "loggers": set(),
 }  # fmt: skip
 HOMES: dict[str, set[str]] = {
@@ -72,7 +76,19 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"training"},
     "yaml": {"config", "training", "report.curve"},
 }
-NO_TORCH = {"cli", "commands", "config", "env_families", "envs", "images", "loggers", "report", "schedules", *BASE}
+NO_TORCH = {
+    "cli",
+    "commands",
+    "config",
+    "env_families",
+    "envs",
+    "images",
+    "loggers",
+    "process_state",
+    "report",
+    "schedules",
+    *BASE,
+}
 NEEDED_TO_REFUSE = {"hydra", "omegaconf", "yaml"}
 """The packages that a request may load before it is known to be right (and `--help` before anything)."""
 

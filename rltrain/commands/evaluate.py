@@ -10,7 +10,8 @@ from rltrain.config.stored import parse_arguments, require_trusted
 from rltrain.config.validate import show
 from rltrain.errors import Interrupted, RequestError
 from rltrain.output import say
-from rltrain.text import mean_and_std, shell_word
+from rltrain.process_state import process_kept
+from rltrain.text import command_folder, mean_and_std, shell_word, shown_path
 
 if TYPE_CHECKING:
     from rltrain.policy import TrainedPolicy
@@ -45,11 +46,11 @@ def main(args: list[str]) -> int:
 
     policy = load(best_folder(place) if best else place, _device(options))
     require_trusted(policy.config, options["trust"])
-    with StopSignal("stopping; nothing is written", saves=False) as stop:
+    with process_kept(), StopSignal("stopping; nothing is written", saves=False) as stop:
         result = evaluate(policy, options["episodes"], options["seed"], lambda: stop.requested)
     if result is None:
         raise Interrupted(stop.exit_code)
-    run = policy.checkpoint.absolute().parent.parent
+    run = policy.checkpoint.parent.parent
     try:
         if (run / "run.json").exists():
             RunFolder(run).write_evaluation(result)
@@ -97,7 +98,7 @@ def evaluate(policy: TrainedPolicy, episodes: int, seed: int | None, stop: Any) 
 
 
 def find_run(name: str | None, announce: bool = True) -> Path:
-    """The folder that the user means: the one named, or the newest run under outputs/, which is then said.
+    """The folder that the user means, absolute: the one named, or the newest run under outputs/, which is then said.
 
     Raises:
         RequestError: there is none.
@@ -105,14 +106,15 @@ def find_run(name: str | None, announce: bool = True) -> Path:
     if name is not None:
         if not name.strip():
             raise RequestError(f"{name!r}: names no folder")
-        if not Path(name).is_dir():
-            raise RequestError(f"{name}: {_no_folder(Path(name))}")
-        return Path(name)
+        place = command_folder() / name
+        if not place.is_dir():
+            raise RequestError(f"{name}: {_no_folder(place)}")
+        return place
     from rltrain.training.run_folder import newest_run
 
-    run = newest_run(Path("outputs"))
+    run = newest_run(command_folder() / "outputs")
     if announce:
-        say(f"newest run: {run}")
+        say(f"newest run: {shown_path(run)}")
     return run
 
 
@@ -120,7 +122,7 @@ def _no_folder(place: Path) -> str:
     if not place.exists():
         return not_begun(place) or "no such folder"
     known = any((place.parent / name).exists() for name in ("run.json", "manifest.json"))
-    return f"is a file; its folder is {place.parent}" if known else "is a file, not a run folder"
+    return f"is a file; its folder is {shown_path(place.parent)}" if known else "is a file, not a run folder"
 
 
 def not_begun(place: Path) -> str:
@@ -152,21 +154,22 @@ def check_place(place: Path, best: bool) -> None:
     from rltrain.training.sweep_folder import is_sweep
 
     if is_sweep(place):
-        raise RequestError(f"{place}: is a sweep; name one of its jobs, such as {place / '0'}")
+        raise RequestError(f"{shown_path(place)}: is a sweep; name one of its jobs, such as {shown_path(place / '0')}")
     run = RunFolder(place)
     is_checkpoint, is_run = (place / "manifest.json").exists(), run.config.exists()
     if not is_checkpoint and (waits := not_begun(place)):
-        raise RequestError(f"{place}: {waits}")
+        raise RequestError(f"{shown_path(place)}: {waits}")
     if not (
         is_checkpoint
         or (is_run and best)
         or any(path.name[:9] != ".writing_" for path in (place / "checkpoints").glob("*"))
     ):
         why = _not_saved(run) if is_run and run.record.exists() else ""
-        raise RequestError(f"{place}: {why or 'holds no whole checkpoint'}")
+        raise RequestError(f"{shown_path(place)}: {why or 'holds no whole checkpoint'}")
     if best and not any((place / "checkpoints" / name).exists() for name in ("best", ".previous_best")):
         period = run.read_config().get("eval", {}).get("period") if is_run else None
-        raise RequestError(f"{place}: has no best checkpoint: the run made no evaluation (eval.period={show(period)})")
+        why = f"the run made no evaluation (eval.period={show(period)})"
+        raise RequestError(f"{shown_path(place)}: has no best checkpoint: {why}")
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from rltrain.commands.evaluate import check_place, find_run
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError
 from rltrain.output import say
-from rltrain.text import shown_path
+from rltrain.text import command_folder, shown_path
 
 DEFAULTS = {"checkpoint": "last", "out": None}
 _NAME = "policy.pt2"
@@ -33,8 +33,8 @@ def main(args: list[str]) -> int:
 
     policy = load(best_folder(place) if best else place)
     if out is None:
-        run = policy.checkpoint.absolute().parent.parent
-        out = (run if (run / "run.json").exists() else Path.cwd()) / _NAME
+        run = policy.checkpoint.parent.parent
+        out = (run if (run / "run.json").exists() else command_folder()) / _NAME
     written = export_policy(policy, out)
     look_back = ", ".join(written.look_back)
     make = "makes" if len(written.look_back) == 1 else "make"

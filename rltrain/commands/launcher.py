@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -19,12 +19,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from rltrain.config.application import run_config
+from rltrain.config.application import job_variables, run_config
 from rltrain.config.override_text import as_typed, own_overrides
 from rltrain.config.population import group_jobs
 from rltrain.config.run_name import remove_unused
 from rltrain.config.schema import RunConfig
 from rltrain.errors import Interrupted, RequestError
+from rltrain.process_state import variables_set
 
 
 class PopulationLauncher(Launcher):
@@ -38,9 +39,10 @@ class PopulationLauncher(Launcher):
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         jobs = [self._compose(list(overrides), initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         configs = [run_config(job) for job in jobs]
-        groups = _groups(configs)
+        variables = [job_variables(job) for job in jobs]
+        groups = _groups(configs, variables)
         own = [as_typed(overrides) for overrides in own_overrides(job_overrides)]
-        returns = self._train_together([group for group in groups if len(group) > 1], jobs, configs, own)
+        returns = self._train_together([group for group in groups if len(group) > 1], jobs, configs, variables, own)
         for group in groups:
             if len(group) == 1:
                 returns[group[0]] = self._run(jobs[group[0]], self._task)
@@ -62,7 +64,12 @@ class PopulationLauncher(Launcher):
         )
 
     def _train_together(
-        self, groups: list[list[int]], jobs: Sequence[DictConfig], configs: Sequence[RunConfig], own: Sequence[str]
+        self,
+        groups: list[list[int]],
+        jobs: Sequence[DictConfig],
+        configs: Sequence[RunConfig],
+        variables: Sequence[Mapping[str, str]],
+        own: Sequence[str],
     ) -> dict[int, JobReturn]:
         if not groups:
             return {}
@@ -78,7 +85,9 @@ class PopulationLauncher(Launcher):
                 task = partial(_note_folder, folders)
                 returns[number] = self._run(jobs[number], task)
             members = zip(group, folders, strict=True)
-            populations.append([MemberJob(configs[n], folder, own=own[n]) for n, folder in members])
+            populations.append(
+                [MemberJob(configs[n], folder, own=own[n], variables=variables[n]) for n, folder in members]
+            )
         try:
             outcomes = train_populations(populations)
         except Interrupted as stop:
@@ -114,8 +123,20 @@ def register_launcher() -> None:
     Plugins.instance().register(PopulationLauncher)
 
 
-def _groups(configs: Sequence[RunConfig]) -> list[list[int]]:
-    """The jobs that share a program; each group as large as memory, cores and GPUs make it worth while."""
+def _groups(configs: Sequence[RunConfig], variables: Sequence[Mapping[str, str]]) -> list[list[int]]:
+    """The jobs that share a program, and so a process with its environment variables; each group as large as memory,
+    cores and GPUs make it worth while."""
+    alike: dict[str, list[int]] = {}
+    for number, of_job in enumerate(variables):
+        alike.setdefault(repr(sorted(of_job.items())), []).append(number)
+    parts: list[list[int]] = []
+    for numbers in alike.values():
+        with variables_set(variables[numbers[0]]):
+            parts += [[numbers[i] for i in part] for part in _sized_groups([configs[n] for n in numbers])]
+    return parts
+
+
+def _sized_groups(configs: Sequence[RunConfig]) -> list[list[int]]:
     parts: list[list[int]] = []
     for group in group_jobs(configs):
         if len(group) == 1:

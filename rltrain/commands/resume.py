@@ -22,6 +22,7 @@ from rltrain.config.stored import (
 from rltrain.config.validate import show, to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.output import say
+from rltrain.text import shown_path
 
 if TYPE_CHECKING:
     from rltrain.training.checkpoint import Checkpoint
@@ -47,15 +48,15 @@ def main(args: list[str]) -> int:
 
     place = find_run(names[0] if names else None)
     if not names and (sweep := sweep_of(place)) is not None and is_unfinished(sweep):
-        say(f"one job of an unfinished sweep: {sweep}")
+        say(f"one job of an unfinished sweep: {shown_path(sweep)}")
         return _resume_sweep(sweep, overrides, trust)
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
         return 0
     if waits := not_begun(place):
-        raise RequestError(f"{place}: {waits}")
+        raise RequestError(f"{shown_path(place)}: {waits}")
     if not is_sweep(place):
-        raise RequestError(f"{place}: is neither a run (run.json) nor a sweep (jobs.json)")
+        raise RequestError(f"{shown_path(place)}: is neither a run (run.json) nor a sweep (jobs.json)")
     return _resume_sweep(place, overrides, trust)
 
 
@@ -66,7 +67,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     run = RunFolder(folder)
     status = run.read_record().get("status")
     if status == "completed" and not overrides:
-        say(f"{folder}: completed, nothing left to do; total_steps=N extends it")
+        say(f"{shown_path(folder)}: completed, nothing left to do; total_steps=N extends it")
         return
     if status == "running":
         with run:
@@ -76,14 +77,14 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     from rltrain.training.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
 
     if status in ("running", "failed") and not has_checkpoint(folder):
-        say(f"{folder}: ended before its first checkpoint, begins anew")
+        say(f"{shown_path(folder)}: ended before its first checkpoint, begins anew")
         _begin(run.read_config(), folder, overrides, trust)
         return
     newest = newest_checkpoint(folder)
     source = read_checkpoint(newest)
     config, differences = _changed(stored_config(source), folder, _made_by(source), overrides, trust)
     if status == "completed" and (ended := _already_ended(config, source, differences)):
-        say(f"{folder}: {ended}")
+        say(f"{shown_path(folder)}: {ended}")
         return
     _tell(differences)
     if "replay" not in source.tensors:
@@ -235,7 +236,9 @@ def _changed(
         asked = getattr(config, key)
         if key in differences and asked is not None and asked < least:
             noun = key.removeprefix("total_")
-            raise RequestError(f"{key}={asked}: {folder} has made {least:,} {noun}, and none can be taken back")
+            raise RequestError(
+                f"{key}={asked}: {shown_path(folder)} has made {least:,} {noun}, and none can be taken back"
+            )
     return config, differences
 
 

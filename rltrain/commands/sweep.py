@@ -21,14 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.launcher import register_launcher
 from rltrain.commands.sweep_table import SweptJob, sweep_table
-from rltrain.config.application import CONFIG_NAME
+from rltrain.config.application import CONFIG_NAME, job_variables
 from rltrain.config.contradictions import check_typed
 from rltrain.config.override_text import as_typed
-from rltrain.config.run_name import reserve_folder
+from rltrain.config.run_name import config_text, reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.output import say
+from rltrain.process_state import variables_set
+from rltrain.text import shown_path
 from rltrain.training.sweep_folder import JOBS, SweepFolder, stopped_sweep
 
 Preflight = Callable[[RunConfig], None]
@@ -80,15 +82,17 @@ class CheckedLauncher(Launcher):
             plain: Any = OmegaConf.to_container(cfg, resolve=False)
             config = validate({key: value for key, value in plain.items() if key != "hydra"})
             starts = config.init_from and (config.init_from, config.algo, config.network)
-            what = repr((config.env, config.algo.name, config.device, starts))
+            cfg.hydra.job.num = number
+            variables = job_variables(cfg)
+            what = repr((config.env, config.algo.name, config.device, starts, variables))
             try:
                 check_typed(config, overrides)
                 if what not in checked:
-                    self._preflight(config)
+                    with variables_set(variables):
+                        self._preflight(config)
             except RequestError as error:
                 raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
-            cfg.hydra.job.num = number
             jobs.append((str(cfg.hydra.sweep.subdir), to_plain(config)))
         return jobs
 
@@ -124,7 +128,7 @@ def run_sweep(
         config=cfg, hydra_context=context, task_function=_SweepTask(task)
     )
     folder = reserve_folder(Path(cfg.hydra.sweep.dir), exact=False)
-    cfg.hydra.sweep.dir = str(folder)
+    cfg.hydra.sweep.dir = config_text(folder)
     callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
     with SweepFolder(folder) as sweep:
         launcher = CheckedLauncher(sweeper.launcher, preflight, cfg, context, sweep)
@@ -133,7 +137,7 @@ def run_sweep(
             sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
         except OSError as full:
             _remove_unused(folder)
-            raise RunFailed(f"{folder}: cannot be written: {full.strerror or full}") from full
+            raise RunFailed(f"{shown_path(folder)}: cannot be written: {full.strerror or full}") from full
         except Exception:
             _remove_unused(folder)
             raise
@@ -144,7 +148,7 @@ def run_sweep(
     if table := sweep_table(launcher.jobs):
         say(f"\n{table}\n")
     _remove_unused(folder)  # after a dry run
-    say(f"sweep     {done} of {len(launcher.jobs)} jobs done{f', in {folder}' if folder.exists() else ''}")
+    say(f"sweep     {done} of {len(launcher.jobs)} jobs done{f', in {shown_path(folder)}' if folder.exists() else ''}")
     for number, line, error in launcher.failures:
         print(f"job {number} failed ({line}): {error}", file=sys.stderr)
     return 1 if launcher.failures else 0

@@ -19,16 +19,17 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.sweep import run_sweep
-from rltrain.config.application import CONFIG_NAME, create_application, run_config
+from rltrain.config.application import CONFIG_NAME, create_application, job_variables, run_config
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
-from rltrain.config.run_name import remove_unused, reserve_folder
+from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import CNNConfig, EnvConfig, QLearningConfig, QNetworkConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
 from rltrain.output import printing_answers
+from rltrain.process_state import variables_set
 from rltrain.text import shown_path
 
 
@@ -156,12 +157,17 @@ def _run(hydra: Hydra, overrides: list[str]) -> None:
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
     config = run_config(cfg)
     check_typed(config, overrides)
-    preflight(config)
-    if config.dry_run:
-        from rltrain.job import dry_run
+    with variables_set(job_variables(cfg)):
+        preflight(config)
+        if config.dry_run:
+            from rltrain.job import dry_run
 
-        dry_run(config, compose_info(cfg.hydra, to_plain(config)))
-        return
+            dry_run(config, compose_info(cfg.hydra, to_plain(config)))
+            return
+        _train(hydra, cfg, overrides)
+
+
+def _train(hydra: Hydra, cfg: DictConfig, overrides: list[str]) -> None:
     importlib.import_module("rltrain.job")  # takes seconds, in which Ctrl-C shall leave no folder
     exact = any(override.startswith("hydra.run.dir=") for override in overrides)
     with sigint_raises():
@@ -169,7 +175,7 @@ def _run(hydra: Hydra, overrides: list[str]) -> None:
 
 
 def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
-    cfg.hydra.run.dir = str(folder)
+    cfg.hydra.run.dir = config_text(folder)
     cfg.hydra.mode = RunMode.RUN
     callbacks = Callbacks(cfg)
     callbacks.on_run_start(config=cfg, config_name=CONFIG_NAME)
@@ -186,7 +192,7 @@ def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
         raise
     except OSError as error:  # of Hydra's own files; those of the run are named by the run
         remove_unused(folder)
-        raise RunFailed(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise RunFailed(f"{shown_path(folder)}: cannot be written: {error.strerror or error}") from error
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
     if job.status == JobStatus.FAILED:
         raise job._return_value  # job.return_value would print a line of its own before it raises

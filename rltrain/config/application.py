@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from hydra import version
@@ -10,6 +11,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -66,6 +68,19 @@ def compose(overrides: list[str], config_dir: str | None = None) -> tuple[RunCon
         hydra_cfg = cfg.pop("hydra")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return validate(plain), compose_info(hydra_cfg, plain)
+
+
+def job_variables(cfg: DictConfig) -> dict[str, str]:
+    """`hydra.job.env_set` of a composed job: the environment variables that hold while it runs."""
+    if not cfg.hydra.job.env_set:
+        return {}
+    before = HydraConfig.instance().cfg
+    known = copy.deepcopy(cfg)  # it becomes read-only
+    HydraConfig.instance().set_config(known)  # for values that say ${hydra:...}
+    try:
+        return {str(name): str(value) for name, value in known.hydra.job.env_set.items()}
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def run_config(cfg: DictConfig) -> RunConfig:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from rltrain.errors import RequestError, module_hint
+from rltrain.text import command_folder
 
 
 def conf_folder() -> Path:
@@ -24,9 +25,9 @@ def user_folders(config_dir: str | None = None) -> list[tuple[str, Path]]:
     named = [("--config-dir", config_dir)] if config_dir is not None else []
     named += [("RLTRAIN_CONF", folder) for folder in os.environ.get("RLTRAIN_CONF", "").split(os.pathsep) if folder]
     for origin, folder in named:
-        if not Path(folder).is_dir():
+        if not (command_folder() / folder).is_dir():
             raise RequestError(f"{origin}={folder}: is not a folder")
-    return [(origin, Path(folder).absolute()) for origin, folder in named]
+    return [(origin, command_folder() / folder) for origin, folder in named]
 
 
 def import_plugins() -> None:

@@ -61,6 +61,10 @@ class RunConfigLoader(ConfigLoaderImpl):
                 cfg = super()._load_configuration_impl(
                     config_name, effective, run_mode, from_shell, validate_sweep_overrides
                 )
+        except KeyError as error:
+            if any("env_copy" in line for line in overrides):
+                raise RequestError(f"hydra.job.env_copy: the environment variable {error} is not set") from error
+            raise
         finally:
             self._shared_repo = None
         cfg.hydra.overrides.task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from rltrain.errors import RequestError
-from rltrain.text import shell_word
+from rltrain.text import command_folder, shell_word, shown_path
 
 
 def safe(text: str) -> str:
@@ -21,7 +21,7 @@ def run_name(algo: str, env: str, name: str | None) -> str:
 
 
 def reserve_folder(wanted: Path, *, exact: bool) -> Path:
-    """Creates a folder that nobody else has: `wanted`, or where that is taken `wanted_2`, `wanted_3`, ...
+    """Creates a folder that nobody else has: `wanted`, or where that is taken `wanted_2`, `wanted_3`, ...; absolute.
 
     Args:
         exact: the user named this very folder; it may exist if nothing is in it.
@@ -29,6 +29,7 @@ def reserve_folder(wanted: Path, *, exact: bool) -> Path:
     Raises:
         RequestError: the folder exists and holds something, or cannot be created.
     """
+    wanted = command_folder() / wanted
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
         if exact:
@@ -41,8 +42,13 @@ def reserve_folder(wanted: Path, *, exact: bool) -> Path:
                 continue
             return folder
     except OSError as error:
-        raise RequestError(f"{wanted}: the run folder cannot be created: {error.strerror}") from error
-    raise RequestError(f"{wanted}: no free name for the run folder")
+        raise RequestError(f"{shown_path(wanted)}: the run folder cannot be created: {error.strerror}") from error
+    raise RequestError(f"{shown_path(wanted)}: no free name for the run folder")
+
+
+def config_text(folder: Path) -> str:
+    """A path as a value of a config, in which `${` would begin an interpolation."""
+    return str(folder).replace("${", r"\${")
 
 
 def remove_unused(folder: Path) -> None:
@@ -60,10 +66,11 @@ def _reserve_exact(folder: Path) -> Path:
         (folder / ".hydra").mkdir()
     except FileExistsError:
         if not folder.is_dir():
-            raise RequestError(f"hydra.run.dir={folder}: is a file; a run needs a folder") from None
+            raise RequestError(f"hydra.run.dir={shown_path(folder)}: is a file; a run needs a folder") from None
         is_run = (folder / "run.json").exists()
         hint = f"\n(`rltrain resume {shell_word(folder)}` continues it)" if is_run else ""
         raise RequestError(
-            f"hydra.run.dir={folder}: exists and is not empty; a run never writes into another's folder{hint}"
+            f"hydra.run.dir={shown_path(folder)}: exists and is not empty;"
+            f" a run never writes into another's folder{hint}"
         ) from None
     return folder

@@ -9,6 +9,7 @@ from rltrain.envs.make import find_environment
 from rltrain.envs.spaces import action_spec, observation_spec
 from rltrain.envs.wrappers import WrapperContext, make_wrappers
 from rltrain.errors import RequestError
+from rltrain.process_state import process_kept
 from rltrain.types import ActionSpec, ObservationSpec
 
 
@@ -19,6 +20,11 @@ def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
         RequestError: no such environment, kwargs that it does not take, a package it needs is missing, a space that is
             not supported, no batched twin, a wrapper that does not fit.
     """
+    with process_kept():
+        return _probe(config)
+
+
+def _probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
     make = find_environment(config)
     env = make()
     try:

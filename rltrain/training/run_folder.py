@@ -22,6 +22,7 @@ import yaml
 
 from rltrain.errors import RequestError, RunFailed
 from rltrain.files import first_link, write_atomic
+from rltrain.text import shown_path
 
 Status = Literal["running", "completed", "interrupted", "failed"]
 _MAX_TEXT_BYTES = 16 << 20
@@ -206,7 +207,7 @@ def newest_run(outputs: Path) -> Path:
     """
     records = [path for path in outputs.rglob("run.json") if path.is_file()]
     if not records:
-        raise RequestError(f"{outputs}: holds no run; give the folder of one")
+        raise RequestError(f"{shown_path(outputs)}: holds no run; give the folder of one")
     return max(records, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent
 
 

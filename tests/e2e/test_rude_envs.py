@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,93 @@ class TestPrints:
         quiet, rude = process(*args, **env), process(*args, **env, RUDE="1 ")
         assert (rude.returncode, rude.stdout) == (quiet.returncode, quiet.stdout) == (0, quiet.stdout)
         assert quiet.stdout and "C ended" in rude.stderr, rude.stderr
+
+
+def files(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for name in ("result.json", "step_*") for path in place.rglob(name))
+
+
+class TestWanders:
+    @pytest.fixture(autouse=True)
+    def _where_environments_go(self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("elsewhere")))
+
+    @pytest.mark.parametrize("where", ["init", "reset", "gone"])
+    def test_a_run_stays_where_the_command_was_given(
+        self, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        steps = [f"run/checkpoints/step_{step:08}" for step in (20, 40, 60, 80)]
+        args = [*SHORT, "env=rude_envs:Wanders-v0", f"env.kwargs.where={where}", "hydra.run.dir=run"]
+        assert main(args) == 0
+        assert "run folder      run\n" in capsys.readouterr().out
+        assert files(tmp_path) == [*steps[:3], "run/result.json"]
+        assert main(["evaluate", "run", "episodes=2"]) == 0
+        assert (tmp_path / "run" / "evaluation.json").exists()
+        assert main(["resume", "run", "total_steps=80"]) == 0
+        assert files(tmp_path) == [*steps[1:], "run/result.json"]
+        assert Path.cwd() == tmp_path
+        for path in (tmp_path, Path(tempfile.gettempdir())):
+            assert not list(path.rglob("outputs"))
+
+    @pytest.mark.parametrize("launcher", ["population", "basic"])
+    def test_the_jobs_of_a_sweep_are_in_one_folder(
+        self, launcher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sweep = ["-m", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", "seed=0,1", "init_from=start"]
+        wanders = [*SHORT, "env=rude_envs:Wanders-v0", "env.kwargs.where=gone"]
+        assert main([*wanders, "hydra.run.dir=start"]) == 0
+        assert main([*wanders, *sweep]) == 0
+        assert "sweep     2 of 2 jobs done, in sweep\n" in capsys.readouterr().out
+        assert {"sweep/0/result.json", "sweep/1/result.json"} <= set(files(tmp_path))
+        assert main(["resume", "sweep", "total_steps=80"]) == 0
+        assert {f"sweep/{job}/checkpoints/step_00000080" for job in "01"} <= set(files(tmp_path))
+
+    def test_a_removed_working_directory_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "gone").mkdir()
+        os.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        for args in ([], ["-m", "seed=0,1"], ["evaluate"], ["resume"], ["list", "algos"]):
+            assert main(args) == 2
+            assert capsys.readouterr().err.endswith(": has been removed; cd to a folder that is there\n")
+
+
+class TestNeeds:
+    """`hydra.job.env_set` holds before an environment is first made, and for one job only."""
+
+    NEEDS = (*SHORT, "env=rude_envs:Needs-v0")
+
+    @pytest.mark.parametrize("args", [[], ["env.vectorization=async"], ["dry_run=true"]])
+    def test_a_run(self, args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD=3", "hydra.run.dir=run"]) == 0
+        assert "SIM_REWARD" not in os.environ
+        if "dry_run=true" not in args:
+            assert json.loads((tmp_path / "run" / "result.json").read_text())["episode_return"]["mean"] == 30
+            assert main([*self.NEEDS, *args]) == 2
+            assert "KeyError: 'SIM_REWARD'" in capsys.readouterr().err
+
+    def test_env_copy(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        copies = [*self.NEEDS, "dry_run=true", "+hydra.job.env_copy=[SIM_REWARD]"]
+        assert main(copies) == 2
+        refused = "rltrain: hydra.job.env_copy: the environment variable 'SIM_REWARD' is not set\n"
+        assert capsys.readouterr().err == refused
+        monkeypatch.setenv("SIM_REWARD", "1")
+        assert main(copies) == 0
+
+    @pytest.mark.parametrize("launcher", ["population", "basic"])
+    def test_a_sweep(self, launcher: str, tmp_path: Path) -> None:
+        args = ["-m", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", "seed=0,1", "algo.gamma=0.9"]
+        assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD='3${hydra:job.num}'"]) == 0
+        assert self.returns(tmp_path / "sweep") == [300, 310]
+        assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD=2", "hydra.sweep.dir=alike"]) == 0
+        assert self.returns(tmp_path / "alike") == [20, 20]
+
+    @pytest.mark.slow
+    def test_populations_in_processes_of_their_own(self, tmp_path: Path) -> None:
+        args = ["-m", "hydra.sweep.dir=sweep", "seed=0,1", "num_envs=1,2"]
+        assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD=3"]) == 0
+        assert self.returns(tmp_path / "sweep") == [30, 30, 30, 30]
+
+    @staticmethod
+    def returns(sweep: Path) -> list[float]:
+        results = sorted(sweep.glob("*/result.json"))
+        return [json.loads(path.read_text())["episode_return"]["mean"] for path in results]
