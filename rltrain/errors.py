@@ -42,6 +42,12 @@ class Interrupted(Exception):
         return type(self), (self.exit_code, str(self))
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """`Type: text` of an exception on one line, cut at `limit` characters."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def module_hint(error: BaseException, module: str) -> str:
     """What helps the user whose own module `module` was not found; nothing for any other error."""
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:

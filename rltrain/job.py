@@ -18,10 +18,9 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.grid_world import grid_world
-from rltrain.envs.make import one_line
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.wrappers.stack import statistics_in
-from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
+from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed, one_line
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.messages import dry_run_text, final_evaluation, header, stopped, summary
 from rltrain.output import say

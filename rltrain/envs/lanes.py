@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any
 
@@ -13,13 +13,14 @@ import gymnasium
 import numpy as np
 
 from rltrain.envs.atari import LIFE_LOST, tells_life_loss
+from rltrain.envs.faults import described
 from rltrain.envs.lane_group import MAX_RECORDED_ACTIONS, MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
-from rltrain.envs.make import one_line
+from rltrain.envs.make import close
+from rltrain.envs.returned import FLAGS, LARGEST_REWARD, REWARDS, Mistake, flag, reset_observation, reward_number
 from rltrain.envs.spaces import make_flattener, observation_spec
 from rltrain.errors import RunFailed
 
 _log = logging.getLogger(__name__)
-_LARGEST_REWARD = float(np.finfo(np.float32).max)  # rewards become float32: above this they would be infinite
 
 
 class Lanes:
@@ -53,7 +54,7 @@ class Lanes:
         self._action_dtype = envs[0].action_space.dtype
         self._box_actions = isinstance(envs[0].action_space, gymnasium.spaces.Box)
         self._action_shape = envs[0].action_space.shape or ()
-        self._steps = [env.step for env in envs]
+        self._steps: list[Callable[[Any], tuple[Any, ...]]] = [env.step for env in envs]
         self._lives = tells_life_loss(envs[0])
         self._all = range(len(envs))
         self._zeros = np.zeros(len(envs), np.float32)
@@ -98,13 +99,16 @@ class Lanes:
                 self._actions[lane].append(action.tobytes() if self._box_actions else action)
             try:
                 observation, r, is_terminated, is_truncated, info = self._steps[lane](action)
-                r = float(r)
+                if type(r) not in REWARDS or not -LARGEST_REWARD <= (r := float(r)) <= LARGEST_REWARD:
+                    r = reward_number(r)
+                if type(is_terminated) not in FLAGS:
+                    is_terminated = flag("terminated", is_terminated)
+                if type(is_truncated) not in FLAGS:
+                    is_truncated = flag("truncated", is_truncated)
                 if type(observation) is np.ndarray and observation.shape == self._plain_shape:
                     obs[lane] = observation  # what `_write` does for nearly all, without the call
                 else:
                     self._write(lane, observation, obs)
-                if not -_LARGEST_REWARD <= r <= _LARGEST_REWARD:
-                    raise self._failure(lane, self._length[lane] + 1, f"reward {r} is not a finite float32")
             except (Exception, SystemExit) as error:
                 self._fail(lane, error, obs, self._length[lane] + 1)
                 continue
@@ -123,10 +127,7 @@ class Lanes:
         next_obs = obs.copy()
         finished = [Finished(lane, self._return[lane], self._length[lane]) for lane in ended]
         for lane in ended:
-            try:
-                self._reset_lane(lane, next_seeds[lane], obs)
-            except RunFailed as failure:
-                self._fail(lane, failure, obs, 0)
+            self._reset_lane(lane, next_seeds[lane], obs)
         return LaneStep(obs, next_obs, reward, terminated, truncated, finished)
 
     def state(self) -> LaneState:
@@ -153,26 +154,25 @@ class Lanes:
     def close(self) -> None:
         """Closes every environment; one that fails to do so is logged."""
         for lane, env in enumerate(self._envs):
-            try:
-                env.close()
-            except (Exception, SystemExit) as error:
-                _log.warning("%s: environment %d failed to close: %s", self._id, self._first + lane, one_line(error))
+            close(env, f"{self._id}: environment {self._first + lane}")
         self._envs = []
 
     def _reset_lane(self, lane: int, seed: int, obs: np.ndarray) -> None:
+        try:
+            self._begin(lane, seed, obs)
+        except (Exception, SystemExit) as error:
+            self._fail(lane, error, obs, 0)
+
+    def _begin(self, lane: int, seed: int, obs: np.ndarray) -> None:
+        """Starts an episode; raises whatever is wrong with its reset."""
         self._seed[lane] = seed
         self._return[lane] = 0.0
         self._length[lane] = 0
         self._actions[lane] = []
         self._show_progress(lane)
-        try:
-            observation, _ = self._envs[lane].reset(seed=seed)
-            self._write(lane, observation, obs)
-        except RunFailed:
-            raise
-        except (Exception, SystemExit) as error:
-            raise self._failure(lane, 0, one_line(error)) from error
-        self._check_finite(obs[lane : lane + 1], lane)
+        self._write(lane, reset_observation(self._envs[lane].reset(seed=seed)), obs)
+        if not self._all_finite(obs[lane : lane + 1]):
+            raise Mistake(_not_finite(obs[lane]))
 
     def _show_progress(self, lane: int) -> None:
         if self._progress is not None:
@@ -182,51 +182,51 @@ class Lanes:
         if self._discrete_n:
             number = int(observation) - self._start
             if not 0 <= number < self._discrete_n:
-                raise self._failure(lane, None, f"observation {observation} is outside its Discrete space")
+                raise Mistake(f"observation {observation} is outside its Discrete space")
             obs[lane] = number
             return
         if self._flattener is not None:
             try:
                 self._flattener.write(observation, obs[lane])
             except ValueError as error:
-                raise self._failure(lane, None, str(error)) from error
+                raise Mistake(str(error)) from error
             return
         shape = observation.shape if isinstance(observation, np.ndarray) else np.shape(observation)
         if shape != self._row_shape:  # NumPy would spread a smaller one over the row without a word
-            raise self._failure(lane, None, f"observation has shape {shape}, its space {self._row_shape}")
+            raise Mistake(f"observation has shape {shape}, its space {self._row_shape}")
         obs[lane] = observation
 
-    def _check_finite(self, obs: np.ndarray, first_lane: int = 0) -> None:
+    def _check_finite(self, obs: np.ndarray) -> None:
+        """Of the observations after a step; those of resets are checked one by one."""
+        if self._all_finite(obs):
+            return
+        for lane in np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(axis=1)).tolist():
+            self._fail(lane, Mistake(_not_finite(obs[lane])), obs, self._length[lane])
+
+    def _all_finite(self, obs: np.ndarray) -> bool:
         if self._dtype != np.float32:
-            return
+            return True
         # Finite float32 numbers cannot overflow a float64 sum, and nothing finite comes back from inf or NaN.
-        if obs.size <= 64:
-            if isfinite(sum(obs.ravel().tolist())):
-                return
-        elif np.isfinite(obs).all():
-            return
-        for number in np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(axis=1)).tolist():
-            lane, row = first_lane + number, " ".join(str(obs[number]).split())
-            failure = self._failure(lane, self._length[lane], f"observation is not finite: {row[:200]}")
-            self._fail(lane, failure, obs, 0, number)
+        return isfinite(sum(obs.ravel().tolist())) if obs.size <= 64 else bool(np.isfinite(obs).all())
 
-    def _fail(self, lane: int, error: BaseException, obs: np.ndarray, step: int, row: int | None = None) -> None:
-        """Raises what failed, or notes it where failures are collected: then the lane's observation is zero."""
-        failure = error if isinstance(error, RunFailed) else self._failure(lane, step, one_line(error))
+    def _fail(self, lane: int, error: BaseException, obs: np.ndarray, step: int) -> None:
+        """Raises what failed, or notes it where failures are collected: then the lane's observation is zero.
+
+        Args:
+            step: of the episode; 0 for its reset.
+        """
+        failure = error
+        if not isinstance(failure, RunFailed):
+            where = f"step {step}" if step else "the reset"
+            failure = RunFailed(
+                f"{self._id}: environment {self._first + lane} failed in {where} of the episode with seed "
+                f"{self._seed[lane]}: {described(error)}"
+            )
+            failure.__cause__ = error
         if self.failures is None:
-            if failure is error:
-                raise failure
-            raise failure from error
-        self.failures[lane] = failure
-        obs[lane if row is None else row] = 0
-
-    def _failure(self, lane: int, step: int | None, what: str) -> RunFailed:
-        step = self._length[lane] + 1 if step is None else step
-        where = f"step {step}" if step else "the reset"
-        return RunFailed(
-            f"{self._id}: environment {self._first + lane} failed in {where} of the episode with seed "
-            f"{self._seed[lane]}: {what}"
-        )
+            raise failure
+        self.failures.setdefault(lane, failure)  # the first is the cause
+        obs[lane] = 0
 
     def _recorded(self, lane: int) -> np.ndarray | None:
         actions = self._actions[lane]
@@ -241,7 +241,7 @@ class Lanes:
         if actions is None or len(actions) != state.episode_length[lane]:
             return False
         try:
-            self._reset_lane(lane, seed, obs)
+            self._begin(lane, seed, obs)
             numbers = actions.tolist()
             for k in range(len(actions)):
                 action = actions[k, ...].copy() if self._box_actions else numbers[k]
@@ -258,3 +258,7 @@ class Lanes:
         self._actions[lane] = [a.tobytes() for a in actions] if self._box_actions else numbers
         same_obs = obs[lane].tobytes() == state.obs[lane].tobytes()
         return same_obs and self._return[lane] == state.episode_return[lane]
+
+
+def _not_finite(row: np.ndarray) -> str:
+    return f"observation is not finite: {' '.join(str(row).split())[:200]}"

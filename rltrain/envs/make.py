@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from rltrain.config.schema import EnvConfig
 from rltrain.config.wrappers import AtariConfig
 from rltrain.env_families import register_family
 from rltrain.envs.atari import game_kwargs, wrap_atari
+from rltrain.envs.faults import described
 from rltrain.errors import RequestError, module_hint
 
 _log = logging.getLogger(__name__)
@@ -55,7 +57,14 @@ class EnvMaker:
             )
             return wrap_atari(game, self.atari, self.id, self.time_limit)
 
-        return _refusing(self.id, make)
+        env = _refusing(self.id, make)
+        try:
+            for name in ("observation_space", "action_space"):
+                _require_space(env, name, self.id)
+        except RequestError:
+            close(env, self.id)
+            raise
+        return env
 
 
 def find_environment(config: EnvConfig) -> EnvMaker:
@@ -75,10 +84,34 @@ def find_environment(config: EnvConfig) -> EnvMaker:
     return EnvMaker(config.id, spec, dict(config.kwargs), config.max_episode_steps, atari)
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """`Type: text` of an exception on one line, cut at `limit` characters."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def close(env: gymnasium.Env[Any, Any], name: str) -> None:
+    """Closes an environment; a failure to do so is logged, as that of `name`."""
+    try:
+        env.close()
+    except (Exception, SystemExit) as error:
+        _log.warning("%s failed to close: %s", name, described(error))
+
+
+def _require_space(env: gymnasium.Env[Any, Any], name: str, id: str) -> None:
+    try:
+        space = getattr(env, name)
+    except Exception as error:
+        if isinstance(error, AttributeError) and error.obj is env.unwrapped and error.name == name:
+            close_to = difflib.get_close_matches(name, set(dir(error.obj)) - {"action_space", "observation_space"}, 1)
+            hint = f" (it has {close_to[0]})" if close_to else ""
+            raise RequestError(f"environment {id} has no {name}{hint}; its __init__ must set it") from error
+        raise RequestError(f"environment {id}: its {name} cannot be read: {described(error)}") from error
+    if isinstance(space, gymnasium.Space):
+        return
+    if isinstance(space, type):
+        what = f"the class {space.__name__} and not an instance of it"
+    elif isinstance(space, Mapping):
+        what = f"a {type(space).__name__} with the keys {', '.join(map(str, space))[:100]}; one agent has one space"
+    else:
+        what = (
+            "None; its __init__ must set it" if space is None else f"a {type(space).__module__}.{type(space).__name__}"
+        )
+    raise RequestError(f"environment {id}: its {name} must be a gymnasium.spaces.Space, and it is {what}")
 
 
 def _find(id: str) -> EnvSpec:
@@ -103,7 +136,7 @@ def _refusing(id: str, call: Callable[[], Result]) -> Result:
         except (Exception, SystemExit) as error:
             plugin = isinstance(error, gymnasium.error.UnregisteredEnv)
             hint = "; if a plug-in registers it, RLTRAIN_PLUGINS=MODULE names the plug-in" if plugin else ""
-            raise RequestError(f"environment {id} cannot be made: {one_line(error)}{hint}") from error
+            raise RequestError(f"environment {id} cannot be made: {described(error)}{hint}") from error
 
 
 @contextmanager

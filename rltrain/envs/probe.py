@@ -5,7 +5,7 @@ from __future__ import annotations
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.environment import make_twin
-from rltrain.envs.make import find_environment
+from rltrain.envs.make import close, find_environment
 from rltrain.envs.spaces import action_spec, observation_spec
 from rltrain.envs.wrappers import WrapperContext, make_wrappers
 from rltrain.errors import RequestError
@@ -34,7 +34,7 @@ def _probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
     except RequestError as error:
         raise RequestError(f"env={config.id}: {error}") from None
     finally:
-        env.close()
+        close(env, config.id)
     if config.vectorization in ("batched", "compiled"):
         make_twin(make.spec, config, BATCHED_ENVS, env.observation_space)
     return observation, action

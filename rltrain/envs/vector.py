@@ -18,7 +18,7 @@ from rltrain.envs.batched.block import StartQueue, occurrences
 from rltrain.envs.batched.environment import BatchedEnvironment, make_twin
 from rltrain.envs.lane_group import LaneGroup, LaneState, LaneStep
 from rltrain.envs.lanes import Lanes
-from rltrain.envs.make import EnvMaker, find_environment
+from rltrain.envs.make import EnvMaker, close, find_environment
 from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
@@ -55,19 +55,19 @@ def make_vector_env(
         observation, _ = observation_spec(first.observation_space), action_spec(first.action_space)
         wrappers = make_wrappers(config.wrappers, observation, context)
     except RequestError as error:
-        first.close()
+        close(first, config.id)
         raise RequestError(f"environment {config.id}: {error}") from None
     spaces = first.observation_space, first.action_space
     group: LaneGroup
     if config.vectorization == "async":
         from rltrain.envs.workers import WorkerGroup
 
-        first.close()
+        close(first, config.id)
         group = WorkerGroup(make, num_envs, config.step_timeout)
     elif config.vectorization in ("batched", "compiled"):
         from rltrain.envs.batched.lanes import BatchedLanes
 
-        first.close()
+        close(first, config.id)
         twin = make_twin(make.spec, config, BATCHED_ENVS, spaces[0])
         stores_state = config.vectorization == "compiled"
         group = BatchedLanes(twin, num_envs, config.id, *spaces, make.time_limit, stores_state)

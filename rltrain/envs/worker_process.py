@@ -21,8 +21,8 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]
 
 from rltrain.envs.lanes import Lanes
-from rltrain.envs.make import EnvMaker, one_line
-from rltrain.errors import RequestError, RunFailed
+from rltrain.envs.make import EnvMaker
+from rltrain.errors import RequestError, RunFailed, one_line
 from rltrain.interrupts import RUN_SIGNALS
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from rltrain.envs.make import find_environment, one_line
-from rltrain.errors import RequestError, missing_extra
+from rltrain.envs.make import find_environment
+from rltrain.errors import RequestError, missing_extra, one_line
 from rltrain.policy import TrainedPolicy
 from rltrain.seeding import derive_seed
 from rltrain.training.evaluator import REPORT_KEY

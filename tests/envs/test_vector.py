@@ -259,8 +259,8 @@ def test_a_state_whose_parts_do_not_fit_is_refused():
         ("Nan-v0", {"what": "reward"}, "reward nan is not a finite float32"),
         ("Nan-v0", {"what": "inf_reward"}, "reward inf"),
         ("Nan-v0", {"what": "big_reward"}, r"reward 1e\+39"),
-        ("Nan-v0", {"what": "none_reward"}, "TypeError"),
-        ("Nan-v0", {"what": "four"}, "ValueError: not enough values"),
+        ("Nan-v0", {"what": "none_reward"}, "the reward must be a number, and it is None"),
+        ("Nan-v0", {"what": "four"}, "step must return a tuple .*, and it returned 4 values: the old gym's"),
         ("Nan-v0", {"what": "shape"}, r"observation has shape \(\), its space \(1,\)"),
     ],
 )

@@ -143,9 +143,9 @@ def test_an_error_carries_environment_index_step_and_traceback():
     with pytest.raises(RunFailed) as caught:
         envs.step(np.zeros(4, np.int64))
     seed = derive_seed(0, "environment", 3, 0)
-    assert str(caught.value) == (
+    assert str(caught.value).startswith(
         f"probe_envs:Raises-v0: environment 3 failed in step 3 of the episode with seed {seed}: "
-        "ValueError: the left wheel came off"
+        "ValueError: the left wheel came off, at "
     )
     assert "in fault" in str(caught.value.__cause__)
     assert gone_within(pids, 1)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rltrain.envs.batched.environment import BatchedEnvironment, UniformStart
-from rltrain.envs.make import one_line
-from rltrain.errors import RunFailed
+from rltrain.errors import RunFailed, one_line
 from rltrain.seeding import first_draws
 
 _MANY = 12  # seeds; fewer are quicker one by one

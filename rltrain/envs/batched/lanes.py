@@ -14,9 +14,8 @@ from rltrain.envs.batched.block import StartQueue, start_states
 from rltrain.envs.batched.environment import BatchedEnvironment
 from rltrain.envs.batched.history import ActionHistory
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
-from rltrain.envs.make import one_line
 from rltrain.envs.spaces import observation_spec
-from rltrain.errors import CheckpointError, RunFailed
+from rltrain.errors import CheckpointError, RunFailed, one_line
 from rltrain.types import BlockSeen, LanesNow
 
 _QUIET = np.errstate(all="ignore")  # actions of idle lanes may be anything; what is not finite is refused by name

@@ -1,0 +1,65 @@
+"""What an environment's fault is called, and where in its own code it lies."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from pathlib import Path
+
+from rltrain.envs.returned import RESET_RULE, STEP_RULE, Mistake
+from rltrain.errors import one_line
+from rltrain.text import shown_path
+
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_GYMNASIUM_S_OWN = ("/gymnasium/core.py", "/gymnasium/wrappers/", "/gymnasium/envs/registration.py")
+_INSTALLED = ("/site-packages/", "/dist-packages/", "/lib/python3")
+
+
+def described(error: BaseException) -> str:
+    """What went wrong inside or about an environment, on one line: a form that is not Gymnasium's by its name, an
+    exception with the place in the environment's own code where it was raised."""
+    if isinstance(error, Mistake):
+        return " ".join(str(error).split())
+    if misread := _misread(error):
+        return misread
+    place = origin(error)
+    return one_line(error) + (f", at {place}" if place else "")
+
+
+def origin(error: BaseException) -> str | None:
+    """`file:line` of the environment's code where an exception was raised, or from where it called what raised it; None
+    where none of its code was running."""
+    frames = [
+        (frame.f_code.co_filename, line, str(frame.f_globals.get("__name__")).partition(".")[0])
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not _is_ours_or_gymnasium_s(frame.f_code.co_filename)
+    ]
+    if not frames:
+        return None
+    own = [frame for frame in frames if not any(part in frame[0] for part in _INSTALLED)]
+    file, line, _ = (own or [frame for frame in frames if frame[2] == frames[0][2]])[-1]
+    return f"{shown_path(Path(file))}:{line}"
+
+
+def _is_ours_or_gymnasium_s(file: str) -> bool:
+    return file.startswith((_OURS, "<")) or any(part in file for part in _GYMNASIUM_S_OWN)
+
+
+def _misread(error: BaseException) -> str | None:
+    """Of an error that our code, or a wrapper of Gymnasium, ran into because it had expected Gymnasium's interface."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames or not _is_ours_or_gymnasium_s(frames[-1][0].f_code.co_filename):
+        return None
+    text = str(error)
+    if isinstance(error, ValueError | TypeError) and "unpack" in text:
+        found = re.search(r"got (\d+)|non-iterable (\w+)", text)
+        number = found and found[1]
+        old = ": the old gym's step has 4, with `done` for the two flags" if number == "4" else ""
+        what = f"{number} values{old}" if number else f"a {found[2]}" if found else "more"
+        rule = STEP_RULE if "5" in text or frames[-1][0].f_code.co_name == "step" else RESET_RULE
+        return f"{rule}, and it returned {what}"
+    unexpected = re.search(r"reset\(\) got an unexpected keyword argument '(seed|options)'", text)
+    if isinstance(error, TypeError) and unexpected:
+        return f"reset must take `seed` and `options`, as in reset(self, *, seed=None, options=None): {text}"
+    return None
