@@ -1,9 +1,15 @@
-"""Writing files so that a crash, a kill or a full disk never leaves a torn one under its final name."""
+"""Writing files so that a crash, a kill or a full disk never leaves a torn one under its final name, and who holds a
+folder."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
+from typing import BinaryIO
+
+LOCK = ".lock"
+"""The file in a folder that whoever writes into the folder has locked, and which names it."""
 
 
 def fsync_folder(folder: Path) -> None:
@@ -39,3 +45,22 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         error.filename, error.filename2 = str(path), None
         raise
     fsync_folder(path.parent)
+
+
+def holder_of(folder: Path) -> str:
+    """Who has locked a folder, `process 12 on HOST`; nothing where nobody has."""
+    try:
+        with open(folder / LOCK, "rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return holder_in(lock)
+    except OSError:
+        pass
+    return ""
+
+
+def holder_in(lock: BinaryIO) -> str:
+    """The process that a lock's file names."""
+    lock.seek(0)
+    return lock.read(200).decode(errors="replace").strip() or "another process"

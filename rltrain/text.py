@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,4 +88,19 @@ def shown_path(path: Path) -> Path:
 
 def shell_word(path: Path) -> str:
     """`shown_path` as one word of a shell's command."""
-    return shlex.quote(str(shown_path(path)))
+    text = str(shown_path(path))
+    return quoted(f"./{text}" if text.startswith("-") else text)
+
+
+def quoted(word: str) -> str:
+    """One word of a command, which bash and zsh read as it is."""
+    if not word.isprintable():  # control characters, and bytes that are no text
+        data = os.fsencode(word)
+        shown = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in data)
+        return f"$'{''.join(shown)}'"
+    return f"'{word}'" if word.startswith("=") else shlex.quote(word)  # zsh: =ls is the path of ls
+
+
+def command_line(words: Iterable[str]) -> str:
+    """A command as it is typed."""
+    return " ".join(quoted(word) for word in words)

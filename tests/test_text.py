@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from rltrain.text import mean_and_std, number, shell_word, shown_path, terminal_width, wrapped, wrapped_table
+from rltrain.text import (
+    command_line,
+    mean_and_std,
+    number,
+    shell_word,
+    shown_path,
+    terminal_width,
+    wrapped,
+    wrapped_table,
+)
+
+WORDS = [
+    "rltrain", "network.hidden=[64,64]", "=ls", "a b", "it's", "~", "!!", "$HOME", "`id`", "*", "#a", "x=~/y", "{a,b}",
+    "seed=range(0,5)", "^a", "a;b", "\x1b[31m'", "tab\there", "line\nbreak", "b\udcffc", "höhe", "", "-n", "a\\\x07b",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_command_is_read_by_the_shell_as_it_was_meant(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell}")
+    script = f"printf '%s\\0' {command_line(WORDS)}"
+    done = subprocess.run([shell, "-f" if shell == "zsh" else "--norc", "-c", script], capture_output=True, check=True)
+    assert [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]] == WORDS
+
+
+def test_a_folder_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (shell_word(Path("-m")), shell_word(tmp_path / "a b")) == ("./-m", "'a b'")
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def not_begun(place: Path) -> str:
 
 def _not_saved(run: RunFolder) -> str:
     """Why a run has no checkpoint yet; nothing where none can be expected."""
-    from rltrain.training.run_folder import holder_of
+    from rltrain.files import holder_of
 
     status = run.read_record().get("status")
     if status == "running" and (holder := holder_of(run.path)):

@@ -11,6 +11,7 @@ from rltrain.commands.evaluate import find_run, not_begun
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import (
     Differences,
+    as_settings,
     changed,
     parse_changes,
     parse_value,
@@ -38,6 +39,7 @@ def main(args: list[str]) -> int:
     Raises:
         RequestError, RunFailed, Interrupted: see rltrain.cli.
     """
+    args = as_settings(args, ["trust"])
     names = [arg for arg in args if "=" not in arg or Path(arg).is_dir()]
     overrides = [arg for arg in args if arg not in names]
     if len(names) > 1 or any(name.startswith("-") for name in names):

@@ -22,7 +22,9 @@ from rltrain.commands.sweep import run_sweep
 from rltrain.config.application import CONFIG_NAME, create_application, job_variables, run_config
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
-from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
+from rltrain.config.intended import intended
+from rltrain.config.keys import as_written
+from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_sweep
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import CNNConfig, EnvConfig, QLearningConfig, QNetworkConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
@@ -30,7 +32,7 @@ from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
 from rltrain.output import printing_answers
 from rltrain.process_state import variables_set
-from rltrain.text import shown_path
+from rltrain.text import command_line, shown_path
 
 
 def main(args: list[str]) -> int:
@@ -55,8 +57,13 @@ def _main(args: list[str]) -> int:
 
         complete(hydra, overrides)
         return 0
+    sweep = options.multirun or "hydra.mode=MULTIRUN" in overrides
     try:
         check_overrides(overrides, hydra.config_loader)
+        if options.cfg or options.info:
+            refuse_sweep(overrides, "--cfg shows the config of one job: give one value")
+        elif not sweep:
+            refuse_sweep(overrides, "several values are a sweep: add -m")
         if options.hydra_help:
             with printing_answers():
                 hydra.hydra_help(CONFIG_NAME, get_args_parser(), options)
@@ -66,7 +73,7 @@ def _main(args: list[str]) -> int:
         elif options.cfg:
             with printing_answers():
                 hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
-        elif options.multirun or "hydra.mode=MULTIRUN" in overrides:
+        elif sweep:
             with sigint_raises():
                 return run_sweep(hydra, overrides, train_job, preflight)
         else:
@@ -200,6 +207,7 @@ def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
 
 def _parse(args: list[str]) -> argparse.Namespace:
     parser = get_args_parser()
+    _refuse_other_forms(args, parser)
 
     def error(message: str) -> NoReturn:
         raise RequestError(f"{message}\nsee rltrain --help")
@@ -208,4 +216,22 @@ def _parse(args: list[str]) -> argparse.Namespace:
     options = parser.parse_intermixed_args(args)
     if options.config_name or options.config_path:
         raise RequestError("--config-name, --config-path: not used here; see --config-dir and experiment=...")
+    options.overrides = as_written(options.overrides)
     return options
+
+
+def _refuse_other_forms(args: list[str], parser: argparse.ArgumentParser) -> None:
+    """Answers `--algo dqn`, `dqn CartPole-v1` and the like with the command that was meant."""
+    if {"--shell-completion", "-sc"} & {*args}:
+        return
+    known = {option: int(action.nargs is None) for option, action in parser._option_string_actions.items()}
+    line = intended(args, known)
+    if line == args:
+        return
+    if line is not None:
+        raise RequestError(
+            f"settings are written key=value, in one word\ndid you mean: {command_line(['rltrain', *line])}"
+        )
+    wrong = next((arg for arg in args if arg.startswith("-") and arg.partition("=")[0] not in known), None)
+    if wrong is not None:
+        raise RequestError(f"{wrong}: unknown option; settings are written key=value\nsee rltrain --help")

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rltrain.config.env_source import GymnasiumConfigSource
 from rltrain.config.folders import conf_folder, import_plugins, user_folders
 from rltrain.config.info import ComposeInfo, compose_info
+from rltrain.config.keys import as_written
 from rltrain.config.loader import RunConfigLoader
-from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain
+from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_sweep
 from rltrain.config.run_name import run_name
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import validate
@@ -58,7 +59,9 @@ def compose(overrides: list[str], config_dir: str | None = None) -> tuple[RunCon
     """
     hydra = create_application(config_dir)
     try:
+        overrides = as_written(overrides)
         check_overrides(overrides, hydra.config_loader)
+        refuse_sweep(overrides, "several values are a sweep: add -m")
         cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN)
     except COMPOSE_ERRORS as error:
         raise explain(error, overrides, hydra.config_loader) from error

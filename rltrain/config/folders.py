@@ -9,6 +9,9 @@ from pathlib import Path
 from rltrain.errors import RequestError, module_hint
 from rltrain.text import command_folder
 
+USER_ORIGINS = ("--config-dir", "RLTRAIN_CONF")
+"""Where folders of the user's own configs are named, the strongest first."""
+
 
 def conf_folder() -> Path:
     """`rltrain/conf` in an installed wheel, `conf` beside the package in a checkout."""
@@ -22,8 +25,9 @@ def user_folders(config_dir: str | None = None) -> list[tuple[str, Path]]:
 
     `config_dir` comes before $RLTRAIN_CONF, which may name several folders, separated as in $PATH.
     """
-    named = [("--config-dir", config_dir)] if config_dir is not None else []
-    named += [("RLTRAIN_CONF", folder) for folder in os.environ.get("RLTRAIN_CONF", "").split(os.pathsep) if folder]
+    option, variable = USER_ORIGINS
+    named = [(option, config_dir)] if config_dir is not None else []
+    named += [(variable, folder) for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
     for origin, folder in named:
         if not (command_folder() / folder).is_dir():
             raise RequestError(f"{origin}={folder}: is not a folder")

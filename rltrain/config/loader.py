@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 import copy
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -25,13 +27,16 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.messages import COMPOSE_ERRORS, explain
 from rltrain.config.override_text import as_typed
+from rltrain.config.user_files import check_user_file
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
+from rltrain.text import shown_path
 
 _LAYERS = ("algo/", "tuned/", "experiment/")  # the files that may speak about other groups
-_OPEN = "env.kwargs."
+_OPEN = ("env.kwargs.", "env.kwargs=")
 
 
 def tuned_name(algo: str, env: str) -> str:
@@ -69,12 +74,35 @@ class RunConfigLoader(ConfigLoaderImpl):
             self._shared_repo = None
         cfg.hydra.overrides.task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]
         if run_mode == RunMode.RUN:
-            _write_validated(cfg)
+            try:
+                _write_validated(cfg)
+            except RequestError as error:
+                raise self._with_place(error, overrides) from error
         return cfg
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._sweep_configs: dict[tuple[str, ...], DictConfig] = {}
+        self._places: dict[str, str] = {}
+
+    def user_file(self, config_path: str) -> Path | None:
+        """The user's own file of a choice, such as `experiment/mine`; None where it is one of ours, or none."""
+        files = (folder / f"{config_path}.yaml" for folder in self.user_folders())
+        return next((file for file in files if file.is_file()), None)
+
+    def user_folders(self) -> list[Path]:
+        """The folders of the user's own configs, the strongest first."""
+        return [Path(source.path) for source in self.get_sources() if source.provider in USER_ORIGINS]
+
+    def place(self, key: str, overrides: Sequence[str]) -> str:
+        """`FILE:LINE: ` where a file of the user's sets a key that `overrides` leave alone; else nothing."""
+        typed = any(line.lstrip("+").partition("=")[0] == key for line in overrides)
+        return f"{self._places[key]}: " if key in self._places and not typed else ""
+
+    def _with_place(self, error: RequestError, overrides: Sequence[str]) -> RequestError:
+        key = re.match(r"[\w.]*", str(error))
+        place = self.place(key[0], overrides) if key else ""
+        return RequestError(f"{place}{error}") if place else error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sweep_configs": {}}  # a launcher sends the loader to every worker
@@ -118,13 +146,21 @@ class RunConfigLoader(ConfigLoaderImpl):
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         self._choices = _choices_of(defaults)
+        self._places = {}
         return super()._compose_config_from_defaults_list(defaults, repo)
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
         result = super()._load_single_config(default, repo)
         path = default.config_path or ""
+        file = self.user_file(path) if result.provider in USER_ORIGINS else None
+        picks = _picks_of(result)
+        if file is not None:
+            package = default.package or ""
+            self._places |= check_user_file(file, path, package, {**self._choices, **picks})
         if path.startswith(_LAYERS) and isinstance(result.config, DictConfig):
-            _keep_own_sections(path, result, self._choices)
+            _keep_own_sections(
+                path, result.config, picks, self._choices, str(shown_path(file or Path(f"conf/{path}.yaml")))
+            )
         return result
 
 
@@ -134,30 +170,33 @@ def _choices_of(defaults: list[ResultDefault]) -> dict[str, str]:
     return {group: name for group, slash, name in paths if slash and group != "hydra"}
 
 
-def _keep_own_sections(path: str, result: ConfigResult, choices: Mapping[str, str]) -> None:
+def _picks_of(result: ConfigResult) -> dict[str, str]:
+    """Group -> the choice that a file itself makes in its defaults."""
+    entries = [entry for entry in result.defaults_list or [] if isinstance(entry, GroupDefault)]
+    return {str(entry.group).lstrip("/"): str(entry.value) for entry in entries}
+
+
+def _keep_own_sections(
+    path: str, config: DictConfig, picks: dict[str, str], choices: Mapping[str, str], file: str
+) -> None:
     """Drops from a file what it says about choices that are not in force."""
     group, _, name = path.partition("/")
-    picks = {
-        str(entry.group).lstrip("/"): entry.value
-        for entry in result.defaults_list or []
-        if isinstance(entry, GroupDefault)
-    }
     if group == "tuned":
         if name not in ("auto", "none") and not name.startswith(f"{choices['algo']}_"):
             raise RequestError(f"tuned={name}: is not for algo={choices['algo']}; tuned=none turns tuned files off")
-        picks.setdefault("algo", choices["algo"])
-        picks.setdefault("env", choices["env"])
-    for section in list(result.config):
+        picks = {"algo": choices["algo"], "env": choices["env"], **picks}
+    for section in list(config):
         if section == group or section not in ("algo", "env", "network", "target_update", "exploration", "device"):
             continue
         if section not in picks:
+            chosen = config[section] if isinstance(config[section], str) else "..."
             raise RequestError(
-                f"conf/{path}.yaml: has a section {section}: but does not say for which choice;"
-                f" add `override /{section}: ...` to its defaults"
+                f"{file}: has a section {section}: but does not say for which choice;"
+                f" add `override /{section}: {chosen}` to its defaults"
             )
         if picks[section] != choices.get(section):
-            with open_dict(result.config):
-                del result.config[section]
+            with open_dict(config):
+                del config[section]
 
 
 def _write_validated(cfg: DictConfig) -> None:

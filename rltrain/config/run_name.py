@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from rltrain.errors import RequestError
+from rltrain.files import LOCK, holder_of
 from rltrain.text import command_folder, shell_word, shown_path
 
 
@@ -53,7 +54,7 @@ def config_text(folder: Path) -> str:
 
 def remove_unused(folder: Path) -> None:
     """Removes a run folder in which nothing lies but what is there before a run begins."""
-    if folder.exists() and {path.name for path in folder.iterdir()} <= {".hydra", ".lock", "run.log"}:
+    if folder.exists() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK, "run.log"}:
         shutil.rmtree(folder)
 
 
@@ -67,6 +68,8 @@ def _reserve_exact(folder: Path) -> Path:
     except FileExistsError:
         if not folder.is_dir():
             raise RequestError(f"hydra.run.dir={shown_path(folder)}: is a file; a run needs a folder") from None
+        if holder := holder_of(folder):
+            raise RequestError(f"hydra.run.dir={shown_path(folder)}: in use by {holder}") from None
         is_run = (folder / "run.json").exists()
         hint = f"\n(`rltrain resume {shell_word(folder)}` continues it)" if is_run else ""
         raise RequestError(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rltrain.config.keys import as_written
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import keys_of, show, suggestion, to_plain, validate
+from rltrain.config.validate import keys_of, read_value, show, suggestion, to_plain, validate
 from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]
@@ -50,9 +51,10 @@ def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str |
         RequestError: an unknown key, a value of another type, a second path.
     """
     path, values = None, dict(defaults)
-    for arg in args:
-        key, equals, text = arg.removeprefix("--").partition("=")
-        if Path(arg).is_dir() or (not equals and not (arg.startswith("--") and key in defaults)):
+    flags = [key for key, value in defaults.items() if isinstance(value, bool)]
+    for arg in as_settings(args, flags):
+        key, equals, text = arg.partition("=")
+        if Path(arg).is_dir() or not equals:
             if arg.startswith("-"):
                 raise RequestError(f"{arg}: unknown option; known: {', '.join(defaults)}")
             if path is not None:
@@ -61,20 +63,44 @@ def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str |
             continue
         if key not in defaults:
             raise RequestError(f"{key}: unknown key{suggestion(key, defaults)}; known: {', '.join(defaults)}")
-        values[key] = True if not equals else parse_value(text)
+        values[key] = parse_value(text)
     return path, values
 
 
+def as_settings(args: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """`--key value` and `--key=value` as `key=value`, with `as_written`; all else as it is.
+
+    Args:
+        flags: what is true where it has no value: `--json` is `json=true`.
+    """
+    settings, words = list[str](), list(args)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        key = name.replace("-", "_")
+        if not word.startswith("--") or not name or Path(word).is_dir():
+            settings.append(word)
+        elif equals:
+            settings.append(f"{key}={value}")
+        elif key in flags:
+            settings.append(f"{key}={words.pop(0) if words[:1] in (['true'], ['false']) else 'true'}")
+        elif words and "=" not in words[0] and not words[0].startswith("--"):
+            settings.append(f"{key}={words.pop(0)}")
+        else:
+            settings.append(word)
+    return as_written(settings)
+
+
 def parse_value(text: str) -> Any:
-    """A value as YAML reads it: numbers, booleans, null, lists, text; no tags."""
+    """`read_value`.
+
+    Raises:
+        RequestError: it cannot be read.
+    """
     try:
-        value = yaml.safe_load(text)
+        return read_value(text)
     except yaml.YAMLError:
         raise RequestError(f"{text}: is no value that YAML can read") from None
-    try:
-        return float(value) if isinstance(value, str) else value  # YAML takes 1e5 for text
-    except ValueError:
-        return value
 
 
 def parse_changes(overrides: list[str]) -> list[tuple[str, Any]]:

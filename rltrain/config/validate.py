@@ -9,12 +9,15 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from rltrain.config import schema
 from rltrain.config.contradictions import check_contradictions
 from rltrain.config.wrappers import INSTEAD, WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
 
 _ANY_NUMBER = schema.Range()
+_LONGEST_TEXT = 1000  # that is read as a number or a list
 
 
 def validate(plain: Mapping[str, Any]) -> schema.RunConfig:
@@ -54,6 +57,19 @@ def show(value: object) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_value(text: str) -> Any:
+    """A value as YAML reads it: numbers, booleans, null, lists, text; no tags.
+
+    Raises:
+        yaml.YAMLError: it cannot be read.
+    """
+    value = yaml.safe_load(text)
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML takes 1e5 for text
+    except ValueError:
+        return value
 
 
 def _plain(value: Any) -> Any:
@@ -113,6 +129,8 @@ def _optional(hint: Any) -> bool:
 
 
 def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
+    if isinstance(value, str) and get_origin(hint) is not Literal and str not in (hint, *get_args(hint)):
+        value = _decoded(value)
     if key in schema.GROUP_CONFIGS:
         if value is None and _optional(hint):
             return None
@@ -135,6 +153,16 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
             return {str(name): _plain(item) for name, item in value.items()}
         raise RequestError(f"{key}={show(value)}: must be a mapping, such as {{x: 1}}")
     return _convert_scalar(hint, value, key, limits)
+
+
+def _decoded(text: str) -> Any:
+    """The number, the list, true, false or null that stands in a text: the value of ${oc.env:NAME} is one always."""
+    try:
+        value = read_value(text) if len(text) <= _LONGEST_TEXT else text
+    except (yaml.YAMLError, RecursionError):
+        return text
+    no_word_of_ours = isinstance(value, bool) and text.lower() not in ("true", "false")  # YAML's yes, no, on, off
+    return text if isinstance(value, dict) or no_word_of_ours else value
 
 
 def _wrappers(value: Any, key: str) -> tuple[Any, ...]:

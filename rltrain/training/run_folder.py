@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 import yaml
 
 from rltrain.errors import RequestError, RunFailed
-from rltrain.files import first_link, write_atomic
+from rltrain.files import LOCK, first_link, holder_in, write_atomic
 from rltrain.text import shown_path
 
 Status = Literal["running", "completed", "interrupted", "failed"]
@@ -146,12 +146,11 @@ def lock_folder(folder: Path) -> BinaryIO:
     """
     # The kernel drops the lock with its holder. The file stays: removing it would let two processes hold locks on two
     # files of one name.
-    lock = open(folder / ".lock", "a+b", opener=_open_no_link)  # noqa: SIM115
+    lock = open(folder / LOCK, "a+b", opener=_open_no_link)  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        lock.seek(0)
-        holder = lock.read(200).decode(errors="replace").strip() or "another process"
+        holder = holder_in(lock)
         lock.close()
         raise RequestError(f"{folder}: in use by {holder}") from error
     except OSError:
@@ -161,19 +160,6 @@ def lock_folder(folder: Path) -> BinaryIO:
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     lock.flush()
     return lock
-
-
-def holder_of(folder: Path) -> str:
-    """Who has locked a folder, `process 12 on HOST`; nothing where nobody has."""
-    try:
-        with open(folder / ".lock", "rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read(200).decode(errors="replace").strip() or "its process"
-    except OSError:
-        pass
-    return ""
 
 
 def _open_no_link(name: str, flags: int) -> int:

@@ -122,7 +122,7 @@ def test_a_bug_is_one_line_and_a_traceback_in_the_log(rltrain: Shell, tmp_path: 
         (["env.kwargs.foo=1"], "rltrain: "),
         (["env=nosuchmodule:X-v0"], "rltrain: env=nosuchmodule:X-v0: No module named 'nosuchmodule' in the installed"),
         (["seed=16"], "rltrain: what only a run can tell\n"),
-        (["--nonsense"], "rltrain: unrecognized arguments: --nonsense\n"),
+        (["--nonsense"], "rltrain: --nonsense: unknown option; settings are written key=value\n"),
         (["-m", "seed=0,-1"], "rltrain: in the job `seed=-1`: seed=-1: must be >= 0\n"),
         (["-m", "env=CartPole-v1,Pendulum-v1"], "rltrain: in the job `env=Pendulum-v1`: algo=dqn: needs discrete"),
         (["-m", "algo=dqn,reinforce", "target_update=hard"], "rltrain: in the job `algo=reinforce target_update=hard`"),

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from rltrain.cli import main
 from rltrain.commands.evaluate import DEFAULTS
 from rltrain.commands.list import LISTS
+from rltrain.config.stored import parse_arguments
 from rltrain.training.run_folder import RunFolder
 
 
@@ -93,11 +97,72 @@ def test_a_stop_that_can_never_come(capsys: pytest.CaptureFixture[str]) -> None:
     ("word", "guess"),
     [
         ("report", ""), ("tune", ""), ("eval", "; did you mean evaluate?"), ("resmue", "; did you mean resume?"),
-        ("trian", "; to train, leave it out"), ("train", "; to train, leave it out"),
+        ("trian", "; to train, leave it out"),
     ],
 )  # fmt: skip
 def test_a_word_that_is_no_command(word: str, guess: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, word).splitlines()[0].endswith(f"list){guess}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["--algo", "dqn"], "rltrain algo=dqn"),
+        (["dqn", "CartPole-v1"], "rltrain algo=dqn env=CartPole-v1"),
+        (["-a", "dqn", "-s", "3"], "rltrain algo=dqn seed=3"),
+        (["train", "--env", "Acrobot-v1"], "rltrain env=Acrobot-v1"),
+        (["network.hidden=[64,", "64]"], "rltrain 'network.hidden=[64,64]'"),
+        (["-m", "seed=0,", "1"], "rltrain -m seed=0,1"),
+    ],
+)
+def test_another_form_is_answered_with_the_whole_command(
+    typed: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, *typed) == f"settings are written key=value, in one word\ndid you mean: {meant}\n"
+    assert main([*shlex.split(meant)[1:], "dry_run=true", "seed=-1"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("seed=-1: must be >= 0")  # the line before has been understood
+
+
+def test_several_values_where_one_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "seed=0,1") == "seed=0,1: several values are a sweep: add -m\n"
+    assert refused(capsys, "network.hidden=64,64").endswith("add -m (a list is written 'network.hidden=[64,64]')\n")
+    one = "--cfg shows the config of one job: give one value\n"
+    assert refused(capsys, "-m", "seed=0,1", "--cfg", "job") == f"seed=0,1: {one}"
+    assert refused(capsys, "algo=dqn,reinforce", "--cfg", "job") == f"algo=dqn,reinforce: {one}"
+
+
+def shown_config(capsys: pytest.CaptureFixture[str], *args: str) -> Any:
+    capsys.readouterr()
+    assert main([*args, "--cfg", "job"]) == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_values_under_another_name_or_as_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shown_config(capsys, "device=gpu")["device"]["name"] == "cuda"
+    assert shown_config(capsys, "env.kwargs={a: 1, b: {c: x}}")["env"]["kwargs"] == {"a": 1, "b": {"c": "x"}}
+    for name, value in {"SEED": "3", "LR": "1e-4", "HIDDEN": "[8, 8]", "DOUBLE": "true", "LIMIT": "null"}.items():
+        monkeypatch.setenv(name, value)
+    keys = ("seed", "algo.optimizer.lr", "network.hidden", "algo.double", "total_episodes")
+    words = ("SEED", "LR", "HIDDEN", "DOUBLE", "LIMIT")
+    config = shown_config(capsys, *(f"{key}=${{oc.env:{word}}}" for key, word in zip(keys, words, strict=True)))
+    assert (config["seed"], config["algo"]["optimizer"]["lr"], config["network"]["hidden"]) == (3, 1e-4, [8, 8])
+    assert (config["algo"]["double"], config["total_episodes"]) == (True, None)
+    monkeypatch.setenv("SEED", "three")
+    assert refused(capsys, "seed=${oc.env:SEED}") == "seed=three: must be an integer >= 0\n"
+
+
+def test_options_of_commands_in_two_words(capsys: pytest.CaptureFixture[str]) -> None:
+    (Path("run")).mkdir()
+    assert parse_arguments(["--episodes", "20", "run", "--json", "--device", "gpu"], DEFAULTS) == (
+        "run",
+        {**DEFAULTS, "episodes": 20, "json": True, "device": "cuda"},
+    )
+    assert parse_arguments(["--video", "false", "--seed=3"], DEFAULTS)[1] == {**DEFAULTS, "seed": 3}
+    assert refused(capsys, "evaluate", "--episodes").startswith("--episodes: unknown option; known: episodes, seed")
+    RunFolder(Path("run")).write_record(status="completed")
+    assert refused(capsys, "resume", "run", "--total-steps").startswith("run --total-steps: resume takes one folder")
 
 
 def test_names_that_share_only_the_version_are_not_close(capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,3 +372,7 @@ def test_a_run_folder_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "resume" not in refused(capsys, "hydra.run.dir=folder")
     RunFolder(tmp_path / "folder").write_record(status="running")
     assert "(`rltrain resume folder` continues it)" in refused(capsys, "hydra.run.dir=folder")
+    with RunFolder(tmp_path / "folder"):
+        assert refused(capsys, "hydra.run.dir=folder").startswith(
+            f"hydra.run.dir=folder: in use by process {os.getpid()} on"
+        )

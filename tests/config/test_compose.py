@@ -133,7 +133,7 @@ def test_a_user_s_file_replaces_the_shipped_one(tmp_path: Path, monkeypatch: pyt
 
 def test_a_typo_in_a_user_s_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "exploration/linear.yaml", "name: linear\nstart: 1.0\nend: 0.1\nstepps: 100\n")
-    with pytest.raises(RequestError, match=r"exploration\.stepps: unknown key .* did you mean steps\?"):
+    with pytest.raises(RequestError, match=r"exploration\.stepps: unknown key .* did you mean exploration\.steps\?"):
         resolved("tuned=none", config_dir=tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
         ("tuned=null", "tuned=null: tuned=none turns it off"),
         ("~seed", "~seed: a key cannot be deleted"),
         ("+typo=1", "+typo=1: unknown key"),
-        ("++typo=1", "typo: unknown key"),
+        ("++typo=1", "++typo=1: unknown key"),
         ("+seed=1", "+seed=1: seed exists: write seed=1"),
         ("seed=abc", "seed=abc: must be an integer >= 0"),
         ("seed=1,2", "seed=1,2: several values are a sweep: add -m"),

@@ -1,0 +1,87 @@
+"""Choices of the config's groups: `algo=dqn`, `env=CartPole-v1`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+
+from rltrain.config.validate import closest, show
+from rltrain.errors import RequestError
+
+OPTIONAL_GROUPS = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
+"""Groups that not every algorithm has -> what the others lack."""
+
+
+def groups_of(loader: Any) -> set[str]:
+    """The groups of the config: algo, env, ..."""
+    return set(loader.list_groups("")) - {"hydra"}
+
+
+def check_group(override: Override, line: str, loader: Any) -> None:
+    """Refuses a `group=choice` whose choice there is not.
+
+    Raises:
+        RequestError: with the choices that there are.
+    """
+    group = override.key_or_group
+    if override.package is not None:
+        raise RequestError(f"{line}: a group cannot be moved; write {group}=...")
+    if override.is_sweep_override():
+        if not override.is_discrete_sweep():
+            raise RequestError(f"{line}: {group} takes names, not a range of numbers")
+        values: Iterable[Any] = override.sweep_string_iterator()
+    else:
+        values = [override.value()]
+    text = line.partition("=")[2]
+    for word in (text, text.strip("'\"")):
+        if word != word.strip():
+            raise RequestError(f"{group}={word!r}: blanks before or after the name")
+    for value in values:
+        if value is None and group == "experiment":
+            continue
+        if not isinstance(value, str) or not value:
+            hint = f"{group}=none turns it off" if group == "tuned" else f"{group} needs one of its choices"
+            raise RequestError(f"{group}={show(value)}: {hint}; see `rltrain list {_listed(group)}`")
+        name = value.strip("'\"")
+        if not loader.repository.config_exists(f"{group}/{name}"):
+            raise RequestError(unknown_choice(group, name, loader))
+
+
+def unknown_choice(group: str, name: str, loader: Any) -> str:
+    """What is said of a choice that there is not, with those that there are."""
+    options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]
+    matches = closest(name, options, 3, 0.5)
+    if group == "env":
+        # Two names that share little more than the version are not alike.
+        matches = [match for match in matches if closest(_unversioned(name), [_unversioned(match)], cutoff=0.6)]
+        known = f"closest: {', '.join(matches)}; " if matches else ""
+        return f"env={name}: no such environment\n{known}`rltrain list envs` shows all, module:id imports one of yours"
+    guess = f"; did you mean {matches[0]}?" if matches else ""
+    return f"{group}={name}: no such choice{guess}\nchoices: {', '.join(options)}"
+
+
+def _unversioned(env_id: str) -> str:
+    return re.sub(r"-v\d+$", "", env_id)
+
+
+def _listed(group: str) -> str:
+    return group if group in ("tuned",) else f"{group}s"
+
+
+def choices_of(loader: Any, overrides: Sequence[str]) -> dict[str, str]:
+    """The choices that the overrides which name a choice lead to, as far as they can be found out."""
+    names = [line for line in overrides if line.partition("=")[0] in ("algo", "env", "network", "experiment", "tuned")]
+    more = [line for line in overrides if line.partition("=")[0] in OPTIONAL_GROUPS]
+    no_network = [line for line in names if not line.startswith("network=")]
+    plain = [line for line in names if line.startswith(("algo=", "env="))]
+    for attempt in (names + more, names, no_network, plain):
+        try:
+            found = loader.compute_defaults_list("config", attempt, RunMode.MULTIRUN).overrides.known_choices
+        except Exception:
+            continue
+        return {key: value for key, value in found.items() if isinstance(value, str)}
+    return {}
