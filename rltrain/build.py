@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,12 +22,18 @@ from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.loggers.jsonl import JsonlLogger
-from rltrain.loggers.logger import Logger, MultiLogger
+from rltrain.loggers.logger import EvaluationDisplay, Logger, MultiLogger
 from rltrain.seeding import EpisodeSeeds
 from rltrain.text import command_folder
 from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from rltrain.training.evaluation_limits import MOST_LANES
+from rltrain.training.evaluator import Evaluator
 from rltrain.training.run_folder import RunFolder
 from rltrain.types import ActionSpec, ObservationSpec
+
+EVAL_ENVS = "eval_num_envs"
+"""In a checkpoint's manifest: how many environments evaluate a run. As many at a time pass through its network, which
+may round otherwise where they are more or fewer."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,55 @@ def build_envs(config: RunConfig, population: tuple[RunConfig, ...] = ()) -> Vec
     seeds = [member.seed for member in population or (config,)]
     streams = [(seed, env) for seed in seeds for env in range(config.num_envs)]
     return make_vector_env(config.env, len(streams), EpisodeSeeds("environment", streams), len(seeds))
+
+
+def build_evaluator(
+    configs: Sequence[RunConfig],
+    episodes: int,
+    statistics: Callable[[], Mapping[str, np.ndarray]],
+    display: EvaluationDisplay | None = None,
+    before: object = None,
+) -> Evaluator:
+    """What evaluates one run, or all members of a population.
+
+    Args:
+        episodes: the most that one evaluation will play.
+        statistics: of the wrappers of the training environments, asked at each evaluation.
+        before: what a checkpoint's manifest says of EVAL_ENVS: what `auto` chose before is chosen again.
+    """
+    first = configs[0]
+    num_envs = first.eval.num_envs
+    if num_envs == "auto" and type(before) is int and 1 <= before <= MOST_LANES:
+        num_envs = before
+    return Evaluator(
+        first.env,
+        [config.seed for config in configs],
+        episodes,
+        statistics,
+        num_envs=num_envs,
+        period=first.eval.period,
+        total_steps=[config.total_steps for config in configs],
+        display=display,
+    )
+
+
+def open_evaluator(evaluator: Evaluator, config: RunConfig) -> None:
+    """Makes the environments of an evaluator beside those that train, if there will be evaluations meanwhile; else they
+    are made at the end, once those that train are closed.
+
+    Raises:
+        RequestError: they cannot be made.
+    """
+    period = config.eval.period
+    if period is None or period > config.total_steps + config.num_envs - 1:
+        return
+    try:
+        evaluator.open()
+    except RequestError as error:
+        raise RequestError(
+            f"eval.period={period}: evaluations during training need an environment beside those that train: {error}"
+            "\neval.period=null evaluates at the end only, when those are closed"
+        ) from error
 
 
 def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, screen: Logger) -> Logger:

@@ -6,13 +6,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from rltrain.build import Parts, build, build_logger, load_initial_network
+from rltrain.build import EVAL_ENVS, Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
@@ -22,7 +23,8 @@ from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed, one_line
 from rltrain.loggers.console import ConsoleLogger
-from rltrain.messages import dry_run_text, final_evaluation, header, stopped, summary
+from rltrain.loggers.evaluation_console import EvaluationConsole
+from rltrain.messages import dry_run_text, final_evaluation, header, stopped, stopped_evaluating, summary
 from rltrain.output import say
 from rltrain.process_state import process_kept
 from rltrain.text import command_folder, shown_path
@@ -81,6 +83,8 @@ def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
     """
     try:
         with process_kept(), build(config) as parts:
+            with closing(build_evaluator([config], config.eval.episodes, parts.envs.statistics)) as evaluator:
+                open_evaluator(evaluator, config)
             say(header(config, info or ComposeInfo(), parts))
             say(dry_run_text(parts))
     except (RuntimeError, MemoryError) as error:
@@ -124,16 +128,17 @@ class _Job:
     def _train(self, run: RunFolder, stop: StopSignal) -> float:
         config, source = self.config, self.source
         checkpoint.clean(run.path)
-        with build(config, self._compiled_before(), source=source) as parts:
+        with (
+            build(config, self._compiled_before(), source=source) as parts,
+            closing(self._evaluator(parts)) as evaluator,
+        ):
             if config.init_from is not None and source is None:
                 load_initial_network(parts.agent, config, parts.envs)
-            evaluator = Evaluator(
-                config.env, config.seed, max(config.eval.episodes, REPORT_EPISODES), parts.envs.statistics
-            )
+            open_evaluator(evaluator, config)
             screen = ConsoleLogger(config.total_steps, self.log_from or 0, bar=self.console)
             logger = build_logger(config, run, self.log_from, screen)
             try:
-                keeper = Keeper(config, run, parts)
+                keeper = Keeper(config, run, parts, evaluator)
                 trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop)
                 exact = source is None or load(trainer, source)
                 self._write_record(run, parts)
@@ -142,14 +147,27 @@ class _Job:
                 if not trainer.run():
                     raise stopped(config, stop.exit_code, trainer.step, run.path)
                 logger.close(True)
-                say(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps))
-                final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested)
-                if final is None:
-                    raise stopped(config, stop.exit_code, trainer.step, run.path)
             finally:
                 logger.close()
-                evaluator.close()
-            return self._report(run, trainer, final, parts)
+            return self._finish(run, trainer, evaluator, parts, stop)
+
+    def _evaluator(self, parts: Parts) -> Evaluator:
+        most = max(self.config.eval.episodes, REPORT_EPISODES)
+        display, before = EvaluationConsole(bar=self.console), evaluated_before(self.source)
+        return build_evaluator([self.config], most, parts.envs.statistics, display, before)
+
+    def _finish(self, run: RunFolder, trainer: Trainer, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> float:
+        """Evaluates the trained network and reports, over the episodes there are where a signal stopped that."""
+        config = self.config
+        parts.envs.close()  # a machine may hold no more environments than these
+        say(final_evaluation(config, REPORT_EPISODES, parts.envs.max_episode_steps))
+        final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested, partly=True)
+        if final is None:
+            raise stopped(config, stop.exit_code, trainer.step, run.path)
+        mean = self._report(run, trainer, final, parts)
+        if final.interrupted:
+            raise stopped_evaluating(config, stop.exit_code, final, run.path)
+        return mean
 
     def _compiled_before(self) -> bool | None:
         """What `device.compile=auto` chose when the run began; None where that is still to be chosen."""
@@ -163,9 +181,14 @@ class _Job:
     def _report(self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts) -> float:
         """result.json, learning_curve.png and the table at the end."""
         threshold = parts.envs.reward_threshold
-        pictures = write_report(run, self.config, trainer, final, threshold)
-        say(summary(self.config, trainer, final, threshold, run.path, pictures))
+        pictures = write_report(run, self.config, trainer, final, threshold, parts.agent)
+        say(summary(self.config, trainer, final, parts.envs, run.path, pictures))
         return final.mean
+
+
+def evaluated_before(source: checkpoint.Checkpoint | None) -> object:
+    """How many environments evaluated the run that is continued, as its checkpoint says."""
+    return None if source is None else source.manifest.get(EVAL_ENVS)
 
 
 def write_start(run: RunFolder, config: RunConfig, parts: Parts, changes: Changes = ()) -> None:
@@ -184,8 +207,19 @@ def write_start(run: RunFolder, config: RunConfig, parts: Parts, changes: Change
     )
 
 
+class HasState(Protocol):
+    """An agent, or one member of a population's."""
+
+    def state_dict(self) -> StateDict: ...
+
+
 def write_report(
-    run: RunFolder, config: RunConfig, trainer: Trainer, final: EpisodeStatistics, threshold: float | None
+    run: RunFolder,
+    config: RunConfig,
+    trainer: Trainer,
+    final: EpisodeStatistics,
+    threshold: float | None,
+    agent: HasState,
 ) -> dict[str, Path]:
     """result.json and the pictures, whose paths it returns by what they show."""
     from rltrain.report.curve import plot_learning_curve
@@ -193,13 +227,13 @@ def write_report(
     run.write_result(
         {
             "env_step": trainer.step,
-            "episodes": REPORT_EPISODES,
+            **final.count_to_plain(),
             "episode_return": final.to_plain(),
             "threshold": threshold,
             "solve_step": trainer.solve_step,
         }
     )
-    return {"learning curve": plot_learning_curve(run.path), **_plot_table(run, config, trainer.state_dict())}
+    return {"learning curve": plot_learning_curve(run.path), **_plot_table(run, config, agent.state_dict())}
 
 
 def _plot_table(run: RunFolder, config: RunConfig, state: StateDict) -> dict[str, Path]:
@@ -216,7 +250,7 @@ def _plot_table(run: RunFolder, config: RunConfig, state: StateDict) -> dict[str
 class Keeper:
     """Writes the trainer's state as checkpoints of one run; `entries` gives what else its manifests say."""
 
-    def __init__(self, config: RunConfig, run: RunFolder, parts: Parts) -> None:
+    def __init__(self, config: RunConfig, run: RunFolder, parts: Parts, evaluator: Evaluator) -> None:
         self.entries: Callable[[], Mapping[str, Any]] = dict
         self._config = config
         self._run = run
@@ -231,6 +265,7 @@ class Keeper:
             "threads": parts.threads,
             "compile": parts.compiled,
             "cuda_graphs": parts.cuda_graphs,
+            EVAL_ENVS: evaluator.num_envs,
         }
 
     def save(self, step: int, state: StateDict) -> None:

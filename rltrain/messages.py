@@ -9,10 +9,12 @@ from typing import Any
 from rltrain.build import Parts
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import Interrupted
 from rltrain.text import mean_and_std, shell_word, shown_path, wrapped
 from rltrain.training.checkpoint import Checkpoint
-from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.evaluation_limits import evaluation_limits
+from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
 from rltrain.training.limits import Limit, reached_limit
 from rltrain.training.run_folder import versions
 from rltrain.training.trainer import Trainer
@@ -44,7 +46,7 @@ def header(
         settings = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in info.tuned_keys.items())
         lines.append(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
     if parts.envs.max_episode_steps is None:
-        lines.append("limit     episodes have no time limit; env.max_episode_steps=N sets one")
+        lines.append(f"limit     episodes have no time limit; env.max_episode_steps=N sets one{_evaluated(config)}")
     shape = parts.envs.observation_spec.shape
     if config.network is not None and config.network.name != "cnn" and len(shape) == 3:
         axes = " x ".join(map(str, shape))
@@ -87,10 +89,22 @@ def dry_run_text(parts: Parts) -> str:
     )
 
 
-def final_evaluation(episodes: int, time_limit: int | None) -> str:
-    """What is said before the evaluation that ends a run; `time_limit` is that of the training episodes."""
-    slow = "" if time_limit is not None else ", which may take long: they have no time limit"
-    return f"evaluating {episodes} greedy episodes{slow}"
+def _evaluated(config: RunConfig) -> str:
+    """How evaluations of episodes without a time limit are bounded."""
+    total, period, episodes = config.total_steps, config.eval.period, config.eval.episodes
+    last = evaluation_limits(total, total, REPORT_EPISODES, None)
+    assert last is not None
+    bounds = f"after {last.steps:,} steps"
+    if period is not None and (during := evaluation_limits(period, total, episodes, None)):
+        bounds = f"after {during.steps:,} steps, the last one {bounds}"
+    return f"; evaluations cut them at {last.episode_steps:,} steps, and end {bounds}"
+
+
+def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
+    """What is said before the evaluation that ends a run; `time_limit` is that of its episodes."""
+    limits = evaluation_limits(config.total_steps, config.total_steps, episodes, time_limit)
+    bound = f", no more after {limits.steps:,} steps" if limits else ""
+    return f"evaluating {episodes} greedy episodes{bound}"
 
 
 def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
@@ -99,11 +113,18 @@ def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Inter
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
 
 
+def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatistics, folder: Path) -> Interrupted:
+    """What ends the command whose last evaluation a signal stopped: the run is trained, and its result is partial."""
+    again = f"; rltrain resume {shell_word(folder)} evaluates all" if config.resumable else ""
+    count = f"{len(final.returns)} of {final.asked} episodes"
+    return Interrupted(exit_code, f"{Interrupted(exit_code).reason} after {count} of the last evaluation{again}")
+
+
 def summary(
     config: RunConfig,
     trainer: Trainer,
     final: EpisodeStatistics,
-    threshold: float | None,
+    envs: VectorEnv,
     folder: Path,
     pictures: Mapping[str, Path],
 ) -> str:
@@ -112,17 +133,17 @@ def summary(
     limit = _limit(config, trainer)
     rows: list[tuple[str, Any]] = [
         ("trained", f"{trainer.step:,} steps, {trainer.episodes:,} episodes, {speed:,.0f} steps/s"),
-        ("greedy return", f"{mean_and_std(final.mean, final.std)} over {len(final.returns)} episodes"),
+        ("greedy return", f"{mean_and_std(final.mean, final.std)} over {final.count_in_words()}"),
     ]
     if limit.early:
         rows.insert(1, ("ended early", str(limit)))
-    if threshold is not None:
-        rows.append(solved(final.mean, threshold, trainer.solve_step))
+    if envs.reward_threshold is not None:
+        rows.append(solved(final.mean, envs.reward_threshold, trainer.solve_step))
     rows += [
         ("run folder", shown_path(folder)),
         *((what, shown_path(picture)) for what, picture in pictures.items()),
         ("look", f"tensorboard --logdir {shell_word(folder)}"),
-        ("evaluate", f"rltrain evaluate {shell_word(folder)} video=true"),
+        ("evaluate", f"rltrain evaluate {shell_word(folder)}{' video=true' if envs.draws else ''}"),
         ("continue", f"rltrain resume {shell_word(folder)} {limit.lifted}"),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)

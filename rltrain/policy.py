@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rltrain.agents import AgentContext, LoadablePolicy, make_policy
-from rltrain.build import check_network, checkpoint_of, stored_config
+from rltrain.build import EVAL_ENVS, check_network, checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
 from rltrain.envs.space_data import space_from_plain
 from rltrain.envs.spaces import action_spec, from_env_observation, observation_spec, to_env_action
@@ -41,6 +41,7 @@ class TrainedPolicy:
         self.checkpoint = checkpoint.folder
         self.env_step = checkpoint.step
         self.solve_step: int | None = checkpoint.state.get("solve_step")
+        self.eval_envs = checkpoint.manifest.get(EVAL_ENVS)
         limit = checkpoint.manifest.get("max_episode_steps")
         self._limit = limit if type(limit) is int and limit > 0 else None
         self.statistics = statistics_in(checkpoint.state.get("envs", {}))

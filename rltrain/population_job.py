@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from rltrain.build import Parts, build, build_logger, load_initial_network
+from rltrain.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
 from rltrain.config.population import MOST_MEMBERS, differences
 from rltrain.config.schema import QLearningConfig, QNetworkConfig, RunConfig
 from rltrain.device import free_memory, run_device
 from rltrain.envs.probe import probe
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
-from rltrain.job import Keeper, explained, timing, write_report, write_start
+from rltrain.job import Keeper, evaluated_before, explained, timing, write_report, write_start
+from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
 from rltrain.messages import final_evaluation
@@ -30,7 +31,7 @@ from rltrain.process_state import process_kept, variables_set
 from rltrain.text import shell_word
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
-from rltrain.training.members import evaluate_apart
+from rltrain.training.members import MemberAgent, evaluate_apart
 from rltrain.training.population import MemberOutput, Population
 from rltrain.training.run_folder import RunFolder
 from rltrain.training.stopping import StopSignal
@@ -111,8 +112,12 @@ class _PopulationJob:
         with build(configs[0], self._compiled_before(), configs, self.sources[0]) as parts:
             self._load_initial_networks(parts)
             most = max(configs[0].eval.episodes, REPORT_EPISODES)
-            evaluator = Evaluator(configs[0].env, [config.seed for config in configs], most, parts.envs.statistics)
+            display = EvaluationConsole(bar=False)
+            evaluator = build_evaluator(
+                configs, most, parts.envs.statistics, display, evaluated_before(self.sources[0])
+            )
             try:
+                open_evaluator(evaluator, max(configs, key=lambda config: config.total_steps))
                 population = self._population(parts, evaluator, stop)
                 say(population_header(configs, parts, [job.folder for job in self.jobs]))
                 population.run()
@@ -134,7 +139,7 @@ class _PopulationJob:
             if source is None and run.metrics.exists():
                 log_from = 0  # an earlier try that ended before its first checkpoint
             self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
-            keepers.append(Keeper(job.config, run, parts))
+            keepers.append(Keeper(job.config, run, parts, evaluator))
         outputs = [MemberOutput(*pair) for pair in zip(self.loggers, keepers, strict=True)]
         population = Population(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
         names = [job.folder.name for job in self.jobs]
@@ -175,20 +180,26 @@ class _PopulationJob:
         if not ended:
             return
         keys = dict.fromkeys(ended, REPORT_KEY)
-        say(final_evaluation(REPORT_EPISODES, parts.envs.max_episode_steps))
-        finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested)
-        if finals is None:
-            raise self._stopped(stop)
+        parts.envs.close()  # a machine may hold no more than these
+        longest = max((job.config for job in self.jobs), key=lambda config: config.total_steps)
+        say(final_evaluation(longest, REPORT_EPISODES, parts.envs.max_episode_steps))
+        finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
         own = differences([job.config for job in self.jobs])
         for member in ended:
+            if finals is None or member not in finals:
+                continue  # it was stopped before one of its episodes had ended
             trainer, final = population.trainers[member], finals[member]
             if isinstance(final, RunFailed):
                 self.outcomes[member] = final
                 continue
-            write_report(self.runs[member], self.jobs[member].config, trainer, final, parts.envs.reward_threshold)
-            job = self.jobs[member]
+            job, threshold = self.jobs[member], parts.envs.reward_threshold
+            agent = MemberAgent(parts.agent, member, job.config.num_envs)
+            write_report(self.runs[member], job.config, trainer, final, threshold, agent)
             say(population_line(job.folder.name, job.own or own[member], trainer, final))
-            self.outcomes[member] = final.mean
+            if not final.interrupted:
+                self.outcomes[member] = final.mean
+        if any(member not in self.outcomes for member in ended):
+            raise self._stopped(stop)
 
     def _note_failures(self, population: Population) -> None:
         self.outcomes |= population.failures

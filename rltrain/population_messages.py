@@ -33,7 +33,9 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
 def population_line(name: str, own: str, trainer: Trainer, final: EpisodeStatistics) -> str:
     """How one member ended; `own` is what sets it apart from the sweep's other jobs."""
     solved = "" if trainer.solve_step is None else f", threshold first reached at step {trainer.solve_step:,}"
-    ended = f"{trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{solved}"
+    whole = len(final.returns) == final.asked and not final.cut
+    count = "" if whole else f" over {final.count_in_words()}"
+    ended = f"{trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{count}{solved}"
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 

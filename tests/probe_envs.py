@@ -24,6 +24,9 @@ Those that are there to learn on are named with their answer. Discount is gamma.
     Raises-v0, Nan-v0, Hangs-v0, Dies-v0                 a fault at step `at` of every episode
     Unrepeatable-v0        what it shows is not a function of its seed: a replay does not come back to it
     Pid-v0                 shows the process that it runs in
+    Scarce-v0              of which a machine can hold `most` at a time, each made in `seconds`; 10 steps of reward 1
+    Straggler-v0           reward 1 for a seeded number of steps from 1 to 60, or, one time in five, for ever
+    Film-v0                draws frames `how`
 """
 
 from __future__ import annotations
@@ -478,10 +481,62 @@ class Pid(Probe):
         return 0.0, False, False
 
 
+class Scarce(Probe):
+    """A simulator that holds something of which there is little, until it is closed. Counts what was made."""
+
+    alive: ClassVar[int] = 0
+    made: ClassVar[int] = 0
+
+    def __init__(self, most: int = 1, seconds: float = 0.0, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self._open = False
+        time.sleep(seconds)
+        if Scarce.alive >= most:
+            raise OSError("the port is in use")
+        self._open = True
+        Scarce.alive += 1
+        Scarce.made += 1
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        assert self._open
+        return 1.0, self.t == 10, False
+
+    def close(self) -> None:
+        Scarce.alive -= self._open
+        self._open = False
+
+
+class Straggler(Probe):
+    def begin(self) -> None:
+        self.length = int(self.np_random.integers(1, 61)) if self.np_random.random() < 0.8 else -1
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        return 1.0, self.t == self.length, False
+
+
+class Film(Probe):
+    """Two steps of reward 1, drawn as what environments are known to return."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 10}
+
+    def __init__(self, how: str = "rgb", render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.how = how
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        return 1.0, self.t == 2, False
+
+    def render(self) -> Any:
+        frame = np.full((8, 12, 3), 60 * self.t, np.uint8)
+        if self.how == "late":
+            return [frame] if self.t else []
+        return {"none": None, "text": "###", "never": []}.get(self.how, frame)
+
+
 _ALL: tuple[type[Probe], ...] = (
     Bandit, ConstantTruncated, ConstantTerminated, Countdown, Flip, Target, LongShort, Chain, DelayedReward, Counter,
     FixedLength, Shifted, EchoBox, Images, Noise, Raises, Nan, Hangs, Dies, Unrepeatable, Walk, Votes, Aim,
-    Refused, Pid,
+    Refused, Pid, Scarce, Straggler, Film,
 )  # fmt: skip
 _BEST_RETURN: dict[type[Probe], float] = {Bandit: 1.0, Target: -0.01, Chain: 1.0}
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,7 @@ from rltrain.text import command_folder, mean_and_std, shell_word, shown_path
 
 if TYPE_CHECKING:
     from rltrain.policy import TrainedPolicy
+    from rltrain.training.episode_tally import EpisodeStatistics
     from rltrain.training.run_folder import RunFolder
 
 DEFAULTS = {
@@ -46,49 +50,61 @@ def main(args: list[str]) -> int:
 
     policy = load(best_folder(place) if best else place, _device(options))
     require_trusted(policy.config, options["trust"])
-    with process_kept(), StopSignal("stopping; nothing is written", saves=False) as stop:
-        result = evaluate(policy, options["episodes"], options["seed"], lambda: stop.requested)
-    if result is None:
+    if options["video"]:
+        from rltrain.report.video import check_drawing
+
+        check_drawing(policy)  # before episodes that may take minutes
+    seed = policy.config.seed if options["seed"] is None else options["seed"]
+    with process_kept(), StopSignal("stopping; the episodes that have ended count", saves=False) as stop:
+        found = evaluate(policy, options["episodes"], seed, lambda: stop.requested)
+    if found is None:
         raise Interrupted(stop.exit_code)
+    statistics, result = found
     run = policy.checkpoint.parent.parent
     try:
         if (run / "run.json").exists():
             RunFolder(run).write_evaluation(result)
-        if options["video"]:
+        if options["video"] and not stop.requested:
             from rltrain.report.video import record_episode
 
-            result["video"] = str(record_episode(policy, run, result["seed"]))
+            result["video"] = str(record_episode(policy, run, seed))
     finally:  # what was found is said also where it cannot be written, as into somebody else's folder
-        say(json.dumps(result, indent=2) if options["json"] else _in_words(policy, result))
+        say(json.dumps(result, indent=2) if options["json"] else _in_words(policy, statistics, result))
+    if stop.requested:
+        raise Interrupted(stop.exit_code)
     return 0
 
 
-def _in_words(policy: TrainedPolicy, result: dict[str, Any]) -> str:
+def _in_words(policy: TrainedPolicy, statistics: EpisodeStatistics, result: dict[str, Any]) -> str:
     stats = result["episode_return"]
     line = (
         f"{policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}: greedy return of "
-        f"{result['episodes']} episodes {mean_and_std(stats['mean'], stats['std'])} "
+        f"{statistics.count_in_words()} {mean_and_std(stats['mean'], stats['std'])} "
         f"(min {stats['min']:g}, max {stats['max']:g})"
     )
     return f"{line}\nvideo {result['video']}" if "video" in result else line
 
 
-def evaluate(policy: TrainedPolicy, episodes: int, seed: int | None, stop: Any) -> dict[str, Any] | None:
-    """What evaluation.json holds; None if `stop()` became true. Same policy and seed, same numbers."""
-    from rltrain.training.evaluator import REPORT_KEY, Evaluator
+def evaluate(
+    policy: TrainedPolicy, episodes: int, seed: int, stop: Callable[[], bool]
+) -> tuple[EpisodeStatistics, dict[str, Any]] | None:
+    """The episodes and what evaluation.json says of them: all, or those that had ended when `stop()` became true; None
+    if there are none. Same policy and seed, same numbers."""
+    from rltrain.build import build_evaluator
+    from rltrain.loggers.evaluation_console import EvaluationConsole
+    from rltrain.training.evaluator import REPORT_KEY
 
-    seed = policy.config.seed if seed is None else seed
-    evaluator = Evaluator(policy.config.env, seed, episodes, lambda: policy.statistics)
-    try:
-        statistics = evaluator.evaluate(policy.agent_policy, episodes, REPORT_KEY, stop)
+    config = replace(policy.config, seed=seed)
+    with closing(
+        build_evaluator([config], episodes, lambda: policy.statistics, EvaluationConsole(), policy.eval_envs)
+    ) as evaluator:
+        statistics = evaluator.evaluate(policy.agent_policy, episodes, REPORT_KEY, stop, partly=True)
         threshold = evaluator.reward_threshold
-    finally:
-        evaluator.close()
     if statistics is None:
         return None
-    return {
+    return statistics, {
         "env_step": policy.env_step,
-        "episodes": episodes,
+        **statistics.count_to_plain(),
         "episode_return": statistics.to_plain(),
         "threshold": threshold,
         "solve_step": policy.solve_step,

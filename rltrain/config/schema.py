@@ -261,10 +261,12 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """`eval`: greedy evaluations of `episodes` episodes every `period` environment steps, null for none."""
+    """`eval`: greedy evaluations of `episodes` episodes every `period` environment steps, null for none; `num_envs` of
+    them side by side."""
 
     period: Annotated[int | None, Range(1)]
     episodes: Annotated[int, Range(1)]
+    num_envs: Annotated[int | Literal["auto"], Range(1)] = "auto"
 
 
 @dataclass(frozen=True)

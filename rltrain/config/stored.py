@@ -19,7 +19,7 @@ Arguments = dict[str, Any]
 Differences = dict[str, tuple[Any, Any]]
 """Dotted key -> its value before and after."""
 
-ADDED_KEYS: dict[str, Any] = {"env.wrappers": [], "device.cuda_graphs": False}
+ADDED_KEYS: dict[str, Any] = {"env.wrappers": [], "device.cuda_graphs": False, "eval.num_envs": "auto"}
 """Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
 the key (which need not be its default). One that may be null needs no line: it is null."""
 

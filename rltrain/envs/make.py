@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,11 +21,13 @@ from rltrain.env_families import register_family
 from rltrain.envs.atari import game_kwargs, wrap_atari
 from rltrain.envs.faults import described
 from rltrain.errors import RequestError, module_hint
+from rltrain.output import warn
 
 _log = logging.getLogger(__name__)
 _already_warned: set[str] = set()
 _OWN_KEYS = {"id": "env.id", "max_episode_steps": "env.max_episode_steps", "disable_env_checker": None}
 
+FEWER = "evaluations go on with eval.num_envs={}, as no more environments can be made"
 Result = TypeVar("Result")
 
 
@@ -112,6 +115,49 @@ def _require_space(env: gymnasium.Env[Any, Any], name: str, id: str) -> None:
             "None; its __init__ must set it" if space is None else f"a {type(space).__module__}.{type(space).__name__}"
         )
     raise RequestError(f"environment {id}: its {name} must be a gymnasium.spaces.Space, and it is {what}")
+
+
+def make_copies(
+    make: EnvMaker,
+    first: gymnasium.Env[Any, Any],
+    count: int,
+    least: int | None,
+    seconds: float | None,
+    members: int,
+) -> list[gymnasium.Env[Any, Any]]:
+    """`first` and further copies: `count`, or as many as can be made, at least `least`, a multiple of `members`.
+
+    Raises:
+        RequestError: too few can be made; those that were are closed.
+    """
+    copies, started = [first], time.monotonic()
+    least = count if least is None else least
+    while len(copies) < count:
+        if seconds is not None and len(copies) >= least and time.monotonic() - started > seconds:
+            break
+        try:
+            copies.append(make())
+        except RequestError as error:
+            if len(copies) >= least:
+                warn(_log, f"{FEWER.format(len(copies))}: {error}")
+                break
+            _close_all(copies)
+            raise
+    spare = len(copies) % members
+    _close_all(copies[len(copies) - spare :])
+    return copies[: len(copies) - spare]
+
+
+def draws(env: gymnasium.Env[Any, Any]) -> bool:
+    """Whether an environment says that it can be drawn as pictures."""
+    modes = getattr(env, "metadata", None)
+    return isinstance(modes, Mapping) and "rgb_array" in (modes.get("render_modes") or ())
+
+
+def _close_all(envs: list[gymnasium.Env[Any, Any]]) -> None:
+    for env in envs:
+        with suppress(Exception, SystemExit):
+            env.close()
 
 
 def _find(id: str) -> EnvSpec:

@@ -6,6 +6,7 @@ idle, and the true successor at an episode's end, in one process and in workers 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,10 +19,11 @@ from rltrain.envs.batched.block import StartQueue, occurrences
 from rltrain.envs.batched.environment import BatchedEnvironment, make_twin
 from rltrain.envs.lane_group import LaneGroup, LaneState, LaneStep
 from rltrain.envs.lanes import Lanes
-from rltrain.envs.make import EnvMaker, close, find_environment
+from rltrain.envs.make import FEWER, EnvMaker, close, draws, find_environment, make_copies
 from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
+from rltrain.output import warn
 from rltrain.seeding import EpisodeSeeds
 from rltrain.types import BlockSeen, Episode, LanesNow, Transition
 
@@ -29,11 +31,18 @@ if TYPE_CHECKING:
     from rltrain.envs.batched.lanes import BatchedLanes
 
 _LONG = 32  # above so many numbers NumPy finds their extremes sooner than Python does
+_log = logging.getLogger(__name__)
 EpisodeSeed = EpisodeSeeds | Callable[[int, int], int]
 
 
 def make_vector_env(
-    config: EnvConfig, num_envs: int, episode_seed: EpisodeSeed, members: int = 1, frozen: bool = False
+    config: EnvConfig,
+    num_envs: int,
+    episode_seed: EpisodeSeed,
+    members: int = 1,
+    frozen: bool = False,
+    least: int | None = None,
+    seconds: float | None = None,
 ) -> VectorEnv:
     """Builds `num_envs` copies of the environment; `step_timeout` holds where they run in workers.
 
@@ -44,26 +53,25 @@ def make_vector_env(
         frozen: running statistics are given (`load_statistics`) and do not change, as in an evaluation.
         episode_seed: (environment, episode number from 0) -> seed of that episode's reset; `EpisodeSeeds` knows many at
             once.
+        least: a multiple of M that suffices where no more can be made, or not within `seconds`; None: all are needed.
 
     Raises:
         RequestError: unknown id, kwargs the environment does not take, an unsupported space, a wrapper that fits not.
     """
     make = find_environment(config)
     first = make()
-    context = WrapperContext(config.id, num_envs // members, members, make.time_limit, frozen)
+    spaces = first.observation_space, first.action_space
+    can_draw = draws(first)
     try:
-        observation, _ = observation_spec(first.observation_space), action_spec(first.action_space)
-        wrappers = make_wrappers(config.wrappers, observation, context)
+        observation, _ = observation_spec(spaces[0]), action_spec(spaces[1])
+        make_wrappers(config.wrappers, observation, WrapperContext(config.id, 1, 1, make.time_limit, frozen))
     except RequestError as error:
         close(first, config.id)
         raise RequestError(f"environment {config.id}: {error}") from None
-    spaces = first.observation_space, first.action_space
     group: LaneGroup
     if config.vectorization == "async":
-        from rltrain.envs.workers import WorkerGroup
-
         close(first, config.id)
-        group = WorkerGroup(make, num_envs, config.step_timeout)
+        group, num_envs = _workers(make, num_envs, least, config.step_timeout)
     elif config.vectorization in ("batched", "compiled"):
         from rltrain.envs.batched.lanes import BatchedLanes
 
@@ -72,10 +80,28 @@ def make_vector_env(
         stores_state = config.vectorization == "compiled"
         group = BatchedLanes(twin, num_envs, config.id, *spaces, make.time_limit, stores_state)
     else:
-        group = Lanes([first, *(make() for _ in range(num_envs - 1))], 0, config.id)
+        copies = make_copies(make, first, num_envs, least, seconds, members)
+        num_envs = len(copies)
+        group = Lanes(copies, 0, config.id)
+    context = WrapperContext(config.id, num_envs // members, members, make.time_limit, frozen)
+    wrappers = make_wrappers(config.wrappers, observation, context)
     envs = VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip, wrappers)
     envs.stepped_by_agent = config.vectorization == "compiled"
+    envs.draws = can_draw
     return envs
+
+
+def _workers(make: EnvMaker, num_envs: int, least: int | None, step_timeout: float | None) -> tuple[LaneGroup, int]:
+    """`num_envs` environments in workers, or `least` where so many cannot be made; and how many they are."""
+    from rltrain.envs.workers import WorkerGroup
+
+    try:
+        return WorkerGroup(make, num_envs, step_timeout), num_envs
+    except RequestError as error:
+        if least is None or least == num_envs:
+            raise
+        warn(_log, f"{FEWER.format(least)}: {error}")
+    return WorkerGroup(make, least, step_timeout), least
 
 
 class VectorEnv:
@@ -89,10 +115,12 @@ class VectorEnv:
         observation_spec, action_spec: what the agent sees, after them.
         reward_threshold: the return that counts as solved, where the environment says so.
         max_episode_steps: where episodes are cut, None for never.
+        draws: whether the environment says that it can be drawn.
         stepped_by_agent: `env.vectorization=compiled`: the agent calls `take_block` and nobody calls `step`.
     """
 
     stepped_by_agent = False
+    draws = False
 
     def __init__(
         self,

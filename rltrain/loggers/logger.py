@@ -60,3 +60,33 @@ class MultiLogger:
                 first = first or error
         if first is not None:
             raise first
+
+
+class EvaluationDisplay(Protocol):
+    """Shows how far an evaluation is: `begin`, `show` whenever it is `due`, `end`."""
+
+    def begin(self, episodes: int) -> None:
+        """An evaluation of so many episodes begins."""
+
+    def due(self) -> bool:
+        """Whether it is time to show something; asked at every step."""
+        ...
+
+    def show(self, ended: int, steps: int, steps_left: float, guessed: bool) -> None:
+        """Episodes that have ended, environment steps made and still to come: a guess, or the most there can be."""
+
+    def end(self) -> None:
+        """The evaluation is over."""
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def begin(self, episodes: int) -> None: ...
+
+    def due(self) -> bool:
+        return False
+
+    def show(self, ended: int, steps: int, steps_left: float, guessed: bool) -> None: ...
+
+    def end(self) -> None: ...

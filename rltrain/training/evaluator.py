@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from rltrain.config.schema import EnvConfig
 from rltrain.engine.protocol import Policy
 from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.loggers.logger import EvaluationDisplay, NoDisplay
 from rltrain.seeding import derive_seed
+from rltrain.training.episode_tally import EpisodeStatistics, EpisodeTally
+from rltrain.training.evaluation_limits import MOST_LANES, EvaluationLimits, evaluation_limits
+
+__all__ = ["CONFIRM_KEY_OFFSET", "REPORT_EPISODES", "REPORT_KEY", "EpisodeStatistics", "Evaluator"]
 
 REPORT_EPISODES = 100
 """Episodes of a result that is reported, as in the literature's protocols."""
 REPORT_KEY = 0
 """The stream of reported results; an evaluation during training uses its environment step, which is never 0."""
 CONFIRM_KEY_OFFSET = 1 << 48
-_MOST_LANES = 20
 _MOST_LANES_OF_ALL = 320  # of a population's evaluation
-# A greedy policy may never end an episode of an environment without a time limit.
-_LONGEST_EPISODE = 10_000
-
-
-@dataclass(frozen=True)
-class EpisodeStatistics:
-    """Undiscounted, unclipped returns of the episodes of one evaluation."""
-
-    returns: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.returns))
-
-    @property
-    def std(self) -> float:
-        """The deviation over the episodes (of the population: n, not n - 1)."""
-        return float(np.std(self.returns))
-
-    def to_plain(self) -> dict[str, float]:
-        return {"mean": self.mean, "std": self.std, "min": min(self.returns), "max": max(self.returns)}
+_MAKING_SECONDS = 2.0  # after which no further environment is made; a simulator may take seconds for one
 
 
 class Evaluator:
     """Plays greedy episodes; the same policy, seed and key give the same returns, whatever else happened.
 
+    Its environments are made once, by `open` or at the first evaluation, and kept.
+
     Args:
-        config: the environment's keys; its environments are built at the first evaluation and kept.
+        config: the environment's keys.
         seed: of the run; of a population one per member.
-        episodes: the most that one evaluation will play; up to 20 are played side by side.
+        episodes: the most that one evaluation will play.
         statistics: gives what the wrappers know of the environment (`VectorEnv.statistics`), asked at each evaluation.
+        num_envs: how many episodes are played side by side, of each member; which ones does not depend on it. auto: up
+            to 20, less where environments take long to make or the machine can hold no more.
+        period, total_steps: of the run's training, by which `evaluation_limits` goes; of a population, each member's
+            total_steps.
+        display: shows how far an evaluation is.
     """
 
     def __init__(
@@ -58,28 +49,69 @@ class Evaluator:
         seed: int | Sequence[int],
         episodes: int,
         statistics: Callable[[], Mapping[str, np.ndarray]] = dict,
+        *,
+        num_envs: int | Literal["auto"] = "auto",
+        period: int | None = None,
+        total_steps: int | Sequence[int] = 0,
+        display: EvaluationDisplay | None = None,
     ) -> None:
         self._statistics = statistics
         self._config = config
         self._seeds = [seed] if isinstance(seed, int) else list(seed)
-        most = max(1, _MOST_LANES_OF_ALL // len(self._seeds))
-        self._lanes = min(episodes, _MOST_LANES, most)  # of each member
+        self._period = period
+        self._total_steps = [total_steps] * len(self._seeds) if isinstance(total_steps, int) else list(total_steps)
+        self._display = display or NoDisplay()
+        self._num_envs = num_envs
+        self._episodes = episodes
+        self._lanes = 0  # of each member
         self._keys = [0] * len(self._seeds)
+        self._first = np.zeros(0, np.int64)  # [M * L], the number of the episode that each lane began with
         self._envs: VectorEnv | None = None
 
+    def open(self) -> VectorEnv:
+        """Makes the environments, unless they are there.
+
+        Raises:
+            RequestError: not one can be made.
+        """
+        if self._envs is None:
+            members = len(self._seeds)
+            most = max(1, _MOST_LANES_OF_ALL // members)
+            wanted = min(MOST_LANES, most) if self._num_envs == "auto" else self._num_envs
+            wanted = min(self._episodes, wanted) * members
+            seconds = _MAKING_SECONDS if self._num_envs == "auto" else None
+            envs = make_vector_env(
+                self._config, wanted, self._episode_seed, members, frozen=True, least=members, seconds=seconds
+            )
+            self._envs, self._lanes = envs, envs.num_envs // members
+        return self._envs
+
     def evaluate(
-        self, policy: Policy, episodes: int, key: int, stop: Callable[[], bool] = lambda: False
+        self,
+        policy: Policy,
+        episodes: int,
+        key: int,
+        stop: Callable[[], bool] = lambda: False,
+        partly: bool = False,
     ) -> EpisodeStatistics | None:
         """`episodes` greedy episodes of the stream `key`; None if `stop` became true first.
 
+        Args:
+            partly: where `stop` became true, the episodes that had ended count, if there are any.
+
         Raises:
             RunFailed: an environment failed.
+            RequestError: no environment can be made.
         """
-        results = self.evaluate_members(policy, episodes, {0: key}, stop)
-        return None if results is None else results[0]
+        return (self.evaluate_members(policy, episodes, {0: key}, stop, partly) or {}).get(0)
 
     def evaluate_members(
-        self, policy: Policy, episodes: int, keys: Mapping[int, int], stop: Callable[[], bool] = lambda: False
+        self,
+        policy: Policy,
+        episodes: int,
+        keys: Mapping[int, int],
+        stop: Callable[[], bool] = lambda: False,
+        partly: bool = False,
     ) -> dict[int, EpisodeStatistics] | None:
         """The same for several members of a population at once.
 
@@ -87,55 +119,75 @@ class Evaluator:
             policy: acts for all members, whose observations come one member after the other.
             keys: the stream of each member that is evaluated.
         """
-        envs, members = self._environments(), len(self._seeds)
+        envs = self.open()
         for member, key in keys.items():
             self._keys[member] = key
+        limits = {member: self._limits(member, key, episodes) for member, key in keys.items()}
+        tally = EpisodeTally(len(self._seeds), self._lanes, episodes, limits)
         envs.load_statistics(self._statistics())
-        obs = envs.reset()
-        returns: dict[int, dict[int, float]] = {member: {} for member in keys}
-        lanes = np.arange(self._lanes)
-        shares = np.zeros((members, self._lanes), dtype=np.int64)  # episodes that each lane plays
-        shares[list(keys)] = episodes // self._lanes + (lanes < episodes % self._lanes)
-        share = shares.reshape(-1)
-        played = np.zeros_like(share)
-        while (active := played < share).any():
+        self._display.begin(tally.asked)
+        try:
+            finished = self._play(envs, policy, tally, stop)
+        finally:
+            self._display.end()
+        if not finished and not partly:
+            return None
+        return tally.statistics(interrupted=not finished) or None
+
+    def _play(self, envs: VectorEnv, policy: Policy, tally: EpisodeTally, stop: Callable[[], bool]) -> bool:
+        """Whether all episodes were played; False if `stop` became true."""
+        obs = self._begin(envs, tally)
+        while tally.active.any():
             if stop():
-                return None
-            _, obs, finished = envs.step(policy.act_greedy(obs), active)
-            for episode in finished:
-                played[episode.env] += 1
-                member, lane = divmod(episode.env, self._lanes)
-                returns[member][self._episode_id(lane, episode.number)] = episode.episode_return
-        return {
-            member: EpisodeStatistics(tuple(found[number] for number in sorted(found)))
-            for member, found in returns.items()
-        }
+                return False
+            _, obs, ended = envs.step(policy.act_greedy(obs), tally.active)
+            tally.step()
+            for episode in ended:
+                tally.end(episode.env, episode.episode_return, episode.length)
+            if tally.bounded:
+                self._cut(envs, tally)
+                if not tally.active.any() and tally.begin_again():
+                    obs = self._begin(envs, tally)
+            if self._display.due():
+                self._display.show(tally.ended, tally.steps, *tally.steps_left(envs.max_episode_steps))
+        return True
+
+    def _begin(self, envs: VectorEnv, tally: EpisodeTally) -> np.ndarray:
+        """Starts the episode of each lane; returns obs [M * L, *obs]."""
+        self._first = tally.playing.copy()
+        return envs.reset()
+
+    def _cut(self, envs: VectorEnv, tally: EpisodeTally) -> None:
+        """Ends what has become too long, and what is no longer needed."""
+        if lanes := tally.too_long():
+            returns = envs.state_dict()["episode_return"]
+            for lane in lanes:
+                tally.cut(lane, float(returns[lane]))
+        tally.drop_needless()
+
+    def _limits(self, member: int, key: int, episodes: int) -> EvaluationLimits | None:
+        total = self._total_steps[member]
+        reported = key == REPORT_KEY or key >= CONFIRM_KEY_OFFSET or self._period is None
+        trained = total if reported else self._period
+        assert trained is not None
+        return evaluation_limits(trained, total, episodes, self.open().max_episode_steps)
+
+    @property
+    def num_envs(self) -> int | None:
+        """How many episodes of a member are played side by side; None while there are no environments."""
+        return self._lanes if self._envs is not None else None
 
     @property
     def reward_threshold(self) -> float | None:
         """The return that counts as solved, where the environment says so."""
-        return self._environments().reward_threshold
+        return self.open().reward_threshold
 
     def close(self) -> None:
         if self._envs is not None:
             self._envs.close()
             self._envs = None
 
-    def _environments(self) -> VectorEnv:
-        if self._envs is None:
-            members = len(self._seeds)
-            lanes = members * self._lanes
-            envs = make_vector_env(self._config, lanes, self._episode_seed, members, frozen=True)
-            if envs.max_episode_steps is None:
-                envs.close()
-                limited = replace(self._config, max_episode_steps=_LONGEST_EPISODE)
-                envs = make_vector_env(limited, lanes, self._episode_seed, members, frozen=True)
-            self._envs = envs
-        return self._envs
-
-    def _episode_id(self, lane: int, number: int) -> int:
-        return number * self._lanes + lane
-
     def _episode_seed(self, env: int, number: int) -> int:
-        member, lane = divmod(env, self._lanes)
-        return derive_seed(self._seeds[member], "evaluation", self._keys[member], self._episode_id(lane, number))
+        member = env // self._lanes
+        episode = int(self._first[env]) + number * self._lanes
+        return derive_seed(self._seeds[member], "evaluation", self._keys[member], episode)

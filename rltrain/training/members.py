@@ -96,11 +96,16 @@ class SharedEvaluation:
 
 
 def evaluate_apart(
-    evaluator: Evaluator, agent: Policy, episodes: int, keys: Mapping[int, int], stop: Callable[[], bool]
+    evaluator: Evaluator,
+    agent: Policy,
+    episodes: int,
+    keys: Mapping[int, int],
+    stop: Callable[[], bool],
+    partly: bool = False,
 ) -> dict[int, EpisodeStatistics | RunFailed] | None:
     """`Evaluator.evaluate_members`; where an environment fails, each member by itself, and who failed."""
     try:
-        together = evaluator.evaluate_members(agent, episodes, keys, stop)
+        together = evaluator.evaluate_members(agent, episodes, keys, stop, partly)
         return None if together is None else dict(together)
     except RunFailed:
         apart: dict[int, EpisodeStatistics | RunFailed] = {}
@@ -110,9 +115,9 @@ def evaluate_apart(
         except RunFailed as failure:
             apart[member] = failure
             continue
-        if found is None:
+        if found is None and not partly:
             return None
-        apart |= found
+        apart |= found or {}
     return apart
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
+from probe_envs import Scarce
 from small_runs import env_config
 
 from rltrain.config.wrappers import NormalizeObservationConfig
+from rltrain.errors import RequestError
 from rltrain.seeding import derive_seed
 from rltrain.training import evaluator as module
 from rltrain.training.evaluator import EpisodeStatistics, Evaluator
@@ -23,12 +28,18 @@ class AlwaysZero:
         self.first_obs: list[np.ndarray] = []
         self.calls = 0
 
+    most_calls = 1000
+
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         if self.calls == 0:
             self.first_obs = [row.copy() for row in obs]
         self.calls += 1
-        assert self.calls < 1000, "this evaluation does not end"
+        assert self.calls < self.most_calls, "this evaluation does not end"
         return np.zeros(len(obs), np.int64)
+
+
+class Patient(AlwaysZero):
+    most_calls = 30_000
 
 
 def returns_of(evaluator: Evaluator, episodes: int, key: int) -> tuple[float, ...]:
@@ -94,14 +105,99 @@ def test_a_request_to_stop_drops_the_evaluation_and_the_next_one_is_whole() -> N
     assert returns_of(evaluator, 10, 1) == returns_of(Evaluator(RANDOM_LENGTH, 0, 10), 10, 1)
 
 
-def test_an_episode_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LONGEST_EPISODE", 30)
-    endless = Evaluator(env_config("probe_envs:Pid-v0"), 0, 2)
-    assert returns_of(endless, 2, 1) == (0.0, 0.0)
+def test_an_episode_that_never_ends_is_cut() -> None:
+    endless = Evaluator(env_config("probe_envs:Pid-v0"), 0, 2, total_steps=12_000)
+    found = endless.evaluate(AlwaysZero(), 2, 1)
+    assert found == EpisodeStatistics((0.0, 0.0), asked=2, cut=2, cut_at=600)
     limited = Evaluator(replace(env_config("probe_envs:FixedLength-v0"), max_episode_steps=5), 0, 1)
     assert returns_of(limited, 1, 1) == (15.0,)
     endless.close()
     endless.close()
+
+
+STRAGGLER = env_config("probe_envs:Straggler-v0")  # one reward per step; one episode in five never ends
+
+
+def in_their_order(key: int, episodes: int, steps: int, longest: int) -> tuple[list[float], int]:
+    """The returns that one environment finds, episode after episode, until they have made `steps`; how many are cut."""
+    env = gymnasium.make("Straggler-v0")
+    returns: list[float] = []
+    while len(returns) < episodes and sum(returns) < steps:
+        env.reset(seed=derive_seed(0, "evaluation", key, len(returns)))
+        length, ended = 0, False
+        while not ended and length < longest:
+            ended, length = env.step(0)[2], length + 1
+        returns.append(float(length))
+    return returns, sum(length == longest for length in returns)
+
+
+@pytest.mark.parametrize(
+    ("key", "episodes", "steps"), [(0, 100, 14_000), (4_000, 10, 1_000), ((1 << 48) + 9, 100, 14_000)]
+)
+def test_without_a_time_limit_it_makes_as_many_steps_as_the_training(key: int, episodes: int, steps: int) -> None:
+    """Whole episodes, the first ones, and the same however many are played side by side."""
+    returns, cut = in_their_order(key, episodes, steps, longest=700)
+    assert cut >= 2 and (len(returns) < episodes or key > 1 << 48)
+    for num_envs in (1, 3, "auto"):
+        evaluator = Evaluator(STRAGGLER, 0, 100, num_envs=num_envs, period=1_000, total_steps=14_000)  # type: ignore[arg-type]
+        found = evaluator.evaluate(Patient(), episodes, key)
+        assert found == EpisodeStatistics(tuple(returns), episodes, cut, 700), num_envs
+
+
+def test_members_are_bounded_each_by_its_own_training() -> None:
+    together = Evaluator(STRAGGLER, [0, 1], 60, total_steps=[40_000, 12_000])
+    found = together.evaluate_members(Patient(), 60, {0: 0, 1: 0})
+    assert found is not None
+    assert (found[0].cut_at, found[1].cut_at) == (2_000, 600)
+    for member, total_steps in enumerate((40_000, 12_000)):
+        assert Evaluator(STRAGGLER, member, 60, total_steps=total_steps).evaluate(Patient(), 60, 0) == found[member]
+
+
+def test_a_request_to_stop_leaves_the_episodes_that_have_ended() -> None:
+    looks = iter([False] * 3 + [True] * 100)
+    found = Evaluator(RANDOM_LENGTH, 0, 20).evaluate(AlwaysZero(), 20, 1, lambda: next(looks), partly=True)
+    assert found is not None and found.interrupted and set(found.returns) <= {1.0, 2.0, 3.0}
+    whole = returns_of(Evaluator(RANDOM_LENGTH, 0, 20), 20, 1)
+    assert sorted(found.returns) == sorted(length for length in whole if length <= 3)
+    assert found.count_to_plain() == {"episodes": len(found.returns), "episodes_asked": 20, "partial": True}
+    assert Evaluator(RANDOM_LENGTH, 0, 20).evaluate(AlwaysZero(), 20, 1, lambda: True, partly=True) is None
+
+
+class TestEnvironments:
+    """How many are made: each once, as many as pays, and never more than the machine can hold."""
+
+    @pytest.fixture(autouse=True)
+    def none_made(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setattr(Scarce, "made", 0)
+        yield
+        assert Scarce.alive == 0
+
+    @pytest.mark.parametrize(("most", "asked", "made"), [(1, "auto", 1), (7, "auto", 7), (90, "auto", 20), (90, 3, 3)])
+    def test_as_many_as_there_can_be(self, most: int, asked: Any, made: int) -> None:
+        evaluator = Evaluator(env_config("probe_envs:Scarce-v0", most=most), 0, 100, num_envs=asked)
+        assert evaluator.num_envs is None
+        for key in (1, 2):
+            assert returns_of(evaluator, 30, key) == (10.0,) * 30
+        assert (evaluator.num_envs, Scarce.made) == (made, made)
+        evaluator.close()
+
+    def test_no_more_than_episodes(self) -> None:
+        evaluator = Evaluator(env_config("probe_envs:Scarce-v0", most=90), 0, 3, num_envs=50)
+        assert returns_of(evaluator, 3, 1) == (10.0,) * 3 and Scarce.made == 3
+        evaluator.close()
+
+    def test_as_many_of_each_member(self) -> None:
+        evaluator = Evaluator(env_config("probe_envs:Scarce-v0", most=8), [0, 1, 2], 5)
+        assert evaluator.open().num_envs == 6 and Scarce.alive == 6
+        evaluator.close()
+        with pytest.raises(RequestError, match="the port is in use"):
+            Evaluator(env_config("probe_envs:Scarce-v0", most=2), [0, 1, 2], 5).open()
+
+    def test_few_where_each_takes_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_MAKING_SECONDS", 0.05)
+        evaluator = Evaluator(env_config("probe_envs:Scarce-v0", most=90, seconds=0.03), 0, 100)
+        assert evaluator.open().num_envs in (2, 3)
+        evaluator.close()
 
 
 def test_the_threshold_is_the_environments() -> None:

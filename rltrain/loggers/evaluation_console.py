@@ -1,0 +1,65 @@
+"""What a person sees while an evaluation lasts: a bar on a terminal, else a line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rltrain.loggers.console import duration
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_LINE_SECONDS = 5.0
+_BAR_SECONDS = 0.5
+
+
+class EvaluationConsole:
+    """Shows the episodes that have ended and the time left; nothing of an evaluation that is over at once.
+
+    Args:
+        bar: whether a progress bar may be drawn (not by a sweep's job); drawn only where `stream` is a terminal.
+        stream: stderr unless told.
+    """
+
+    def __init__(self, *, bar: bool = True, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._draws = bar and self._stream.isatty()
+        self._period = _BAR_SECONDS if self._draws else _LINE_SECONDS
+        self._bar: tqdm[Any] | None = None
+        self._episodes = 0
+        self._began = self._next = 0.0
+
+    def begin(self, episodes: int) -> None:
+        self._episodes = episodes
+        self._began = time.monotonic()
+        self._next = self._began + self._period
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def show(self, ended: int, steps: int, steps_left: float, guessed: bool) -> None:
+        now = time.monotonic()
+        self._next = now + self._period
+        seconds = steps_left * (now - self._began) / max(steps, 1)
+        left = f"{duration(seconds)} left" if guessed else f"at most {duration(seconds)} left"
+        text = f"evaluating  {ended:,}/{self._episodes:,} episodes  {steps:,} steps"
+        if not self._draws:
+            print(f"{text}  {left}", file=self._stream, flush=True)
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            # By steps: episodes that are played side by side may all end at the same time. It leaves no line behind.
+            form = "{desc} |{bar}| {postfix}"
+            self._bar = tqdm(total=1.0, file=self._stream, leave=False, dynamic_ncols=True, bar_format=form)
+        self._bar.n = steps / max(steps + steps_left, 1)
+        self._bar.set_description_str(text, refresh=False)
+        self._bar.set_postfix_str(left, refresh=False)
+        self._bar.refresh()
+
+    def end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,184 @@
+"""Evaluations of whole runs: how many environments they take, where they end, what a stop leaves of them, videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from probe_envs import Scarce
+from small_runs import dqn_config, env_config, reinforce_config, run_config
+from whole_runs import StopAfter, assert_same_run, one_line, record_of, result_of, resume, rltrain_here, train
+
+import rltrain.training.evaluator
+import rltrain.training.stopping
+from rltrain.cli import main
+from rltrain.config.schema import EvalConfig
+
+SMALL = ["tuned=none", "device=cpu", "device.compile=false", "network.hidden=[8]", "total_steps=300"]
+DQN = [*SMALL, "algo.learning_starts=50", "algo.batch_size=8", "hydra.run.dir=run"]
+
+
+class TestAMachineThatHoldsFewEnvironments:
+    @pytest.fixture(autouse=True)
+    def none_made(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setattr(Scarce, "made", 0)
+        yield
+        assert Scarce.alive == 0
+
+    def test_one_is_enough(self, tmp_path: Path) -> None:
+        assert rltrain_here(tmp_path, *DQN, "env=probe_envs:Scarce-v0", "eval.period=null") == 0
+        assert result_of(tmp_path / "run")["episode_return"]["mean"] == 10.0
+        assert Scarce.made == 3  # to look at, to train in, to evaluate in
+        assert rltrain_here(tmp_path, "evaluate", "run", "episodes=30") == 0
+
+    def test_one_is_not_enough_to_evaluate_meanwhile(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for extra in ([], ["dry_run=true"], ["eval.num_envs=1"]):
+            assert rltrain_here(tmp_path, *DQN, "env=probe_envs:Scarce-v0", "eval.period=100", *extra) == 2
+            error = one_line(capsys, 2)
+            assert "eval.period=100" in error and "the port is in use" in error and "eval.period=null" in error
+        assert not (tmp_path / "run").exists()
+
+    def test_a_period_that_never_comes_needs_none(self, tmp_path: Path) -> None:
+        assert rltrain_here(tmp_path, *DQN, "env=probe_envs:Scarce-v0", "eval.period=301") == 0
+
+    def test_two_are(self, tmp_path: Path) -> None:
+        few = [*DQN, "env=probe_envs:Scarce-v0", "env.kwargs.most=2", "eval.period=100"]
+        assert rltrain_here(tmp_path, *few) == 0
+        assert Scarce.made == 3
+        log = (tmp_path / "run" / "run.log").read_text()
+        assert "eval.num_envs=1, as no more environments can be made: environment probe_envs:Scarce-v0" in log
+
+    def test_a_population(self, tmp_path: Path) -> None:
+        few = ["env=probe_envs:Scarce-v0", "env.kwargs.most=2", "eval.period=null", "hydra.sweep.dir=sweep"]
+        assert rltrain_here(tmp_path, "-m", *DQN[:-1], *few, "seed=0,1") == 0
+        assert [result_of(tmp_path / "sweep" / job)["episodes"] for job in "01"] == [10, 10]
+
+    def test_a_run_says_how_many_evaluated_it_and_goes_on_with_as_many(self, tmp_path: Path) -> None:
+        few = [*DQN, "env=probe_envs:Scarce-v0", "env.kwargs.most=5", "eval.period=100"]
+        assert rltrain_here(tmp_path, *few, stop=StopAfter(200)) == 143
+        run = tmp_path / "run"
+        (manifest,) = (run / "checkpoints").glob("step_*/manifest.json")
+        assert json.loads(manifest.read_text())["eval_num_envs"] == 4
+        made = Scarce.made
+        assert resume(run) == 0
+        assert Scarce.made == made + 1 + 4
+
+
+class TestWithoutATimeLimit:
+    CONFIG = run_config(
+        dqn_config(), env=env_config("probe_envs:Straggler-v0"), total_steps=300, eval=EvalConfig(100, 3)
+    )
+
+    def test_its_result_says_what_was_cut_and_is_what_evaluate_finds(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        train(self.CONFIG, tmp_path / "run")
+        said = " ".join(capsys.readouterr().out.split())
+        assert "evaluations cut them at 500 steps, and end after 300 steps, the last one after 10,000 steps" in said
+        assert "evaluating 10 greedy episodes, no more after 1,000 steps " in said
+        result = result_of(tmp_path / "run")
+        assert result["episodes"] == 8 and result["episodes_asked"] == 10
+        assert result["episodes_cut"] == 2 and result["cut_at_step"] == 500
+        assert "over 8 of 10 episodes, 2 of them cut at step 500" in said
+        assert main(["evaluate", str(tmp_path / "run"), "episodes=10"]) == 0
+        assert "8 of 10 episodes, 2 of them cut" in capsys.readouterr().out
+        again = result_of(tmp_path / "run", "evaluation.json")
+        assert {key: again[key] for key in result} == result
+
+    def test_a_time_limit_lifts_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        limited = [*DQN, "env=probe_envs:Straggler-v0", "env.max_episode_steps=40", "eval.period=null"]
+        assert rltrain_here(tmp_path, *limited) == 0
+        assert result_of(tmp_path / "run")["episodes"] == 10
+        assert "evaluating 10 greedy episodes\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("algo", [dqn_config(), reinforce_config()], ids=["dqn", "reinforce"])
+def test_a_stop_in_the_last_evaluation_leaves_what_there_is(
+    algo: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_config(algo, env=env_config("probe_envs:ConstantTerminated-v0"), total_steps=60)  # type: ignore[arg-type]
+    looks = train(config, tmp_path / "whole")
+    capsys.readouterr()
+    stopped = StopAfter(looks - 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        train(config, tmp_path / "run", stopped)
+    said = capsys.readouterr().out
+    part, whole = result_of(tmp_path / "run"), result_of(tmp_path / "whole")
+    assert part["partial"] is True and part["episodes_asked"] == 10 and 0 < part["episodes"] < 10
+    assert f"over {part['episodes']} of 10 episodes, then interrupted" in said
+    assert "partial" not in whole and whole["episodes"] == 10
+    record = record_of(tmp_path / "run")
+    assert record["status"] == "interrupted"
+    assert resume(tmp_path / "run") == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_population_too(tmp_path: Path) -> None:
+    jobs = ["-m", *DQN[:-1], "env=probe_envs:ConstantTerminated-v0", "eval.period=null", "seed=0,1"]
+    whole = StopAfter()
+    assert rltrain_here(tmp_path, *jobs, "hydra.sweep.dir=whole", stop=whole) == 0
+    assert rltrain_here(tmp_path, *jobs, "hydra.sweep.dir=sweep", stop=StopAfter(whole.looks - 4)) == 143
+    parts = [result_of(tmp_path / "sweep" / job) for job in "01"]
+    assert any(part.get("partial") for part in parts)
+    assert {record_of(tmp_path / "sweep" / job)["status"] for job in "01"} == {"interrupted"}
+    assert resume(tmp_path / "sweep") == 0
+    for job in "01":
+        assert_same_run(tmp_path / "whole" / job, tmp_path / "sweep" / job)
+
+
+def test_a_stop_of_evaluate_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rltrain.training.stopping
+
+    train(run_config(dqn_config(), env=env_config("probe_envs:ConstantTerminated-v0")), tmp_path / "run")
+    capsys.readouterr()
+    monkeypatch.setattr(rltrain.training.stopping, "StopSignal", lambda *_, **__: StopAfter(5))
+    assert main(["evaluate", str(tmp_path / "run"), "episodes=50", "--json", "video=true"]) == 2  # draws nothing
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "episodes=50", "--json"]) == 143
+    found = json.loads(capsys.readouterr().out)
+    assert found["partial"] is True and found["episodes_asked"] == 50 and 0 < found["episodes"] < 50
+    assert found == result_of(tmp_path / "run", "evaluation.json")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of environments that draw themselves, or not."""
+    place = tmp_path_factory.mktemp("films")
+    for how in ("rgb", "late", "none", "text", "never"):
+        train(run_config(dqn_config(), env=env_config("probe_envs:Film-v0", how=how), total_steps=20), place / how)
+    return place
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of environments that draw themselves, or not."""
+    place = tmp_path_factory.mktemp("films")
+    for how in ("rgb", "late", "none", "text", "never"):
+        train(run_config(dqn_config(), env=env_config("probe_envs:Film-v0", how=how), total_steps=20), place / how)
+    return place
+
+
+class TestVideo:
+    @pytest.mark.parametrize("how", ["none", "text", "never"])
+    def test_what_cannot_be_drawn_is_refused_before_the_episodes(
+        self, films: Path, how: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rltrain.training.evaluator.Evaluator, "evaluate", lambda *_, **__: pytest.fail("evaluated"))
+        capsys.readouterr()
+        assert main(["evaluate", str(films / how), "video=true"]) == 2
+        assert "video=true: probe_envs:Film-v0 draws no pictures: render() gives" in one_line(capsys)
+
+    @pytest.mark.parametrize("how", ["rgb", "late"])
+    def test_what_can_be_drawn(self, films: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["evaluate", str(films / how), "video=true", "episodes=1"]) == 0
+        assert (films / how / "evaluation.gif").read_bytes()[:6] == b"GIF89a"
+
+    def test_it_is_offered_where_there_is_one(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for env, drawn in (("probe_envs:Film-v0", True), ("probe_envs:Bandit-v0", False)):
+            train(run_config(dqn_config(), env=env_config(env), total_steps=20), tmp_path / env[11:])
+            assert ("video=true" in capsys.readouterr().out) == drawn
