@@ -20,7 +20,7 @@ RUN: dict[str, Any] = {
     "stop_at_return": None,
     "init_from": None,
     "dry_run": False,
-    "eval": {"period": 5000, "episodes": 10},
+    "eval": {"period": 5000, "episodes": 10, "num_envs": "auto"},
     "checkpoint": {"period": 10000, "keep": 3, "replay": True},
     "device": {
         "name": "auto",

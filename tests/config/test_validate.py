@@ -22,7 +22,7 @@ DQN: dict[str, Any] = {
     "stop_at_return": None,
     "init_from": None,
     "dry_run": False,
-    "eval": {"period": 500, "episodes": 5},
+    "eval": {"period": 500, "episodes": 5, "num_envs": "auto"},
     "checkpoint": {"period": None, "keep": 1, "replay": True},
     "algo": {
         "name": "dqn",
@@ -149,7 +149,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"network__hidden": [64, 0]}, "network.hidden[1]=0: must be >= 1"),
         ({"device__threads": "many"}, "device.threads=many: must be an integer >= 1 and <= 1024 or auto"),
         ({"env__kwargs": 3}, "env.kwargs=3: must be a mapping, such as {x: 1}"),
-        ({"eval": 5}, "eval=5: must be a mapping of keys (period, episodes)"),
+        ({"eval": 5}, "eval=5: must be a mapping of keys (period, episodes, num_envs)"),
         ({"name": "../x"}, "name=../x: must be letters, digits"),
         ({"exploration__start": 0.05}, "exploration.start=0.05 is below exploration.end=0.1"),
         ({"algo__batch_size": 501}, "algo.batch_size=501 is larger than algo.buffer_size=500"),
