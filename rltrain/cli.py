@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
 from rltrain.output import OutlivingStream, own_output, say
+from rltrain.text import harmless
 
 _LONGEST_LINE = 1000
 
@@ -113,8 +114,7 @@ def _fail(message: str, exit_code: int) -> int:
 def _harmless(message: str) -> str:
     """What a terminal only shows, and no screens of it: a message may quote a stranger's file."""
     lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in message.split("\n")]
-    shown = (c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in "\n".join(lines))
-    return "".join(shown)
+    return "\n".join(map(harmless, lines))
 
 
 if __name__ == "__main__":

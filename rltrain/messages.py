@@ -16,6 +16,7 @@ from rltrain.training.checkpoint import Checkpoint
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
 from rltrain.training.limits import Limit, reached_limit
+from rltrain.training.outcome import outcome
 from rltrain.training.run_folder import versions
 from rltrain.training.trainer import Trainer
 
@@ -131,9 +132,10 @@ def summary(
     """The table at the end, and what to type next."""
     speed = trainer.step / trainer.train_seconds if trainer.train_seconds else 0.0
     limit = _limit(config, trainer)
+    found = f"{mean_and_std(final.mean, final.std)} (standard deviation)"
     rows: list[tuple[str, Any]] = [
         ("trained", f"{trainer.step:,} steps, {trainer.episodes:,} episodes, {speed:,.0f} steps/s"),
-        ("greedy return", f"{mean_and_std(final.mean, final.std)} over {final.count_in_words()}"),
+        ("greedy return", f"{found} over {final.count_in_words()}"),
     ]
     if limit.early:
         rows.insert(1, ("ended early", str(limit)))
@@ -151,14 +153,12 @@ def summary(
 
 def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:
     """Whether the last network reaches the threshold, and the step of the first evaluation that did."""
-    reached = mean >= threshold
-    if first is None:
-        seen = ""
-    elif reached:
-        seen = f", first reached at step {first:,}"
-    else:
+    ended = outcome(mean, threshold, first)
+    if ended == "lost":
         seen = f"; an evaluation reached it at step {first:,}, the last network does not"
-    return "solved" if reached else "not solved", f"threshold {threshold:g}{seen}"
+        return "lost again", f"threshold {threshold:g}{seen}"
+    seen = "" if first is None else f", first reached at step {first:,}"
+    return "solved" if ended == "solved" else "not solved", f"threshold {threshold:g}{seen}"
 
 
 def _one_line(space: object) -> str:

@@ -195,7 +195,7 @@ class _PopulationJob:
             job, threshold = self.jobs[member], parts.envs.reward_threshold
             agent = MemberAgent(parts.agent, member, job.config.num_envs)
             write_report(self.runs[member], job.config, trainer, final, threshold, agent)
-            say(population_line(job.folder.name, job.own or own[member], trainer, final))
+            say(population_line(job.folder.name, job.own or own[member], trainer, final, threshold))
             if not final.interrupted:
                 self.outcomes[member] = final.mean
         if any(member not in self.outcomes for member in ended):

@@ -9,8 +9,9 @@ from rltrain.build import Parts
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.messages import how
-from rltrain.text import mean_and_std, shown_path, wrapped
+from rltrain.text import mean_and_std, name_ranges, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.outcome import outcome
 from rltrain.training.trainer import Trainer
 
 
@@ -22,7 +23,7 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
         [
             f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
             + ", ".join(differing_keys(configs)),
-            f"jobs      {_names(folders)}",
+            f"jobs      {name_ranges([folder.name for folder in folders])}",
             f"device    {parts.device}, {threads}, update {how(parts)}, "
             f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"folder    {shown_path(folders[0].parent)}",
@@ -30,19 +31,12 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
     )
 
 
-def population_line(name: str, own: str, trainer: Trainer, final: EpisodeStatistics) -> str:
+def population_line(name: str, own: str, trainer: Trainer, final: EpisodeStatistics, threshold: float | None) -> str:
     """How one member ended; `own` is what sets it apart from the sweep's other jobs."""
-    solved = "" if trainer.solve_step is None else f", threshold first reached at step {trainer.solve_step:,}"
     whole = len(final.returns) == final.asked and not final.cut
     count = "" if whole else f" over {final.count_in_words()}"
-    ended = f"{trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{count}{solved}"
+    ended = f"{trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{count}"
+    if trainer.solve_step is not None:
+        again = ", lost again" if outcome(final.mean, threshold, trainer.solve_step) == "lost" else ""
+        ended += f", threshold first reached at step {trainer.solve_step:,}{again}"
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
-
-
-def _names(folders: Sequence[Path]) -> str:
-    """0 to 31, or 0, 2, 4."""
-    names = [folder.name for folder in folders]
-    numbers = [int(name) for name in names if name.isdigit()]
-    if len(numbers) == len(names) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
-        return f"{names[0]} to {names[-1]}"
-    return ", ".join(names)

@@ -8,11 +8,12 @@ import re
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 _NARROWEST, _WIDEST = 40, 120
+_MOST_PIECES = 12
 _given_in: Path | None = None
 
 
@@ -33,6 +34,25 @@ def mean_and_std(mean: float, std: float) -> str:
     """`487.3 +- 10.2`: both with the decimals of the larger."""
     scale = max(abs(mean), std)
     return f"{number(mean, scale)} +- {number(std, scale)}"
+
+
+def harmless(line: str) -> str:
+    """A line of a stranger's as a terminal only shows it: what steers one is written out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def name_ranges(names: Sequence[str]) -> str:
+    """`0 to 31`, `0 to 2, 7`, or the names as they are; of many pieces the first."""
+    runs: list[list[str]] = []
+    for name in names:
+        follows = runs and name.isdigit() and runs[-1][-1].isdigit() and int(name) == int(runs[-1][-1]) + 1
+        if follows:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    pieces = [piece for run in runs for piece in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
+    more = f" and {len(pieces) - _MOST_PIECES} more" if len(pieces) > _MOST_PIECES else ""
+    return ", ".join(pieces[:_MOST_PIECES]) + more
 
 
 def terminal_width() -> int:

@@ -23,7 +23,7 @@ from rltrain.config.stored import (
 from rltrain.config.validate import show, to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.output import say
-from rltrain.text import shown_path
+from rltrain.text import shell_word, shown_path
 
 if TYPE_CHECKING:
     from rltrain.training.checkpoint import Checkpoint
@@ -46,11 +46,12 @@ def main(args: list[str]) -> int:
         raise RequestError(f"{' '.join(names)}: resume takes one folder and key=value changes")
     trust = any(parse_value(arg.partition("=")[2]) is True for arg in overrides if arg.startswith("trust="))
     overrides = [arg for arg in overrides if not arg.startswith("trust=")]
-    from rltrain.training.sweep_folder import is_sweep, is_unfinished, sweep_of
+    from rltrain.training.sweep_folder import is_sweep, sweep_of
 
     place = find_run(names[0] if names else None)
-    if not names and (sweep := sweep_of(place)) is not None and is_unfinished(sweep):
-        say(f"one job of an unfinished sweep: {shown_path(sweep)}")
+    if not names and (sweep := sweep_of(place)) is not None:
+        alone = f"`rltrain resume {shell_word(place)}` resumes the job alone"
+        say(f"one job of a sweep: {shown_path(sweep)} is resumed ({alone})")
         return _resume_sweep(sweep, overrides, trust)
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
@@ -97,6 +98,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
 
 
 def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
+    from rltrain.commands.sweep_table import report_sweep
     from rltrain.training.sweep_folder import SweepFolder, stopped_sweep
 
     with SweepFolder(place) as sweep:
@@ -104,6 +106,7 @@ def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
             failed = _finish_jobs(sweep, overrides, trust)
         except Interrupted as error:
             raise stopped_sweep(place, error.exit_code) from error
+        say(report_sweep(sweep))
     if failed:
         raise RunFailed("\n".join(["failed jobs:", *failed]))
     return 0
@@ -111,14 +114,21 @@ def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
 
 def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[str]:
     """Continues what is unfinished, and what goes on under changed limits; a line for each job that failed."""
+    from rltrain.training.sweep_folder import is_completed
+
     failed: list[str] = []
-    jobs = sweep.jobs()
+    jobs = {folder: job.config for folder, job in sweep.jobs().items()}
+    if not overrides and all(map(is_completed, jobs)):
+        say(f"{sweep.path}: completed, nothing left to do; total_steps=N extends it")
+        return []
     _list_changes(sweep, jobs, overrides, trust)
     for folder, reason in _resume_populations(jobs, overrides, trust):
         del jobs[folder]
         if reason:
             failed.append(f"{folder.relative_to(sweep.path)}: {' '.join(reason.split())}")
     for folder, plain in jobs.items():
+        if not overrides and is_completed(folder):
+            continue
         name = folder.relative_to(sweep.path)
         say(f"job {name}")
         try:
@@ -133,7 +143,7 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[
 
 
 def _list_changes(
-    sweep: SweepFolder, jobs: Mapping[Path, dict[str, Any] | None], overrides: list[str], trust: bool
+    sweep: SweepFolder, jobs: Mapping[Path, Mapping[str, Any] | None], overrides: list[str], trust: bool
 ) -> None:
     """Jobs that a stop keeps from beginning now begin later with what is changed now."""
     if not overrides:
@@ -148,11 +158,11 @@ def _list_changes(
                 if config.total_steps >= newest_step(folder):
                     configs[folder] = to_plain(config)
     if configs:
-        sweep.change_jobs(configs)
+        sweep.change_jobs(configs, overrides)
 
 
 def _resume_populations(
-    jobs: Mapping[Path, dict[str, Any] | None], overrides: list[str], trust: bool
+    jobs: Mapping[Path, Mapping[str, Any] | None], overrides: list[str], trust: bool
 ) -> list[tuple[Path, str]]:
     """Continues the jobs that belong together; the folder of each, and why it failed (nothing: it did not)."""
     from rltrain.commands.resume_population import populations_of
@@ -183,7 +193,7 @@ def _resume_populations(
     ]
 
 
-def _begin(plain: dict[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:
+def _begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:
     """Trains a run of which nothing is left or nothing was ever there."""
     from rltrain.job import begin_again
 

@@ -30,7 +30,9 @@ class _Saved:
     ended: bool
 
 
-def populations_of(jobs: Mapping[Path, dict[str, Any] | None], extends: bool, change: Change) -> list[list[MemberJob]]:
+def populations_of(
+    jobs: Mapping[Path, Mapping[str, Any] | None], extends: bool, change: Change
+) -> list[list[MemberJob]]:
     """The populations among a sweep's jobs; the jobs that are in none are continued one by one.
 
     Args:
@@ -151,7 +153,7 @@ def _common_saves(folders: list[Path]) -> list[_Saved] | None:
     return None
 
 
-def _beginning(new: Mapping[Path, dict[str, Any] | None], change: Change) -> list[list[MemberJob]]:
+def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change) -> list[list[MemberJob]]:
     """Jobs that have nothing yet, or nothing left, in the groups in which a new sweep would train them."""
     from rltrain.population_job import MemberJob
     from rltrain.population_pool import members_of_each

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -20,18 +21,20 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.launcher import register_launcher
-from rltrain.commands.sweep_table import SweptJob, sweep_table
+from rltrain.commands.sweep_header import PlannedJob, comparison_notes, tuned_lines
+from rltrain.commands.sweep_table import report_sweep, shown_note
 from rltrain.config.application import CONFIG_NAME, job_variables
 from rltrain.config.contradictions import check_typed
-from rltrain.config.override_text import as_typed
+from rltrain.config.info import compose_info
+from rltrain.config.override_text import as_typed, key_of
 from rltrain.config.run_name import config_text, reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.output import say
 from rltrain.process_state import variables_set
-from rltrain.text import shown_path
-from rltrain.training.sweep_folder import JOBS, SweepFolder, stopped_sweep
+from rltrain.text import shown_path, wrapped
+from rltrain.training.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
 
 Preflight = Callable[[RunConfig], None]
 
@@ -43,26 +46,25 @@ class CheckedLauncher(Launcher):
     """
 
     def __init__(
-        self, launcher: Launcher, preflight: Preflight, config: DictConfig, context: HydraContext, folder: SweepFolder
-    ) -> None:
+        self, launcher: Launcher, preflight: Preflight, config: DictConfig, context: HydraContext, folder: SweepFolder,
+        typed: Sequence[str],
+    ) -> None:  # fmt: skip
         self._launcher = launcher
         self._preflight = preflight
         self._config = config
         self._context = context
         self._folder = folder
-        self.jobs: list[SweptJob] = []
+        self._typed = typed
+        self._planned: list[PlannedJob] = []
+        self._notes: list[str] = []
         self.failures: list[tuple[int, str, BaseException]] = []
 
     def setup(self, **kwargs: Any) -> None:
         self._launcher.setup(**kwargs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        planned = self._check(job_overrides, initial_job_idx)
-        self._folder.add_jobs(planned)
-        self.jobs += [
-            SweptJob(self._folder.path / name, overrides)
-            for (name, _), overrides in zip(planned, job_overrides, strict=True)
-        ]
+        jobs = self._check(job_overrides, initial_job_idx)
+        self._announce(jobs)
         returns = self._launcher.launch(job_overrides, initial_job_idx)
         for number, (job, overrides) in enumerate(zip(returns, job_overrides, strict=True), start=initial_job_idx):
             if job.status == JobStatus.FAILED:
@@ -73,10 +75,35 @@ class CheckedLauncher(Launcher):
                 job.status, job.return_value = JobStatus.COMPLETED, math.nan
         return returns
 
-    def _check(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[str, dict[str, Any]]]:
-        """Refuses the sweep if one job is wrong; the folder, relative to the sweep's, and the config of each job."""
+    def _announce(self, jobs: Sequence[tuple[Path, PlannedJob]]) -> None:
+        """Lists the jobs; says which tuned settings they have, and what of all jobs until now cannot be compared."""
+        first = not self._planned
+        self._planned += [job for _, job in jobs]
+        if first:
+            lines = [f"sweep     {len(jobs)} jobs in {shown_path(self._folder.path)}", *tuned_lines(self._planned)]
+            say("\n".join(map(wrapped, lines)))
+        notes = comparison_notes(self._planned, self._untuned)
+        for note in notes:
+            if note not in self._notes:
+                say(shown_note(note))
+        self._notes = notes
+        self._folder.add_jobs([ListedJob(folder, job.config, job.overrides) for folder, job in jobs], notes)
+
+    def _untuned(self, jobs: Sequence[PlannedJob]) -> str:
+        """The command that makes this sweep without tuned files; why there is none where one of `jobs` refuses it."""
+        for job in jobs:
+            overrides = [override for override in job.overrides if key_of(override) != "tuned"]
+            try:
+                self._context.config_loader.load_sweep_config(self._config, [*overrides, "tuned=none"])
+            except RequestError as error:
+                return f"tuned=none, which does not go with the other keys: {str(error).splitlines()[0]}"
+        typed = [arg for arg in self._typed if key_of(arg) != "tuned"]
+        return shlex.join(["rltrain", *typed, "tuned=none"])
+
+    def _check(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Path, PlannedJob]]:
+        """Refuses the sweep if one job is wrong; each job with its folder."""
         checked: set[str] = set()
-        jobs: list[tuple[str, dict[str, Any]]] = []
+        jobs: list[tuple[Path, PlannedJob]] = []
         for number, overrides in enumerate(job_overrides, start=first):
             cfg = self._context.config_loader.load_sweep_config(self._config, list(overrides))
             plain: Any = OmegaConf.to_container(cfg, resolve=False)
@@ -93,7 +120,12 @@ class CheckedLauncher(Launcher):
             except RequestError as error:
                 raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
-            jobs.append((str(cfg.hydra.sweep.subdir), to_plain(config)))
+            cfg.hydra.job.num = number
+            folder = self._folder.path / str(cfg.hydra.sweep.subdir)
+            if self._folder.path.resolve() not in folder.resolve().parents:
+                raise RequestError(f"hydra.sweep.subdir={cfg.hydra.sweep.subdir}: must lie inside the sweep's folder")
+            info = compose_info(cfg.hydra, plain)
+            jobs.append((folder, PlannedJob(folder.name, to_plain(config), tuple(overrides), info)))
         return jobs
 
 
@@ -116,9 +148,17 @@ class _SweepTask:
 
 
 def run_sweep(
-    hydra: Hydra, overrides: list[str], task: Callable[[DictConfig], float | None], preflight: Preflight
+    hydra: Hydra,
+    overrides: list[str],
+    task: Callable[[DictConfig], float | None],
+    preflight: Preflight,
+    typed: Sequence[str],
 ) -> int:
-    """Runs every job of a sweep through Hydra's own sweeper and launcher; returns the exit code."""
+    """Runs every job of a sweep through Hydra's own sweeper and launcher; returns the exit code.
+
+    Args:
+        typed: the arguments of the command.
+    """
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     cfg.hydra.mode = RunMode.MULTIRUN
     register_launcher()
@@ -131,7 +171,7 @@ def run_sweep(
     cfg.hydra.sweep.dir = config_text(folder)
     callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
     with SweepFolder(folder) as sweep:
-        launcher = CheckedLauncher(sweeper.launcher, preflight, cfg, context, sweep)
+        launcher = CheckedLauncher(sweeper.launcher, preflight, cfg, context, sweep, typed)
         sweeper.launcher = launcher
         try:
             sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
@@ -143,12 +183,9 @@ def run_sweep(
             raise
         except SystemExit as stop:
             raise stopped_sweep(folder, int(stop.code or 1)) from stop
-    callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
-    done = len(launcher.jobs) - len(launcher.failures)
-    if table := sweep_table(launcher.jobs):
-        say(f"\n{table}\n")
-    _remove_unused(folder)  # after a dry run
-    say(f"sweep     {done} of {len(launcher.jobs)} jobs done{f', in {shown_path(folder)}' if folder.exists() else ''}")
+        callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
+        say(report_sweep(sweep))
+        _remove_unused(folder)  # after a dry run
     for number, line, error in launcher.failures:
         print(f"job {number} failed ({line}): {error}", file=sys.stderr)
     return 1 if launcher.failures else 0

@@ -1,129 +1,153 @@
-"""What a sweep found, job by job and over the seeds of each setting, as a table for a terminal."""
+"""What a sweep found, as tables for a terminal and in the sweep's folder."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from statistics import fmean, pstdev
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from rltrain.config.override_text import as_typed, own_overrides
-from rltrain.errors import RequestError
-from rltrain.text import mean_and_std, terminal_width
-from rltrain.training.run_folder import RunFolder
+from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
+from rltrain.config.override_text import as_typed
+from rltrain.text import harmless, mean_and_std, number, shown_path, terminal_width, wrapped
+from rltrain.training.sweep_folder import RESULTS_TEXT, SweepFolder
 
 _MOST_ROWS = 40
 _GAP = "  "
+_LOST = "lost: an evaluation reached the threshold, the last network does not"
+_Row = TypeVar("_Row", JobResult, SettingResult)
 
 
-@dataclass(frozen=True)
-class SweptJob:
-    """A job of a sweep: its folder, and its overrides as the sweeper gave them."""
+def report_sweep(sweep: SweepFolder) -> str:
+    """Writes sweep.json and sweep.txt, and returns what ends a sweep on the terminal: the tables and how many jobs are
+    done. Where nothing has begun, as after a dry run, it writes nothing.
 
-    folder: Path
-    overrides: Sequence[str]
-
-
-def sweep_table(jobs: Sequence[SweptJob]) -> str:
-    """A line per job: what sets it apart, its steps, the step that solved it, its greedy return (mean and deviation of
-    the episodes); then a line per setting, where settings have several seeds: mean and deviation of the seeds' means.
-
-    Of more than 40 jobs only the settings, or the 40 jobs of the highest return where no setting has several seeds.
-    Nothing where there are no two jobs, or no job has left a result.
+    Raises:
+        RunFailed: the files cannot be written.
+        RequestError: the list of jobs is malformed.
     """
-    results = [_result(job.folder) for job in jobs]
-    if len(jobs) < 2 or not any(results):
-        return ""
-    own = own_overrides([job.overrides for job in jobs])
-    settings = _settings(own)
-    parts = []
-    if len(jobs) <= _MOST_ROWS or not settings:
-        parts.append(_of_jobs([job.folder.name for job in jobs], own, results))
+    jobs = job_results(list(sweep.jobs().values()))
+    settings, notes = setting_results(jobs), sweep.notes()
+    done = f"{sum(job.status == 'completed' for job in jobs)} of {len(jobs)} jobs done"
+    if all(job.status == "not begun" for job in jobs):
+        return f"sweep     {len(jobs)} jobs, nothing was trained or written"
+    whole = "\n\n".join([*_tables(jobs, settings, None), *notes, done])
+    sweep.write_results(to_plain(jobs, settings, notes), f"{whole}\n")
+    tables = _tables(jobs, settings, terminal_width())
+    said = [shown_note(note) for note in notes] if tables else []
+    parts = ["", "\n\n".join(tables), *said, ""] if tables else []
+    return "\n".join([*parts, f"sweep     {done}, in {shown_path(sweep.path)}"])
+
+
+def shown_note(note: str) -> str:
+    """As a terminal shows it; a command, which is indented, stays on one line."""
+    lines = map(harmless, note.split("\n"))
+    return "\n".join(line if line.startswith(" ") else wrapped(line) for line in lines)
+
+
+def _tables(jobs: Sequence[JobResult], settings: Sequence[SettingResult], width: int | None) -> list[str]:
+    """A line per job: what sets it apart, its steps, the step that solved it, its greedy return (mean and deviation of
+    the episodes); then a line per setting, where settings have several seeds, best first: mean and deviation of the
+    seeds' means. Nothing where there are no two jobs, or no job has left a result.
+
+    Args:
+        width: of the terminal, on which of more than 40 jobs only the settings are shown, or the best 40 where no
+            setting has several seeds. None: all is shown.
+    """
+    if len(jobs) < 2 or all(job.returns is None for job in jobs):
+        return []
+    tables = []
+    most = len(jobs) if width is None else _MOST_ROWS
+    if len(jobs) <= most or not settings:
+        shown = list(jobs) if len(jobs) <= most else _best(jobs, most)
+        tables.append(_with_more(_of_jobs(shown, len(jobs), width), len(jobs) - len(shown), "jobs"))
     if settings:
-        parts.append(_of_settings(settings, results))
-    return "\n\n".join(parts)
+        best = _best(settings, most)
+        tables.append(_with_more(_of_settings(best, width), len(settings) - len(best), "settings"))
+    return tables
 
 
-def _settings(own: Sequence[Sequence[str]]) -> dict[tuple[str, ...], list[int]]:
-    """The numbers of the jobs that differ in their seeds alone, by what else they have; none where each has one."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for number, overrides in enumerate(own):
-        setting = tuple(override for override in overrides if not override.startswith("seed="))
-        found.setdefault(setting, []).append(number)
-    return found if any(len(numbers) > 1 for numbers in found.values()) else {}
+def _best(rows: Sequence[_Row], most: int) -> list[_Row]:
+    """Best first, environment by environment, since returns of two environments cannot be compared; at most `most`."""
+    by_env: dict[str, list[_Row]] = {}
+    for row in rows:
+        by_env.setdefault(row.env, []).append(row)
+    share = most if len(rows) <= most else max(1, most // len(by_env))
+    return [row for group in by_env.values() for row in sorted(group, key=_mean, reverse=True)[:share]]
 
 
-def _of_jobs(names: Sequence[str], own: Sequence[Sequence[str]], results: Sequence[dict[str, Any] | None]) -> str:
-    numbers = list(range(len(names)))
-    title = "job"
-    if len(names) > _MOST_ROWS:
-        numbers.sort(key=lambda number: _mean(results[number]), reverse=True)
-        numbers, title = numbers[:_MOST_ROWS], f"best {_MOST_ROWS}"
+def _mean(row: JobResult | SettingResult) -> float:
+    return row.mean
+
+
+def _with_more(table: str, left_out: int, what: str) -> str:
+    return f"{table}\nnot shown: {left_out} {what}, which {RESULTS_TEXT} has" if left_out else table
+
+
+def _of_jobs(jobs: Sequence[JobResult], of: int, width: int | None) -> str:
     rows = []
-    for number in numbers:
-        result = results[number]
-        if result is None:
-            outcome = ["-", "-", "no result"]
-        else:
-            solved, found = result["solve_step"], result["episode_return"]
-            step = "-" if solved is None else f"{solved:,}"
-            outcome = [f"{result['env_step']:,}", step, mean_and_std(found["mean"], found["std"])]
-        rows.append([names[number], as_typed(own[number]), *outcome])
-    return _laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows)
+    for job in jobs:
+        outcome = ["-", "-", "no result"]
+        if job.returns is not None:
+            greedy = mean_and_std(job.returns["mean"], job.returns["std"])
+            outcome = [f"{job.env_step:,}", _solved_at(job), greedy]
+        rows.append([job.folder, as_typed(job.own), *outcome])
+    title = "job" if len(jobs) == of else f"best {len(jobs)}"
+    table = _laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows, width)
+    episodes = sorted({job.episodes for job in jobs if job.episodes is not None})
+    notes = [f"+- is the standard deviation over a job's {' or '.join(map(str, episodes))} episodes"]
+    return _with_notes(table, notes, any(job.outcome == "lost" for job in jobs), width)
 
 
-def _mean(result: dict[str, Any] | None) -> float:
-    return -math.inf if result is None else float(result["episode_return"]["mean"])
+def _solved_at(job: JobResult) -> str:
+    if job.outcome == "lost":
+        return f"{job.solve_step:,}, lost"
+    if job.outcome == "solved":
+        return "at the end" if job.solve_step is None else f"{job.solve_step:,}"
+    return "-"
 
 
-def _of_settings(settings: dict[tuple[str, ...], list[int]], results: Sequence[dict[str, Any] | None]) -> str:
+def _of_settings(settings: Sequence[SettingResult], width: int | None) -> str:
     rows = []
-    for setting, numbers in settings.items():
-        found = [result for number in numbers if (result := results[number]) is not None]
-        means = [_mean(result) for result in found]
-        solved = sum(result["solve_step"] is not None for result in found)
+    for setting in settings:
+        count, solved, lost = len(setting.jobs), setting.count("solved"), setting.count("lost")
+        greedy = "no result"
+        if count:
+            greedy = number(setting.mean) if setting.std is None else mean_and_std(setting.mean, setting.std)
         rows.append(
             [
-                str(len(found)),
-                as_typed(setting) or "all jobs",
-                f"{fmean(result['env_step'] for result in found):,.0f}" if found else "-",
-                f"{solved} of {len(found)}" if solved else "-",
-                mean_and_std(fmean(means), pstdev(means)) if found else "no result",
+                str(count),
+                as_typed(setting.overrides) or "all jobs",
+                "-" if setting.env_step is None else f"{setting.env_step:,.0f}",
+                f"{solved} of {count}{f', {lost} lost' if lost else ''}" if solved or lost else "-",
+                greedy,
             ]
         )
-    return _laid_out(["seeds", "mean over seeds", "steps", "solved", "greedy return"], rows)
+    table = _laid_out(["seeds", "mean over seeds", "steps", "solved", "greedy return"], rows, width)
+    notes = ["+- is the sample standard deviation (n - 1) over the seeds' means"]
+    return _with_notes(table, notes, any(setting.count("lost") for setting in settings), width)
 
 
-def _laid_out(titles: list[str], rows: list[list[str]]) -> str:
+def _with_notes(table: str, notes: list[str], lost: bool, width: int | None) -> str:
+    lines = [*notes, _LOST] if lost else notes
+    return "\n".join([table, *(line if width is None else wrapped(line) for line in lines)])
+
+
+def _laid_out(titles: list[str], rows: list[list[str]], width: int | None) -> str:
     """Columns as wide as their texts, but the second no wider than the terminal leaves; the fourth only where it says
     something."""
-    lines = [titles, *rows]
+    lines = [titles, *([harmless(cell) for cell in row] for row in rows)]
     if all(row[3] == "-" for row in rows):
         lines = [[*line[:3], line[4]] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     others = sum(widths) - widths[1] + len(_GAP) * (len(widths) - 1)
-    widths[1] = min(widths[1], max(len(titles[1]), terminal_width() - others))
+    if width is not None:
+        widths[1] = min(widths[1], max(len(titles[1]), width - others))
+    pad: list[Callable[[str, int], str]] = [str.ljust, str.ljust, *[str.rjust] * (len(widths) - 2)]
     shown = []
     for line in lines:
         cells = [_cut(line[1], widths[1]) if place == 1 else text for place, text in enumerate(line)]
-        left = [text.ljust(width) for text, width in zip(cells[:2], widths[:2], strict=True)]
-        right = [text.rjust(width) for text, width in zip(cells[2:], widths[2:], strict=True)]
-        shown.append(_GAP.join([*left, *right]).rstrip())
+        shown.append(_GAP.join(fill(cell, w) for fill, cell, w in zip(pad, cells, widths, strict=True)).rstrip())
     return "\n".join(shown)
 
 
 def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 3]}..."
-
-
-def _result(folder: Path) -> dict[str, Any] | None:
-    """result.json; None where the job has left none."""
-    run = RunFolder(folder)
-    if not run.result.exists():
-        return None
-    try:
-        return run.read_result()
-    except RequestError:
-        return None

@@ -75,7 +75,7 @@ def _main(args: list[str]) -> int:
                 hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
         elif sweep:
             with sigint_raises():
-                return run_sweep(hydra, overrides, train_job, preflight)
+                return run_sweep(hydra, overrides, train_job, preflight, args)
         else:
             _run(hydra, overrides)
     except COMPOSE_ERRORS as error:

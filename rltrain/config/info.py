@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+
+from rltrain.config.validate import leaves
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,13 @@ class ComposeInfo:
         tuned: name of the tuned file that applied, e.g. `dqn_CartPole-v1`.
         tuned_keys: what it set and nothing stronger changed: dotted key -> value, group -> choice.
         overrides: what the user typed.
+        tuned_file: all that the tuned file says, in the form of `tuned_keys`.
     """
 
     tuned: str | None = None
     tuned_keys: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
+    tuned_file: dict[str, Any] = field(default_factory=dict)
 
 
 def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
@@ -45,28 +51,25 @@ def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
         for key, value in entry.items()
     }
     keys = {group: value for group, value in picks.items() if choices.get(group) == value}
-    final = _leaves(plain)
-    for key, value in _leaves(content).items():
+    final = leaves(plain)
+    settings = leaves(content)
+    for key, value in settings.items():
         section = key.partition(".")[0]
         if picks.get(section, choices.get(section)) == choices.get(section) and final.get(key) == value:
             keys[key] = value
-    return ComposeInfo(str(name), keys, overrides)
+    return ComposeInfo(str(name), keys, overrides, {**picks, **settings})
 
 
 def _tuned_file(hydra_cfg: Any, name: str) -> dict[Any, Any]:
     for source in hydra_cfg.runtime.config_sources:
         path = Path(source.path) / "tuned" / f"{name}.yaml"
         if source.schema == "file" and path.is_file():
-            content = OmegaConf.to_container(OmegaConf.load(path))
-            return content if isinstance(content, dict) else {}
+            return copy.deepcopy(_read(path, path.stat().st_mtime_ns))
     return {}
 
 
-def _leaves(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            leaves.update(_leaves(value, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
+@functools.cache
+def _read(path: Path, mtime: int) -> dict[Any, Any]:
+    """Once, though each job of a sweep asks for it; again when it has changed."""
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    return content if isinstance(content, dict) else {}

@@ -19,6 +19,11 @@ def as_typed(overrides: Sequence[str]) -> str:
     return " ".join(_as_typed(override) for override in overrides)
 
 
+def key_of(override: str) -> str:
+    """The key or the group that an override is about."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def own_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     """Of the overrides of each job of a sweep those that not all jobs have, in their order."""
     common = set[str]().union(*jobs[:1]).intersection(*jobs)

@@ -12,7 +12,7 @@ import yaml
 
 from rltrain.config.keys import as_written
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import keys_of, read_value, show, suggestion, to_plain, validate
+from rltrain.config.validate import keys_of, leaves, read_value, show, suggestion, to_plain, validate
 from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]
@@ -136,7 +136,7 @@ def changed(
         for part in path:
             section = section.get(part) if isinstance(section, dict) else None  # type: ignore[assignment]
         if not isinstance(section, dict) or name not in section:
-            raise RequestError(f"{key}: is no key of this run's config{suggestion(key, _dotted(plain))}")
+            raise RequestError(f"{key}: is no key of this run's config{suggestion(key, leaves(plain))}")
         if section[name] == value:
             continue
         dotted = ".".join([*path, name])
@@ -190,10 +190,3 @@ def require_trusted(config: RunConfig, trust: bool) -> None:
             f"env.id={config.env.id}: the stored config would import the Python module {module}\n"
             f"if you know where it comes from, say trust=true (or RLTRAIN_PLUGINS={module})"
         )
-
-
-def _dotted(plain: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key, value in plain.items():
-        keys += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [f"{prefix}{key}"]
-    return keys

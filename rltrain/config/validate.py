@@ -51,6 +51,14 @@ def suggestion(word: str, candidates: Iterable[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
+def leaves(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value, of everything in a tree of mappings; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return found
+
+
 def show(value: object) -> str:
     """A value as the user would type it."""
     if value is None or isinstance(value, bool):

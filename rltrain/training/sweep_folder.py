@@ -1,18 +1,36 @@
-"""The folder of a sweep: the list of its jobs, and the lock of whoever runs them."""
+"""The folder of a sweep: the list of its jobs, what they found, and the lock of whoever runs them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rltrain.errors import Interrupted, RequestError
+from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.files import write_atomic
 from rltrain.text import shell_word
 from rltrain.training.run_folder import RunFolder, json_text, lock_folder, read_json
 
 JOBS = "jobs.json"
-"""{"jobs": [{"folder": ..., "config": {...}}, ...]}, written before the first of them begins."""
+"""{"jobs": [{"folder": ..., "config": {...}, "overrides": [...]}, ...], "notes": [...]}, written before the first job
+begins. Lists of earlier versions have no overrides and no notes."""
+
+RESULTS_TEXT = "sweep.txt"
+
+
+@dataclass(frozen=True)
+class ListedJob:
+    """A job of a sweep.
+
+    Attributes:
+        config: as plain data, not validated; None where only its run says it.
+        overrides: as the sweeper gave them; None where nobody wrote them down.
+    """
+
+    folder: Path
+    config: Mapping[str, Any] | None
+    overrides: tuple[str, ...] | None
 
 
 class SweepFolder:
@@ -38,27 +56,42 @@ class SweepFolder:
             self._lock.close()
             self._lock = None
 
-    def add_jobs(self, jobs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-        """Lists further jobs: the folder of each, relative to the sweep's, and its resolved config as plain data."""
+    def add_jobs(self, jobs: Sequence[ListedJob], notes: Sequence[str] = ()) -> None:
+        """Lists further jobs, and what their readers should know of all jobs."""
         before = read_json(self.path / JOBS)["jobs"] if (self.path / JOBS).exists() else []
-        listed = [*before, *({"folder": folder, "config": config} for folder, config in jobs)]
-        write_atomic(self.path / JOBS, json_text({"jobs": listed}))
+        new = [
+            {
+                "folder": str(job.folder.relative_to(self.path)),
+                "config": job.config,
+                "overrides": list(job.overrides or ()),
+            }
+            for job in jobs
+        ]
+        write_atomic(self.path / JOBS, json_text({"jobs": [*before, *new], "notes": list(notes)}))
 
-    def change_jobs(self, configs: Mapping[Path, Mapping[str, Any]]) -> None:
-        """Lists other configs for these jobs: what has not begun yet begins with them."""
-        listed = read_json(self.path / JOBS)["jobs"]
-        changed = [{**job, "config": configs.get(self.path / str(job["folder"]), job["config"])} for job in listed]
-        if changed != listed:
-            write_atomic(self.path / JOBS, json_text({"jobs": changed}))
+    def change_jobs(self, configs: Mapping[Path, Mapping[str, Any]], asked: Sequence[str]) -> None:
+        """Lists other configs for these jobs, with the overrides `asked`: what has not begun begins with them."""
+        content = read_json(self.path / JOBS)
+        changed = []
+        for job in content["jobs"]:
+            if (config := configs.get(self.path / str(job["folder"]))) is not None:
+                job = {**job, "config": config}
+                if (before := _overrides(job)) is not None:
+                    keys = {override.partition("=")[0] for override in asked}
+                    kept = [override for override in before if override.lstrip("+~").partition("=")[0] not in keys]
+                    job["overrides"] = [*kept, *asked]
+            changed.append(job)
+        if changed != content["jobs"]:
+            write_atomic(self.path / JOBS, json_text({**content, "jobs": changed}))
 
-    def jobs(self) -> dict[Path, dict[str, Any] | None]:
-        """Folder of each job, in their order -> its config, not yet validated (None: only its run says it).
+    def jobs(self) -> dict[Path, ListedJob]:
+        """Folder of each job -> the job, in their order.
 
         Raises:
             RequestError: the list is malformed, or names a folder that is not inside the sweep's.
         """
         listed = read_json(self.path / JOBS).get("jobs") if (self.path / JOBS).exists() else []
-        jobs: dict[Path, dict[str, Any] | None] = {}
+        jobs: dict[Path, ListedJob] = {}
         for job in listed if isinstance(listed, list) else [None]:
             if not isinstance(job, dict) or not isinstance(job.get("config"), dict):
                 raise RequestError(f"{self.path / JOBS}: is no list of jobs")
@@ -67,9 +100,28 @@ class SweepFolder:
                 raise RequestError(
                     f"{self.path / JOBS}: the job folder {job.get('folder')!r} is not inside the sweep's"
                 )
-            jobs[folder] = job["config"]
+            jobs[folder] = ListedJob(folder, job["config"], _overrides(job))
         begun = [record.parent for record in self.path.glob("*/run.json") if not record.parent.is_symlink()]
-        return {**jobs, **{folder: None for folder in sorted(begun, key=_number) if folder not in jobs}}
+        for folder in sorted(begun, key=_number):
+            jobs.setdefault(folder, ListedJob(folder, None, None))
+        return jobs
+
+    def notes(self) -> list[str]:
+        """What readers of the jobs' results should know."""
+        notes = read_json(self.path / JOBS).get("notes") if (self.path / JOBS).exists() else []
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
+    def write_results(self, results: Mapping[str, Any], text: str) -> None:
+        """Writes sweep.json and, the same for people, sweep.txt.
+
+        Raises:
+            RunFailed: they cannot be written.
+        """
+        for name, content in (("sweep.json", json_text(results)), (RESULTS_TEXT, text)):
+            try:
+                write_atomic(self.path / name, content)
+            except OSError as error:
+                raise RunFailed(f"{self.path / name}: cannot be written: {error.strerror or error}") from error
 
 
 def is_sweep(place: Path) -> bool:
@@ -87,19 +139,22 @@ def sweep_of(job: Path) -> Path | None:
     return sweep if sweep is not None and job in SweepFolder(sweep).jobs() else None
 
 
-def is_unfinished(sweep: Path) -> bool:
-    """Whether one of its jobs is not completed.
-
-    Raises:
-        RequestError: its list of jobs or a record is malformed.
-    """
-    runs = [RunFolder(folder) for folder in SweepFolder(sweep).jobs()]
-    return any(not run.record.exists() or run.read_record().get("status") != "completed" for run in runs)
+def is_completed(job: Path) -> bool:
+    """Whether a job has trained to its end; not where its record is damaged."""
+    try:
+        return RunFolder(job).read_record().get("status") == "completed"
+    except RequestError:
+        return False
 
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
     """What ends the command whose sweep a signal stopped, once its jobs are saved."""
     return Interrupted(exit_code, f"sweep stopped; `rltrain resume {shell_word(folder)}` finishes it")
+
+
+def _overrides(job: Mapping[str, Any]) -> tuple[str, ...] | None:
+    found = job.get("overrides")
+    return tuple(map(str, found)) if isinstance(found, list) else None
 
 
 def _number(folder: Path) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def test_a_dry_run_trains_nothing_and_leaves_no_folder(rltrain: Shell, tmp_path:
     assert [line for line in swept if line.startswith(("looked", "trained"))] == [
         f"looked at dqn CartPole-v1 {seed} tuned=dqn_CartPole-v1" for seed in (3, 4)
     ]
-    assert swept[-1] == "sweep     2 of 2 jobs done"
+    assert swept[-1] == "sweep     2 jobs, nothing was trained or written"
     assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
 
 
@@ -150,7 +151,27 @@ def test_a_run_s_folder_is_not_written_into_again(rltrain: Shell, tmp_path: Path
     again = rltrain("hydra.run.dir=here", "seed=1")
     assert again.returncode == 2
     assert again.stderr.startswith("rltrain: hydra.run.dir=here: exists and is not empty")
-    assert json.loads((tmp_path / "here" / "run.json").read_text()) == {"seed": 0}
+    assert json.loads((tmp_path / "here" / "run.json").read_text())["seed"] == 0
+
+
+def test_a_sweep_says_what_is_no_fair_comparison_and_a_command_that_makes_it_one(
+    rltrain: Shell, tmp_path: Path
+) -> None:
+    """The command works as it is printed, also with keys that a shell reads; where none would, it says why."""
+    typed = ["-m", "env=CartPole-v1", "target_update=hard,soft", "seed=range(0,2)", "network.hidden=[8]"]
+    started = rltrain(*typed, "hydra/launcher=basic", "tuned=auto")
+    lines = started.stdout.splitlines()
+    assert lines[0].startswith("sweep     4 jobs in outputs/multirun/")
+    assert any(line.startswith("tuned     dqn_CartPole-v1, only for target_update=soft: ") for line in lines)
+    place = next(number for number, line in enumerate(lines) if line.startswith("unfair    target_update is no fair"))
+    name, *advised = shlex.split(next(line for line in lines[place:] if line.startswith("          rltrain")))
+    assert (name, advised) == ("rltrain", [*typed, "hydra/launcher=basic", "tuned=none"])
+    (jobs,) = tmp_path.glob("outputs/multirun/*/*/jobs.json")
+    assert json.loads(jobs.read_text())["notes"][0].startswith("unfair    target_update")
+    again = rltrain(*advised)
+    assert again.returncode == 0 and "unfair" not in again.stdout and again.stdout.count("tuned=None") == 4
+    refused = rltrain("-m", "dry_run=true", "env=CartPole-v1", "exploration=linear,constant", "target_update.tau=0.5")
+    assert "tuned=none, which does not go with the other keys: " in refused.stdout
 
 
 def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:

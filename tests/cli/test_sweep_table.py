@@ -1,13 +1,22 @@
-"""The table at the end of a sweep: every number by hand, and that it fits the terminal."""
+"""The tables at the end of a sweep: every number by hand, that they fit the terminal, and what the folder keeps."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rltrain.commands.sweep_table import SweptJob, sweep_table
+from rltrain.commands.sweep_results import repeated_jobs
+from rltrain.commands.sweep_table import report_sweep
+from rltrain.training.sweep_folder import ListedJob, SweepFolder
+
+OVER_EPISODES = "+- is the standard deviation over a job's 100 episodes"
+OVER_SEEDS = "+- is the sample standard deviation (n - 1) over the seeds' means"
+LOST = "lost: an evaluation reached the threshold, the last network does not"
 
 
 @pytest.fixture(autouse=True)
@@ -15,73 +24,187 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
-def swept(folder: Path, mean: float | None, *overrides: str, std: float = 1.0, solved: int | None = None) -> SweptJob:
-    folder.mkdir()
+def swept(
+    folder: Path, mean: float | None, *overrides: str, std: float = 1.0, solved: int | None = None,
+    threshold: float | None = None, env: str = "CartPole-v1",
+) -> ListedJob:  # fmt: skip
+    """A job that has ended with this greedy return (None: that has failed)."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"status": "failed" if mean is None else "completed"}))
     if mean is not None:
         returns = {"mean": mean, "std": std, "min": 0.0, "max": 9.0}
-        result = {"env_step": 1000, "episodes": 100, "episode_return": returns, "threshold": None, "solve_step": solved}
-        (folder / "result.json").write_text(json.dumps(result))
-    return SweptJob(folder, ["env=CartPole-v1", *overrides])
+        found = {"env_step": 1000, "episodes": 100, "threshold": threshold, "solve_step": solved}
+        (folder / "result.json").write_text(json.dumps({**found, "episode_return": returns}))
+    seed = next((int(override[5:]) for override in overrides if override.startswith("seed=")), 0)
+    return ListedJob(folder, {"seed": seed, "env": {"id": env}}, ("env=CartPole-v1", *overrides))
+
+
+def reported(sweep: Path, jobs: Sequence[ListedJob], notes: Sequence[str] = ()) -> list[str]:
+    """The lines of the tables."""
+    folder = SweepFolder(sweep)
+    folder.add_jobs(jobs, notes)
+    return report_sweep(folder).splitlines()[1:-2]
+
+
+def results(sweep: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((sweep / "sweep.json").read_text())
+    return found
 
 
 def test_jobs_and_the_mean_over_the_seeds_of_each_setting(tmp_path: Path) -> None:
-    """10 and 14 have mean 12 and deviation 2; 200 and 201 have 200.5 and 0.5."""
+    """10 and 14 have mean 12 and sample deviation sqrt(8); 200 and 201 have 200.5 and sqrt(1/2)."""
     jobs = [
         swept(tmp_path / "0", 10.0, "algo.gamma=0.9", "seed=0"),
         swept(tmp_path / "1", 14.0, "algo.gamma=0.9", "seed=1"),
-        swept(tmp_path / "2", 200.0, "algo.gamma=0.99", "seed=0", std=12.0, solved=500),
-        swept(tmp_path / "3", 201.0, "algo.gamma=0.99", "seed=1"),
+        swept(tmp_path / "2", 200.0, "algo.gamma=0.99", "seed=0", std=12.0, solved=500, threshold=195.0),
+        swept(tmp_path / "3", 201.0, "algo.gamma=0.99", "seed=1", threshold=210.0),
     ]
-    assert sweep_table(jobs).splitlines() == [
+    assert reported(tmp_path, jobs) == [
         "job  what differs            steps  solved at  greedy return",
         "0    algo.gamma=0.9 seed=0   1,000          -    10.0 +- 1.0",
         "1    algo.gamma=0.9 seed=1   1,000          -    14.0 +- 1.0",
         "2    algo.gamma=0.99 seed=0  1,000        500  200.0 +- 12.0",
         "3    algo.gamma=0.99 seed=1  1,000          -   201.0 +- 1.0",
+        OVER_EPISODES,
         "",
         "seeds  mean over seeds  steps  solved  greedy return",
-        "2      algo.gamma=0.9   1,000       -    12.0 +- 2.0",
-        "2      algo.gamma=0.99  1,000  1 of 2   200.5 +- 0.5",
+        "2      algo.gamma=0.99  1,000  1 of 2   200.5 +- 0.7",
+        "2      algo.gamma=0.9   1,000       -    12.0 +- 2.8",
+        OVER_SEEDS,
     ]
+    best, worst = results(tmp_path)["settings"][::-1]
+    assert (best["overrides"], best["jobs"], best["solved"]) == (["algo.gamma=0.99"], ["2", "3"], 1)
+    assert worst["seed_mean"] == 12.0 and worst["seed_std"] == pytest.approx(8**0.5)
+
+
+def test_solved_and_lost_are_two_things(tmp_path: Path) -> None:
+    """Each of the four ways in which a run can end, of an evaluation that reached it or not and a last network."""
+    ends = [(480.0, 700), (480.0, None), (80.0, 700), (80.0, None)]
+    jobs = [
+        swept(tmp_path / str(seed), mean, f"seed={seed}", solved=solved, threshold=475.0)
+        for seed, (mean, solved) in enumerate(ends)
+    ]
+    lines = reported(tmp_path, jobs)
+    assert [re.split(r"  +", line)[3] for line in lines[1:5]] == ["700", "at the end", "700, lost", "-"]
+    assert lines[5:7] == [OVER_EPISODES, LOST]
+    assert "  2 of 4, 1 lost  " in lines[9] and lines[-1] == LOST
+    assert [job["outcome"] for job in results(tmp_path)["jobs"]] == ["solved", "solved", "lost", "not solved"]
 
 
 def test_a_job_without_a_result_is_in_no_mean(tmp_path: Path) -> None:
-    jobs = [swept(tmp_path / str(seed), mean, f"seed={seed}") for seed, mean in enumerate([10.0, None, 14.0])]
-    (tmp_path / "3").mkdir()
+    jobs = [swept(tmp_path / str(seed), mean, f"seed={seed}") for seed, mean in enumerate([10.0, None, 14.0, 99.0])]
     (tmp_path / "3" / "result.json").write_text("{")
-    jobs.append(SweptJob(tmp_path / "3", ["env=CartPole-v1", "seed=3"]))
-    assert sweep_table(jobs).splitlines() == [
+    assert reported(tmp_path, jobs) == [
         "job  what differs  steps  greedy return",
         "0    seed=0        1,000    10.0 +- 1.0",
         "1    seed=1            -      no result",
         "2    seed=2        1,000    14.0 +- 1.0",
         "3    seed=3            -      no result",
+        OVER_EPISODES,
         "",
         "seeds  mean over seeds  steps  greedy return",
-        "2      all jobs         1,000    12.0 +- 2.0",
+        "2      all jobs         1,000    12.0 +- 2.8",
+        OVER_SEEDS,
     ]
+
+
+def test_a_result_of_a_run_that_has_gone_on_since_is_none(tmp_path: Path) -> None:
+    jobs = [swept(tmp_path / str(seed), 10.0, f"seed={seed}") for seed in range(2)]
+    (tmp_path / "1" / "run.json").write_text(json.dumps({"status": "interrupted"}))
+    assert reported(tmp_path, jobs)[2] == "1    seed=1            -      no result"
+    assert report_sweep(SweepFolder(tmp_path)).endswith(f"1 of 2 jobs done, in {tmp_path}")
+
+
+def test_two_jobs_with_one_seed_are_one_seed(tmp_path: Path) -> None:
+    """One of 0 twice, and one of 1: a mean of 12 over two seeds, not of 11.3 over three. Of seed 2, one has failed."""
+    means = [(0, 10.0), (0, 10.0), (1, 14.0), (2, None), (2, 12.0)]
+    jobs = [swept(tmp_path / str(n), mean, f"seed={seed}") for n, (seed, mean) in enumerate(means)]
+    assert reported(tmp_path, jobs)[-2] == "3      all jobs         1,000    12.0 +- 2.0"
+    assert results(tmp_path)["settings"][0]["jobs"] == ["0", "2", "4"]
+
+
+def test_one_seed_twice_has_no_deviation_over_seeds(tmp_path: Path) -> None:
+    jobs = [swept(tmp_path / str(n), 10.0, "seed=0") for n in range(2)]
+    assert reported(tmp_path, jobs)[-1] == OVER_EPISODES
+    other = [swept(tmp_path / "x" / str(n), 10.0, f"algo.gamma=0.{min(n, 1)}", f"seed={n}") for n in range(3)]
+    assert reported(tmp_path / "x", other)[-3].split() == ["1", "algo.gamma=0.0", "1,000", "10.0"]
+
+
+def test_jobs_with_equal_values_are_found() -> None:
+    configs = [{"seed": 0, "name": "a"}, {"seed": 1, "name": None}, {"name": "b", "seed": 0}, {"seed": 2}]
+    assert repeated_jobs({str(n): config for n, config in enumerate(configs)}) == [["0", "2"]]
 
 
 def test_without_several_seeds_there_is_no_mean_over_them(tmp_path: Path) -> None:
     jobs = [swept(tmp_path / str(n), 10.0, f"algo.gamma=0.{n}") for n in (8, 9)]
-    assert len(sweep_table(jobs).splitlines()) == 3
-    assert sweep_table(jobs[:1]) == "", "one job has said everything by itself"
-    assert sweep_table([swept(tmp_path / "a", None, "seed=0"), swept(tmp_path / "b", None, "seed=1")]) == ""
+    assert len(reported(tmp_path, jobs)) == 4
+    one = tmp_path / "one"
+    SweepFolder(one).add_jobs([swept(one / "0", 10.0, "seed=0")])
+    assert report_sweep(SweepFolder(one)) == f"sweep     1 of 1 jobs done, in {one}", "the job has said the rest"
+    assert results(one)["jobs"][0]["episode_return"]["mean"] == 10.0
+    failed = tmp_path / "failed"
+    SweepFolder(failed).add_jobs([swept(failed / "a", None, "seed=0"), swept(failed / "b", None, "seed=1")])
+    assert report_sweep(SweepFolder(failed)) == f"sweep     0 of 2 jobs done, in {failed}"
+
+
+def test_where_nothing_has_begun_nothing_is_written(tmp_path: Path) -> None:
+    SweepFolder(tmp_path).add_jobs([ListedJob(tmp_path / name, {"seed": 0}, (f"seed={name}",)) for name in "01"])
+    assert report_sweep(SweepFolder(tmp_path)) == "sweep     2 jobs, nothing was trained or written"
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs.json"]
 
 
 def test_of_many_jobs_the_settings_alone_or_the_best(tmp_path: Path) -> None:
+    """The rest is in sweep.txt."""
     jobs = [swept(tmp_path / str(n), float(n), f"algo.gamma=0.{n // 21 + 1}", f"seed={n % 21}") for n in range(42)]
-    lines = sweep_table(jobs).splitlines()
-    assert len(lines) == 3 and [line.split()[:2] for line in lines[1:]] == [["21", f"algo.gamma=0.{g}"] for g in (1, 2)]
-    settings = [SweptJob(job.folder, [f"algo.alpha=0.0{n}"]) for n, job in enumerate(jobs)]
-    lines = sweep_table(settings).splitlines()
+    lines = reported(tmp_path, jobs)
+    assert [line.split()[:2] for line in lines[1:-1]] == [["21", "algo.gamma=0.2"], ["21", "algo.gamma=0.1"]]
+    assert "41   algo.gamma=0.2 seed=20  1,000    41.0 +- 1.0" in (tmp_path / "sweep.txt").read_text()
+    (tmp_path / "jobs.json").unlink()
+    settings = [ListedJob(job.folder, job.config, (f"algo.alpha=0.0{n}",)) for n, job in enumerate(jobs)]
+    lines = reported(tmp_path, settings)
     assert lines[0].startswith("best 40")
-    assert [line.split()[0] for line in lines[1:]] == [str(n) for n in range(41, 1, -1)]
+    assert [line.split()[0] for line in lines[1:41]] == [str(n) for n in range(41, 1, -1)]
+    assert lines[42] == "not shown: 2 jobs, which sweep.txt has"
+
+
+def test_of_hundreds_of_settings_the_best_of_each_environment(tmp_path: Path) -> None:
+    """Returns of two environments cannot be compared."""
+    jobs = [
+        swept(tmp_path / f"{env}{n}", sign * n / 2, f"env={env}", f"algo.gamma=0.{n // 2}", f"seed={n % 2}", env=env)
+        for env, sign in (("A", -1.0), ("B", 1.0))
+        for n in range(60)
+    ]
+    lines = reported(tmp_path, jobs)
+    assert len(lines) == 1 + 40 + 2
+    assert [line.split()[1:3] for line in lines[1:21]] == [["env=A", f"algo.gamma=0.{n}"] for n in range(20)]
+    assert [line.split()[1:3] for line in lines[21:41]] == [["env=B", f"algo.gamma=0.{n}"] for n in range(29, 9, -1)]
+    assert lines[-1] == "not shown: 20 settings, which sweep.txt has"
+    assert (tmp_path / "sweep.txt").read_text().count("env=A algo.gamma=") == 60 + 30
 
 
 def test_it_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    jobs = [swept(tmp_path / str(n), 10.0, f"env.kwargs.a_long_name_of_a_key_of_the_environment={n}") for n in (1, 2)]
-    lines = sweep_table(jobs).splitlines()
+    key = "env.kwargs.a_long_name_of_a_key_of_the_environment"
+    jobs = [swept(tmp_path / str(n), 10.0, f"{key}={n}") for n in (1, 2)]
+    lines = reported(tmp_path, jobs, ["note      a note that is longer than the terminal is wide: it is wrapped"])
     assert max(map(len, lines)) <= 60
     assert "env.kwargs.a_long_n" in lines[1] and "... " in lines[1]
+    assert lines[-1].startswith(" " * 10) and f"{key}=2  1,000" in (tmp_path / "sweep.txt").read_text()
+
+
+def test_a_sweep_of_an_earlier_version_says_what_differs_by_its_configs(tmp_path: Path) -> None:
+    jobs = [swept(tmp_path / str(n), 10.0, f"seed={n}") for n in (1, 2)]
+    listed = [{"folder": job.folder.name, "config": {**(job.config or {}), "num_envs": 1}} for job in jobs]
+    (tmp_path / "jobs.json").write_text(json.dumps({"jobs": listed}))
+    lines = report_sweep(SweepFolder(tmp_path)).splitlines()
+    assert lines[2].split() == ["1", "seed=1", "1,000", "10.0", "+-", "1.0"]
+
+
+def test_a_stranger_s_list_of_jobs_steers_no_terminal(tmp_path: Path) -> None:
+    jobs = [swept(tmp_path / str(n), 10.0, f"seed={n}", "name=\x1b[2J") for n in (1, 2)]
+    listed = [
+        {"folder": job.folder.name, "config": job.config, "overrides": [f"a=\x1b[2J{job.folder.name}"]} for job in jobs
+    ]
+    (tmp_path / "jobs.json").write_text(json.dumps({"jobs": listed, "notes": ["\x1b[2J", 7]}))
+    said = report_sweep(SweepFolder(tmp_path))
+    assert "\x1b" not in said and said.count("\\x1b") >= 3

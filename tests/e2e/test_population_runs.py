@@ -7,6 +7,8 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from whole_runs import (
@@ -29,8 +31,10 @@ from whole_runs import (
 from rltrain.config.application import compose
 from rltrain.config.population import group_jobs
 from rltrain.population_job import train_population
+from rltrain.population_messages import population_line
 from rltrain.text import mean_and_std
 from rltrain.training.checkpoint import step_folders
+from rltrain.training.evaluator import EpisodeStatistics
 
 PERIODS = ["total_steps=450", "eval.period=200", "eval.episodes=3", "checkpoint.period=100", "num_envs=2"]
 DQN = [
@@ -93,7 +97,16 @@ def test_a_sweep_says_which_job_is_which(
         assert f"job {number}     {overrides}  {result['env_step']} steps, greedy return {found}" in lines
         row = [str(number), *overrides.split(), str(result["env_step"]), *found.split()]
         assert [line.split() for line in lines].count(row) == 1
-    assert [line.split()[:3] for line in lines[-6:-2]] == [["2", *setting.split()] for setting in settings]
+    assert {tuple(line.split()[:3]) for line in lines[-7:-3]} == {("2", *setting.split()) for setting in settings}
+
+
+def test_a_member_s_line_says_whether_its_threshold_was_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    trainer: Any = SimpleNamespace(step=500, solve_step=300)
+    returns = [EpisodeStatistics((mean,)) for mean in (80.0, 480.0)]
+    lost, solved = (population_line("0", "seed=0", trainer, final, 475.0) for final in returns)
+    assert lost.endswith(", threshold first reached at step 300, lost again")
+    assert solved.endswith(", threshold first reached at step 300")
 
 
 @pytest.mark.parametrize("looks", [1, 97, 151])

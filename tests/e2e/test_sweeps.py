@@ -114,14 +114,22 @@ class TestStoppedSweep:
         second = "running" if kills else "interrupted"
         assert [record_of(job)["status"] for job in jobs_of(sweep)] == ["completed", second]
         assert resume(sweep, stop=StopAfter(150)) == 143
+        capsys.readouterr()
         assert resume(sweep) == 0
+        said = capsys.readouterr().out
+        table = said[said.index("job  what differs") :]
+        assert "3      all jobs" in table and table.endswith(f"3 of 3 jobs done, in {sweep}\n")
+        kept = json.loads((sweep / "sweep.json").read_text())
+        assert [len(setting["jobs"]) for setting in kept["settings"]] == [3]
+        assert "3      all jobs" in (sweep / "sweep.txt").read_text()
         assert [job.name for job in jobs_of(sweep)] == ["0", "1", "2"]
         for job in jobs_of(sweep):
             train(config_of(job), tmp_path / "alone" / job.name)
             assert_same_run(job, tmp_path / "alone" / job.name)
         capsys.readouterr()
         assert resume(sweep) == 0
-        assert capsys.readouterr().out.count("nothing left to do") == 3
+        again = capsys.readouterr().out
+        assert again == f"{sweep}: completed, nothing left to do; total_steps=N extends it\n\n{table}"
 
     @pytest.mark.parametrize("launcher", ["basic", "population"])
     def test_is_resumed_whole_where_the_newest_run_is_one_of_its_jobs(
@@ -135,11 +143,14 @@ class TestStoppedSweep:
         assert rltrain_here(tmp_path, "resume", stop=StopAfter(20)) == 143
         assert f"sweep stopped; `rltrain resume {sweep}` finishes it" in one_line(capsys)
         assert rltrain_here(tmp_path, "resume") == 0
-        assert f"unfinished sweep: {sweep}\n" in capsys.readouterr().out
+        assert f"one job of a sweep: {sweep} is resumed (`rltrain resume {sweep}/" in capsys.readouterr().out
         jobs = [tmp_path / sweep / name for name in "012"]
         assert [record_of(job)["status"] for job in jobs] == ["completed"] * 3
         assert rltrain_here(tmp_path, "resume") == 0
         assert capsys.readouterr().out.count("nothing left to do") == 1
+        assert rltrain_here(tmp_path, "resume", "total_steps=170") == 0
+        assert [newest(job).step for job in jobs] == [170] * 3, "not of the newest job alone"
+        assert "3 of 3 jobs done" in capsys.readouterr().out
         (tmp_path / sweep / "2" / "run.json").unlink()
         assert rltrain_here(tmp_path, "resume", f"{sweep}/1") == 0
         assert "sweep:" not in capsys.readouterr().out

@@ -1,0 +1,203 @@
+"""What the jobs of a sweep found, and the means over the seeds of each setting."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+from typing import Any
+
+from rltrain.config.override_text import key_of, own_overrides
+from rltrain.config.validate import leaves, show
+from rltrain.errors import RequestError
+from rltrain.training.outcome import Outcome, outcome
+from rltrain.training.run_folder import RunFolder
+from rltrain.training.sweep_folder import ListedJob
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A job, and what its last network reached; numbers are None where there is no result.
+
+    Attributes:
+        own: the overrides that not all jobs have.
+        env: the environment's id.
+        status: that of run.json, or "not begun".
+        returns: mean, std, min and max over `episodes` greedy episodes.
+        outcome: None also where the environment has no threshold.
+    """
+
+    folder: str
+    own: tuple[str, ...]
+    env: str
+    seed: int | None
+    status: str
+    env_step: int | None = None
+    episodes: int | None = None
+    returns: Mapping[str, float] | None = None
+    solve_step: int | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """What it has in common with the jobs that differ from it in their seed alone."""
+        return tuple(override for override in self.own if key_of(override) != "seed")
+
+    @property
+    def mean(self) -> float:
+        """Its greedy return, minus infinity where there is none: by which jobs are ordered."""
+        return -math.inf if self.returns is None else self.returns["mean"]
+
+
+@dataclass(frozen=True)
+class SettingResult:
+    """Jobs that differ in their seeds alone. Of two jobs with the same seed, the first that has a result counts.
+
+    Attributes:
+        jobs: one of each seed that has a result.
+        std: the sample's, over the seeds' means; None for one seed.
+    """
+
+    overrides: tuple[str, ...]
+    env: str
+    jobs: tuple[JobResult, ...]
+
+    @property
+    def mean(self) -> float:
+        """Of the seeds' greedy returns; minus infinity where there is none."""
+        return fmean(job.mean for job in self.jobs) if self.jobs else -math.inf
+
+    @property
+    def std(self) -> float | None:
+        return stdev(job.mean for job in self.jobs) if len(self.jobs) > 1 else None
+
+    @property
+    def env_step(self) -> float | None:
+        """The mean number of environment steps."""
+        return fmean(job.env_step or 0 for job in self.jobs) if self.jobs else None
+
+    def count(self, what: Outcome) -> int:
+        return sum(job.outcome == what for job in self.jobs)
+
+
+def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
+    """What each job found, in the order of the jobs."""
+    configs = [_config(job) for job in jobs]
+    given = [job.overrides for job in jobs if job.overrides is not None]
+    own = own_overrides(given if len(given) == len(jobs) else [_as_overrides(config) for config in configs])
+    results = []
+    for job, config, overrides in zip(jobs, configs, own, strict=True):
+        run = RunFolder(job.folder)
+        status = _status(run)
+        env, seed = config.get("env"), config.get("seed")
+        known = JobResult(
+            folder=job.folder.name,
+            own=tuple(overrides),
+            env=str(env.get("id", "")) if isinstance(env, Mapping) else "",
+            seed=seed if type(seed) is int else None,
+            status=status,
+        )
+        results.append(replace(known, **_found(run)) if status == "completed" else known)
+    return results
+
+
+def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:
+    """The settings of a sweep, in the order of their first jobs; none where no setting has several seeds."""
+    found: dict[tuple[str, ...], list[JobResult]] = {}
+    for job in jobs:
+        found.setdefault(job.setting, []).append(job)
+    if all(len({job.seed for job in members}) == 1 for members in found.values()):
+        return []
+    settings = []
+    for setting, members in found.items():
+        by_seed: dict[int | None, JobResult] = {}
+        for job in members:
+            if job.returns is not None:
+                by_seed.setdefault(job.seed, job)
+        settings.append(SettingResult(setting, members[0].env, tuple(by_seed.values())))
+    return settings
+
+
+def repeated_jobs(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The names of jobs whose configs are equal but for `name`: the same run, made twice."""
+    alike: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        values = json.dumps({key: value for key, value in config.items() if key != "name"}, sort_keys=True)
+        alike.setdefault(values, []).append(name)
+    return [names for names in alike.values() if len(names) > 1]
+
+
+def to_plain(jobs: Sequence[JobResult], settings: Sequence[SettingResult], notes: Sequence[str]) -> dict[str, Any]:
+    """The content of sweep.json."""
+    return {
+        "jobs": [
+            {
+                "folder": job.folder,
+                "overrides": list(job.own),
+                "env": job.env,
+                "seed": job.seed,
+                "status": job.status,
+                "env_step": job.env_step,
+                "episodes": job.episodes,
+                "episode_return": None if job.returns is None else dict(job.returns),
+                "solve_step": job.solve_step,
+                "outcome": job.outcome,
+            }
+            for job in jobs
+        ],
+        "settings": [
+            {
+                "overrides": list(setting.overrides),
+                "env": setting.env,
+                "jobs": [job.folder for job in setting.jobs],
+                "env_step": setting.env_step,
+                "seed_mean": setting.mean if setting.jobs else None,
+                "seed_std": setting.std,
+                "solved": setting.count("solved"),
+                "lost": setting.count("lost"),
+            }
+            for setting in settings
+        ],
+        "notes": list(notes),
+    }
+
+
+def _config(job: ListedJob) -> Mapping[str, Any]:
+    if job.config is not None:
+        return job.config
+    try:
+        return RunFolder(job.folder).read_config()
+    except RequestError:
+        return {}
+
+
+def _as_overrides(config: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={show(value)}" for key, value in leaves(config).items()]
+
+
+def _status(run: RunFolder) -> str:
+    try:
+        return str(run.read_record().get("status")) if run.record.exists() else "not begun"
+    except RequestError:
+        return "unknown"
+
+
+def _found(run: RunFolder) -> dict[str, Any]:
+    """result.json, as the fields of JobResult; nothing where it cannot be read."""
+    try:
+        result = run.read_result()
+        returns = {key: float(result["episode_return"][key]) for key in ("mean", "std", "min", "max")}
+        if not all(map(math.isfinite, returns.values())):
+            return {}
+        threshold, solve_step = result.get("threshold"), result.get("solve_step")
+        return {
+            "env_step": int(result["env_step"]),
+            "episodes": int(result["episodes"]),
+            "returns": returns,
+            "solve_step": None if solve_step is None else int(solve_step),
+            "outcome": outcome(returns["mean"], None if threshold is None else float(threshold), solve_step),
+        }
+    except (RequestError, KeyError, TypeError, ValueError, OverflowError):
+        return {}
