@@ -35,8 +35,10 @@ from whole_runs import (
     train,
 )
 
+from rltrain.agents.reinforce import Reinforce
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig, EvalConfig
+from rltrain.engine.agent import OffPolicyAgent
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.training import checkpoint_parts
 from rltrain.training.checkpoint import newest_checkpoint, read_checkpoint, step_folders
@@ -138,6 +140,7 @@ def _without_privileges() -> None:
 class TestNoPermission:
     CODE = """
 import contextlib, io, json, os, sys
+from rltrain.agents.reinforce import Reinforce
 from rltrain.cli import main
 for folder, *args in json.loads(sys.argv[1]):
     os.chdir(folder)
@@ -200,9 +203,8 @@ class TestNotFinite:
         """The loss of one update is poisoned; the run names it and its step, and the checkpoint before it stays."""
         config = {"dqn": dqn_config(), "reinforce": reinforce_config()}[algo]
         run = run_config(config, total_steps=4000, checkpoint=CheckpointConfig(10, 2, True))
-        module = __import__(f"rltrain.agents.{algo}", fromlist=["x"])
-        agent = {"dqn": "DQN", "reinforce": "Reinforce"}[algo]
-        original, updates = getattr(module, agent).update, []
+        agent = {"dqn": OffPolicyAgent, "reinforce": Reinforce}[algo]
+        original, updates = agent.update, []
 
         def update(self: object) -> dict[str, torch.Tensor]:
             metrics: dict[str, torch.Tensor] = original(self)
@@ -213,8 +215,7 @@ class TestNotFinite:
                 return {**metrics, tag: metrics[tag] * float("nan")}
             return metrics
 
-        monkeypatch.setattr(module, agent, type(agent, (getattr(module, agent),), {"update": update}))
-        monkeypatch.setitem(__import__("rltrain.agents", fromlist=["x"]).AGENTS, algo, getattr(module, agent))
+        monkeypatch.setattr(agent, "update", update)
         with pytest.raises(RunFailed, match=r"train/\w+ is nan at environment step \d+"):
             train(run, tmp_path / "run")
         assert len(updates) == 3
