@@ -91,10 +91,11 @@ class CheckedLauncher(Launcher):
 
     def _untuned(self, jobs: Sequence[PlannedJob]) -> str:
         """The command that makes this sweep without tuned files; why there is none where one of `jobs` refuses it."""
+        loader = self._context.config_loader
         for job in jobs:
             overrides = [override for override in job.overrides if key_of(override) != "tuned"]
             try:
-                self._context.config_loader.load_sweep_config(self._config, [*overrides, "tuned=none"])
+                loader.load_sweep_config(self._config, [*overrides, "tuned=none"])
             except RequestError as error:
                 return f"tuned=none, which does not go with the other keys: {str(error).splitlines()[0]}"
         typed = [arg for arg in self._typed if key_of(arg) != "tuned"]
@@ -120,7 +121,6 @@ class CheckedLauncher(Launcher):
             except RequestError as error:
                 raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
-            cfg.hydra.job.num = number
             folder = self._folder.path / str(cfg.hydra.sweep.subdir)
             if self._folder.path.resolve() not in folder.resolve().parents:
                 raise RequestError(f"hydra.sweep.subdir={cfg.hydra.sweep.subdir}: must lie inside the sweep's folder")

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.messages import COMPOSE_ERRORS, explain
-from rltrain.config.override_text import as_typed
+from rltrain.config.override_text import as_typed, key_of
 from rltrain.config.user_files import check_user_file
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
@@ -63,6 +64,10 @@ class RunConfigLoader(ConfigLoaderImpl):
             with redirect_stdout(sys.stderr):  # looking an environment up may import packages that greet
                 if run_mode == RunMode.RUN:
                     effective += self._tuned_override(config_name, effective)
+                else:  # which keys there are is the jobs' affair: a tuned file may choose their groups
+                    effective = [
+                        line for line in effective if "." not in key_of(line) or key_of(line).startswith("hydra")
+                    ]
                 cfg = super()._load_configuration_impl(
                     config_name, effective, run_mode, from_shell, validate_sweep_overrides
                 )

@@ -32,7 +32,7 @@ from rltrain.config.validate import to_plain
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.errors import Interrupted
 from rltrain.population_job import MemberJob, train_population
-from rltrain.training.sweep_folder import SweepFolder
+from rltrain.training.sweep_folder import ListedJob, SweepFolder
 
 TWINS = [name for name, config in CASES.items() if config.env.id in BATCHED_ENVS]
 BATCHED_OFTEN = [
@@ -77,7 +77,7 @@ def train_members(config: RunConfig, sweep: Path, stop: StopAfter | None = None)
     jobs = [MemberJob(member, sweep / str(n)) for n, member in enumerate(configs)]
     for job in jobs:
         job.folder.mkdir(parents=True)
-    SweepFolder(sweep).add_jobs([(job.folder.name, to_plain(job.config)) for job in jobs])
+    SweepFolder(sweep).add_jobs([ListedJob(job.folder, to_plain(job.config), None) for job in jobs])
     with stopping(stop):
         try:
             assert all(isinstance(outcome, float) for outcome in train_population(jobs))
