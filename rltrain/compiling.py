@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from rltrain import ahead
+from rltrain import ahead, recorded
 from rltrain.config.schema import DeviceConfig, QLearningConfig, QNetworkConfig, RunConfig
 from rltrain.errors import RequestError
 from rltrain.graphs import Graph
@@ -148,11 +148,11 @@ def bound(
 
     Args:
         procedure: what is compiled, at the first call, where `compile` asks for it.
-        fallback: the same as it runs where nothing is compiled.
+        fallback: the same as it runs where nothing is compiled; on the CPU it is recorded (rltrain/recorded.py).
         cuda_graphs: whether what runs is captured, and then launched as one.
         done: called once, when compiling has worked.
     """
-    as_it_is = partial(fallback, *args)
+    as_it_is = partial(fallback, *args) if cuda_graphs else uncompiled(fallback, args)
     chosen: list[Callable[[], None]] = [] if compile else [as_it_is]
 
     def call() -> None:
@@ -162,6 +162,13 @@ def bound(
             chosen.append(_tried(lambda: _make_bound(procedure, args), as_it_is, (), {}, done)[0])
 
     return Graph(call, _device_of(args)) if cuda_graphs else call
+
+
+def uncompiled(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
+    """A call of `procedure(*args)` without a compiler, at its fastest."""
+    if recorded.available() and _device_of(args).type == "cpu":
+        return recorded.Recorded(procedure, args)
+    return partial(procedure, *args)
 
 
 def _tried(
