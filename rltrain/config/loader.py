@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
