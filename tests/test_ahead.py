@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,3 +129,18 @@ def test_why_it_cannot_be_compiled_is_said_in_one_line(caplog: pytest.LogCapture
     assert [record.message for record in caplog.records if record.name.startswith("rltrain")] == [
         "compiling failed, the update runs uncompiled: backend='inductor' raised: AssertionError: no views"
     ]
+
+
+def test_a_compiler_that_does_not_know_the_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What makes compiling quick is left out in a second try."""
+    tried: list[Any] = []
+
+    def compile_to(path: Path, graph: object, leaves: object, options: Mapping[str, Any]) -> None:
+        tried.append(options)
+        if options:
+            raise RuntimeError("unrecognized command line option")
+        path.write_text("a program")
+
+    monkeypatch.setattr(ahead, "_compile_to", compile_to)
+    ahead._compile(torch.fx.symbolic_trace(torch.nn.Identity()), [], tmp_path / "p.so")
+    assert len(tried) == 2 and (tmp_path / "p.so").read_text() == "a program"
