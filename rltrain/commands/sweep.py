@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +28,27 @@ from rltrain.commands.sweep_table import report_sweep, shown_note
 from rltrain.config.application import CONFIG_NAME, job_variables
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
+from rltrain.config.messages import COMPOSE_ERRORS
 from rltrain.config.override_text import as_typed, key_of
 from rltrain.config.run_name import config_text, reserve_folder
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain, validate
-from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.config.validate import show, to_plain, validate
+from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.output import say
 from rltrain.process_state import variables_set
-from rltrain.text import shown_path, wrapped
+from rltrain.text import command_line, shown_path, wrapped
 from rltrain.training.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
 
 Preflight = Callable[[RunConfig], None]
+# Of the sweepers that search (Optuna's, Ax's, Nevergrad's): the key that says what they look for -> the largest value.
+_LARGEST_IS_BEST = {"direction": "maximize", "ax_config.experiment.minimize": False, "optim.maximize": True}
 
 
 class CheckedLauncher(Launcher):
     """The configured launcher between two checks: all jobs are right before, and who failed is kept after.
 
-    A job that failed returns NaN to the sweeper, so that a sweeper of several batches goes on.
+    A job that failed returns NaN to the sweeper, so that a sweeper of several batches goes on; one that has a rule of
+    its own for failures (`max_failure_rate`) is given the failure.
     """
 
     def __init__(
@@ -72,7 +78,8 @@ class CheckedLauncher(Launcher):
                 if isinstance(error, Interrupted):
                     raise error
                 self.failures.append((number, as_typed(overrides), error))
-                job.status, job.return_value = JobStatus.COMPLETED, math.nan
+                if "max_failure_rate" not in self._config.hydra.sweeper:
+                    job.status, job.return_value = JobStatus.COMPLETED, math.nan
         return returns
 
     def _announce(self, jobs: Sequence[tuple[Path, PlannedJob]]) -> None:
@@ -99,7 +106,7 @@ class CheckedLauncher(Launcher):
             except RequestError as error:
                 return f"tuned=none, which does not go with the other keys: {str(error).splitlines()[0]}"
         typed = [arg for arg in self._typed if key_of(arg) != "tuned"]
-        return shlex.join(["rltrain", *typed, "tuned=none"])
+        return command_line(["rltrain", *typed, "tuned=none"])
 
     def _check(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Path, PlannedJob]]:
         """Refuses the sweep if one job is wrong; each job with its folder."""
@@ -161,34 +168,83 @@ def run_sweep(
     """
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     cfg.hydra.mode = RunMode.MULTIRUN
+    _check_direction(cfg.hydra.sweeper, overrides)
     register_launcher()
     callbacks = Callbacks(cfg)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    sweeper: Any = Plugins.instance().instantiate_sweeper(
-        config=cfg, hydra_context=context, task_function=_SweepTask(task)
-    )
     folder = reserve_folder(Path(cfg.hydra.sweep.dir), exact=False)
     cfg.hydra.sweep.dir = config_text(folder)
-    callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
+    launchers: list[CheckedLauncher] = []
     with SweepFolder(folder) as sweep:
-        launcher = CheckedLauncher(sweeper.launcher, preflight, cfg, context, sweep, typed)
-        sweeper.launcher = launcher
+
+        def checked(launcher: Launcher) -> Launcher:
+            launchers.append(CheckedLauncher(launcher, preflight, cfg, context, sweep, typed))
+            return launchers[-1]
+
         try:
-            sweeper.sweep(arguments=OmegaConf.to_container(cfg.hydra.overrides.task, resolve=False))
-        except OSError as full:
-            _remove_unused(folder)
-            raise RunFailed(f"{shown_path(folder)}: cannot be written: {full.strerror or full}") from full
-        except Exception:
-            _remove_unused(folder)
-            raise
+            with _every_launcher(checked):
+                sweeper = Plugins.instance().instantiate_sweeper(
+                    config=cfg, hydra_context=context, task_function=_SweepTask(task)
+                )
+                callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
+                sweeper.sweep(arguments=_plain(cfg.hydra.overrides.task))
         except SystemExit as stop:
             raise stopped_sweep(folder, int(stop.code or 1)) from stop
+        except Exception as error:
+            _tell_failures(launchers)
+            _remove_unused(folder)
+            raise _one_line(error, folder) from error
         callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
         say(report_sweep(sweep))
         _remove_unused(folder)  # after a dry run
-    for number, line, error in launcher.failures:
+    return 1 if _tell_failures(launchers) else 0
+
+
+@contextmanager
+def _every_launcher(between: Callable[[Launcher], Launcher]) -> Iterator[None]:
+    """While active, Hydra hands out `between` of each launcher: where a sweeper keeps its own is its own affair."""
+    plugins = Plugins.instance()
+    instantiate = plugins.instantiate_launcher
+    plugins.__dict__["instantiate_launcher"] = lambda **how: between(instantiate(**how))
+    try:
+        yield
+    finally:
+        del plugins.__dict__["instantiate_launcher"]
+
+
+def _check_direction(sweeper: Any, overrides: Sequence[str]) -> None:
+    """Refuses a sweeper that would look for the smallest return because nobody has told it otherwise."""
+    for key, largest in _LARGEST_IS_BEST.items():
+        value = OmegaConf.select(sweeper, key)
+        value = value.name if isinstance(value, Enum) else value
+        typed = any(key_of(override) == f"hydra.sweeper.{key}" for override in overrides)
+        if value is not None and value != largest and not typed:
+            wanted = f"hydra.sweeper.{key}={show(largest)}"
+            raise RequestError(f"hydra.sweeper.{key}={show(value)}: a job's value is its greedy return; add {wanted}")
+
+
+def _one_line(error: Exception, folder: Path) -> Exception:
+    """What the user is told of an exception; a traceback that is nobody's message is kept in the sweep's folder."""
+    if isinstance(error, (RequestError, RunFailed, Interrupted, *COMPOSE_ERRORS)):
+        return error
+    if isinstance(error, OSError):
+        return RunFailed(f"{shown_path(folder)}: cannot be written: {error.strerror or error}")
+    folder.mkdir(exist_ok=True)
+    log = folder / "sweep.log"
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return RunFailed(f"{one_line(error)} (traceback in {shown_path(log)})")
+
+
+def _tell_failures(launchers: Sequence[CheckedLauncher]) -> bool:
+    """Names each job that failed; whether there was one."""
+    failures = [failure for launcher in launchers for failure in launcher.failures]
+    for number, line, error in failures:
         print(f"job {number} failed ({line}): {error}", file=sys.stderr)
-    return 1 if launcher.failures else 0
+    return bool(failures)
+
+
+def _plain(overrides: Any) -> list[str]:
+    return [str(override) for override in overrides]
 
 
 def _remove_unused(folder: Path) -> None:

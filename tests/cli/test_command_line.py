@@ -187,6 +187,34 @@ def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:
     assert sorted(path.parent.name for path in tmp_path.glob("outputs/multirun/*/*/*/run.json")) == ["0", "1", "2", "3"]
 
 
+def test_a_sweeper_of_another_package(rltrain: Shell, tmp_path: Path) -> None:
+    def sweep(seeds: str, *more: str) -> Ended:
+        largest = ("hydra/sweeper=nested", "hydra.sweeper.direction=maximize", "hydra/launcher=basic")
+        return rltrain("-m", *largest, f"seed={seeds}", *more, plugins="nested_sweeper")
+
+    done = sweep("1,2")
+    assert done.returncode == 0 and "sweep     2 of 2 jobs done" in done.stdout
+    (found,) = tmp_path.glob("outputs/multirun/*/*/found.txt")
+    assert found.read_text() == "[1.0, 2.0]"
+    wrong = sweep("3,-1")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("rltrain: in the job `seed=-1`") and not wrong.stdout
+    assert "job 1 failed (seed=13): the environment blew up" in sweep("2,13").stderr
+    broken = sweep("99")
+    assert broken.returncode == 1
+    assert broken.stderr.startswith('rltrain: KeyError: "a bug of the sweeper\'s" (traceback in outputs/multirun/')
+    log = Path(broken.stderr.rpartition("traceback in ")[2].strip(" )\n"))
+    assert "in sweep" in log.read_text()
+
+
+def test_a_sweeper_that_looks_for_the_smallest_return(rltrain: Shell, tmp_path: Path) -> None:
+    refused = rltrain("-m", "hydra/sweeper=nested", "seed=1,2", plugins="nested_sweeper")
+    advice = "a job's value is its greedy return; add hydra.sweeper.direction=maximize"
+    assert refused.stderr == f"rltrain: hydra.sweeper.direction=minimize: {advice}\n"
+    assert not (tmp_path / "outputs").exists()
+    asked = ("hydra.sweeper.direction=minimize", "hydra/launcher=basic")
+    assert rltrain("-m", "hydra/sweeper=nested", *asked, "seed=1,2", plugins="nested_sweeper").returncode == 0
+
+
 def test_the_jobs_of_a_sweep_are_named_as_they_are_typed(rltrain: Shell) -> None:
     ended = rltrain("-m", "hydra/launcher=basic", "env=gymnasium:CartPole-v1", "seed=1,13")
     jobs = [line for line in ended.stdout.splitlines() if line.startswith("job ")]
