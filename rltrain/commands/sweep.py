@@ -129,8 +129,8 @@ class CheckedLauncher(Launcher):
                 raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
             folder = self._folder.path / str(cfg.hydra.sweep.subdir)
-            if self._folder.path.resolve() not in folder.resolve().parents:
-                raise RequestError(f"hydra.sweep.subdir={cfg.hydra.sweep.subdir}: must lie inside the sweep's folder")
+            if wrong := self._folder.unfit(str(cfg.hydra.sweep.subdir)):
+                raise RequestError(f"hydra.sweep.subdir={cfg.hydra.sweep.subdir}: {wrong}")
             info = compose_info(cfg.hydra, plain)
             jobs.append((folder, PlannedJob(folder.name, to_plain(config), tuple(overrides), info)))
         return jobs

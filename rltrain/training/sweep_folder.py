@@ -95,16 +95,29 @@ class SweepFolder:
         for job in listed if isinstance(listed, list) else [None]:
             if not isinstance(job, dict) or not isinstance(job.get("config"), dict):
                 raise RequestError(f"{self.path / JOBS}: is no list of jobs")
-            folder = self.path / str(job.get("folder"))
-            if self.path.resolve() not in folder.resolve().parents:
-                raise RequestError(
-                    f"{self.path / JOBS}: the job folder {job.get('folder')!r} is not inside the sweep's"
-                )
+            name = job.get("folder")
+            if wrong := self.unfit(name):
+                raise RequestError(f"{self.path / JOBS}: the job folder {name!r} {wrong}")
+            folder = self.path / name
+            if folder in jobs:
+                raise RequestError(f"{self.path / JOBS}: the job folder {name!r} is listed twice")
             jobs[folder] = ListedJob(folder, job["config"], _overrides(job))
         begun = [record.parent for record in self.path.glob("*/run.json") if not record.parent.is_symlink()]
         for folder in sorted(begun, key=_number):
             jobs.setdefault(folder, ListedJob(folder, None, None))
         return jobs
+
+    def unfit(self, name: object) -> str:
+        """Why there can be no job in the folder of that name, after `the folder NAME`; nothing where there can."""
+        if not isinstance(name, str):
+            return "is no text"
+        if not name.isprintable():
+            return "holds a character that cannot be printed"
+        try:
+            inside = self.path.resolve() in (self.path / name).resolve().parents
+        except RuntimeError:  # links that lead to each other
+            inside = False
+        return "" if inside else "is not inside the sweep's"
 
     def notes(self) -> list[str]:
         """What readers of the jobs' results should know."""

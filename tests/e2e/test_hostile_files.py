@@ -243,6 +243,18 @@ def test_a_sweep_that_lists_other_folders(run: Path, tmp_path: Path, capsys: pyt
         capsys.readouterr()
         assert main(["resume", str(sweep)]) == 2
         assert "not inside" in one_line(capsys)
+    (sweep / "loop").symlink_to(sweep / "loop")
+    unfit = {"loop/0": "not inside", "a\0b": "printed", "\ud800": "printed", "\udc80": "printed", "\x1b[2J": "printed"}
+    unfit |= {"\n": "printed", "\u202e0": "printed"}
+    for name, why in [*unfit.items(), *((other, "is no text") for other in (None, 5, ["0"], {}, True))]:
+        (sweep / "jobs.json").write_text(json.dumps({"jobs": [{"folder": name, "config": to_plain(SMALL)}]}))
+        for command in (["resume", str(sweep)], ["evaluate", str(sweep / "3")]):
+            assert main(command) == 2
+            said = one_line(capsys)
+            assert f"jobs.json: the job folder {name!r} " in said and why in said and said.rstrip("\n").isprintable()
+    (sweep / "jobs.json").write_text(json.dumps({"jobs": [{"folder": "0", "config": to_plain(SMALL)}] * 2}))
+    assert main(["resume", str(sweep)]) == 2 and "'0' is listed twice" in one_line(capsys)
+    assert {path.name for path in sweep.iterdir()} == {"jobs.json", "inside", "loop", ".lock"}
     plain = {**to_plain(SMALL), "env": {**to_plain(SMALL)["env"], "id": "evil:CartPole-v1"}}
     (sweep / "jobs.json").write_text(json.dumps({"jobs": [{"folder": "0", "config": plain}]}))
     assert main(["resume", str(sweep)]) == 1
