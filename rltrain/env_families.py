@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib.util
 import re
 
+from rltrain.errors import RequestError, one_line
+
 _MINATAR = {
     "Asterix": "asterix",
     "Breakout": "breakout",
@@ -31,6 +33,7 @@ def register_family(env_id: str) -> None:
 
     Raises:
         ModuleNotFoundError: the package of an Atari game is not installed.
+        RequestError: it is installed and cannot be imported.
     """
     import gymnasium
 
@@ -44,16 +47,32 @@ def register_family(env_id: str) -> None:
                 max_episode_steps=MINATAR_STEPS,
                 kwargs={"game": game, "use_minimal_action_set": minimal},
             )
-    if env_id.startswith("ALE/") or (has_ale() and env_id not in gymnasium.registry):
+    asked = env_id.startswith("ALE/")
+    if (asked or (has_ale() and env_id not in gymnasium.registry)) and (fault := _register_games()) and asked:
+        raise RequestError(f"env={env_id}: {fault}")
+
+
+def register_families() -> str:
+    """Registers all that there are; returns why the Atari games are not among them although they are installed."""
+    register_family("")
+    return _register_games() if has_ale() else ""
+
+
+def _register_games() -> str:
+    """Registers the Atari games; returns why that cannot be done.
+
+    Raises:
+        ModuleNotFoundError: they are not installed.
+    """
+    try:
         import ale_py
 
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # else it greets
-        gymnasium.register_envs(ale_py)
-
-
-def register_families() -> None:
-    """All that there are."""
-    register_family("")
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "ale_py":
+            raise
+        return f"ale_py is installed and cannot be imported: {one_line(error, 160)}"
+    return ""
 
 
 def has_ale() -> bool:

@@ -58,8 +58,10 @@ def _wrappers() -> dict[str, str]:
 
 
 def _registered() -> dict[str, str]:
-    from rltrain.config.env_source import env_specs
+    from rltrain.config.env_source import env_specs, left_out
 
+    if fault := left_out():
+        print(f"the Atari games are left out: {fault}", file=sys.stderr)
     rows = {}
     for spec in env_specs():
         limit = f"{spec.max_episode_steps} steps" if spec.max_episode_steps else "no time limit"

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 
+from rltrain.config.env_source import left_out
 from rltrain.config.validate import closest, show
 from rltrain.errors import RequestError
 
@@ -59,7 +60,11 @@ def unknown_choice(group: str, name: str, loader: Any) -> str:
         # Two names that share little more than the version are not alike.
         matches = [match for match in matches if closest(_unversioned(name), [_unversioned(match)], cutoff=0.6)]
         known = f"closest: {', '.join(matches)}; " if matches else ""
-        return f"env={name}: no such environment\n{known}`rltrain list envs` shows all, module:id imports one of yours"
+        fault = f"; {reason}" if (reason := left_out()) else ""
+        return (
+            f"env={name}: no such environment{fault}\n"
+            f"{known}`rltrain list envs` shows all, module:id imports one of yours"
+        )
     guess = f"; did you mean {matches[0]}?" if matches else ""
     return f"{group}={name}: no such choice{guess}\nchoices: {', '.join(options)}"
 

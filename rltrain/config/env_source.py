@@ -46,6 +46,11 @@ def env_specs() -> list[Any]:
     return [gymnasium.registry[env_id] for env_id in env_ids()]
 
 
+def left_out() -> str:
+    """Why ids of an installed package are missing in `env_ids`; nothing where none are."""
+    return register_families()
+
+
 def env_creator(env_id: str) -> Any:
     """The class or function that makes a registered environment; `module:id` must have been imported."""
     import gymnasium

@@ -95,7 +95,7 @@ class SweepFolder:
         for job in listed if isinstance(listed, list) else [None]:
             if not isinstance(job, dict) or not isinstance(job.get("config"), dict):
                 raise RequestError(f"{self.path / JOBS}: is no list of jobs")
-            name = job.get("folder")
+            name: Any = job.get("folder")
             if wrong := self.unfit(name):
                 raise RequestError(f"{self.path / JOBS}: the job folder {name!r} {wrong}")
             folder = self.path / name

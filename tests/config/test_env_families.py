@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
+import gymnasium
 import pytest
 
 import rltrain.env_families
+from rltrain.cli import main
 from rltrain.commands.train import preflight
 from rltrain.config.application import compose
 from rltrain.config.env_source import env_ids, is_env_id
@@ -50,6 +53,28 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     ]:
         expected = f"env={env}: {package} is not installed; pip install 'rltrain[{extra}]' brings it"
         assert refusal(f"env={env}", "network=mlp") == expected
+
+
+@pytest.mark.parametrize("code", ["raise ImportError('libGL.so.1: no such file')", "", "1 / 0"])
+def test_a_package_that_cannot_be_imported_costs_its_own_games_only(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ale_py.py").write_text(code)
+    for name in [name for name in sys.modules if name.startswith("ale_py")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name, spec in gymnasium.registry.items() if "ale_py" in str(spec.entry_point)]:
+        monkeypatch.delitem(gymnasium.registry, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "ale_py", raising=False)
+    fault = "ale_py is installed and cannot be imported: "
+    assert main(["list", "envs", "CartPole"]) == 0
+    listed, said = capsys.readouterr()
+    assert "CartPole-v1 " in listed and said.startswith(f"the Atari games are left out: {fault}")
+    for env in ("ALE/Pong-v5", "CartPol", "PongNoFrameskip-v4", "gymnasium:CartPol-v1"):
+        assert main([f"env={env}", "dry_run=true"]) == 2
+        said = capsys.readouterr().err
+        assert (fault in said) == (":" not in env) and len(said.splitlines()) <= 2
+    assert is_env_id("CartPole-v1") and is_env_id("MinAtar/Breakout-v1")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs the extra atari")
