@@ -6,7 +6,6 @@ import types
 from pathlib import Path
 from typing import Any
 
-import stub_runner  # noqa: F401
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper

@@ -190,7 +190,7 @@ def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:
 def test_a_sweeper_of_another_package(rltrain: Shell, tmp_path: Path) -> None:
     def sweep(seeds: str, *more: str) -> Ended:
         largest = ("hydra/sweeper=nested", "hydra.sweeper.direction=maximize", "hydra/launcher=basic")
-        return rltrain("-m", *largest, f"seed={seeds}", *more, plugins="nested_sweeper")
+        return rltrain("-m", *largest, f"seed={seeds}", *more, plugins="stub_runner,nested_sweeper")
 
     done = sweep("1,2")
     assert done.returncode == 0 and "sweep     2 of 2 jobs done" in done.stdout
@@ -207,12 +207,14 @@ def test_a_sweeper_of_another_package(rltrain: Shell, tmp_path: Path) -> None:
 
 
 def test_a_sweeper_that_looks_for_the_smallest_return(rltrain: Shell, tmp_path: Path) -> None:
-    refused = rltrain("-m", "hydra/sweeper=nested", "seed=1,2", plugins="nested_sweeper")
+    refused = rltrain("-m", "hydra/sweeper=nested", "seed=1,2", plugins="stub_runner,nested_sweeper")
     advice = "a job's value is its greedy return; add hydra.sweeper.direction=maximize"
     assert refused.stderr == f"rltrain: hydra.sweeper.direction=minimize: {advice}\n"
     assert not (tmp_path / "outputs").exists()
     asked = ("hydra.sweeper.direction=minimize", "hydra/launcher=basic")
-    assert rltrain("-m", "hydra/sweeper=nested", *asked, "seed=1,2", plugins="nested_sweeper").returncode == 0
+    assert (
+        rltrain("-m", "hydra/sweeper=nested", *asked, "seed=1,2", plugins="stub_runner,nested_sweeper").returncode == 0
+    )
 
 
 def test_the_jobs_of_a_sweep_are_named_as_they_are_typed(rltrain: Shell) -> None:
