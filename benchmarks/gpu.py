@@ -26,7 +26,7 @@ from benchmarks.learner import learner_of, us_per_update, wait
 from benchmarks.speed.__main__ import BATCHED, COMPILED, SB3, SYNC
 from benchmarks.speed.machine import describe
 from benchmarks.speed.programs import BENCH, COMMON, WORKS, Ours, Rival, Skipped, Work
-from benchmarks.whole_iteration import iteration
+from benchmarks.vectorization import iteration
 from rltrain.build import build
 from rltrain.config.application import compose
 

@@ -33,23 +33,19 @@ def act(envs: VectorEnv, obs: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return action
 
 
-def same_step(a: Any, b: Any, rows: np.ndarray, atol: float = 0.0) -> None:
-    for name in ("obs", "action", "next_obs", "terminated", "truncated", "active"):
+def same_step(a: Any, b: Any, rows: np.ndarray) -> None:
+    for name in ("obs", "action", "reward", "next_obs", "terminated", "truncated", "active"):
         first, second = getattr(a[0], name), getattr(b[0], name)
         assert first.dtype == second.dtype, name
         assert first[rows].tobytes() == second[rows].tobytes(), name
-    assert a[0].reward.dtype == b[0].reward.dtype == np.float32
-    assert np.allclose(a[0].reward[rows], b[0].reward[rows], rtol=0, atol=atol)
+    assert a[0].reward.dtype == np.float32
     assert a[1].tobytes() == b[1].tobytes()
-    for first, second in zip(a[2], b[2], strict=True):
-        assert (first.env, first.number, first.length) == (second.env, second.number, second.length)
-        assert first.episode_return == pytest.approx(second.episode_return, rel=0, abs=100 * atol)
+    assert a[2] == b[2]
 
 
 @pytest.mark.parametrize("id", BATCHED_ENVS)
 @pytest.mark.filterwarnings("ignore:.*out of date")
 def test_batched_lanes_give_the_numbers_of_single_environments(id: str) -> None:
-    atol = 1e-6 if id == "Pendulum-v1" else 0.0  # float32 rewards of up to 16
     envs, alone = make(id, 5, steps=60), make(id, 5, "sync", steps=60)
     obs = envs.reset()
     assert obs.tobytes() == alone.reset().tobytes() and obs.dtype == np.float32
@@ -62,7 +58,7 @@ def test_batched_lanes_give_the_numbers_of_single_environments(id: str) -> None:
         if active is not None:
             action[~active] = np.nan if action.dtype == np.float32 else 10**12  # nobody may read it
         done = envs.step(action, active)
-        same_step(done, alone.step(action, active), rows, atol)
+        same_step(done, alone.step(action, active), rows)
         obs = done[1]
         assert np.isfinite(done[0].reward).all() and not (done[0].terminated | done[0].truncated)[~rows].any()
         terminated += done[0].terminated.sum()
@@ -72,7 +68,7 @@ def test_batched_lanes_give_the_numbers_of_single_environments(id: str) -> None:
     for name, array in alone.state_dict().items():
         ours = envs.state_dict()[name]
         assert ours.dtype == array.dtype and ours.shape == array.shape
-        assert np.allclose(ours, array, rtol=0, atol=100 * atol if name == "episode_return" else 0), name
+        assert np.array_equal(ours, array), name
 
 
 def test_an_episode_may_end_and_be_cut_in_the_same_step() -> None:
@@ -331,4 +327,4 @@ def test_kwargs_reach_the_twin() -> None:
         envs.reset(), alone.reset()
         for _ in range(30):
             action = np.ones(3, np.int64) if id == "CartPole-v1" else np.ones((3, 1), np.float32)
-            same_step(envs.step(action), alone.step(action), np.ones(3, bool), 1e-6)
+            same_step(envs.step(action), alone.step(action), np.ones(3, bool))

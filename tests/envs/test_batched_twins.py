@@ -19,7 +19,6 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("MountainCar-v0", {"goal_velocity": 0.02}),
     ("Pendulum-v1", {"g": 3.7}),
 ]
-REWARD_ATOL = {"Pendulum-v1": 1e-9}  # the square of a float32 torque, rounded in another way
 
 
 def act(id: str, obs: np.ndarray, step: int, lane: int, rng: np.random.Generator) -> Any:
@@ -75,7 +74,7 @@ def test_a_twin_does_what_gymnasium_s_own_does_bit_for_bit(id: str, kwargs: dict
         state = after
         assert np.array_equal(state[:, lanes].T, [row[4] for row in now])
         assert np.array_equal(twin.observe(np, state)[:, lanes].astype(np.float32).T, [row[0] for row in now])
-        assert np.allclose(reward, [row[2] for row in now], rtol=0, atol=REWARD_ATOL.get(id, 0.0))
+        assert np.array_equal(reward, [row[2] for row in now])
         assert np.array_equal(terminated, [row[3] for row in now])
         ends += terminated.sum()
     assert ends > 3 or id == "Pendulum-v1"
@@ -106,8 +105,9 @@ def test_a_twin_runs_on_tensors_of_any_device(id: str, device: torch.device) -> 
         found = twin.step(torch, torch.from_numpy(state).to(device), torch.from_numpy(action).to(device))
         assert [x.device.type for x in found] == [device.type] * 3
         assert [x.dtype for x in found] == [torch.float64, torch.float64, torch.bool]
-        for a, b in zip(found[:2], expected[:2], strict=True):
-            assert np.allclose(a.cpu().numpy(), b, rtol=1e-12, atol=1e-12)
+        assert np.allclose(found[0].cpu().numpy(), expected[0], rtol=1e-12, atol=1e-12)
+        squares_torque = id == "Pendulum-v1"  # a float32, of which NumPy's twin has the bits of the C library's powf
+        assert np.allclose(found[1].cpu().numpy(), expected[1], rtol=1e-12, atol=1e-9 if squares_torque else 1e-12)
         assert np.array_equal(found[2].cpu().numpy(), expected[2])
         observed = twin.observe(torch, found[0])
         assert np.allclose(observed.cpu().numpy(), twin.observe(np, expected[0]), rtol=1e-12, atol=1e-12)
