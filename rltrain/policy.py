@@ -6,13 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rltrain.agents import AgentContext, LoadablePolicy, make_policy
 from rltrain.build import EVAL_ENVS, check_network, checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
+from rltrain.envs.batches import observations_in
 from rltrain.envs.space_data import space_from_plain
-from rltrain.envs.spaces import action_spec, from_env_observation, observation_spec, to_env_action
+from rltrain.envs.spaces import (
+    action_spec,
+    from_env_observation,
+    make_action_transform,
+    observation_spec,
+    to_env_action,
+)
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.envs.wrappers.wrapper import Fixed
@@ -59,24 +67,40 @@ class TrainedPolicy:
             raise CheckpointError(f"{checkpoint.folder}: {error}") from error
 
     def act(self, obs: Any) -> Any:
-        """The best action for one observation of the environment, in the environment's own form.
+        """The best action for one observation of the environment, or the best of each for a batch of them.
 
         The wrappers of the run are applied here. Those that look back (`frame_stack`, `time_aware`) take each call for
         the next step of one episode: `reset()` comes before the first of each.
 
         Args:
-            obs: one observation as the environment returns it: an array, an integer, a dict, a tuple, ...
+            obs: one observation as the environment returns it (an array, an integer, a dict, a tuple, ...); or B of
+                them along one axis more, the first, as `gymnasium.vector` environments return them.
+
+        Returns:
+            An action as the environment takes it; of a batch an array [B, *action].
 
         Raises:
-            ValueError: it is not of `observation_space`, or the episode is longer than its time limit.
+            ValueError: it is not of `observation_space`, the episode is longer than its time limit, or it is a batch
+                and a wrapper looks back.
         """
-        batch = from_env_observation(self.observation_space, obs)[None]
-        if self._wrappers:
-            if self._wrappers.remembers and self._limit is not None and self._steps >= self._limit:
-                raise ValueError(f"the episode is over after {self._limit} steps: reset() comes before the next one")
-            batch = self._wrappers.follow(batch) if self._steps else self._wrappers.reset(batch)
-            self._steps += 1
-        return to_env_action(self.action_space, self.agent_policy.act_greedy(batch)[0])
+        batch = observations_in(self.observation_space, obs)
+        if batch is None:
+            return to_env_action(self.action_space, self.agent_policy.act_greedy(self._seen(obs))[0])
+        if self._wrappers.remembers:
+            raise ValueError("act takes one observation at a time, not a batch: a wrapper of this run looks back")
+        nothing = np.empty((0, *self.network_observation.shape), self.network_observation.dtype)
+        rows = np.concatenate([nothing, *map(self._seen, batch)])
+        return make_action_transform(self.action_space)(self.agent_policy.act_greedy(rows))
+
+    def _seen(self, obs: Any) -> np.ndarray:
+        """One observation of the environment as the network takes it, [1, *obs]."""
+        row = from_env_observation(self.observation_space, obs)[None]
+        if not self._wrappers:
+            return row
+        if self._wrappers.remembers and self._limit is not None and self._steps >= self._limit:
+            raise ValueError(f"the episode is over after {self._limit} steps: reset() comes before the next one")
+        self._steps += 1
+        return self._wrappers.follow(row) if self._steps > 1 else self._wrappers.reset(row)
 
     def fixed(self) -> tuple[list[Any], ObservationSpec, list[Fixed]]:
         """What `act` does to an observation before the network, taken apart: the configs of the wrappers that look

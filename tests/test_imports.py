@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -236,3 +238,11 @@ def test_a_wrong_import_is_seen() -> None:
     ]  # fmt: skip
     with pytest.raises(AssertionError, match="relative"):
         list(_imports("envs.vector", "from . import lanes"))
+
+
+def test_the_package_shows_what_it_offers() -> None:
+    code = (
+        "import sys, rltrain; assert [name for name in dir(rltrain) if name[0] != '_'] == ['load']"
+        "; assert 'torch' not in sys.modules; from rltrain import *; assert load is rltrain.load"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -134,6 +134,14 @@ class TestFinishedRun:
             assert isinstance(action, int)
         else:
             assert (action.dtype, action.shape) == (np.float32, (1,))
+        several = gymnasium.make_vec(policy.config.env.id, 4, vectorization_mode="sync")
+        batch, _ = several.reset(seed=3)
+        actions = policy.act(batch)
+        assert several.action_space.contains(actions)
+        assert policy.act(batch[:1]).shape == actions[:1].shape
+        assert np.allclose(actions, [policy.act(one) for one in batch], rtol=1e-5)
+        with pytest.raises(ValueError, match="its space"):
+            policy.act(batch[None])
         best = rltrain.load(place / algo / "checkpoints" / "best")
         assert best.checkpoint.name == "best"
 

@@ -63,6 +63,18 @@ def test_a_loaded_policy_sees_through_the_wrappers_what_an_evaluation_sees(run: 
     assert all(total >= 1 for total in returns)
 
 
+def test_a_batch_is_seen_through_wrappers_that_do_not_look_back(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one observation at a time, not a batch: a wrapper of this run looks back"):
+        rltrain.load(run).act(np.zeros((3, 4)))
+    wrappers = "env.wrappers=[normalize_observation,{name: clip_observation, low: -1, high: 1}]"
+    assert rltrain_here(tmp_path, *ARGS, "env=CartPole-v1", "total_steps=60", "algo.learning_starts=10", wrappers) == 0
+    policy = rltrain.load(tmp_path / "run")
+    batch = np.random.default_rng(0).normal(size=(64, 4))
+    actions = [policy.act(one) for one in batch]
+    assert policy.act(batch).tolist() == actions and len(set(actions)) == 2
+    assert policy.act(batch[:0]).shape == (0,)
+
+
 def test_an_episode_without_an_end_is_noticed(run: Path) -> None:
     policy = rltrain.load(run)
     for _ in range(60):
