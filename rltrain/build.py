@@ -153,6 +153,12 @@ def build_evaluator(
     )
 
 
+def evaluates_meanwhile(config: RunConfig) -> bool:
+    """Whether a run is evaluated before it ends."""
+    period = config.eval.period
+    return period is not None and period < config.total_steps + config.num_envs
+
+
 def open_evaluator(evaluator: Evaluator, config: RunConfig) -> None:
     """Makes the environments of an evaluator beside those that train, if there will be evaluations meanwhile; else they
     are made at the end, once those that train are closed.
@@ -160,14 +166,14 @@ def open_evaluator(evaluator: Evaluator, config: RunConfig) -> None:
     Raises:
         RequestError: they cannot be made.
     """
-    period = config.eval.period
-    if period is None or period > config.total_steps + config.num_envs - 1:
+    if not evaluates_meanwhile(config):
         return
     try:
         evaluator.open()
     except RequestError as error:
         raise RequestError(
-            f"eval.period={period}: evaluations during training need an environment beside those that train: {error}"
+            f"eval.period={config.eval.period}: evaluations during training need an environment beside those that train: "
+            f"{error}"
             "\neval.period=null evaluates at the end only, when those are closed"
         ) from error
 

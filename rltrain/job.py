@@ -32,7 +32,7 @@ from rltrain.training import checkpoint
 from rltrain.training.checkpoint_parts import PartWriter
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
 from rltrain.training.run_folder import RunFolder, git_state, versions
-from rltrain.training.stopping import StopSignal
+from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 from rltrain.training.trainer import Trainer, last_logged_step
 from rltrain.types import Ring
 
@@ -161,6 +161,7 @@ class _Job:
         config = self.config
         parts.envs.close()  # a machine may hold no more environments than these
         say(final_evaluation(config, REPORT_EPISODES, parts.envs.max_episode_steps))
+        stop.answer = WHILE_EVALUATING
         final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested, partly=True)
         if final is None:
             raise stopped(config, stop.exit_code, trainer.step, run.path)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rltrain.build import Parts
+from rltrain.build import Parts, evaluates_meanwhile
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
@@ -46,8 +46,8 @@ def header(
     if info.tuned is not None:
         settings = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in info.tuned_keys.items())
         lines.append(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
-    if parts.envs.max_episode_steps is None:
-        lines.append(f"limit     episodes have no time limit; env.max_episode_steps=N sets one{_evaluated(config)}")
+    if bounds := _bounds(config, parts.envs.max_episode_steps):
+        lines.append(f"limit     {bounds}")
     shape = parts.envs.observation_spec.shape
     if config.network is not None and config.network.name != "cnn" and len(shape) == 3:
         axes = " x ".join(map(str, shape))
@@ -90,21 +90,26 @@ def dry_run_text(parts: Parts) -> str:
     )
 
 
-def _evaluated(config: RunConfig) -> str:
-    """How evaluations of episodes without a time limit are bounded."""
-    total, period, episodes = config.total_steps, config.eval.period, config.eval.episodes
-    last = evaluation_limits(total, total, REPORT_EPISODES, None)
-    assert last is not None
-    bounds = f"after {last.steps:,} steps"
-    if period is not None and (during := evaluation_limits(period, total, episodes, None)):
-        bounds = f"after {during.steps:,} steps, the last one {bounds}"
-    return f"; evaluations cut them at {last.episode_steps:,} steps, and end {bounds}"
+def _bounds(config: RunConfig, time_limit: int | None) -> str:
+    """How evaluations of long episodes are bounded; nothing where they are short."""
+    total, period = config.total_steps, config.eval.period
+    last = evaluation_limits(total, total, REPORT_EPISODES, time_limit)
+    if last is None:
+        return ""
+    ends = f"end after {last.steps:,} steps"
+    if period is not None and evaluates_meanwhile(config):
+        during = evaluation_limits(period, total, config.eval.episodes, time_limit)
+        assert during is not None
+        ends = f"end after {during.steps:,} steps, the last one after {last.steps:,}"
+    cuts = f"cut episodes at {last.episode_steps:,} steps, and " if last.episode_steps != time_limit else ""
+    unlimited = "episodes have no time limit (env.max_episode_steps=N sets one); " if time_limit is None else ""
+    return f"{unlimited}evaluations {cuts}{ends}"
 
 
 def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
     """What is said before the evaluation that ends a run; `time_limit` is that of its episodes."""
     limits = evaluation_limits(config.total_steps, config.total_steps, episodes, time_limit)
-    bound = f", no more after {limits.steps:,} steps" if limits else ""
+    bound = f", none after {limits.steps:,} steps; Ctrl-C ends it with those played" if limits else ""
     return f"evaluating {episodes} greedy episodes{bound}"
 
 

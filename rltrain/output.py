@@ -31,7 +31,8 @@ def answers() -> TextIO:
 
 def warn(log: logging.Logger, message: str) -> None:
     """For the log, and once for whoever watches the terminal."""
-    log.warning(message)
+    if log.hasHandlers():  # where there is no log, Python would print it too
+        log.warning(message)
     if message in _warned:
         return
     _warned.add(message)

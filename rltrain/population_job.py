@@ -34,7 +34,7 @@ from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
 from rltrain.training.members import MemberAgent, evaluate_apart
 from rltrain.training.population import MemberOutput, Population
 from rltrain.training.run_folder import RunFolder
-from rltrain.training.stopping import StopSignal
+from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 from rltrain.training.trainer import last_logged_step
 
 _log = logging.getLogger(__name__)
@@ -183,6 +183,8 @@ class _PopulationJob:
         parts.envs.close()  # a machine may hold no more than these
         longest = max((job.config for job in self.jobs), key=lambda config: config.total_steps)
         say(final_evaluation(longest, REPORT_EPISODES, parts.envs.max_episode_steps))
+        if self.answers_signals:
+            stop.answer = WHILE_EVALUATING
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
         own = differences([job.config for job in self.jobs])
         for member in ended:

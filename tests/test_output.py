@@ -117,3 +117,13 @@ def test_a_warning_is_in_the_log_each_time_and_on_the_terminal_once(
         warn(log, message)
     assert capsys.readouterr() == ("", "warning   slow\nwarning   slower\n")
     assert [record.message for record in caplog.records] == ["slow", "slow", "slower"]
+
+
+def test_a_warning_is_printed_once_where_there_is_no_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python prints what nobody handles."""
+    monkeypatch.setattr(output, "_warned", set())
+    log = logging.Logger("without handlers")
+    warn(log, "slow")
+    assert capsys.readouterr() == ("", "warning   slow\n")

@@ -46,7 +46,7 @@ def main(args: list[str]) -> int:
     from rltrain.policy import load
     from rltrain.training.checkpoint import best_folder
     from rltrain.training.run_folder import RunFolder
-    from rltrain.training.stopping import StopSignal
+    from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 
     policy = load(best_folder(place) if best else place, _device(options))
     require_trusted(policy.config, options["trust"])
@@ -55,7 +55,7 @@ def main(args: list[str]) -> int:
 
         check_drawing(policy)  # before episodes that may take minutes
     seed = policy.config.seed if options["seed"] is None else options["seed"]
-    with process_kept(), StopSignal("stopping; the episodes that have ended count", saves=False) as stop:
+    with process_kept(), StopSignal(WHILE_EVALUATING, saves=False) as stop:
         found = evaluate(policy, options["episodes"], seed, lambda: stop.requested)
     if found is None:
         raise Interrupted(stop.exit_code)

@@ -43,6 +43,7 @@ class ConsoleLogger:
                 unit="step",
                 unit_scale=True,
                 dynamic_ncols=True,
+                delay=1e-9,  # not drawn before the first row: the header comes first
             )
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -48,15 +48,16 @@ class EvaluationConsole:
         if not self._draws:
             print(f"{text}  {left}", file=self._stream, flush=True)
             return
+        # By steps: episodes that are played side by side may all end at the same time.
+        done, form = steps / max(steps + steps_left, 1), f"{text} |{{bar}}| {left}"
         if self._bar is None:
             from tqdm import tqdm
 
-            # By steps: episodes that are played side by side may all end at the same time. It leaves no line behind.
-            form = "{desc} |{bar}| {postfix}"
-            self._bar = tqdm(total=1.0, file=self._stream, leave=False, dynamic_ncols=True, bar_format=form)
-        self._bar.n = steps / max(steps + steps_left, 1)
-        self._bar.set_description_str(text, refresh=False)
-        self._bar.set_postfix_str(left, refresh=False)
+            self._bar = tqdm(
+                initial=done, total=1.0, file=self._stream, leave=False, dynamic_ncols=True, bar_format=form
+            )
+            return
+        self._bar.n, self._bar.bar_format = done, form
         self._bar.refresh()
 
     def end(self) -> None:

@@ -14,6 +14,9 @@ from typing import Any, Protocol
 
 from rltrain.interrupts import ECHO_SECONDS, RUN_SIGNALS
 
+WHILE_EVALUATING = "stopping; the episodes that have ended count; again to stop at once"
+"""The answer of a StopSignal where nothing is trained, or no more: there is nothing to save."""
+
 
 class StopRequest(Protocol):
     """What a training loop looks at once per step."""
@@ -36,7 +39,7 @@ class StopSignal:
     Python can handle no signals, it does nothing.
 
     Args:
-        answer: what is said on stderr at the first signal; empty: nothing is, at no signal.
+        answer: what is said on stderr at the first signal, an attribute too; empty: nothing is, at no signal.
         saves: whether there is something to save: if not, SIGUSR1 does nothing.
         listener: called with every signal that counts.
         at_once: called before a second signal ends the process.
@@ -49,7 +52,7 @@ class StopSignal:
         listener: Callable[[int], None] = lambda number: None,
         at_once: Callable[[], None] = lambda: None,
     ) -> None:
-        self._answer, self._saves, self._listener, self._at_once = answer, saves, listener, at_once
+        self.answer, self._saves, self._listener, self._at_once = answer, saves, listener, at_once
         self._signal: int | None = None
         self._at = 0.0
         self._save_requested = False
@@ -89,11 +92,11 @@ class StopSignal:
         if number == signal.SIGUSR1:
             if self._saves and not self._save_requested:
                 self._save_requested = True
-                _tell(self._answer and "saving a checkpoint after this step")
+                _tell(self.answer and "saving a checkpoint after this step")
                 self._listener(number)
         elif self._signal is None:
             self._signal, self._at = number, now
-            _tell(self._answer)
+            _tell(self.answer)
             self._listener(number)
         elif now - self._at > ECHO_SECONDS:
             try:

@@ -90,17 +90,28 @@ def test_a_run_that_ended_early_goes_on_a_little(early: Path, capsys: pytest.Cap
 
 def test_episodes_without_a_time_limit_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = (
-        "limit episodes have no time limit; env.max_episode_steps=N sets one; evaluations cut them at 2,500 steps, and"
-        " end after 5,000 steps, the last one after 50,000 steps"
+        "limit episodes have no time limit (env.max_episode_steps=N sets one); evaluations cut episodes at 2,500 steps,"
+        " and end after "
     )
-    assert rltrain_here(tmp_path, "dry_run=true", "env=CliffWalking-v1") == 0
-    assert line in " ".join(capsys.readouterr().out.split())
+    during = f"{line}5,000 steps, the last one after 50,000"
+    long = "limit evaluations cut episodes at 2,500 steps, and end after 50,000 steps"
+    not_cut = "limit evaluations end after 50,000 steps"
+    for expected, *args in (
+        (during,),
+        (f"{line}50,000 steps", "eval.period=null"),
+        (f"{line}50,000 steps", "eval.period=60000"),
+        (long, "eval.period=null", "env.max_episode_steps=27000"),
+        (not_cut, "eval.period=null", "env.max_episode_steps=2100"),
+    ):
+        assert rltrain_here(tmp_path, "dry_run=true", "env=CliffWalking-v1", *args) == 0
+        assert expected in " ".join(capsys.readouterr().out.split())
     for args in (["env=CliffWalking-v1", "env.max_episode_steps=50"], ["env=CartPole-v1"]):
         assert rltrain_here(tmp_path, "dry_run=true", *args) == 0
         assert "limit" not in capsys.readouterr().out
     config = run_config(dqn_config(), total_steps=70_000)
+    bounded = "evaluating 100 greedy episodes, none after 70,000 steps; Ctrl-C ends it with those played"
     assert final_evaluation(config, 100, 500) == "evaluating 100 greedy episodes"
-    assert final_evaluation(config, 100, None) == "evaluating 100 greedy episodes, no more after 70,000 steps"
+    assert final_evaluation(config, 100, None) == bounded
 
 
 def test_images_that_a_network_takes_for_vectors_are_announced(

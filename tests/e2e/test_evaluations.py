@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from probe_envs import Scarce
@@ -15,6 +16,7 @@ import rltrain.training.evaluator
 import rltrain.training.stopping
 from rltrain.cli import main
 from rltrain.config.schema import EvalConfig
+from rltrain.training.stopping import WHILE_EVALUATING
 
 SMALL = ["tuned=none", "device=cpu", "device.compile=false", "network.hidden=[8]", "total_steps=300"]
 DQN = [*SMALL, "algo.learning_starts=50", "algo.batch_size=8", "hydra.run.dir=run"]
@@ -76,8 +78,8 @@ class TestWithoutATimeLimit:
     ) -> None:
         train(self.CONFIG, tmp_path / "run")
         said = " ".join(capsys.readouterr().out.split())
-        assert "evaluations cut them at 500 steps, and end after 300 steps, the last one after 10,000 steps" in said
-        assert "evaluating 10 greedy episodes, no more after 1,000 steps " in said
+        assert "evaluations cut episodes at 500 steps, and end after 300 steps, the last one after 10,000" in said
+        assert "evaluating 10 greedy episodes, none after 1,000 steps; Ctrl-C ends it with those played " in said
         result = result_of(tmp_path / "run")
         assert result["episodes"] == 8 and result["episodes_asked"] == 10
         assert result["episodes_cut"] == 2 and result["cut_at_step"] == 500
@@ -101,13 +103,14 @@ def test_a_stop_in_the_last_evaluation_leaves_what_there_is(
     config = run_config(algo, env=env_config("probe_envs:ConstantTerminated-v0"), total_steps=60)  # type: ignore[arg-type]
     looks = train(config, tmp_path / "whole")
     capsys.readouterr()
-    stopped = StopAfter(looks - 4)
+    stopped: Any = StopAfter(looks - 4)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         train(config, tmp_path / "run", stopped)
     said = capsys.readouterr().out
     part, whole = result_of(tmp_path / "run"), result_of(tmp_path / "whole")
     assert part["partial"] is True and part["episodes_asked"] == 10 and 0 < part["episodes"] < 10
+    assert stopped.answer == WHILE_EVALUATING
     assert f"over {part['episodes']} of 10 episodes, then interrupted" in said
     assert "partial" not in whole and whole["episodes"] == 10
     record = record_of(tmp_path / "run")
@@ -143,15 +146,6 @@ def test_a_stop_of_evaluate_too(
     found = json.loads(capsys.readouterr().out)
     assert found["partial"] is True and found["episodes_asked"] == 50 and 0 < found["episodes"] < 50
     assert found == result_of(tmp_path / "run", "evaluation.json")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of environments that draw themselves, or not."""
-    place = tmp_path_factory.mktemp("films")
-    for how in ("rgb", "late", "none", "text", "never"):
-        train(run_config(dqn_config(), env=env_config("probe_envs:Film-v0", how=how), total_steps=20), place / how)
-    return place
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,7 @@ def test_a_bar_on_a_terminal_only_and_only_for_a_single_run(clock: Clock) -> Non
     terminal, sweep, pipe = Terminal(), Terminal(), io.StringIO()
     for stream, bar in ((terminal, True), (sweep, False), (pipe, True)):
         logger = ConsoleLogger(100, stream=stream, bar=bar)
+        assert not stream.getvalue(), "the header comes first"
         clock.now += 6
         logger.log(50, {"rollout/episode_return": 21.0})
         logger.log(103, {})  # a vector step may pass the end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -50,7 +51,12 @@ def test_a_bar_on_a_terminal_once_it_takes_longer(clock: list[float]) -> None:
     clock[0] += 0.5
     assert console.due()
     console.show(40, 4_000, 6_000, guessed=True)
-    assert "40/100 episodes" in stream.getvalue() and "0:00:01 left" in stream.getvalue()
+    console.show(50, 5_000, 5_000, guessed=True)
+    drawn = [line.strip() for line in stream.getvalue().split("\r") if line.strip()]
+    assert [re.sub(r"\|.*\|", "|...|", line) for line in drawn] == [
+        "evaluating  40/100 episodes  4,000 steps |...| 0:00:01 left",
+        "evaluating  50/100 episodes  5,000 steps |...| 0:00:00 left",
+    ]
     console.end()
     assert not EvaluationConsole(stream=stream, bar=False)._draws
 
