@@ -57,6 +57,18 @@ class TestAMachineThatHoldsFewEnvironments:
         assert rltrain_here(tmp_path, "-m", *DQN[:-1], *few, "seed=0,1") == 0
         assert [result_of(tmp_path / "sweep" / job)["episodes"] for job in "01"] == [10, 10]
 
+    def test_jobs_of_a_sweep_have_it_one_after_the_other(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        sweep = ["-m", *DQN[:-1], "env=probe_envs:Scarce-v0", "eval.period=null", "hydra.sweep.dir=sweep", "seed=0,1"]
+        assert rltrain_here(tmp_path, *sweep) == 2
+        error = one_line(capsys, 2)
+        assert "1 of 2 environments for 2 jobs that train as one program can be made: " in error
+        assert error.endswith("hydra/launcher=basic trains one job after the other\n")
+        assert not (tmp_path / "sweep").exists() and Scarce.alive == 0
+        assert rltrain_here(tmp_path, *sweep, "hydra/launcher=basic") == 0
+        assert [result_of(tmp_path / "sweep" / job)["episodes"] for job in "01"] == [10, 10]
+
     def test_a_run_says_how_many_evaluated_it_and_goes_on_with_as_many(self, tmp_path: Path) -> None:
         few = [*DQN, "env=probe_envs:Scarce-v0", "env.kwargs.most=5", "eval.period=100"]
         assert rltrain_here(tmp_path, *few, stop=StopAfter(200)) == 143
