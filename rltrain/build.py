@@ -171,9 +171,9 @@ def open_evaluator(evaluator: Evaluator, config: RunConfig) -> None:
     try:
         evaluator.open()
     except RequestError as error:
+        why = "evaluations during training need an environment beside those that train"
         raise RequestError(
-            f"eval.period={config.eval.period}: evaluations during training need an environment beside those that train: "
-            f"{error}"
+            f"eval.period={config.eval.period}: {why}: {error}"
             "\neval.period=null evaluates at the end only, when those are closed"
         ) from error
 

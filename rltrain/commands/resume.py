@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.evaluate import find_run, not_begun
+from rltrain.commands.resume_changes import asked_config, changed_config, made_by, refuse_less, with_earlier_changes
 from rltrain.config.schema import RunConfig
-from rltrain.config.stored import (
-    Differences,
-    as_settings,
-    changed,
-    parse_changes,
-    parse_value,
-    record_changes,
-    recorded_changes,
-    require_trusted,
-    validate_stored,
-)
+from rltrain.config.stored import Differences, as_settings, parse_value, record_changes, validate_stored
 from rltrain.config.validate import show, to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.output import say
@@ -27,10 +17,7 @@ from rltrain.text import shell_word, shown_path
 
 if TYPE_CHECKING:
     from rltrain.training.checkpoint import Checkpoint
-    from rltrain.training.sweep_folder import SweepFolder
-
-# What may differ without making it another experiment. Only the limits of the run must not shrink.
-_HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "eval", "checkpoint", "device")
+    from rltrain.training.sweep_folder import ListedJob, SweepFolder
 
 
 def main(args: list[str]) -> int:
@@ -85,7 +72,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
         return
     newest = newest_checkpoint(folder)
     source = read_checkpoint(newest)
-    config, differences = _changed(stored_config(source), folder, _made_by(source), overrides, trust)
+    config, differences = changed_config(stored_config(source), folder, made_by(source), overrides, trust)
     if status == "completed" and (ended := _already_ended(config, source, differences)):
         say(f"{shown_path(folder)}: {ended}")
         return
@@ -117,12 +104,13 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[
     from rltrain.training.sweep_folder import is_completed
 
     failed: list[str] = []
-    jobs = {folder: job.config for folder, job in sweep.jobs().items()}
+    listed = sweep.jobs()
+    jobs, own = {folder: job.config for folder, job in listed.items()}, _what_differs(listed)
     if not overrides and all(map(is_completed, jobs)):
-        say(f"{sweep.path}: completed, nothing left to do; total_steps=N extends it")
+        say(f"{shown_path(sweep.path)}: completed, nothing left to do; total_steps=N extends it")
         return []
     _list_changes(sweep, jobs, overrides, trust)
-    for folder, reason in _resume_populations(jobs, overrides, trust):
+    for folder, reason in _resume_populations(jobs, own, overrides, trust):
         del jobs[folder]
         if reason:
             failed.append(f"{folder.relative_to(sweep.path)}: {' '.join(reason.split())}")
@@ -130,7 +118,7 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[
         if not overrides and is_completed(folder):
             continue
         name = folder.relative_to(sweep.path)
-        say(f"job {name}")
+        say(f"job {name!s:<5} {own[folder]}".rstrip())
         try:
             if plain is None or (folder / "run.json").exists():
                 resume_run(folder, overrides, trust)
@@ -145,24 +133,46 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[
 def _list_changes(
     sweep: SweepFolder, jobs: Mapping[Path, Mapping[str, Any] | None], overrides: list[str], trust: bool
 ) -> None:
-    """Jobs that a stop keeps from beginning now begin later with what is changed now."""
-    if not overrides:
-        return
-    from rltrain.training.checkpoint import newest_step
+    """Jobs that a stop keeps from beginning now begin later with what is changed now.
+
+    Raises:
+        RequestError: one of the jobs refuses what is asked for.
+    """
+    from rltrain.training.sweep_folder import is_completed
 
     configs = {}
     for folder, plain in jobs.items():
-        if plain is not None:
-            with suppress(RequestError):  # the job itself says so
-                config, _ = _changed(validate_stored(plain), folder, _made_by(None), overrides, trust)
-                if config.total_steps >= newest_step(folder):
-                    configs[folder] = to_plain(config)
-    if configs:
+        if plain is None or (not overrides and is_completed(folder)):
+            continue
+        try:
+            before = with_earlier_changes(validate_stored(plain), folder, 0)
+        except RequestError:  # its files are damaged: the job itself says so, and stops no other
+            continue
+        try:
+            config, differences = asked_config(before, overrides, trust)
+            if "total_steps" in differences:
+                from rltrain.training.checkpoint import newest_step
+
+                refuse_less(config, {"total_steps": newest_step(folder)}, folder)
+        except RequestError as error:
+            raise RequestError(f"job {folder.relative_to(sweep.path)}: {error}") from error
+        configs[folder] = to_plain(config)
+    if overrides:
         sweep.change_jobs(configs, overrides)
 
 
+def _what_differs(jobs: Mapping[Path, ListedJob]) -> dict[Path, str]:
+    """The overrides of each job that not all have; of jobs whose overrides nobody wrote down nothing."""
+    from rltrain.config.override_text import as_typed, own_overrides
+
+    known = [job.overrides for job in jobs.values() if job.overrides is not None]
+    if len(known) < len(jobs):
+        return dict.fromkeys(jobs, "")
+    return dict(zip(jobs, map(as_typed, own_overrides(known)), strict=True))
+
+
 def _resume_populations(
-    jobs: Mapping[Path, Mapping[str, Any] | None], overrides: list[str], trust: bool
+    jobs: Mapping[Path, Mapping[str, Any] | None], own: Mapping[Path, str], overrides: list[str], trust: bool
 ) -> list[tuple[Path, str]]:
     """Continues the jobs that belong together; the folder of each, and why it failed (nothing: it did not)."""
     from rltrain.commands.resume_population import populations_of
@@ -170,8 +180,8 @@ def _resume_populations(
     told: list[str] = []
 
     def change(stored: RunConfig, folder: Path, source: Checkpoint | None) -> tuple[RunConfig, list[dict[str, Any]]]:
-        made = _made_by(source)
-        config, differences = _changed(stored, folder, made, overrides, trust)
+        made = made_by(source)
+        config, differences = changed_config(stored, folder, made, overrides, trust)
         if not told:
             _tell(differences)
             told.append("")
@@ -183,6 +193,8 @@ def _resume_populations(
         return []  # job by job, each says what is wrong with it
     if not populations:
         return []
+    for job in (job for population in populations for job in population):
+        job.own = own[job.folder]
     from rltrain.population_pool import train_populations
 
     outcomes = train_populations(populations)
@@ -197,7 +209,7 @@ def _begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: 
     """Trains a run of which nothing is left or nothing was ever there."""
     from rltrain.job import begin_again
 
-    config, differences = _changed(validate_stored(plain), folder, _made_by(None), overrides, trust)
+    config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
     _tell(differences)
     begin_again(config, folder, record_changes(0, differences))
 
@@ -216,42 +228,6 @@ def _already_ended(config: RunConfig, source: Checkpoint, differences: Differenc
     at = f" at step {source.step:,}" if limit.key != "total_steps" else ""
     asked = [f"{key}={show(value)}" for key, (_, value) in differences.items() if key != limit.key]
     return f"already ended: {limit} was reached{at}; {' '.join([limit.lifted, *asked])} lets it go on"
-
-
-def _made_by(source: Checkpoint | None) -> dict[str, int]:
-    """What a run has done at a checkpoint (None: at its beginning), by the limit of it."""
-    episodes = 0 if source is None else source.state.get("episodes")
-    return {
-        "total_steps": 0 if source is None else source.step,
-        "total_episodes": episodes if type(episodes) is int else 0,  # foreign: loading it says what is wrong
-    }
-
-
-def _changed(
-    stored: RunConfig, folder: Path, made: Mapping[str, int], overrides: list[str], trust: bool
-) -> tuple[RunConfig, Differences]:
-    """The config stored when `made` was done with the changes that are asked for, once it is known that they may be
-    made, and these. What an earlier resume changed still holds, also where the run was killed before it saved anything
-    under it.
-    """
-    from rltrain.training.run_folder import RunFolder
-
-    run, before = RunFolder(folder), stored
-    if run.record.exists():
-        try:
-            before, _ = changed(stored, recorded_changes(run.read_record(), made["total_steps"]), _HARMLESS)
-        except RequestError as error:
-            raise RequestError(f"{run.record}: {error}") from error
-    config, differences = changed(before, parse_changes(overrides), _HARMLESS)
-    require_trusted(config, trust)
-    for key, least in made.items():
-        asked = getattr(config, key)
-        if key in differences and asked is not None and asked < least:
-            noun = key.removeprefix("total_")
-            raise RequestError(
-                f"{key}={asked}: {shown_path(folder)} has made {least:,} {noun}, and none can be taken back"
-            )
-    return config, differences
 
 
 def _tell(differences: Differences) -> None:

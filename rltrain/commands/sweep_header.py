@@ -116,7 +116,7 @@ def _algorithms(jobs: Sequence[PlannedJob]) -> list[tuple[str, list[PlannedJob]]
         tuned = [algo for algo, job in by_algo.items() if job.info.tuned is not None]
         rest = [algo for algo in by_algo if algo not in tuned]
         if tuned and rest:
-            reason = f"algo is no fair comparison: {', '.join(tuned)} is tuned for {env}, and {', '.join(rest)} is not."
+            reason = f"algo is no fair comparison: {_are(tuned)} tuned for {env}, and {_are(rest)} not."
             found.append((reason, list(by_algo.values())))
     return found
 
@@ -129,3 +129,7 @@ def _which(some: Sequence[PlannedJob], own: Mapping[PlannedJob, Sequence[str]]) 
         if [job for job, overrides in own.items() if override in overrides] == list(some):
             return as_typed([override])
     return f"job{'' if len(some) == 1 else 's'} {name_ranges([job.name for job in some])}"
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'}"

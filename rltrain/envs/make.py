@@ -144,7 +144,9 @@ def make_copies(
             _close_all(copies)
             for_whom = f" for {members} jobs that train as one program" if members > 1 else ""
             advice = "\nhydra/launcher=basic trains one job after the other" if members > 1 else ""
-            raise RequestError(f"{len(copies)} of {count} environments{for_whom} can be made: {error}{advice}") from error
+            raise RequestError(
+                f"{len(copies)} of {count} environments{for_whom} can be made: {error}{advice}"
+            ) from error
     spare = len(copies) % members
     _close_all(copies[len(copies) - spare :])
     return copies[: len(copies) - spare]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,9 +29,11 @@ from whole_runs import (
     train,
 )
 
+import rltrain.population_pool
 from rltrain.config.application import compose
 from rltrain.config.population import group_jobs
-from rltrain.population_job import train_population
+from rltrain.errors import Interrupted
+from rltrain.population_job import MemberJob, train_population
 from rltrain.population_messages import population_line
 from rltrain.text import mean_and_std
 from rltrain.training.checkpoint import step_folders
@@ -123,6 +126,23 @@ def test_a_stopped_population_ends_like_one_that_was_not(
     assert resume(sweep) == 0
     for job in jobs_of(sweep):
         assert_same_run(job, uninterrupted / job.name)
+
+
+def test_a_resumed_population_says_which_job_of_the_sweep_is_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what sets a job apart from all of the sweep, not only from those of its population."""
+    found: list[list[str]] = []
+
+    def stopped(populations: Sequence[Sequence[MemberJob]]) -> None:
+        found.append([job.own for population in populations for job in population])
+        raise Interrupted(143)
+
+    monkeypatch.setattr(rltrain.population_pool, "train_populations", stopped)
+    assert rltrain_here(tmp_path, "-m", *DQN[:-1], HERE, "target_update=hard,soft", "seed=0,1") == 143
+    assert resume(tmp_path / "sweep") == 143
+    expected = [f"target_update={name} seed={seed}" for name in ("hard", "soft") for seed in (0, 1)]
+    assert found == [expected, expected]
 
 
 def test_a_kill_between_two_members_saves_falls_back_to_what_all_have(whole: tuple[str, Path], tmp_path: Path) -> None:

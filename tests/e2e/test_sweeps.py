@@ -170,6 +170,28 @@ class TestStoppedSweep:
         assert resume(tmp_path / "sweep", "total_steps=200") == 0
         assert [newest(job).step for job in jobs_of(tmp_path / "sweep")] == [200, 200]
 
+    def test_is_refused_before_the_first_job_goes_on(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Here the second job has made more than is asked for; and what no job takes is said once."""
+        sweep = tmp_path / "sweep"
+        assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1") == 0
+        assert resume(sweep / "1", "total_steps=200") == 0
+        listed = (sweep / "jobs.json").read_text()
+        capsys.readouterr()
+        for asked, error in (
+            (
+                "total_steps=170",
+                f"job 1: total_steps=170: {sweep / '1'} has made 200 steps, and none can be taken back",
+            ),
+            ("total_step=300", "job 0: total_step: is no key of this run's config; did you mean total_steps?"),
+            ("algo.gamma=0.5", "job 0: a resumed run keeps algo.gamma=0.99 (asked: 0.5)"),
+        ):
+            assert resume(sweep, asked) == 2
+            assert one_line(capsys, 2).startswith(f"rltrain: {error}")
+        assert [newest(job).step for job in jobs_of(sweep)] == [160, 200]
+        assert (sweep / "jobs.json").read_text() == listed
+        assert resume(sweep, "total_steps=210") == 0
+        assert "job 1     seed=1\n" in capsys.readouterr().out
+
     def test_is_not_resumed_while_it_runs(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         stop = StopAfter(20)
         assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=stop) == 143
@@ -184,8 +206,9 @@ class TestStoppedSweep:
         assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=StopAfter(0)) == 143
         monkeypatch.delenv("RLTRAIN_PLUGINS")
         capsys.readouterr()
-        assert resume(tmp_path / "sweep") == 1
-        assert one_line(capsys, 5).count("trust=true") == 2
+        assert resume(tmp_path / "sweep") == 2
+        error = one_line(capsys, 2)
+        assert error.startswith("rltrain: job 0: env.id=probe_envs:") and "trust=true" in error
         assert resume(tmp_path / "sweep", "trust=true") == 0
 
     def test_a_list_of_jobs_that_somebody_changed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,80 @@
+"""What `resume` may change of a run's config, and what earlier resumes changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rltrain.config.schema import RunConfig
+from rltrain.config.stored import Differences, changed, parse_changes, recorded_changes, require_trusted
+from rltrain.errors import RequestError
+from rltrain.text import shown_path
+
+if TYPE_CHECKING:
+    from rltrain.training.checkpoint import Checkpoint
+
+# What may differ without making it another experiment. Only the limits of the run must not shrink.
+_HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "eval", "checkpoint", "device")
+
+
+def changed_config(
+    stored: RunConfig, folder: Path, made: Mapping[str, int], overrides: list[str], trust: bool
+) -> tuple[RunConfig, Differences]:
+    """The config stored when `made` was done with the changes that are asked for, and these.
+
+    Args:
+        made: environment steps and episodes until then, by the key that limits them.
+
+    Raises:
+        RequestError: what is asked for may not be changed, or not to this.
+    """
+    config, differences = asked_config(with_earlier_changes(stored, folder, made["total_steps"]), overrides, trust)
+    refuse_less(config, {key: least for key, least in made.items() if key in differences}, folder)
+    return config, differences
+
+
+def with_earlier_changes(stored: RunConfig, folder: Path, step: int) -> RunConfig:
+    """The config stored at `step` with what an earlier resume changed: that still holds, also where the run was killed
+    before it saved anything under it.
+    """
+    from rltrain.training.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    if not run.record.exists():
+        return stored
+    try:
+        return changed(stored, recorded_changes(run.read_record(), step), _HARMLESS)[0]
+    except RequestError as error:
+        raise RequestError(f"{run.record}: {error}") from error
+
+
+def asked_config(before: RunConfig, overrides: list[str], trust: bool) -> tuple[RunConfig, Differences]:
+    """`before` with the changes that are asked for, and these.
+
+    Raises:
+        RequestError: they may not be made, or the environment may not be imported.
+    """
+    config, differences = changed(before, parse_changes(overrides), _HARMLESS)
+    require_trusted(config, trust)
+    return config, differences
+
+
+def refuse_less(config: RunConfig, made: Mapping[str, int], folder: Path) -> None:
+    """Refuses limits below what a run has made."""
+    for key, least in made.items():
+        asked = getattr(config, key)
+        if asked is not None and asked < least:
+            noun = key.removeprefix("total_")
+            raise RequestError(
+                f"{key}={asked}: {shown_path(folder)} has made {least:,} {noun}, and none can be taken back"
+            )
+
+
+def made_by(source: Checkpoint | None) -> dict[str, int]:
+    """What a run has done at a checkpoint (None: at its beginning), by the limit of it."""
+    episodes = 0 if source is None else source.state.get("episodes")
+    return {
+        "total_steps": 0 if source is None else source.step,
+        "total_episodes": episodes if type(episodes) is int else 0,  # foreign: loading it says what is wrong
+    }
