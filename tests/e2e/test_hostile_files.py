@@ -257,8 +257,8 @@ def test_a_sweep_that_lists_other_folders(run: Path, tmp_path: Path, capsys: pyt
     assert {path.name for path in sweep.iterdir()} == {"jobs.json", "inside", "loop", ".lock"}
     plain = {**to_plain(SMALL), "env": {**to_plain(SMALL)["env"], "id": "evil:CartPole-v1"}}
     (sweep / "jobs.json").write_text(json.dumps({"jobs": [{"folder": "0", "config": plain}]}))
-    assert main(["resume", str(sweep)]) == 1
-    assert "trust=true" in one_line(capsys, 4) and not Path("pwned").exists()
+    assert main(["resume", str(sweep)]) == 2
+    assert "trust=true" in one_line(capsys, 2) and not Path("pwned").exists()
     assert newest(run).step == 30
 
 

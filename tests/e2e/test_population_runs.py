@@ -240,7 +240,8 @@ def test_what_changed_before_a_kill_holds_for_every_member(
     assert "4 jobs as one program" in capsys.readouterr().out
     assert {config_of(job).total_steps for job in jobs_of(sweep)} == {450}
     assert resume(sweep) == 0
-    assert "job 1     seed=1 " in capsys.readouterr().out
+    setting = SWEEPS[algo][-1].partition(",")[0]
+    assert f"job 1     {setting} seed=1 " in capsys.readouterr().out
     for job in jobs_of(sweep):
         assert config_of(job).total_steps == 500 <= result_of(job)["env_step"]
         assert [change["to"] for change in record_of(job)["changes"]] == [500]
