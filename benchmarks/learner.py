@@ -13,7 +13,7 @@ from benchmarks.speed.programs import COMMON, WORKS
 from rltrain.agents import AgentContext, make_agent
 from rltrain.config.application import compose
 from rltrain.config.schema import DQNConfig
-from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.types import ActionSpec, ObservationSpec
 
 OBSERVATION, ACTION = ObservationSpec("box", (4,), "float32"), ActionSpec("discrete", (), n=2)
@@ -41,7 +41,7 @@ def us_per_update(agent: OffPolicyAgent, device: torch.device, rounds: int) -> l
     calls, generator = agent._choose_depth(), np.random.default_rng(0)
     times = []
     for _ in range(rounds + 2):  # the first two compile, capture and fill caches
-        agent._learner.prepare(generator.random((agent._members, calls * config.batch_size)))
+        agent._learner.prepare(calls, generator.random((agent._members, calls * config.batch_size)))
         wait(device)
         start = time.perf_counter()
         with torch.no_grad():

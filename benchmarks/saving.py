@@ -25,7 +25,7 @@ import torch
 from rltrain.build import build
 from rltrain.config.application import compose
 from rltrain.config.schema import RunConfig
-from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.job import Keeper
 from rltrain.loggers.logger import MultiLogger
 from rltrain.training.evaluator import Evaluator

@@ -15,8 +15,8 @@ from rltrain.agents import AgentContext, make_agent
 from rltrain.build import build
 from rltrain.compiling import bound, choose_cuda_graphs
 from rltrain.config.schema import RunConfig, SoftUpdateConfig
-from rltrain.engine.agent import OffPolicyAgent
 from rltrain.engine.members import MemberNetworks
+from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.errors import RequestError
 from rltrain.graphs import Graph
 from rltrain.networks import make_network

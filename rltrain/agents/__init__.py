@@ -12,28 +12,45 @@ from rltrain.agents.c51 import C51
 from rltrain.agents.dqn import DQN
 from rltrain.agents.q_learning import GreedyTable, QLearning
 from rltrain.agents.qr_dqn import QRDQN
-from rltrain.agents.reinforce import GreedyPolicy, Reinforce
-from rltrain.engine import policy
-from rltrain.engine.agent import OffPolicyAgent
+from rltrain.agents.reinforce import Reinforce
 from rltrain.engine.algorithm import Algorithm, Build
+from rltrain.engine.cadence import UpdatesPerStep, WhenFull
+from rltrain.engine.off_policy import OffPolicyAgent
+from rltrain.engine.on_policy import OnPolicyAgent
+from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import Agent, AgentContext, LoadablePolicy, Policy
 
-ALGORITHMS: dict[str, Callable[[Build], Algorithm]] = {"dqn": DQN, "c51": C51, "qr_dqn": QRDQN}
-AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"q_learning": QLearning, "reinforce": Reinforce}
-POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"q_learning": GreedyTable, "reinforce": GreedyPolicy}
+ALGORITHMS: dict[str, Callable[[Build], Algorithm]] = {
+    "dqn": DQN, "c51": C51, "qr_dqn": QRDQN, "reinforce": Reinforce,
+}  # fmt: skip
+AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"q_learning": QLearning}
+POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"q_learning": GreedyTable}
 """What is left of an agent when it only acts."""
+_BY_CADENCE: dict[type, Callable[[list[Algorithm], AgentContext], Agent]] = {
+    UpdatesPerStep: OffPolicyAgent,
+    WhenFull: OnPolicyAgent,
+}
 
 
 def make_agent(context: AgentContext) -> Agent:
     """The agent of a run's config, or of a population's."""
     name = context.config.algo.name
-    return AGENTS[name](context) if name in AGENTS else OffPolicyAgent(ALGORITHMS[name], context)
+    if name in AGENTS:
+        return AGENTS[name](context)
+    algorithms = _algorithms(context)
+    return _BY_CADENCE[type(algorithms[0].cadence)](algorithms, context)
 
 
 def make_policy(context: AgentContext) -> LoadablePolicy:
     """What is left of `make_agent` when it only acts."""
     name = context.config.algo.name
-    return POLICIES[name](context) if name in POLICIES else policy.GreedyPolicy(ALGORITHMS[name], context)
+    return POLICIES[name](context) if name in POLICIES else GreedyPolicy(_algorithms(context), context)
+
+
+def _algorithms(context: AgentContext) -> list[Algorithm]:
+    """One of each member."""
+    make, spaces = ALGORITHMS[context.config.algo.name], (context.observation, context.action)
+    return [make(Build(config, *spaces, context.device)) for config in context.configs]
 
 
 __all__ = [

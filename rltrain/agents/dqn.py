@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rltrain.config.schema import DQNConfig, QNetworkConfig
-from rltrain.engine.algorithm import Build, Cadence, Learned, State
+from rltrain.engine.algorithm import Build, Draw, Learned, Noise, State
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks.flat import FlatNetwork
@@ -34,14 +34,15 @@ class DQN:
     descends the mean over the batch of loss(Q(s, a; theta), y), y held fixed. Acts epsilon-greedily."""
 
     acts = "q_network"
-    uniforms = 2
+    learns: tuple[str, ...] = ("q_network",)
+    noise = Noise("exploration", "uniform", 2)
     metrics: tuple[str, ...] = ("train/td_loss", "train/q_value", "train/grad_norm")
     networks: Mapping[str, FlatNetwork]
     follows: Mapping[str, str]
-    cadence: Cadence
+    cadence: UpdatesPerStep
     schedules: Mapping[str, Schedule]
     knobs: Mapping[str, float]
-    acting_draws: Mapping[str, torch.dtype]
+    acting_draws: Mapping[str, Draw]
 
     def __init__(self, build: Build) -> None:
         self.num_actions = build.action.n
@@ -50,7 +51,7 @@ class DQN:
         self.networks = {"q_network": network}
         self.follows = {"target_network": "q_network"}
         self.apply = network.apply
-        self.acting_draws = {"explore": torch.bool, "random_action": torch.int64}
+        self.acting_draws = {"explore": Draw(torch.bool), "random_action": Draw(torch.int64)}
         self.cadence = UpdatesPerStep(config.learning_starts, config.train_period, config.gradient_steps)
         exploration = build.config.exploration
         self.schedules = {} if exploration is None else {"epsilon": make_schedule(exploration)}
@@ -68,7 +69,8 @@ class DQN:
         """The network's output [..., outputs] -> Q(s, a) [..., A]."""
         return output
 
-    def draw(self, uniform: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def draw(self, noise: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        uniform = noise.reshape(*noise.shape[:2], 2, -1)  # [steps, M, 2, N]
         return {
             "explore": uniform[:, :, 0] < scheduled["epsilon"],
             "random_action": (uniform[:, :, 1] * self.num_actions).astype(np.int64),

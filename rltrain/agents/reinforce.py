@@ -8,198 +8,146 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rltrain.agents.distributions import DISTRIBUTIONS, Distribution
-from rltrain.agents.reinforce_update import ReinforceState, Update, make_hyperparameters, make_update
-from rltrain.compiling import compiled
+from rltrain.agents.distributions import DISTRIBUTIONS
 from rltrain.config.schema import AnyNetworkConfig, CNNConfig, NetworkConfig, ReinforceConfig, RunConfig
-from rltrain.engine.members import GreedyModule, MemberNetworks, keep_retired, member_of, stack_members
-from rltrain.engine.protocol import AgentContext, StateDict, with_prefix, without_prefix
-from rltrain.networks import make_network
+from rltrain.engine.algorithm import Build, Draw, Learned, Noise, State
+from rltrain.engine.cadence import WhenFull
+from rltrain.engine.protocol import with_prefix, without_prefix
+from rltrain.losses.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
 from rltrain.networks.flat import FlatNetwork
-from rltrain.optimizers import functional_gradient, init_optimizer
-from rltrain.replay.rollout import RolloutBuffer
-from rltrain.seeding import RandomBlock, RandomBlocks, derive_seed, make_generator
-from rltrain.types import Episode, Transition
+from rltrain.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
+from rltrain.replay.rollout import Rollout
+from rltrain.schedules import Schedule
 
 
-class GreedyPolicy:
-    """The policy network and the most likely action of its distribution."""
+class Reinforce:
+    """A step ascends the mean over episodes (or steps) of log pi(a_t|s_t) (G_t - b(s_t)), from whole episodes of the
+    present policy; then the baseline is fitted to G_t. The gamma^t of the exact gradient of the discounted objective is
+    left out, as in nearly all practice. Acts by sampling."""
 
-    def __init__(self, context: AgentContext) -> None:
-        self._device = context.device
-        self._distribution: Distribution = DISTRIBUTIONS[context.action.kind](context.action)
-        outputs = self._distribution.outputs
-        networks = [
-            make_network(c.network, context.observation, outputs, derive_seed(c.seed, "network", 0), self._device)
-            for c in context.configs
+    acts = "policy"
+    follows: Mapping[str, str] = {}
+    schedules: Mapping[str, Schedule] = {}
+
+    def __init__(self, build: Build) -> None:
+        self.config = config = cast(ReinforceConfig, build.config.algo)
+        self.distribution = DISTRIBUTIONS[build.action.kind](build.action)
+        policy = build.network(self.distribution.outputs, 0)
+        value = build.network(1, 1, config=_value_network(build.config))
+        self.networks: Mapping[str, FlatNetwork] = {"policy": policy, "value": value}
+        self.policy, self.value = policy.apply, value.apply
+        self.learns: tuple[str, ...] = ("policy", "value") if config.baseline == "value" else ("policy",)
+        self.noise = Noise("policy", self.distribution.noise, self.distribution.noise_size)
+        self.acting_draws: Mapping[str, Draw] = {"noise": Draw(torch.float32, (self.distribution.noise_size,))}
+        self.cadence = WhenFull(config.episodes_per_update)
+        self.knobs: Mapping[str, float] = {
+            "lr": config.optimizer.lr,
+            "gamma": config.gamma,
+            "entropy_coef": config.entropy_coef,
+            "value_lr": config.value.lr,
+            **({} if config.max_grad_norm is None else {"max_grad_norm": config.max_grad_norm}),
+        }
+        fitted = ("train/value_loss",) if config.baseline == "value" else ()
+        self.metrics: tuple[str, ...] = ("train/policy_loss", "train/entropy", "train/grad_norm", *fitted)
+
+    def draw(self, noise: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        shape = *noise.shape[:2], -1, self.distribution.noise_size
+        return {"noise": noise.reshape(shape).astype(np.float32)}
+
+    def choose_blindly(self, drawn: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        return None
+
+    def choose(self, xp: Any, output: Any, drawn: Mapping[str, Any]) -> Any:
+        if xp is np:  # whose exponential rounds otherwise than torch's: one seed acts alike wherever it is asked
+            drawn = {name: torch.from_numpy(draws) for name, draws in drawn.items()}
+            return self.choose(torch, torch.from_numpy(output), drawn).cpu().numpy()
+        return self.distribution.sample(output, drawn["noise"])
+
+    def greedy(self, output: Tensor) -> Tensor:
+        return self.distribution.mode(output)
+
+    def init_optimizer(self) -> dict[str, Tensor]:
+        networks = self.networks.items()
+        states = [
+            with_prefix(name, init_optimizer(self.config.optimizer, network.params)) for name, network in networks
         ]
-        self.policy = MemberNetworks(networks, context.compile_update, context.cuda_graphs)
+        return {name: tensor for state in states for name, tensor in state.items()}
 
-    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            output = self.policy(torch.from_numpy(obs).to(self._device))  # [N, head]
-            action: np.ndarray = self._distribution.mode(output).cpu().numpy()
-        return action
-
-    def greedy_module(self) -> nn.Module:
-        """obs [B, *obs] -> actions [B, *action], as a module of its own."""
-        return GreedyModule(self.policy.module(), self._distribution.mode)
-
-    def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
-        self.policy.load_state_dict(without_prefix("policy", network), member)
-
-
-class Reinforce(GreedyPolicy):
-    """The agent: samples from its policy, keeps whole episodes, and updates once it has `episodes_per_update`.
-
-    The members of a population wait for each other: they update together, each from its own episodes.
-    """
-
-    def __init__(self, context: AgentContext) -> None:
-        super().__init__(context)
-        configs, run, device = context.configs, context.config, context.device
-        config = cast(ReinforceConfig, run.algo)
-        self._config, self._configs = config, configs
-        self._members, self._num_envs = len(configs), run.num_envs
-        self._running = np.ones(self._members, dtype=bool)
-        self.value = MemberNetworks([_value_network(c, context) for c in configs])
-        policy, value = (networks.of_member(networks.params, 0) for networks in (self.policy, self.value))
-        self._optimizer = stack_members([init_optimizer(config.optimizer, policy) for _ in configs])
-        self._value_optimizer = stack_members([init_optimizer(config.optimizer, value) for _ in configs])
-        algos = [cast(ReinforceConfig, c.algo) for c in configs]
-        self._hyperparameters = stack_members([make_hyperparameters(algo, device) for algo in algos])
-        self._update = self._make_update(context.compile_update)
-        sizes = config.episodes_per_update, run.num_envs
-        self._rollout = RolloutBuffer(*sizes, context.observation, context.action, self._members)
-        self._draws = RandomBlocks(
-            [RandomBlock(make_generator(c.seed, "policy"), self._distribution.noise) for c in configs]
-        )
-        self._gradient_steps = np.zeros(self._members, dtype=np.int64)  # [M]
-
-    def _make_update(self, compile_update: bool) -> Update:
-        networks = self.policy.apply, self.value.apply
-        functional = make_update(self._config, *networks, self._distribution, functional_gradient)
-        if self._members > 1:
-            eager: Update = torch.vmap(functional)
-            return compiled(eager, eager) if compile_update else eager
-        eager = make_update(self._config, *networks, self._distribution)
-        return compiled(functional, eager) if compile_update else eager
-
-    @property
-    def gradient_steps(self) -> int:
-        return int(self._gradient_steps.max())
-
-    @property
-    def active(self) -> np.ndarray:
-        active: np.ndarray = self._rollout.active & np.repeat(self._running, self._num_envs)
-        return active
-
-    @property
-    def waiting(self) -> np.ndarray:
-        waiting: np.ndarray = self._rollout.full & self._running
-        return waiting
-
-    @property
-    def num_parameters(self) -> dict[str, int]:
-        sizes = {"policy": self.policy.params.shape[-1]}
-        return {**sizes, "value": self.value.params.shape[-1]} if self._config.baseline == "value" else sizes
-
-    @property
-    def replay_bytes(self) -> int:
-        return self._rollout.nbytes
-
-    def act(self, obs: np.ndarray) -> np.ndarray:
-        # A member that waits for the others draws nothing, as the single run of its seed would not.
-        playing = np.flatnonzero(self._running & ~self._rollout.full).tolist()
-        count = self._num_envs * self._distribution.noise_size
-        noise = self._draws.take(count, playing).reshape(len(obs), -1)  # [M * N, noise]
+    def learn(self, state: State, batch: Rollout, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
         with torch.no_grad():
-            output = self.policy.act(obs)  # [M * N, head]
-            draws = torch.from_numpy(noise.astype(np.float32)).to(self._device)  # [M * N, noise]
-            # The one wait for the device per step: the environments need the actions.
-            action: np.ndarray = self._distribution.sample(output, draws).cpu().numpy()
-        return action
+            returns, advantage = self.returns_and_advantage(state.networks["value"], batch, knobs["gamma"])
 
-    def observe(self, transition: Transition, episodes: list[Episode]) -> None:
-        self._rollout.add(transition)
+        def loss_fn(params: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            output = self.policy(params, batch.obs)  # [K, T, outputs]
+            log_prob = self.distribution.log_prob(output, batch.action)  # [K, T]
+            policy_loss = self.reduce(policy_gradient_loss(log_prob, advantage), batch.mask)
+            entropy = self.distribution.entropy(output)  # [K, T]
+            loss = policy_loss - knobs["entropy_coef"] * self.reduce(entropy, batch.mask)
+            mean_entropy = (entropy.detach() * batch.mask).sum() / batch.mask.sum()
+            return loss, {"train/policy_loss": policy_loss.detach(), "train/entropy": mean_entropy}
 
-    def update(self) -> dict[str, Tensor]:
-        if not self._rollout.full[self._running].all():
-            return {}
-        policy, value = self.policy.params, self.value.params
-        state = ReinforceState(policy, self._optimizer, value, self._value_optimizer)
-        rollout = self._rollout.take(self._device)  # of a population [M, K, T, ...]
-        with torch.no_grad():
-            new_state, metrics = self._update(state, rollout, self._hyperparameters)
-            running = None if self._running.all() else torch.from_numpy(self._running).to(self._device)  # [M]
-            policy.copy_(keep_retired(running, new_state.params, policy))
-            value.copy_(keep_retired(running, new_state.value_params, value))
-        self._optimizer, self._value_optimizer = (
-            {name: keep_retired(running, tensor, old[name]) for name, tensor in new.items()}
-            for new, old in (
-                (new_state.optimizer, self._optimizer),
-                (new_state.value_optimizer, self._value_optimizer),
-            )
-        )
-        self._gradient_steps += self._running
-        return metrics
+        grad, metrics = gradient(loss_fn, state.networks["policy"])  # [P]
+        grad, grad_norm = clip_gradient(grad, knobs.get("max_grad_norm"), None)
+        state = self.descend(state, "policy", grad, knobs["lr"])
+        metrics = {**metrics, "train/grad_norm": grad_norm}
+        if self.config.baseline == "value":
+            state, value_loss = self.fit_value(state, batch, returns, knobs["value_lr"], gradient)
+            metrics = {**metrics, **value_loss}
+        return Learned(state, metrics, {})
 
-    def scalars(self, member: int = 0) -> dict[str, float]:
-        return {
-            "train/learning_rate": cast(ReinforceConfig, self._configs[member].algo).optimizer.lr,
-            "train/gradient_steps": float(self._gradient_steps[member]),
-        }
+    def reduce(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x [K, T] -> []: the mean over all steps, or the mean over episodes of their sums."""
+        total = (x * mask).sum()
+        return total / mask.sum() if self.config.loss_reduction == "mean" else total / mask.shape[0]
 
-    def retire(self, member: int) -> None:
-        self._running[member] = False
+    def returns_and_advantage(self, value_params: Tensor, batch: Rollout, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """G_t, and what multiplies the gradient of log pi(a_t|s_t): both [K, T]."""
+        config, reward = self.config, batch.reward
+        if config.baseline == "value":
+            # A cut episode goes on: its last reward is followed by the value of the observation after it.
+            final_value = self.value(value_params, batch.final_obs).squeeze(-1) * batch.truncated  # [K]
+            reward = reward + batch.last * gamma * final_value.unsqueeze(-1)
+        returns = reward_to_go(reward, gamma)  # [K, T]
+        advantage = returns
+        if config.baseline == "value":
+            advantage = returns - self.value(value_params, batch.obs).squeeze(-1)
+        elif config.baseline == "mean":
+            advantage = returns - masked_mean(returns, batch.mask, (-2, -1))
+        if config.normalize_returns != "none":
+            axes = (-1,) if config.normalize_returns == "episode" else (-2, -1)
+            advantage = normalize(advantage, batch.mask, axes)
+        return returns, advantage
 
-    def abandon_episodes(self, envs: np.ndarray) -> None:
-        self._rollout.forget(envs)
+    def fit_value(
+        self, state: State, batch: Rollout, returns: Tensor, lr: Tensor, gradient: Gradient
+    ) -> tuple[State, dict[str, Tensor]]:
+        """`value.steps` steps down the mean squared error of b(s_t) against G_t [K, T]."""
 
-    def state_dict(self, member: int = 0) -> StateDict:
-        optimizers = (member_of(tree, member, self._members) for tree in (self._optimizer, self._value_optimizer))
-        policy_optimizer, value_optimizer = optimizers
-        return {
-            "network": {
-                **with_prefix("policy", self.policy.state_dict(member)),
-                **with_prefix("value", self.value.state_dict(member)),
-            },
-            "optimizer": {
-                **with_prefix("policy", policy_optimizer),
-                **with_prefix("value", value_optimizer),
-            },
-            "replay": with_prefix("rollout", self._rollout.state_dict(member)),
-            "state": {
-                "gradient_steps": int(self._gradient_steps[member]),
-                "draws": self._draws[member].state_dict(),
-            },
-        }
+        def loss_fn(params: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            error = self.value(params, batch.obs).squeeze(-1) - returns  # [K, T]
+            loss = (error.square() * batch.mask).sum() / batch.mask.sum()
+            return loss, {"train/value_loss": loss.detach()}
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
-        self.load_network(state["network"], member)
-        for prefix, tree in (("policy", self._optimizer), ("value", self._value_optimizer)):
-            own = member_of(tree, member, self._members)
-            for name, tensor in without_prefix(prefix, state["optimizer"]).items():
-                own[name].copy_(tensor)
-        self._rollout.load_state_dict(without_prefix("rollout", state["replay"]), member)
-        self._gradient_steps[member] = state["state"]["gradient_steps"]
-        self._draws[member].load_state_dict(state["state"]["draws"])
+        metrics: dict[str, Tensor] = {}
+        for _ in range(self.config.value.steps):
+            grad, metrics = gradient(loss_fn, state.networks["value"])  # [V]
+            state = self.descend(state, "value", grad, lr)
+        return state, metrics
 
-    def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
-        super().load_network(network, member)
-        self.value.load_state_dict(without_prefix("value", network), member)
+    def descend(self, state: State, name: str, grad: Tensor, lr: Tensor) -> State:
+        """A step of the optimizer of the network `name`."""
+        own = without_prefix(name, state.optimizer)
+        params, own = optimizer_step(self.config.optimizer, state.networks[name], grad, own, lr)
+        return State({**state.networks, name: params}, {**state.optimizer, **with_prefix(name, own)})
 
 
-def _value_network(run: RunConfig, context: AgentContext) -> FlatNetwork:
+def _value_network(run: RunConfig) -> AnyNetworkConfig:
     """The baseline b(s; w): an MLP of its own, or where the policy has convolutions, the same ones with own weights."""
     hidden = cast(ReinforceConfig, run.algo).value.hidden
-    network: AnyNetworkConfig
     if isinstance(run.network, CNNConfig):
-        network = replace(run.network, hidden=hidden, output_scale=1.0)
-    else:
-        # A plug-in's network may have keys of its own.
-        activation = run.network.activation if isinstance(run.network, NetworkConfig) else "relu"
-        network = NetworkConfig("mlp", hidden, activation, 1.0)
-    return make_network(network, context.observation, 1, derive_seed(run.seed, "network", 1), context.device)
+        return replace(run.network, hidden=hidden, output_scale=1.0)
+    # A plug-in's network may have keys of its own.
+    activation = run.network.activation if isinstance(run.network, NetworkConfig) else "relu"
+    return NetworkConfig("mlp", hidden, activation, 1.0)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.config.schema import RunConfig
+from rltrain.config.schema import AnyNetworkConfig, RunConfig
+from rltrain.engine.cadence import UpdatesPerStep, WhenFull
 from rltrain.networks import make_network
 from rltrain.networks.flat import FlatNetwork
 from rltrain.optimizers import Gradient
 from rltrain.schedules import Schedule
-from rltrain.seeding import derive_seed
+from rltrain.seeding import Purpose, derive_seed
 from rltrain.types import ActionSpec, ObservationSpec
 
 
@@ -51,27 +52,25 @@ class Build:
     action: ActionSpec
     device: torch.device
 
-    def network(self, outputs: int, *keys: int) -> FlatNetwork:
-        """The network of the config, with initial parameters of the run's seed; `keys` tell several apart."""
+    def network(self, outputs: int, *keys: int, config: AnyNetworkConfig | None = None) -> FlatNetwork:
+        """The network of the run's config, or of `config`; its first parameters are those of the seed and `keys`."""
         seed = derive_seed(self.config.seed, "network", *keys)
-        return make_network(self.config.network, self.observation, outputs, seed, self.device)
+        return make_network(config or self.config.network, self.observation, outputs, seed, self.device)
 
 
-class Cadence(Protocol):
-    """How many updates are due, as a function of environment steps alone."""
+class Noise(NamedTuple):
+    """The random numbers of acting: so many per environment and vector step, from the stream of a purpose."""
 
-    @property
-    def updates(self) -> int:
-        """Updates that are always due together."""
-        ...
+    purpose: Purpose
+    kind: Literal["uniform", "normal"]
+    size: int
 
-    def due_by(self, env_steps: int) -> int:
-        """The updates that are to have been made when so many environment steps are."""
-        ...
 
-    def most_per_step(self, num_envs: int) -> int:
-        """The most that can be due after one vector step."""
-        ...
+class Draw(NamedTuple):
+    """The form of a draw for each environment and vector step."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...] = ()
 
 
 class Algorithm(Protocol):
@@ -79,27 +78,32 @@ class Algorithm(Protocol):
 
     networks: Mapping[str, FlatNetwork]  # structure and initial parameters
     acts: str  # the network that acting asks
+    learns: tuple[str, ...]  # the networks that updates change
     follows: Mapping[str, str]  # target network -> the network that it follows
-    cadence: Cadence
     schedules: Mapping[str, Schedule]  # numbers of acting that change with the steps, such as epsilon
     knobs: Mapping[str, float]  # numbers of learning that may differ from member to member, such as lr
-    acting_draws: Mapping[str, torch.dtype]  # what `draw` returns
-    uniforms: int  # uniform draws per environment and vector step
+    noise: Noise  # what acting draws
+    acting_draws: Mapping[str, Draw]  # what `draw` makes of it
     metrics: tuple[str, ...]  # the tags of `Learned.metrics`, in their order
+
+    @property
+    def cadence(self) -> UpdatesPerStep | WhenFull:
+        """When updates are due: as environment steps are made, or once whole episodes are there."""
+        ...
 
     def init_optimizer(self) -> dict[str, Tensor]:
         """Zero moments and step counts."""
         ...
 
-    def draw(self, uniform: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def draw(self, noise: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What chance decides of some vector steps, on the host and for all members.
 
         Args:
-            uniform: [steps, M, uniforms, N] from [0, 1).
+            noise: [steps, M, N * size] numbers of `noise`.
             scheduled: the numbers of `schedules`, each [steps, M, 1].
 
         Returns:
-            By name of `acting_draws` [steps, M, N].
+            By name of `acting_draws` [steps, M, N, *shape].
         """
         ...
 
@@ -108,7 +112,7 @@ class Algorithm(Protocol):
         ...
 
     def choose(self, xp: Any, output: Any, drawn: Mapping[str, Any]) -> Any:
-        """The network's output [N, outputs] -> actions [N]; `xp` is numpy on the host, torch in a program."""
+        """The network's output [N, outputs] -> actions [N, *action]; `xp` is numpy on the host, torch in a program."""
         ...
 
     def greedy(self, output: Tensor) -> Tensor:

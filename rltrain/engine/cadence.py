@@ -14,7 +14,16 @@ class UpdatesPerStep:
     updates: int
 
     def due_by(self, env_steps: int) -> int:
+        """The updates that are to have been made when so many environment steps are."""
         return max(0, env_steps - self.starts) // self.period * self.updates
 
     def most_per_step(self, num_envs: int) -> int:
+        """The most that can be due after one vector step."""
         return -(-num_envs // self.period) * self.updates
+
+
+@dataclass(frozen=True)
+class WhenFull:
+    """One, from so many whole episodes that began under the present parameters, once all of them have ended."""
+
+    episodes: int

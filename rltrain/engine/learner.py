@@ -1,4 +1,4 @@
-"""Gradient steps of any algorithm that learns from a replay: all members, in place, eager, compiled or captured.
+"""Gradient steps of any algorithm: all members, in place, eager, compiled or captured.
 
 Everything that a call needs is found in its memory at a cursor that it moves on, so that many calls follow each other
 without the host.
@@ -6,9 +6,9 @@ without the host.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from rltrain.engine.algorithm import Algorithm, Learned, State
 from rltrain.engine.protocol import AgentContext, mean_metrics
 from rltrain.exchange import Exchange
 from rltrain.optimizers import eager_gradient, functional_gradient
-from rltrain.replay import UniformReplay
 from rltrain.target_update import polyak
 
 Knobs = dict[str, Tensor]
@@ -27,26 +26,38 @@ Knobs = dict[str, Tensor]
 Update = Callable[[State, Any, Knobs], Learned]
 
 
+class Experience(Protocol):
+    """What is learned from. Both are part of the program, and `memory` is what it is given."""
+
+    def batches(self, memory: Any, uniform: Tensor) -> Iterator[tuple[Any, Any]]:
+        """Rows and batch of K gradient steps, of draws [K, M, B] from [0, 1)."""
+        ...
+
+    def feedback(self, memory: Any, rows: Any, feedback: Mapping[str, Tensor]) -> None:
+        """Takes what an update found out about its rows."""
+        ...
+
+
 class Learning(NamedTuple):
     """What `make_learn` reads and writes. A single run has no axis M in `uniform` and `metrics`."""
 
     state: State  # written
-    memory: Any  # the replay's, written where it learns from feedback
+    memory: Any  # the experience's, written where it learns from feedback
     knobs: Knobs
     uniform: Tensor  # [C, K, M, B] float64, draws from [0, 1) for C calls
     call: Tensor  # [1] int64, written: which of the C is next
     metrics: Tensor  # [C, METRICS, M], written
 
 
-def make_learn(algorithm: Algorithm, update: Update, replay: UniformReplay) -> Callable[[Learning], None]:
+def make_learn(algorithm: Algorithm, update: Update, experience: Experience) -> Callable[[Learning], None]:
     """K gradient steps of all members, in place: one program when compiled. Batches are gathered inside."""
 
     def learn(memory: Learning) -> None:
         uniform = memory.uniform.index_select(0, memory.call).squeeze(0)  # [K, M, B]
         state, steps = memory.state, []
-        for rows, batch in replay.batches(memory.memory, uniform):
+        for rows, batch in experience.batches(memory.memory, uniform):
             state, metrics, feedback = update(state, batch, memory.knobs)
-            replay.feedback(memory.memory, rows, feedback)
+            experience.feedback(memory.memory, rows, feedback)
             steps.append(metrics)
             if "tau" in memory.knobs:
                 state = follow(state, memory.knobs["tau"].unsqueeze(-1))  # [1] or [M, 1]
@@ -75,48 +86,46 @@ class Learner:
         algorithm: Algorithm,
         state: State,
         knobs: Knobs,
-        replay: UniformReplay,
-        batch_size: int,
-        steps: int,
-        most_calls: int,
+        experience: Experience,
+        memory: Any,
+        draws: int,
+        steps: int = 1,
+        most_calls: int = 1,
     ) -> None:
-        """`steps` is K; `most_calls` C are prepared together."""
-        self._members, self._steps, self._replay = len(context.configs), steps, replay
+        """`draws` of each gradient step are made on the host; `steps` is K; `most_calls` C are prepared together."""
+        self._members, self._steps = len(context.configs), steps
         self._tags = algorithm.metrics
         axis = () if self._members == 1 else (self._members,)
         self._draws = Exchange(
             {
-                "uniform": ((most_calls, steps, *axis, batch_size), torch.float64),
+                "uniform": ((most_calls, steps, *axis, draws), torch.float64),
                 "call": ((1,), torch.int64),
             },
             context.device,
         )
         self._metrics = Exchange({"metrics": ((most_calls, len(self._tags), *axis), torch.float32)}, context.device)
-        draws, metrics = self._draws.on_device, self._metrics.on_device["metrics"]
-        memory = Learning(state, replay.memory, knobs, draws["uniform"], draws["call"], metrics)
+        on_device, metrics = self._draws.on_device, self._metrics.on_device["metrics"]
+        learning = Learning(state, memory, knobs, on_device["uniform"], on_device["call"], metrics)
         functional: Update = partial(algorithm.learn, gradient=functional_gradient)
         eager: Update = partial(algorithm.learn, gradient=eager_gradient)
         if self._members > 1:
             functional = eager = torch.vmap(functional)
         self._learn = bound(
-            make_learn(algorithm, functional, replay),
-            make_learn(algorithm, eager, replay),
-            (memory,),
+            make_learn(algorithm, functional, experience),
+            make_learn(algorithm, eager, experience),
+            (learning,),
             compile=context.compile_update,
             cuda_graphs=context.cuda_graphs,
             done=partial(note_compiled, context.configs[0], self._members, context.cuda_graphs),
         )
 
-    def prepare(self, uniform: np.ndarray) -> None:
-        """Takes draws from [0, 1), [M, calls * K * B], for the next calls."""
+    def prepare(self, calls: int, uniform: np.ndarray) -> None:
+        """Takes draws from [0, 1), [M, calls * K * draws], for the next calls."""
         host = self._draws.host
-        into = host["uniform"]
-        calls = uniform.shape[1] // (self._steps * into.shape[-1])
-        of_calls = uniform.reshape(self._members, calls, self._steps, -1)
-        into[:calls] = of_calls[0] if self._members == 1 else of_calls.transpose(1, 2, 0, 3)
+        of_calls = uniform.reshape(self._members, calls, self._steps, host["uniform"].shape[-1])
+        host["uniform"][:calls] = of_calls[0] if self._members == 1 else of_calls.transpose(1, 2, 0, 3)
         host["call"][:] = 0
         self._draws.send()
-        self._replay.send_counts()
 
     def learn(self) -> None:
         """The next call."""

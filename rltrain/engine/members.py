@@ -110,11 +110,6 @@ def member_of(tree: Mapping[str, Tensor], member: int, members: int) -> dict[str
     return dict(tree) if members == 1 else {name: tensor[member] for name, tensor in tree.items()}
 
 
-def keep_retired(running: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
-    """`new` [M, ...] where a member runs, `old` where it does not; `running` [M] bool, None: all run."""
-    return new if running is None else torch.where(running.view(-1, *[1] * (new.dim() - 1)), new, old)
-
-
 class GreedyModule(nn.Module):
     """A network and the choice that is made from its outputs, as one module: what is exported."""
 

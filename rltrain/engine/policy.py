@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.engine.algorithm import Algorithm, Build
+from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.members import GreedyModule, MemberNetworks
 from rltrain.engine.protocol import AgentContext, without_prefix
-
-Make = Callable[[Build], Algorithm]
 
 
 class GreedyPolicy:
     """The network that acts, of all members, and its best actions."""
 
-    def __init__(self, make: Make, context: AgentContext) -> None:
+    def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
+        """`algorithms`: one of each member."""
         self._device = context.device
-        spaces = context.observation, context.action
-        self._algorithms = [
-            make(Build(config, *spaces, context.device)) for config in context.configs
-        ]  # of each member
-        self._algorithm = self._algorithms[0]
+        self._algorithms = algorithms
+        self._algorithm = algorithms[0]
         acts = self._algorithm.acts
         fast = context.compile_update, context.cuda_graphs
         self.networks = {
-            name: MemberNetworks([a.networks[name] for a in self._algorithms], *(fast if name == acts else ()))
+            name: MemberNetworks([a.networks[name] for a in algorithms], *(fast if name == acts else ()))
             for name in self._algorithm.networks
         }
         self._acting = self.networks[acts]

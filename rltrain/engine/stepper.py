@@ -175,7 +175,7 @@ class Stepper:
         )
         self._drawn = Exchange(
             {
-                **{name: ((depth, lanes), dtype) for name, dtype in algorithm.acting_draws.items()},
+                **{name: ((depth, lanes, *draw.shape), draw.dtype) for name, draw in algorithm.acting_draws.items()},
                 **_fields_like({"starts": starts}),
             },
             context.device,

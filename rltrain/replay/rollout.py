@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,17 @@ class Rollout(NamedTuple):
     last: Tensor  # [K, T] float, 1 at each episode's last step
     final_obs: Tensor  # [K, *obs], what followed the last step
     truncated: Tensor  # [K] float, 1 where the episode was cut and final_obs still has a value
+
+
+class Episodes(NamedTuple):
+    """The same as it is kept; what lies behind an episode's end has no meaning. Of a population [M, K, ...]."""
+
+    obs: Tensor  # [K, T, *obs]
+    action: Tensor  # [K, T, *action]
+    reward: Tensor  # [K, T]
+    final_obs: Tensor  # [K, *obs]
+    truncated: Tensor  # [K] float
+    length: Tensor  # [K] int64
 
 
 class RolloutBuffer:
@@ -68,6 +79,11 @@ class RolloutBuffer:
         """Bytes at present; they grow with the longest episode."""
         return self._obs.nbytes + self._action.nbytes + self._reward.nbytes
 
+    @property
+    def padded_length(self) -> int:
+        """T: the power of two that holds the longest episode."""
+        return 1 << int(self._length.max() - 1).bit_length()
+
     def add(self, transition: Transition) -> None:
         envs = self._env_ids[transition.active]
         rows = envs * self._share + self._finished[envs]  # [K']
@@ -90,28 +106,34 @@ class RolloutBuffer:
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros_like(array)], axis=1))
 
-    def take(self, device: torch.device) -> Rollout:
-        """The K episodes, on `device`, with a leading axis M where there are several members; the buffer is empty
-        afterwards."""
-        steps = 1 << int(self._length.max() - 1).bit_length()  # T
-        mask = np.arange(steps) < self._length[:, None]  # [K, T]
-        last = np.arange(steps) == self._length[:, None] - 1
-        columns = (
-            self._obs[:, :steps],
-            self._action[:, :steps],
-            self._reward[:, :steps] * mask,
-            mask.astype(np.float32),
-            last.astype(np.float32),
-            self._final_obs,
-            self._truncated,
-        )
-        # torch.tensor copies: the buffer is written again while a device may still be reading.
-        rollout = Rollout(*(torch.tensor(column, device=device) for column in columns))
+    def room(self, steps: int, device: torch.device) -> Episodes:
+        """Memory for `take` of episodes that are padded to so many steps."""
+        return Episodes(*(torch.zeros_like(column, device=device) for column in self._columns(steps)))
+
+    def take(self, into: Episodes) -> None:
+        """Moves the K episodes into `room(padded_length)`; the buffer is empty afterwards."""
+        for there, here in zip(into, self._columns(into.reward.shape[-1]), strict=True):
+            there.copy_(here)  # waits: the buffer is written again while a device may still be reading
         self._length[:] = 0
         self._finished[:] = 0
-        if self._members == 1:
-            return rollout
-        return Rollout(*(column.view(self._members, -1, *column.shape[1:]) for column in rollout))
+
+    def _columns(self, steps: int) -> Episodes:
+        arrays = (self._obs[:, :steps], self._action[:, :steps], self._reward[:, :steps])
+        columns = (torch.from_numpy(a) for a in (*arrays, self._final_obs, self._truncated, self._length))
+        axes = () if self._members == 1 else (self._members,)
+        return Episodes(*(column.view(*axes, self._episodes, *column.shape[1:]) for column in columns))
+
+    def batches(self, memory: Episodes, uniform: Tensor) -> Iterator[tuple[Any, Rollout]]:
+        """All episodes, for one update. Part of the program."""
+        length = memory.length.unsqueeze(-1)  # [K, 1]
+        time = torch.arange(memory.reward.shape[-1], device=length.device)
+        mask = (time < length).to(memory.reward.dtype)  # [K, T]
+        last = (time == length - 1).to(memory.reward.dtype)
+        reward = memory.reward * mask
+        yield (), Rollout(memory.obs, memory.action, reward, mask, last, memory.final_obs, memory.truncated)
+
+    def feedback(self, memory: Episodes, rows: Any, feedback: Mapping[str, Tensor]) -> None:
+        """Nothing is learned from it."""
 
     def forget(self, envs: np.ndarray) -> None:
         """Drops the running episodes of `envs` (bool [N]); they begin anew."""

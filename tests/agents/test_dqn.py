@@ -27,7 +27,7 @@ from small_runs import (
 from torch import Tensor
 
 from rltrain.config.schema import ConstantConfig, ExponentialConfig, HardUpdateConfig, SoftUpdateConfig
-from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.protocol import Agent, mean_metrics
 from rltrain.types import ObservationSpec
 

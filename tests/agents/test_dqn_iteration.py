@@ -16,7 +16,7 @@ from rltrain.build import build
 from rltrain.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
 from rltrain.config.wrappers import TimeAwareConfig
-from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.protocol import Block
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole

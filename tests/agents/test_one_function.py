@@ -17,8 +17,8 @@ from small_runs import run_config
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from rltrain.agents import ALGORITHMS, reinforce_update
-from rltrain.agents.distributions import DISTRIBUTIONS
+from rltrain.agents import ALGORITHMS
+from rltrain.agents.reinforce import Reinforce
 from rltrain.ahead import Program
 from rltrain.config.schema import (
     AnyNetworkConfig,
@@ -35,8 +35,7 @@ from rltrain.config.schema import (
     ValueConfig,
 )
 from rltrain.engine.algorithm import Build, State
-from rltrain.networks import make_network
-from rltrain.optimizers import eager_gradient, functional_gradient, init_optimizer
+from rltrain.optimizers import eager_gradient, functional_gradient
 from rltrain.replay import Batch, WeightedBatch
 from rltrain.replay.rollout import Rollout
 from rltrain.types import ActionSpec, ObservationSpec
@@ -82,7 +81,7 @@ def assert_members_agree(
 
 
 def flat_params(state: Any) -> Tensor:
-    params: Tensor = state.networks["q_network"] if isinstance(state, State) else state.params
+    params: Tensor = next(iter(state.networks.values()))
     return params
 
 
@@ -128,15 +127,11 @@ def reinforce_case(
     network: AnyNetworkConfig = NETWORK,
     observation: ObservationSpec = OBSERVATION,
 ) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
-    distribution = DISTRIBUTIONS[action.kind](action)
-    policies = [make_network(network, observation, distribution.outputs, seed, CPU) for seed in range(MEMBERS)]
-    values = [make_network(network, observation, 1, 10 + seed, CPU) for seed in range(MEMBERS)]
-    states = [
-        reinforce_update.ReinforceState(
-            p.params, init_optimizer(config.optimizer, p.params), v.params, init_optimizer(config.optimizer, v.params)
-        )
-        for p, v in zip(policies, values, strict=True)
+    algorithms = [
+        Reinforce(Build(run_config(config, network=network, seed=seed), observation, action, CPU))
+        for seed in range(MEMBERS)
     ]
+    states = [State({name: n.params for name, n in a.networks.items()}, a.init_optimizer()) for a in algorithms]
 
     def rollout() -> Rollout:
         length = torch.randint(1, 9, (4,))
@@ -155,10 +150,7 @@ def reinforce_case(
         for names in [("lr", "gamma", "entropy_coef", "value_lr", "max_grad_norm")]
         for numbers in [(1e-2, 0.9, 0.0, 1e-2, 0.1), (3e-3, 0.99, 0.01, 1e-3, 1e9), (1e-3, 1.0, 0.1, 5e-3, 0.5)]
     ]
-    make = partial(
-        reinforce_update.make_update, config, policies[0].apply, values[0].apply, distribution
-    )  # of the gradient
-    return make, states, data, hyper
+    return lambda gradient: partial(algorithms[0].learn, gradient=gradient), states, data, hyper
 
 
 def optimizer(name: str = "adam", weight_decay: float = 0.0, amsgrad: bool = False) -> OptimizerConfig:

@@ -24,8 +24,8 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.agents.reinforce import Reinforce
 from rltrain.build import build_envs
+from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
 
@@ -36,10 +36,10 @@ def small_agent(
     num_envs: int = 1,
     seed: int = 0,
     **algo: Any,
-) -> Reinforce:
+) -> OnPolicyAgent:
     config = run_config(reinforce_config(**algo), num_envs=num_envs, seed=seed)
     agent = make_agent(config, observation, action, device or torch.device("cpu"))
-    assert isinstance(agent, Reinforce)
+    assert isinstance(agent, OnPolicyAgent)
     return agent
 
 
@@ -82,15 +82,15 @@ def test_short_episodes_are_not_favoured() -> None:
     )
     envs = build_envs(config)
     agent = make_agent(config, envs.observation_spec, envs.action_spec)
-    assert isinstance(agent, Reinforce)
-    agent.policy.params.zero_()
+    assert isinstance(agent, OnPolicyAgent)
+    agent.networks["policy"].params.zero_()
     obs, lengths = envs.reset(), []
     while len(lengths) < 400:
         transition, obs, episodes = envs.step(agent.act(obs), agent.active.copy())
         agent.observe(transition, episodes)
         lengths += [episode.length for episode in episodes]
         if agent.update():
-            agent.policy.params.zero_()  # Adam makes a step of any gradient
+            agent.networks["policy"].params.zero_()  # Adam makes a step of any gradient
     assert set(lengths) == {1, 20}
     assert abs(lengths.count(20) / 400 - 0.5) < 0.08  # three deviations
 
@@ -114,11 +114,11 @@ def test_an_update_from_one_step_is_finite(normalize: str, baseline: str, device
 def test_only_a_cut_episode_is_continued_by_the_value_of_what_followed(truncated: bool) -> None:
     """The value network says 10 everywhere; one step of reward 2 at gamma 0.9 has a return of 2, or of 11 if cut."""
     agent = small_agent(episodes_per_update=4, num_envs=4, normalize_returns="none", baseline="value", gamma=0.9)
-    agent.value.params.zero_()
-    agent.value.params[-1] = 10.0
+    agent.networks["value"].params.zero_()
+    agent.networks["value"].params[-1] = 10.0
     agent.observe(one_step_episodes(4, truncated), [])
     log_prob = -np.log(3.0)
-    agent.policy.params.zero_()
+    agent.networks["policy"].params.zero_()
     metrics = agent.update()
     advantage = (11.0 if truncated else 2.0) - 10.0
     assert metrics["train/policy_loss"].item() == pytest.approx(-log_prob * advantage, rel=1e-5)
@@ -128,7 +128,7 @@ def test_sampled_actions_follow_the_policy_and_the_best_is_its_mode(device: torc
     discrete = small_agent(num_envs=1000, episodes_per_update=1000, device=device)
     obs = np.tile(np.array([[0.3, -1.0, 0.5]], np.float32), (1000, 1))
     with torch.no_grad():
-        logits = discrete.policy(torch.from_numpy(obs[:1]).to(device))[0].cpu().double().numpy()
+        logits = discrete.networks["policy"](torch.from_numpy(obs[:1]).to(device))[0].cpu().double().numpy()
     expected = 5000 * np.exp(logits) / np.exp(logits).sum()
     counts = sum(np.bincount(discrete.act(obs), minlength=3) for _ in range(5))
     assert ((counts - expected) ** 2 / expected).sum() < 13.8  # chi-square with 2 degrees of freedom, p = 0.001
@@ -136,7 +136,9 @@ def test_sampled_actions_follow_the_policy_and_the_best_is_its_mode(device: torc
 
     box = small_agent(BOX, num_envs=1000, episodes_per_update=1000, device=device)
     with torch.no_grad():
-        mean, log_std = np.split(box.policy(torch.from_numpy(obs[:1]).to(device))[0].cpu().double().numpy(), 2)
+        mean, log_std = np.split(
+            box.networks["policy"](torch.from_numpy(obs[:1]).to(device))[0].cpu().double().numpy(), 2
+        )
     actions = np.concatenate([box.act(obs) for _ in range(5)])
     assert actions.shape == (5000, 2)
     assert actions.dtype == np.float32
@@ -181,7 +183,7 @@ def test_acting_greedily_draws_no_random_number() -> None:
 def test_an_agent_stopped_at_k_continues_bit_for_bit(
     num_envs: int, action: ActionSpec, observation: ObservationSpec, stopped_at: int, device: torch.device
 ) -> None:
-    def make(seed: int) -> Reinforce:
+    def make(seed: int) -> OnPolicyAgent:
         return small_agent(action, observation, device, num_envs, seed)
 
     agent, envs = make(0), ScriptedEnvs(num_envs, observation)

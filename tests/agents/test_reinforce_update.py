@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -23,16 +23,14 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.agents.distributions import DISTRIBUTIONS
-from rltrain.agents.reinforce_update import ReinforceState, make_hyperparameters, make_update
+from rltrain.agents.reinforce import Reinforce
 from rltrain.config.schema import NetworkConfig, ReinforceConfig, ValueConfig
-from rltrain.networks import make_network
-from rltrain.optimizers import init_optimizer
+from rltrain.engine.algorithm import Build, State
+from rltrain.optimizers import eager_gradient
 from rltrain.replay.rollout import Rollout
 from rltrain.types import ActionSpec
 
 NETWORK = NetworkConfig("mlp", (5, 4), "tanh", 1.0)
-VALUE_NETWORK = replace(NETWORK, hidden=(6,))
 VALUE_MLP = NumpyMLP(3, 6, 1)
 
 
@@ -188,26 +186,21 @@ def test_updates_equal_those_by_hand(baseline: str, normalize: str, reduction: s
         baseline=baseline, normalize_returns=normalize, loss_reduction=reduction, gamma=0.8, entropy_coef=0.1,
         max_grad_norm=0.5, value=ValueConfig(0.02, 3, (6,)), optimizer=optimizer(eps=1e-3),
     )  # fmt: skip
-    distribution = DISTRIBUTIONS[action.kind](action)
-    policy = make_network(NETWORK, VECTOR, distribution.outputs, 0, CPU)
-    value = make_network(VALUE_NETWORK, VECTOR, 1, 1, CPU)
-    state = ReinforceState(
-        policy.params, init_optimizer(config.optimizer, policy.params),
-        value.params, init_optimizer(config.optimizer, value.params),
-    )  # fmt: skip
-    update = make_update(config, policy.apply, value.apply, distribution)
-    params, value_params = policy.params.numpy().copy(), value.params.numpy().copy()
+    algorithm = Reinforce(Build(run_config(config, network=NETWORK), VECTOR, action, CPU))
+    state = State({name: network.params for name, network in algorithm.networks.items()}, algorithm.init_optimizer())
+    knobs = {name: torch.tensor(number) for name, number in algorithm.knobs.items()}
+    params, value_params = (state.networks[name].numpy().copy() for name in ("policy", "value"))
     adams = NumpyAdam(config.optimizer.lr, 1e-3), NumpyAdam(0.02, 1e-3)
     generator = np.random.default_rng(0)
     for _ in range(2):
         episodes = random_episodes(generator, action)
-        state, metrics = update(state, padded(episodes), make_hyperparameters(config, CPU))
+        state, metrics, _ = algorithm.learn(state, padded(episodes), knobs, eager_gradient)
         params, value_params, expected = update_by_hand(
             config, policy_mlp(action), adams, params, value_params, episodes
         )
         # The deviation's own 1e-8 is not in the formula.
-        np.testing.assert_allclose(state.params.numpy(), params, rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(state.value_params.numpy(), value_params, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(state.networks["policy"].numpy(), params, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(state.networks["value"].numpy(), value_params, rtol=1e-9, atol=1e-12)
         assert {tag: value.item() for tag, value in metrics.items()} == pytest.approx(expected, rel=1e-6)
 
 

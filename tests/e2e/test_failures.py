@@ -64,7 +64,7 @@ class TestFailures:
         config = run_config(dqn_config(), checkpoint=CheckpointConfig(30, 3, True))
         train(config, tmp_path / "whole")
         with monkeypatch.context() as patch:
-            patch.setattr("rltrain.engine.agent.OffPolicyAgent.update", _failing_at(100))
+            patch.setattr("rltrain.engine.off_policy.OffPolicyAgent.update", _failing_at(100))
             with pytest.raises(RunFailed, match="a bug"):
                 train(config, tmp_path / "run")
         assert record_of(tmp_path / "run")["status"] == "failed"
@@ -78,7 +78,7 @@ class TestFailures:
         run = tmp_path / "run"
         if command == "resume":
             train(run_config(dqn_config()), run, StopAfter(60))
-        monkeypatch.setattr("rltrain.engine.agent.OffPolicyAgent.update", _failing_at(100))
+        monkeypatch.setattr("rltrain.engine.off_policy.OffPolicyAgent.update", _failing_at(100))
         capsys.readouterr()
         args = ["resume", str(run)] if command == "resume" else [*DQN_ARGS, "hydra.run.dir=run"]
         assert rltrain_here(tmp_path, *args) == 1
@@ -115,7 +115,7 @@ def _failing_at(step: int) -> Callable[[Any], dict[str, Any]]:
             raise RuntimeError("a bug\nof two lines")
         return dict(original(agent))
 
-    from rltrain.engine.agent import OffPolicyAgent
+    from rltrain.engine.off_policy import OffPolicyAgent
 
     original = OffPolicyAgent.update
     return update

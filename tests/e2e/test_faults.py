@@ -35,10 +35,10 @@ from whole_runs import (
     train,
 )
 
-from rltrain.agents.reinforce import Reinforce
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig, EvalConfig
-from rltrain.engine.agent import OffPolicyAgent
+from rltrain.engine.off_policy import OffPolicyAgent
+from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.training import checkpoint_parts
 from rltrain.training.checkpoint import newest_checkpoint, read_checkpoint, step_folders
@@ -140,7 +140,7 @@ def _without_privileges() -> None:
 class TestNoPermission:
     CODE = """
 import contextlib, io, json, os, sys
-from rltrain.agents.reinforce import Reinforce
+from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.cli import main
 for folder, *args in json.loads(sys.argv[1]):
     os.chdir(folder)
@@ -203,7 +203,7 @@ class TestNotFinite:
         """The loss of one update is poisoned; the run names it and its step, and the checkpoint before it stays."""
         config = {"dqn": dqn_config(), "reinforce": reinforce_config()}[algo]
         run = run_config(config, total_steps=4000, checkpoint=CheckpointConfig(10, 2, True))
-        agent = {"dqn": OffPolicyAgent, "reinforce": Reinforce}[algo]
+        agent = {"dqn": OffPolicyAgent, "reinforce": OnPolicyAgent}[algo]
         original, updates = agent.update, []
 
         def update(self: object) -> dict[str, torch.Tensor]:

@@ -38,6 +38,14 @@ class LengthEnvs:
         return done
 
 
+def take(buffer: RolloutBuffer, device: torch.device = CPU) -> Rollout:
+    """The episodes as an update sees them."""
+    memory = buffer.room(buffer.padded_length, device)
+    buffer.take(memory)
+    ((_, rollout),) = buffer.batches(memory, torch.empty(1, 0))
+    return rollout
+
+
 def fill(buffer: RolloutBuffer, envs: LengthEnvs, limit: int = 10_000) -> int:
     """Steps until the buffer is full; returns the environment steps."""
     taken = 0
@@ -72,7 +80,7 @@ def test_each_environment_plays_exactly_its_share(lengths: list[list[int]], shar
     buffer, envs = RolloutBuffer(share * num_envs, num_envs, OBSERVATION, DISCRETE), LengthEnvs(lengths)
     for update in range(rounds):
         steps = fill(buffer, envs)
-        rollout = buffer.take(CPU)
+        rollout = take(buffer)
         assert not buffer.full
         assert buffer.active.all()
         played = [
@@ -95,7 +103,7 @@ def test_who_is_done_idles_and_short_episodes_are_not_favoured() -> None:
         idle += int((~active).sum())
         buffer.add(envs.step(active))
     assert idle == 38
-    assert buffer.take(CPU).mask.sum(1).tolist() == [1.0, 1.0, 20.0, 20.0]
+    assert take(buffer).mask.sum(1).tolist() == [1.0, 1.0, 20.0, 20.0]
 
 
 def test_it_grows_with_the_longest_episode() -> None:
@@ -103,7 +111,7 @@ def test_it_grows_with_the_longest_episode() -> None:
     before = buffer.nbytes
     envs = LengthEnvs([[50, 150]])
     fill(buffer, envs)
-    rollout = buffer.take(CPU)
+    rollout = take(buffer)
     assert rollout.reward.shape == (2, 256)
     assert buffer.nbytes == 4 * before
     check_episode(rollout, 0, 0, 50)
@@ -115,13 +123,13 @@ def test_an_end_of_the_mdp_wins_over_a_cut_of_the_same_step() -> None:
     one = np.ones((1, 1), np.float32)
     yes = np.array([True])
     buffer.add(Transition(one, np.array([0]), np.ones(1, np.float32), one, yes, yes, yes))
-    assert buffer.take(CPU).truncated.tolist() == [0.0]
+    assert take(buffer).truncated.tolist() == [0.0]
 
 
 def test_what_was_taken_is_not_written_again(device: torch.device) -> None:
     buffer, envs = RolloutBuffer(1, 1, OBSERVATION, DISCRETE), LengthEnvs([[4]])
     fill(buffer, envs)
-    rollout = buffer.take(device)
+    rollout = take(buffer, device)
     assert all(column.device == device for column in rollout)
     copies = [column.clone() for column in rollout]
     fill(buffer, envs)
@@ -135,7 +143,7 @@ def test_abandoned_episodes_begin_anew_and_idle_ones_stay() -> None:
     buffer.forget(np.array([True, True]))
     fresh = LengthEnvs([[1], [2]])
     fill(buffer, fresh)
-    rollout = buffer.take(CPU)
+    rollout = take(buffer)
     check_episode(rollout, 0, 0, 1)
     check_episode(rollout, 1, 0, 2)
 
@@ -153,7 +161,7 @@ def test_a_loaded_buffer_continues_as_the_saved_one(saved_at: int) -> None:
             action = np.random.default_rng(k).normal(size=(3, 2)).astype(np.float32)
             buffer.add(envs.step(action, buffer.active.copy())[0])
             if buffer.full:
-                taken = buffer.take(CPU)
+                taken = take(buffer)
         assert taken is not None
         return taken
 

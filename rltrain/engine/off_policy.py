@@ -1,0 +1,233 @@
+"""The agent of every algorithm that learns from a replay: keeps transitions, makes the updates that are due."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice, pairwise
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.config.schema import PerEpisodeConfig, QNetworkConfig
+from rltrain.engine.agent import EngineAgent
+from rltrain.engine.algorithm import Algorithm
+from rltrain.engine.cadence import UpdatesPerStep
+from rltrain.engine.learner import Learner
+from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
+from rltrain.engine.stepper import Stepper
+from rltrain.engine.targets import Due, MemberTargets
+from rltrain.replay import make_replay
+from rltrain.replay.n_step import NStepWindow
+from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
+from rltrain.types import Episode, Transition
+
+# Gradient steps in one call of a compiled program. With four the cost of a call is spread; the program grows with more.
+_MOST_STEPS_PER_CALL = 4
+# Vector steps before the host looks: with 64 what it does then is spread. First states and draws take memory.
+_MOST_DEPTH, _MOST_LANES, _MOST_DRAWS = 64, 2**17, 2**22
+
+
+class OffPolicyAgent(EngineAgent):
+    """All members of a population move together: those that run have made the same number of environment and gradient
+    steps, as many of the latter as the algorithm's cadence says."""
+
+    def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
+        super().__init__(algorithms, context)
+        configs, run, device = context.configs, context.config, context.device
+        algorithm = self._algorithm
+        algos = [cast(QNetworkConfig, c.algo) for c in configs]
+        self._config, self._cadence = algos[0], cast(UpdatesPerStep, algorithm.cadence)
+        self._leader = 0  # a member that runs, as long as one does: they move together
+        self.active = np.ones(self._members * run.num_envs, dtype=bool)
+        self.waiting = np.zeros(self._members, dtype=bool)
+        self._env_member = np.repeat(np.arange(self._members), run.num_envs)  # [M * N]
+        ((target, own),) = algorithm.follows.items()
+        updates = [c.target_update for c in configs if c.target_update is not None]
+        params = self._state.networks
+        self._targets = MemberTargets(updates, params[target], params[own])
+        self._steps_per_call = self._choose_steps_per_call() if context.compile_update or context.cuda_graphs else 1
+        # What is due then depends on which episodes have ended: the host must look after every vector step.
+        by_episodes = (isinstance(c.exploration, PerEpisodeConfig) for c in configs)
+        self._follows_episodes = self._targets.by_episodes or any(by_episodes)
+        spaces = context.observation, context.action
+        self.replay = make_replay(self._config, *spaces, device, self._members, spare_row=self._iterates)
+        gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
+        where = device if self._iterates else torch.device("cpu")
+        self._window = NStepWindow(self._config.n_step, gammas, len(gammas), *spaces, where)
+        depth = self._choose_depth() if self._iterates else 1
+        sizes = self._config.batch_size, self._steps_per_call, depth * self._most_calls
+        kept = self.replay, self.replay.memory
+        taus = [{} if tau is None else {"tau": tau} for tau in self._targets.taus]
+        self._learner = Learner(context, algorithm, self._state, self._stack_knobs(taus), *kept, *sizes)
+        self._make_stepper = partial(Stepper, context, algorithm, self._acting, self.replay, self._window, depth=depth)
+        self._stepper: Stepper | None = None
+        block_size = 64 * self._config.batch_size
+        self._replay_draws = RandomBlocks(
+            [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
+        )
+        self._env_steps, self._episodes = (np.zeros(self._members, dtype=np.int64) for _ in range(2))  # each [M]
+
+    def _choose_steps_per_call(self) -> int:
+        """K: divides the steps that are due together and, where targets move between calls, the time between moves."""
+        common = math.gcd(self._cadence.updates, *self._targets.between_calls)
+        return max(k for k in range(1, _MOST_STEPS_PER_CALL + 1) if common % k == 0)
+
+    @property
+    def _most_calls(self) -> int:
+        """Calls of the learner that can be due after one vector step."""
+        return self._cadence.most_per_step(self._num_envs) // self._steps_per_call
+
+    def _choose_depth(self) -> int:
+        """Vector steps that an iterating agent makes before the host looks at them."""
+        draws = self._most_calls * self._steps_per_call * self._members * self._config.batch_size
+        return max(1, min(_MOST_DEPTH, _MOST_LANES // len(self.active), _MOST_DRAWS // draws))
+
+    @property
+    def env_steps(self) -> int:
+        """Of the members that run: they move together."""
+        return int(self._env_steps[self._leader])
+
+    @property
+    def gradient_steps(self) -> int:
+        return int(self._gradient_steps[self._leader])
+
+    @property
+    def replay_bytes(self) -> int:
+        return self.replay.nbytes
+
+    def _scheduled(self, steps: int) -> dict[str, np.ndarray]:
+        ahead = np.arange(0, steps * self._num_envs, self._num_envs)  # [steps]
+        return {name: self._numbers(name, ahead) for name in self._algorithm.schedules}
+
+    def _numbers(self, name: str, ahead: np.ndarray) -> np.ndarray:
+        """A scheduled number so many environment steps ahead, [steps, M, 1]."""
+        numbers = np.empty((len(ahead), self._members, 1))
+        for member, algorithm in enumerate(self._algorithms):
+            schedule = algorithm.schedules[name]
+            numbers[:, member, 0] = schedule(self._env_steps[member] + ahead, int(self._episodes[member]))
+        return numbers
+
+    def iterate(self, envs: SteppedByAgent, most: int) -> Block:
+        """Vector steps with the environments on the device, for `env.vectorization=compiled`."""
+        if self._stepper is None:
+            self._stepper = self._make_stepper(envs=envs)
+        stepper = self._stepper
+        steps = 1 if self._follows_episodes else min(most, stepper.depth)
+        calls = self._calls_ahead(steps)
+        stepper.prepare(self._draw(steps), self._running)
+        self._prepare_calls(sum(calls))
+        targets_at_calls = iter(self._targets_at_calls(sum(calls)))
+        targets_at_steps = self._targets.at_steps(self._env_steps, self._num_envs, steps, self._running)
+        with torch.no_grad():
+            for due, targets in zip(calls, targets_at_steps, strict=True):
+                stepper.step()
+                self._learn(islice(targets_at_calls, due))
+                self._targets.move(targets)
+        episodes = stepper.finish(steps)
+        self._env_steps += steps * self._num_envs * self._running
+        self._targets.saw(self._env_steps)
+        self._count_gradient_steps(sum(calls) * self._steps_per_call)
+        self._count_episodes(episodes)
+        self._targets.move_since(self._env_steps, self._episodes)
+        learned_at = [step for step, due in enumerate(calls, 1) if due]
+        return Block(steps, episodes, learned_at, self._metrics_by_step(calls))
+
+    def _calls_ahead(self, steps: int) -> list[int]:
+        """Calls of the learner that are due after each of the next vector steps."""
+        made = self.gradient_steps
+        due_by, ahead = self._cadence.due_by, range(1, steps + 1)
+        due = [due_by(self.env_steps + number * self._num_envs) for number in ahead]
+        return [(now - before) // self._steps_per_call for before, now in pairwise([made, *due])]
+
+    def _metrics_by_step(self, calls: list[int]) -> dict[str, np.ndarray]:
+        """[U] or [U, M] by tag: means over the calls of each vector step that had any."""
+        found = self._learner.fetch(sum(calls))  # [calls, METRICS, M]
+        if max(calls) > 1:
+            ends = np.cumsum(calls)
+            found = np.array([found[end - n : end].mean(0) for n, end in zip(calls, ends, strict=True) if n])
+        return (
+            {tag: found[:, number].copy() for number, tag in enumerate(self._algorithm.metrics)} if len(found) else {}
+        )
+
+    def observe(self, transition: Transition, episodes: list[Episode]) -> None:
+        self._env_steps += self._num_envs * self._running
+        self._count_episodes(episodes)
+        for envs, columns in self._window.push_with_envs(transition):
+            self.replay.add(*columns, members=self._env_member[envs])
+
+    def _count_episodes(self, episodes: list[Episode]) -> None:
+        for episode in episodes:
+            self._episodes[self._env_member[episode.env]] += 1
+
+    def update(self) -> dict[str, Tensor]:
+        calls = (self._cadence.due_by(self.env_steps) - self.gradient_steps) // self._steps_per_call
+        self._prepare_calls(calls)
+        with torch.no_grad():
+            self._learn(self._targets_at_calls(calls))
+        self._count_gradient_steps(calls * self._steps_per_call)
+        self._targets.move_since(self._env_steps, self._episodes)
+        return self._learner.metrics(calls) if calls else {}
+
+    def _prepare_calls(self, calls: int) -> None:
+        if calls:
+            draws = self._replay_draws.take(calls * self._steps_per_call * self._config.batch_size)
+            self._learner.prepare(calls, draws)
+            self.replay.send_counts()
+
+    def _targets_at_calls(self, calls: int) -> list[Due]:
+        return self._targets.at_calls(self._gradient_steps, self._steps_per_call, calls, self._running)
+
+    def _learn(self, targets: Iterable[Due]) -> None:
+        """A call of the learner for each of `targets`, which are due after it."""
+        for due in targets:
+            self._learner.learn()
+            self._targets.move(due)
+
+    def scalars(self, member: int = 0) -> dict[str, float]:
+        algorithm = self._algorithms[member]
+        counts = int(self._env_steps[member]), int(self._episodes[member])
+        shown = {f"train/{name}": float(schedule(*counts)) for name, schedule in algorithm.schedules.items()}
+        return {**shown, **super().scalars(member)}
+
+    def retire(self, member: int) -> None:
+        super().retire(member)
+        candidates = self._running if self._running.any() else ~self._running  # [M]
+        self._leader = int(np.argmax(np.where(candidates, self._env_steps, -1)))
+        self.active[self._envs_of(member)] = False
+
+    def abandon_episodes(self, envs: np.ndarray) -> None:
+        self._window.forget(envs)
+
+    def state_dict(self, member: int = 0) -> StateDict:
+        envs = self._envs_of(member)
+        return {
+            **super().state_dict(member),
+            "replay": {
+                **with_prefix("replay", self.replay.state_dict(member)),
+                **with_prefix("n_step", self._window.state_dict(envs)),
+            },
+            "rings": {"replay": self.replay.ring("replay", member)},
+            "state": {
+                "env_steps": int(self._env_steps[member]),
+                "episodes": int(self._episodes[member]),
+                "gradient_steps": int(self._gradient_steps[member]),
+                "target_seen": [int(self._targets.seen_steps[member]), int(self._targets.seen_episodes[member])],
+                "exploration_draws": self._acting_noise[member].state_dict(),
+                "replay_draws": self._replay_draws[member].state_dict(),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
+        super().load_state_dict(state, member)
+        plain = state["state"]
+        self.replay.load_state_dict(without_prefix("replay", state["replay"]), member)
+        self._window.load_state_dict(without_prefix("n_step", state["replay"]), self._envs_of(member))
+        self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
+        self._gradient_steps[member] = plain["gradient_steps"]
+        self._targets.seen_steps[member], self._targets.seen_episodes[member] = plain["target_seen"]
+        self._acting_noise[member].load_state_dict(plain["exploration_draws"])
+        self._replay_draws[member].load_state_dict(plain["replay_draws"])
