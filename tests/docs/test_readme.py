@@ -223,6 +223,6 @@ def test_reading_weights_needs_safetensors_alone(run: Path) -> None:
     from rltrain import load
 
     assert "torch" not in code and "rltrain" not in code.replace(str(run), "")
-    policy = load(run / "checkpoints/step_00000300").agent_policy.policy  # type: ignore[attr-defined]
+    policy = load(run / "checkpoints/step_00000300").agent_policy.networks["policy"]  # type: ignore[attr-defined]
     for name, tensor in policy.state_dict().items():
         assert np.array_equal(names["weights"][f"policy.{name}"], tensor.numpy())
