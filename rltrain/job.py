@@ -135,7 +135,9 @@ class _Job:
             if config.init_from is not None and source is None:
                 load_initial_network(parts.agent, config, parts.envs)
             open_evaluator(evaluator, config)
-            screen = ConsoleLogger(config.total_steps, self.log_from or 0, bar=self.console)
+            screen = ConsoleLogger(
+                config.total_steps, self.log_from or 0, may_end_early=config.may_end_early, bar=self.console
+            )
             logger = build_logger(config, run, self.log_from, screen)
             try:
                 keeper = Keeper(config, run, parts, evaluator)

@@ -131,8 +131,9 @@ class _PopulationJob:
 
     def _population(self, parts: Parts, evaluator: Evaluator, stop: StopSignal) -> Population:
         starts = [0 if source is None else source.step for source in self.sources]
-        console = PopulationConsole([job.config.total_steps for job in self.jobs], starts)
         configs = [job.config for job in self.jobs]
+        early = any(config.may_end_early for config in configs)
+        console = PopulationConsole([config.total_steps for config in configs], starts, may_end_early=early)
         keepers = []
         for member, (job, run, source) in enumerate(zip(self.jobs, self.runs, self.sources, strict=True)):
             log_from = None if source is None else last_logged_step(source)

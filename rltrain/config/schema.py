@@ -323,6 +323,11 @@ class RunConfig:
         """Whether its checkpoints hold all that a continued run needs: a table learns from no experience of before."""
         return self.checkpoint.replay or isinstance(self.algo, QLearningConfig)
 
+    @property
+    def may_end_early(self) -> bool:
+        """Whether something can end it before `total_steps`."""
+        return self.stop_at_return is not None or self.total_episodes is not None
+
 
 # The choices of each group that decide which keys it has. A plug-in adds its own dataclass here.
 ALGO_CONFIGS: dict[str, type] = {

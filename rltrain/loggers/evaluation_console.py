@@ -6,12 +6,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rltrain.loggers.console import duration
+from rltrain.loggers.pace import LINE_SECONDS, duration
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_LINE_SECONDS = 5.0
 _BAR_SECONDS = 0.5
 
 
@@ -26,7 +25,7 @@ class EvaluationConsole:
     def __init__(self, *, bar: bool = True, stream: TextIO | None = None) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._draws = bar and self._stream.isatty()
-        self._period = _BAR_SECONDS if self._draws else _LINE_SECONDS
+        self._period = _BAR_SECONDS if self._draws else LINE_SECONDS
         self._bar: tqdm[Any] | None = None
         self._episodes = 0
         self._began = self._next = 0.0

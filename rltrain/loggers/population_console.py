@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from rltrain.loggers.console import duration
+from rltrain.loggers.pace import Pace
 from rltrain.text import number
-
-_LINE_SECONDS = 5.0
 
 
 class PopulationConsole:
@@ -21,11 +18,17 @@ class PopulationConsole:
     Args:
         total_steps: of each member, the step at which it ends.
         start_steps: of each member, where this process began (not 0 after a resume).
+        may_end_early: whether some may end before.
         stream: stderr unless told.
     """
 
     def __init__(
-        self, total_steps: Sequence[int], start_steps: Sequence[int] | None = None, stream: TextIO | None = None
+        self,
+        total_steps: Sequence[int],
+        start_steps: Sequence[int] | None = None,
+        *,
+        may_end_early: bool = False,
+        stream: TextIO | None = None,
     ) -> None:
         self._stream = sys.stderr if stream is None else stream
         self._total = list(total_steps)
@@ -33,7 +36,7 @@ class PopulationConsole:
         self._returns: dict[int, float] = {}
         self._round: set[int] = set()  # who has logged since all had
         self._expected = set(range(len(total_steps)))
-        self._line_done, self._line_time = self._done, time.monotonic()  # the speed is that since the line before
+        self._pace = Pace(self._done, bounded=may_end_early)
 
     def of_member(self, member: int) -> MemberConsole:
         """The logger of one member."""
@@ -49,26 +52,22 @@ class PopulationConsole:
         if not self._round >= self._expected:
             return
         self._round = set()
-        now = time.monotonic()
-        if now >= self._line_time + _LINE_SECONDS:
-            print(self._line(now), file=self._stream, flush=True)
-            self._line_done, self._line_time = self._done, now
+        if self._pace.note(self._done, scalars):
+            print(self._line(), file=self._stream, flush=True)
 
     @property
     def _done(self) -> int:
         return sum(self._steps)
 
-    def _line(self, now: float) -> str:
-        speed = (self._done - self._line_done) / max(now - self._line_time, 1e-9)
+    def _line(self) -> str:
         parts = [f"step {self._done // len(self._total):,}/{max(self._total):,} of each"]
         if self._returns:
             values = sorted(self._returns.values())
             mean = sum(values) / len(values)
             parts.append(f"return {number(mean)} ({number(values[0])} to {number(values[-1])})")
-        parts.append(f"{speed:,.0f} steps/s together")
-        if speed > 0:
-            parts.append(f"{duration((sum(self._total) - self._done) / speed)} left")
-        return "  ".join(parts)
+        to_go = sum(self._total[member] - self._steps[member] for member in self._expected)
+        speed, left = self._pace.line(self._done, to_go)
+        return "  ".join(part for part in (*parts, f"{speed} together", left) if part)
 
 
 class MemberConsole:
