@@ -11,7 +11,7 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import Interrupted
-from rltrain.text import mean_and_std, shell_word, shown_path, wrapped
+from rltrain.text import command_line, mean_and_std, shell_word, shown_path, terminal_width, wrapped
 from rltrain.training.checkpoint import Checkpoint
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
@@ -44,8 +44,7 @@ def header(
         f"device    {parts.device}{chosen}, {_count(parts.threads, 'thread')}, update {how(parts)}",
     ]
     if info.tuned is not None:
-        settings = " ".join(f"{key}={str(value).replace(' ', '')}" for key, value in info.tuned_keys.items())
-        lines.append(f"tuned     {info.tuned}: {settings or 'everything is overridden'}")
+        lines.append(_tuned(info.tuned, info))
     if bounds := _bounds(config, parts.envs.max_episode_steps):
         lines.append(f"limit     {bounds}")
     shape = parts.envs.observation_spec.shape
@@ -66,9 +65,19 @@ def header(
     return "\n".join(lines)
 
 
+def _tuned(name: str, info: ComposeInfo) -> str:
+    """That a tuned file applies, and where to see what it set: on one line, so that the command can be copied."""
+    count = _count(len(info.tuned_keys), "setting")
+    what = f"tuned     {count} of {name}" if info.tuned_keys else f"tuned     {name}, of which everything is overridden"
+    overrides = (override for override in info.overrides if not override.startswith("dry_run="))
+    command = command_line(["rltrain", *overrides, "--cfg", "job"])
+    line = f"{what}; `{command}` shows all"
+    return line if len(line) <= terminal_width() else f"{what}; with --cfg job the command shows all"
+
+
 def how(parts: Parts) -> str:
     """How updates run."""
-    compiled = "compiled at its first call" if parts.compiled else "not compiled"
+    compiled = "compiled at the start" if parts.compiled else "not compiled"
     if parts.lacks_compiler:
         compiled = "not compiled (there is no C++ compiler)"
     return f"{compiled}, captured in CUDA graphs" if parts.cuda_graphs else compiled

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from small_runs import dqn_config, run_config
 from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, record_of, resume, rewrite, rltrain_here, train
 
@@ -132,8 +133,14 @@ def test_the_header_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", "60")
     assert rltrain_here(tmp_path, "dry_run=true") == 0
     header = capsys.readouterr().out.partition("weights ")[0]
-    assert "tuned     dqn_CartPole-v1" in header
+    assert re.search(r"^tuned     \d+ settings of dqn_CartPole-v1; with --cfg job the$", header, re.MULTILINE)
     assert max(map(len, header.splitlines())) <= 60
+    monkeypatch.setenv("COLUMNS", "120")
+    assert rltrain_here(tmp_path, "dry_run=true", "env=CartPole-v1", "network.hidden=[8]") == 0
+    (command,) = re.findall(r"^tuned .*; `rltrain (.*)` shows all$", capsys.readouterr().out, re.MULTILINE)
+    assert rltrain_here(tmp_path, *shlex.split(command)) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["network"]["hidden"], config["exploration"]["steps"]) == ([8], 3000)
 
 
 def test_a_stopped_run_says_where_it_was_saved_and_how_it_goes_on(
