@@ -45,6 +45,18 @@ class ActionSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionScale:
+    """From a box action of the agent to the environment's: `min(max(a * scale + centre, low), high)`, in float64, then
+    cast to `dtype`."""
+
+    scale: np.ndarray  # each [*action]
+    centre: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """One step of N environments. Rows where `active` is False did not step and hold nothing of meaning."""
 

@@ -128,6 +128,10 @@ CASES: dict[str, RunConfig] = {
     "reinforce box actions, 4 envs": reinforce(env=WALK, num_envs=4),
     "reinforce actions without axes": reinforce(env=env_config("probe_envs:Aim-v0"), num_envs=2),
     "reinforce cut episodes": reinforce(env=PENDULUM, num_envs=2),
+    "reinforce stepped in the program, 2 envs": reinforce(env=IN_THE_PROGRAM, num_envs=2),
+    "reinforce stepped in the program, box actions": reinforce(
+        env=replace(PENDULUM, vectorization="compiled"), num_envs=4
+    ),
     "reinforce by episodes": reinforce(total_steps=100_000, total_episodes=11, num_envs=2),
     "q_learning": q_learning(),
     "q_learning falling step size, 3 envs": q_learning({"alpha_decay": 0.6, "initial_value": 1.0}, num_envs=3),

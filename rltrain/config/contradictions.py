@@ -149,10 +149,10 @@ def _check_q_learning(config: RunConfig) -> None:
 def _check_compiled(config: RunConfig) -> None:
     why = "env.vectorization=compiled: acting, stepping and learning are one program,"
     algo = config.algo
-    if not isinstance(algo, QNetworkConfig):
+    if not isinstance(algo, QNetworkConfig | ReinforceConfig):
         others = "sync" if isinstance(algo, QLearningConfig) else "sync or batched"
         _refuse(f"{why} and algo={algo.name} has none; use {others}")
-    elif algo.n_step > 1 and algo.buffer_size < algo.n_step * config.num_envs:
+    elif isinstance(algo, QNetworkConfig) and algo.n_step > 1 and algo.buffer_size < algo.n_step * config.num_envs:
         _refuse(
             f"{why} and algo.buffer_size={algo.buffer_size} is less than a step of num_envs={config.num_envs} may"
             f" complete with algo.n_step={algo.n_step}; use batched"

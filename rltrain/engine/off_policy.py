@@ -21,6 +21,7 @@ from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAge
 from rltrain.engine.stepper import Stepper
 from rltrain.engine.targets import Due, MemberTargets
 from rltrain.replay import make_replay
+from rltrain.replay.in_place import TransitionStore
 from rltrain.replay.n_step import NStepWindow
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 from rltrain.types import Episode, Transition
@@ -63,7 +64,9 @@ class OffPolicyAgent(EngineAgent):
         kept = self.replay, self.replay.memory
         taus = [{} if tau is None else {"tau": tau} for tau in self._targets.taus]
         self._learner = Learner(context, algorithm, self._state, self._stack_knobs(taus), *kept, *sizes)
-        self._make_stepper = partial(Stepper, context, algorithm, self._acting, self.replay, self._window, depth=depth)
+        self._make_stepper = partial(
+            Stepper, context, algorithm, self._acting, TransitionStore(self.replay, self._window), depth=depth
+        )
         self._stepper: Stepper | None = None
         block_size = 64 * self._config.batch_size
         self._replay_draws = RandomBlocks(
@@ -127,14 +130,15 @@ class OffPolicyAgent(EngineAgent):
                 stepper.step()
                 self._learn(islice(targets_at_calls, due))
                 self._targets.move(targets)
-        episodes = stepper.finish(steps)
+        episodes, _ = stepper.finish(steps)
         self._env_steps += steps * self._num_envs * self._running
         self._targets.saw(self._env_steps)
         self._count_gradient_steps(sum(calls) * self._steps_per_call)
         self._count_episodes(episodes)
         self._targets.move_since(self._env_steps, self._episodes)
         learned_at = [step for step, due in enumerate(calls, 1) if due]
-        return Block(steps, episodes, learned_at, self._metrics_by_step(calls))
+        taken = np.tile(self._num_envs * self._running, (steps, 1))
+        return Block(taken, episodes, learned_at, self._metrics_by_step(calls))
 
     def _calls_ahead(self, steps: int) -> list[int]:
         """Calls of the learner that are due after each of the next vector steps."""

@@ -13,9 +13,15 @@ from rltrain.engine.agent import EngineAgent
 from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.cadence import WhenFull
 from rltrain.engine.learner import Learner
-from rltrain.engine.protocol import AgentContext, StateDict, with_prefix, without_prefix
+from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
+from rltrain.engine.stepper import Stepper
 from rltrain.replay.rollout import Episodes, RolloutBuffer
 from rltrain.types import Episode, Transition
+
+# Vector steps before the host looks: with 64 what it does then is spread. Draws and first states take memory.
+_MOST_DEPTH, _LEAST_DEPTH, _MOST_LANES = 64, 8, 2**17
+# Room for whole episodes from the start, as far as their limit is no more than so many steps.
+_MOST_ROOM = 2**12
 
 
 class OnPolicyAgent(EngineAgent):
@@ -25,9 +31,16 @@ class OnPolicyAgent(EngineAgent):
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
         self._context, episodes = context, cast(WhenFull, self._algorithm.cadence).episodes
-        self._rollout = RolloutBuffer(episodes, self._num_envs, context.observation, context.action, self._members)
+        where = context.device if self._iterates else torch.device("cpu")
+        spaces = context.observation, context.action
+        self._rollout = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
         self._knobs = self._stack_knobs()
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
+        self._depth = max(1, min(_MOST_DEPTH, _MOST_LANES // (self._members * self._num_envs)))
+        self._stepper: Stepper | None = None
+        self._stepper_width = 0  # of the memory that it writes
+        # Vector steps of this rollout and of the last: how many make a block changes only how long it takes.
+        self._made, self._made_before = 0, 0
 
     @property
     def gradient_steps(self) -> int:
@@ -51,12 +64,59 @@ class OnPolicyAgent(EngineAgent):
         # A member that waits for the others draws nothing, as the single run of its seed would not.
         return np.flatnonzero(self._running & ~self._rollout.full).tolist()
 
+    def iterate(self, envs: SteppedByAgent, most: int) -> Block:
+        """Vector steps with the environments on the device, for `env.vectorization=compiled`. Environments that have
+        played their share idle, and so do the last steps of a block in which the last episode has ended."""
+        stepper = self._stepper_of(envs)
+        steps = min(most, self._steps_ahead(envs))
+        finished, drawing = self._rollout.finished.copy(), self._drawing()
+        streams = {member: self._acting_noise[member].state_dict() for member in drawing}
+        stepper.prepare(self._draw(steps), self._running)
+        with torch.no_grad():
+            for _ in range(steps):
+                stepper.step()
+        episodes, ended = stepper.finish(steps)
+        taken = self._taken(finished, ended)
+        moved = np.count_nonzero(taken, 0)  # [M], the vector steps before the member was full
+        for member, stream in streams.items():
+            if moved[member] < steps:  # what was drawn for the steps after them is drawn again
+                self._acting_noise[member].load_state_dict(stream)
+                self._acting_noise[member].take(int(moved[member]) * self._noise_size * self._num_envs)
+        made = max(1, int(moved.max()))
+        self._made += made
+        found = {tag: value[None].numpy(force=True) for tag, value in self.update().items()}
+        return Block(taken[:made], episodes, [made] if found else [], found)
+
+    def _stepper_of(self, envs: SteppedByAgent) -> Stepper:
+        """The stepper, with room for the steps of a block. Wider memory is other memory: then it is a new one."""
+        rollout = self._rollout
+        rollout.widen(max(int(rollout.length.max()) + self._depth, min(envs.max_episode_steps or 0, _MOST_ROOM)))
+        if self._stepper is None or rollout.width != self._stepper_width:
+            self._stepper_width = rollout.width
+            self._stepper = Stepper(self._context, self._algorithm, self._acting, rollout, envs, self._depth)
+        return self._stepper
+
+    def _steps_ahead(self, envs: SteppedByAgent) -> int:
+        """Vector steps after which the rollout may well be full; surely not more than it can take."""
+        ahead = max(_LEAST_DEPTH, min(self._depth, self._made_before - self._made))
+        limit = envs.max_episode_steps
+        return ahead if limit is None else max(1, min(ahead, self._rollout.most_steps(limit)))
+
+    def _taken(self, finished: np.ndarray, ended: np.ndarray) -> np.ndarray:
+        """[steps, M], the environment steps of a block in which episodes have `ended` [steps, M * N], after so many
+        `finished` [M * N] ones."""
+        before = finished + ended.cumsum(0) - ended  # [steps, M * N], episodes finished before each step
+        of_members: np.ndarray = self._rollout.has_yet_to_play(before).reshape(len(ended), self._members, -1).sum(-1)
+        of_members *= self._running
+        return of_members
+
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
         self._rollout.add(transition)
 
     def update(self) -> dict[str, Tensor]:
         if not self._rollout.full[self._running].all():
             return {}
+        self._made, self._made_before = 0, self._made
         memory, learner = self._learner(self._rollout.padded_length)
         self._rollout.take(memory)
         learner.prepare(1, np.empty((self._members, 0)))

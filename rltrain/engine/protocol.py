@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rltrain.config.schema import RunConfig
-from rltrain.types import ActionSpec, BlockSeen, Episode, LanesNow, ObservationSpec, Transition
+from rltrain.types import ActionScale, ActionSpec, BlockSeen, Episode, LanesNow, ObservationSpec, Transition
 
 StateDict = dict[str, dict[str, Any]]
 """`network`, `optimizer` and `replay`: name -> tensor; `state`: plain data. The sections are the checkpoint's files.
@@ -138,6 +138,8 @@ class SteppedByAgent(Protocol):
     def max_episode_steps(self) -> int | None: ...
     @property
     def first_action(self) -> int: ...
+    @property
+    def action_scale(self) -> ActionScale | None: ...
     def now(self) -> LanesNow: ...
     def next_starts(self, depth: int) -> tuple[np.ndarray, np.ndarray]: ...
     def take_block(self, now: LanesNow, seen: BlockSeen) -> list[Episode]: ...
@@ -146,10 +148,15 @@ class SteppedByAgent(Protocol):
 class Block(NamedTuple):
     """Vector steps that an agent has made by itself."""
 
-    steps: int
+    taken: np.ndarray  # [steps, M] int64, the environment steps of each member in each of them
     episodes: list[Episode]  # that ended, in that order
     learned_at: list[int]  # the U vector steps, from 1, after which gradient steps were made
     metrics: dict[str, np.ndarray]  # of each of them, by tag [U] or [U, M]
+
+    @property
+    def steps(self) -> int:
+        """Vector steps."""
+        return len(self.taken)
 
 
 class IteratingAgent(Agent, Protocol):

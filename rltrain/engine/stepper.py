@@ -8,7 +8,7 @@ without the host: a *block*.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,10 +20,33 @@ from rltrain.engine.members import MemberNetworks
 from rltrain.engine.protocol import AgentContext, SteppedByAgent, Twin
 from rltrain.errors import RunFailed
 from rltrain.exchange import Exchange
-from rltrain.replay import UniformReplay
-from rltrain.replay.in_place import StepOf, Window
-from rltrain.replay.n_step import NStepWindow
-from rltrain.types import BlockSeen, Episode, LanesNow
+from rltrain.replay.in_place import StepOf
+from rltrain.types import ActionScale, BlockSeen, Episode, LanesNow
+
+
+class Store(Protocol):
+    """Experience that a program writes, L = M * N environments at a time."""
+
+    @property
+    def memory(self) -> Any:
+        """What `playing` and `store` are given, on the device; always the same tensors."""
+        ...
+
+    def playing(self, memory: Any, running: Tensor) -> Tensor:
+        """Which environments [L] of the members that run move: part of the program."""
+        ...
+
+    def store(self, memory: Any, step: StepOf) -> None:
+        """Takes one step of all environments: part of the program."""
+        ...
+
+    def send(self) -> None:
+        """The device gets what the host has counted."""
+        ...
+
+    def fetch(self) -> None:
+        """The host gets what the device has counted; waits for it."""
+        ...
 
 
 class Lanes(NamedTuple):
@@ -56,9 +79,8 @@ class Stepping(NamedTuple):
     """What `make_step` reads and writes."""
 
     params: Tensor  # [P] or [M, P]
-    memory: Any  # the replay's, written
+    memory: Any  # the store's, written
     lanes: Lanes  # written
-    window: Window  # written
     drawn: Drawn
     running: Tensor  # [M] bool
     step: Tensor  # [1] int64, written: which of the D is next
@@ -66,16 +88,32 @@ class Stepping(NamedTuple):
 
 
 Step = Callable[[Stepping], None]
+ToEnv = Callable[[Tensor], Tensor]
+
+
+def make_to_env(first_action: int, scale: ActionScale | None, device: torch.device) -> ToEnv:
+    """From the agent's actions [L, *action] to the environment's [*action, L]."""
+    if scale is None:
+        return lambda action: action + first_action if first_action else action
+    bounds = (scale.scale, scale.centre, scale.low, scale.high)
+    by, centre, low, high = (torch.tensor(array, dtype=torch.float64, device=device) for array in bounds)
+    dtype = getattr(torch, scale.dtype)
+
+    def to_box(action: Tensor) -> Tensor:
+        wanted = action.double() * by + centre
+        return torch.minimum(torch.maximum(wanted, low), high).to(dtype).movedim(0, -1)
+
+    return to_box
 
 
 def make_step(
-    algorithm: Algorithm, replay: UniformReplay, twin: Twin, members: int, limit: int | None, first_action: int
+    algorithm: Algorithm, experience: Store, twin: Twin, members: int, limit: int | None, to_env: ToEnv
 ) -> Step:
-    """One vector step of all members, as the agent, the environments and the replay make it apart.
+    """One vector step of all members, as the agent, the environments and the experience make it apart.
 
     Args:
         limit: the steps after which an episode is cut, None for never.
-        first_action: the environment's own number of action 0.
+        to_env: from the agent's actions to the environment's own.
     """
     apply = algorithm.networks[algorithm.acts].apply
     forward = apply if members == 1 else torch.vmap(apply)
@@ -83,15 +121,16 @@ def make_step(
     def step(memory: Stepping) -> None:
         lanes, seen, at = memory.lanes, memory.seen, memory.step
         active = memory.running.repeat_interleave(lanes.obs.shape[0] // members, output_size=lanes.obs.shape[0])  # [L]
-        action = _act(memory.params, lanes.obs, memory.drawn, at)  # [L]
-        after, reward, terminated = twin.step(torch, lanes.state, action + first_action if first_action else action)
+        active = experience.playing(memory.memory, active)
+        action = _act(memory.params, lanes.obs, memory.drawn, at)  # [L, *action]
+        after, reward, terminated = twin.step(torch, lanes.state, to_env(action))
         next_obs = _observed(after)  # [L, *obs]
         length = lanes.episode_length + active
         total = torch.where(active, lanes.episode_return + reward, lanes.episode_return)
         ended = terminated if limit is None else terminated | (length >= limit)
         ended = ended & active  # [L]
         done = StepOf(lanes.obs, action, reward.float(), next_obs, terminated, ended, active)
-        replay.store(memory.memory, memory.window, done)
+        experience.store(memory.memory, done)
         finite = next_obs.flatten(1).isfinite().all(1) & reward.isfinite() | ~active
         for of_all, now in zip(seen, Seen(ended, total, length, finite), strict=True):
             of_all.index_copy_(0, at, now.unsqueeze(0))
@@ -110,7 +149,7 @@ def make_step(
         output = forward(params, of_members)  # [M, N, outputs]
         output = output if members == 1 else output.flatten(0, 1)
         now = {name: draws.index_select(0, at).squeeze(0) for name, draws in drawn.acting.items()}
-        action: Tensor = algorithm.choose(torch, output, now)  # [L]
+        action: Tensor = algorithm.choose(torch, output, now)
         return action
 
     def _observed(state: Tensor) -> Tensor:
@@ -120,8 +159,8 @@ def make_step(
     return step
 
 
-def check_in_torch(twin: Twin, state: Tensor) -> None:
-    """Whether the twin computes with torch what it computes with NumPy; state [*state, L].
+def check_in_torch(twin: Twin, state: Tensor, action: Tensor) -> None:
+    """Whether the twin computes with torch what it computes with NumPy; state [*state, L], action [*action, L].
 
     Raises:
         RunFailed: it raises, or returns other shapes or kinds of numbers.
@@ -129,7 +168,6 @@ def check_in_torch(twin: Twin, state: Tensor) -> None:
     lanes = state.shape[-1:]
     whose = f"env.vectorization=compiled: the batched twin {type(twin).__name__}"
     try:
-        action = torch.zeros(lanes, dtype=torch.int64, device=state.device)
         after, reward, terminated = twin.step(torch, state, action)
         found = [(x.shape, x.dtype) for x in (after, reward.float(), terminated)]
     except Exception as error:
@@ -154,16 +192,18 @@ class Stepper:
         context: AgentContext,
         algorithm: Algorithm,
         networks: MemberNetworks,
-        replay: UniformReplay,
-        window: NStepWindow,
+        experience: Store,
         envs: SteppedByAgent,
         depth: int,
     ) -> None:
         self.depth = depth
-        self._window, self._replay, self._envs = window, replay, envs
+        self._experience, self._envs = experience, envs
         now, (starts, _) = envs.now(), envs.next_starts(depth)
         lanes = len(now.obs)
-        check_in_torch(envs.twin, torch.from_numpy(now.state).to(context.device))
+        to_env = make_to_env(envs.first_action, envs.action_scale, context.device)
+        dtype = torch.int64 if envs.action_scale is None else torch.float32
+        like = torch.zeros(lanes, *context.action.shape, dtype=dtype, device=context.device)
+        check_in_torch(envs.twin, torch.from_numpy(now.state).to(context.device), to_env(like))
         self._lanes = Exchange(
             {
                 **_fields_like(now._asdict()),
@@ -192,16 +232,14 @@ class Stepper:
         on_device, drawn = self._lanes.on_device, self._drawn.on_device
         memory = Stepping(
             networks.params,
-            replay.memory,
+            experience.memory,
             Lanes(*(on_device[name] for name in Lanes._fields)),
-            window.on_device(),
             Drawn({name: drawn[name] for name in algorithm.acting_draws}, drawn["starts"]),
             on_device["running"],
             on_device["step"],
             Seen(**self._seen.on_device),
         )
-        limit, first_action = envs.max_episode_steps, envs.first_action
-        step = make_step(algorithm, replay, envs.twin, networks.members, limit, first_action)
+        step = make_step(algorithm, experience, envs.twin, networks.members, envs.max_episode_steps, to_env)
         self._step = bound(step, step, (memory,), compile=context.compile_update, cuda_graphs=context.cuda_graphs)
 
     def prepare(self, acting: Mapping[str, np.ndarray], running: np.ndarray) -> None:
@@ -215,22 +253,22 @@ class Stepper:
         lanes["running"][:] = running
         for name, draws in acting.items():
             drawn[name][: len(draws)] = draws
-        for exchange in (self._lanes, self._drawn, self._window):
-            exchange.send()
-        self._replay.send_counts()  # a checkpoint that was loaded has told the host alone
+        self._lanes.send()
+        self._drawn.send()
+        self._experience.send()
 
     def step(self) -> None:
         """The next vector step."""
         self._step()
 
-    def finish(self, steps: int) -> list[Episode]:
+    def finish(self, steps: int) -> tuple[list[Episode], np.ndarray]:
         """Tells the environments what became of the steps since `prepare`; waits for them. Returns the episodes that
-        ended."""
+        ended, and which environments ended one in each step, [steps, M * N] bool."""
         lanes, seen = self._lanes.fetch(), self._seen.fetch()
-        self._window.fetch()
-        self._replay.fetch_counts()
+        self._experience.fetch()
         now = LanesNow(*(lanes[name] for name in LanesNow._fields))
-        return self._envs.take_block(now, BlockSeen(*(seen[name][:steps] for name in BlockSeen._fields)))
+        block = BlockSeen(*(seen[name][:steps] for name in BlockSeen._fields))
+        return self._envs.take_block(now, block), block.ended
 
 
 def _fields_like(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from gymnasium import Space
+from gymnasium.spaces import Box
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS
@@ -20,12 +21,12 @@ from rltrain.envs.batched.environment import BatchedEnvironment, make_twin
 from rltrain.envs.lane_group import LaneGroup, LaneState, LaneStep
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import FEWER, EnvMaker, close, draws, find_environment, make_copies
-from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
+from rltrain.envs.spaces import action_limits, action_spec, make_action_transform, observation_spec
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.output import warn
 from rltrain.seeding import EpisodeSeeds
-from rltrain.types import BlockSeen, Episode, LanesNow, Transition
+from rltrain.types import ActionScale, BlockSeen, Episode, LanesNow, Transition
 
 if TYPE_CHECKING:
     from rltrain.envs.batched.lanes import BatchedLanes
@@ -206,6 +207,13 @@ class VectorEnv:
     def first_action(self) -> int:
         """The environments' own number of the agent's action 0."""
         return int(getattr(self.action_space, "start", 0))
+
+    @property
+    def action_scale(self) -> ActionScale | None:
+        """How the agent's actions become the environments', None where they are numbers from `first_action` on."""
+        if not isinstance(self.action_space, Box):
+            return None
+        return ActionScale(*action_limits(self.action_space), str(self.action_space.dtype))
 
     def now(self) -> LanesNow:
         """The environments before a block of steps; not to be written into."""

@@ -5,13 +5,17 @@ The same rows in the same order as `NStepWindow` and `UniformReplay.add` make of
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rltrain.replay.batch import Batch
+
+if TYPE_CHECKING:
+    from rltrain.replay.n_step import NStepWindow
+    from rltrain.replay.uniform import UniformReplay
 
 
 class Window(NamedTuple):
@@ -36,6 +40,29 @@ class StepOf(NamedTuple):
     terminated: Tensor  # [L] bool
     ended: Tensor  # [L] bool, terminated or cut
     active: Tensor  # [L] bool
+
+
+class TransitionStore:
+    """A replay and its n-step window as what a program stores steps in."""
+
+    def __init__(self, replay: UniformReplay, window: NStepWindow) -> None:
+        self._replay, self._window = replay, window
+        self.memory: Any = replay.memory, window.on_device()
+
+    def playing(self, memory: Any, running: Tensor) -> Tensor:
+        return running
+
+    def store(self, memory: Any, step: StepOf) -> None:
+        arrays, window = memory
+        self._replay.store(arrays, window, step)
+
+    def send(self) -> None:
+        self._window.send()
+        self._replay.send_counts()  # a checkpoint that was loaded has told the host alone
+
+    def fetch(self) -> None:
+        self._window.fetch()
+        self._replay.fetch_counts()
 
 
 def window_weights(powers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rltrain.exchange import Exchange
+from rltrain.replay.in_place import StepOf
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
 _FIRST_LENGTH = 64
+_CPU = torch.device("cpu")
 
 
 class Rollout(NamedTuple):
@@ -37,6 +40,19 @@ class Episodes(NamedTuple):
     length: Tensor  # [K] int64
 
 
+class RolloutMemory(NamedTuple):
+    """What a program reads and writes of a rollout: episode k's step t lies in row k * width + t. The last row of each
+    is a spare one, for what is not to be kept."""
+
+    obs: Tensor  # [M * K * width + 1, *obs]
+    action: Tensor  # [M * K * width + 1, *action]
+    reward: Tensor  # [M * K * width + 1]
+    final_obs: Tensor  # [M * K + 1, *obs]
+    truncated: Tensor  # [M * K + 1] float
+    length: Tensor  # [M * K + 1] int64
+    finished: Tensor  # [M * N] int64, episodes that each environment has finished
+
+
 class RolloutBuffer:
     """Exactly K = `episodes` episodes from N environments, K / N from each, all begun under the present parameters.
 
@@ -47,64 +63,147 @@ class RolloutBuffer:
     """
 
     def __init__(
-        self, episodes: int, num_envs: int, observation: ObservationSpec, action: ActionSpec, members: int = 1
+        self,
+        episodes: int,
+        num_envs: int,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        members: int = 1,
+        device: torch.device = _CPU,
     ) -> None:
-        self._share = episodes // num_envs
-        self._members = members
+        """`device` is where a program may do what `add` does (`store`)."""
+        self._share, self._members, self._device = episodes // num_envs, members, device
         self._episodes, self._num_envs = episodes, num_envs
-        episodes, num_envs = members * episodes, members * num_envs
-        action_dtype = np.int64 if action.kind == "discrete" else np.float32
-        self._obs = np.zeros((episodes, _FIRST_LENGTH, *observation.shape), dtype=observation.dtype)
-        self._action = np.zeros((episodes, _FIRST_LENGTH, *action.shape), dtype=action_dtype)
-        self._reward = np.zeros((episodes, _FIRST_LENGTH), dtype=np.float32)
-        self._final_obs = np.zeros((episodes, *observation.shape), dtype=observation.dtype)
-        self._truncated = np.zeros(episodes, dtype=np.float32)
-        self._length = np.zeros(episodes, dtype=np.int64)
-        self._finished = np.zeros(num_envs, dtype=np.int64)  # episodes that each environment has finished
-        self._env_ids = np.arange(num_envs)
+        self._rows = rows = members * episodes
+        self._counts = Exchange(
+            {"length": ((rows + 1,), torch.int64), "finished": ((members * num_envs,), torch.int64)}, device
+        )
+        obs_dtype = getattr(torch, observation.dtype)
+        action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
+        self._forms = {
+            "obs": (observation.shape, obs_dtype), "action": (action.shape, action_dtype), "reward": ((), torch.float32)
+        }  # fmt: skip
+        self._final_obs = torch.zeros(rows + 1, *observation.shape, dtype=obs_dtype, device=device)
+        self._truncated = torch.zeros(rows + 1, dtype=torch.float32, device=device)
+        self._env_ids = np.arange(members * num_envs)
+        self.width = 0
+        self._steps: dict[str, Tensor] = {}
+        self.widen(_FIRST_LENGTH)
+
+    def widen(self, steps: int) -> None:
+        """Makes room for episodes of so many steps, the next power of two; what is kept stays."""
+        width = max(_FIRST_LENGTH, 1 << (steps - 1).bit_length())
+        if width <= self.width:
+            return
+        old, old_width = self._steps, self.width
+        self.width, self._steps = (
+            width,
+            {
+                name: torch.zeros(self._rows * width + 1, *shape, dtype=dtype, device=self._device)
+                for name, (shape, dtype) in self._forms.items()
+            },
+        )
+        for name, tensor in old.items():
+            _by_episode(self._steps[name], width)[:, :old_width] = _by_episode(tensor, old_width)
+        if self._device.type == "cpu":
+            # The same memory through NumPy: a step of few environments costs a tenth of torch's way.
+            self._obs, self._action, self._reward = (_by_episode(t, width).numpy() for t in self._steps.values())
+
+    @property
+    def length(self) -> np.ndarray:
+        """[M * K] int64, the steps of each episode so far."""
+        return self._counts.host["length"][:-1]
+
+    @property
+    def finished(self) -> np.ndarray:
+        """[M * N] int64, the episodes that each environment has finished."""
+        return self._counts.host["finished"]
 
     @property
     def active(self) -> np.ndarray:
-        """[N] bool: the environments that have not yet played their share."""
-        return self._finished < self._share
+        """[M * N] bool: the environments that have not yet played their share."""
+        return self.has_yet_to_play(self.finished)
+
+    def has_yet_to_play(self, finished: np.ndarray) -> np.ndarray:
+        """bool: whether environments with so many finished episodes have not yet played their share."""
+        left: np.ndarray = finished < self._share
+        return left
+
+    def most_steps(self, limit: int) -> int:
+        """Vector steps that fill it at the latest, with episodes of at most `limit` steps."""
+        active = self._env_ids[self.active]
+        running = self.length[active * self._share + self.finished[active]]
+        return int(((self._share - self.finished[active]) * limit - running).max(initial=0))
 
     @property
     def full(self) -> np.ndarray:
         """[M] bool: the members that have all their episodes."""
-        full: np.ndarray = (self._finished == self._share).reshape(self._members, -1).all(1)
+        full: np.ndarray = (self.finished == self._share).reshape(self._members, -1).all(1)
         return full
 
     @property
     def nbytes(self) -> int:
         """Bytes at present; they grow with the longest episode."""
-        return self._obs.nbytes + self._action.nbytes + self._reward.nbytes
+        return sum(tensor[:-1].nbytes for tensor in self._steps.values())
 
     @property
     def padded_length(self) -> int:
         """T: the power of two that holds the longest episode."""
-        return 1 << int(self._length.max() - 1).bit_length()
+        return 1 << int(self.length.max() - 1).bit_length()
 
     def add(self, transition: Transition) -> None:
+        length, finished = self.length, self.finished
         envs = self._env_ids[transition.active]
-        rows = envs * self._share + self._finished[envs]  # [K']
-        times = self._length[rows]
-        if len(times) and times.max() == self._reward.shape[1]:
-            self._grow()
+        rows = envs * self._share + finished[envs]  # [K']
+        times = length[rows]
+        if len(times) and times.max() == self.width:
+            self.widen(self.width + 1)
         self._obs[rows, times] = transition.obs[envs]
         self._action[rows, times] = transition.action[envs]
         self._reward[rows, times] = transition.reward[envs]
-        self._length[rows] += 1
+        length[rows] += 1
         ended = (transition.terminated | transition.truncated)[envs]
         if ended.any():
-            self._final_obs[rows[ended]] = transition.next_obs[envs[ended]]
+            self._final_obs.numpy()[rows[ended]] = transition.next_obs[envs[ended]]
             # The MDP's own end wins where both are reported.
-            self._truncated[rows[ended]] = ~transition.terminated[envs[ended]]
-            self._finished[envs[ended]] += 1
+            self._truncated.numpy()[rows[ended]] = ~transition.terminated[envs[ended]]
+            finished[envs[ended]] += 1
 
-    def _grow(self) -> None:
-        for name in ("_obs", "_action", "_reward"):
-            array = getattr(self, name)
-            setattr(self, name, np.concatenate([array, np.zeros_like(array)], axis=1))
+    @property
+    def memory(self) -> RolloutMemory:
+        """What `playing` and `store` are given, on the device; the same tensors until it is widened."""
+        counts = self._counts.on_device
+        return RolloutMemory(
+            **self._steps, final_obs=self._final_obs, truncated=self._truncated,
+            length=counts["length"], finished=counts["finished"],
+        )  # fmt: skip
+
+    def playing(self, memory: RolloutMemory, running: Tensor) -> Tensor:
+        """Which environments [L] of the members that run have not yet played their share. Part of the program."""
+        return running & (memory.finished < self._share)
+
+    def store(self, memory: RolloutMemory, step: StepOf) -> None:
+        """Writes one step of all environments. Part of the program."""
+        first = torch.arange(len(memory.finished), device=memory.finished.device) * self._share  # [L]
+        rows = torch.where(step.active, first + memory.finished, self._rows)
+        places = torch.where(
+            step.active, rows * self.width + memory.length.index_select(0, rows), self._rows * self.width
+        )
+        for array, column in ((memory.obs, step.obs), (memory.action, step.action), (memory.reward, step.reward)):
+            array.index_copy_(0, places, column)
+        memory.length.index_add_(0, rows, step.active.long())
+        ended = torch.where(step.ended, rows, self._rows)
+        memory.final_obs.index_copy_(0, ended, step.next_obs)
+        memory.truncated.index_copy_(0, ended, (~step.terminated).to(memory.truncated.dtype))
+        memory.finished.add_(step.ended)
+
+    def send(self) -> None:
+        """Tells the device what was counted here."""
+        self._counts.send()
+
+    def fetch(self) -> None:
+        """Learns what was counted on the device; waits for it."""
+        self._counts.fetch()
 
     def room(self, steps: int, device: torch.device) -> Episodes:
         """Memory for `take` of episodes that are padded to so many steps."""
@@ -114,12 +213,12 @@ class RolloutBuffer:
         """Moves the K episodes into `room(padded_length)`; the buffer is empty afterwards."""
         for there, here in zip(into, self._columns(into.reward.shape[-1]), strict=True):
             there.copy_(here)  # waits: the buffer is written again while a device may still be reading
-        self._length[:] = 0
-        self._finished[:] = 0
+        self.length[:] = 0
+        self.finished[:] = 0
 
     def _columns(self, steps: int) -> Episodes:
-        arrays = (self._obs[:, :steps], self._action[:, :steps], self._reward[:, :steps])
-        columns = (torch.from_numpy(a) for a in (*arrays, self._final_obs, self._truncated, self._length))
+        of_steps = (_by_episode(tensor, self.width)[:, :steps] for tensor in self._steps.values())
+        columns = (*of_steps, self._final_obs[:-1], self._truncated[:-1], torch.from_numpy(self.length))
         axes = () if self._members == 1 else (self._members,)
         return Episodes(*(column.view(*axes, self._episodes, *column.shape[1:]) for column in columns))
 
@@ -138,33 +237,33 @@ class RolloutBuffer:
     def forget(self, envs: np.ndarray) -> None:
         """Drops the running episodes of `envs` (bool [N]); they begin anew."""
         running = self._env_ids[envs & self.active]
-        self._length[running * self._share + self._finished[running]] = 0
+        self.length[running * self._share + self.finished[running]] = 0
 
     def state_dict(self, member: int = 0) -> dict[str, Tensor]:
         """Copies of what the member has."""
-        return {name: torch.from_numpy(array.copy()) for name, array in self._parts(member).items()}
+        return {name: tensor.clone() for name, tensor in self._parts(member).items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0) -> None:
         width = state["reward"].shape[1]
-        while self._reward.shape[1] < width:
-            self._grow()
-        for name, array in self._parts(member).items():
-            stored = state[name].cpu().numpy()
-            if name in ("obs", "action", "reward"):
-                array[:, :width] = stored
-            else:
-                array[...] = stored
+        self.widen(width)
+        for name, tensor in self._parts(member).items():
+            into = tensor[:, :width] if name in self._steps else tensor
+            into.copy_(state[name])
 
-    def _parts(self, member: int) -> dict[str, np.ndarray]:
+    def _parts(self, member: int) -> dict[str, Tensor]:
         """Views of the member's rows."""
         rows = slice(member * self._episodes, (member + 1) * self._episodes)
         envs = slice(member * self._num_envs, (member + 1) * self._num_envs)
-        arrays = {
-            "obs": self._obs,
-            "action": self._action,
-            "reward": self._reward,
-            "final_obs": self._final_obs,
-            "truncated": self._truncated,
-            "length": self._length,
+        of_steps = {name: _by_episode(tensor, self.width)[rows] for name, tensor in self._steps.items()}
+        return {
+            **of_steps,
+            "final_obs": self._final_obs[rows],
+            "truncated": self._truncated[rows],
+            "length": torch.from_numpy(self.length[rows]),
+            "finished": torch.from_numpy(self.finished[envs]),
         }
-        return {**{name: array[rows] for name, array in arrays.items()}, "finished": self._finished[envs]}
+
+
+def _by_episode(tensor: Tensor, width: int) -> Tensor:
+    """[K * width + 1, ...] -> [K, width, ...], a view without the spare row."""
+    return tensor[:-1].view(-1, width, *tensor.shape[1:])

@@ -156,21 +156,22 @@ class Population:
         action = agent.act(self._obs)
         transition, self._obs, episodes = self._envs.step(action, agent.active)
         agent.observe(transition, episodes)
-        self._count(1, transition.active, episodes)
+        self._count(transition.active.reshape(1, -1, self._num_envs).sum(-1), episodes)
         self._add_metrics(agent.update())
 
     def _block_of_steps(self) -> None:
         """As many as the agent makes in one go, at most until something is due for a member or all are saved."""
         agent = cast(IteratingAgent, self._agent)
-        active = agent.active.copy()
         block = agent.iterate(self._envs, self._steps_to_duty())
-        self._count(block.steps, active, block.episodes)
+        self._count(block.taken, block.episodes)
         for number, step in enumerate(block.learned_at):
             metrics = {tag: torch.from_numpy(values[number]) for tag, values in block.metrics.items()}
-            self._add_metrics(metrics, (block.steps - step) * self._num_envs)
+            self._add_metrics(metrics, block.taken[step:].sum(0))
 
     def _steps_to_duty(self) -> int:
-        running = np.flatnonzero(self._running)
+        running = np.flatnonzero(self._running & ~self._due)  # what is due waits for an update of all
+        if not len(running):
+            return 1
         steps = -(-(self._next_duty[running] - self._steps[running]) // self._num_envs)
         left = -(-(self._most_episodes[running] - self._episode_counts[running]) // self._num_envs)
         soonest = int(min(steps.min(), left.min()))
@@ -178,14 +179,14 @@ class Population:
         if period is None:
             return soonest
         total = (self._mean_step() // period + 1) * period * len(self._steps)  # of all members' steps
-        return min(soonest, -(-(total - self.step) // (self._num_envs * len(running))))
+        return min(soonest, -(-(total - self.step) // (self._num_envs * int(self._running.sum()))))
 
-    def _count(self, steps: int, active: np.ndarray, episodes: list[Episode]) -> None:
-        """Vector steps of the environments `active` [M * N], and the episodes that ended."""
-        self.moment += steps
-        taken = active.reshape(-1, self._num_envs).sum(1)  # [M]
-        self._before = np.where(taken > 0, self._steps + (steps - 1) * taken, self._before)
-        self._steps = self._steps + steps * taken
+    def _count(self, taken: np.ndarray, episodes: list[Episode]) -> None:
+        """Environment steps in each of some vector steps, [steps, M], and the episodes that ended."""
+        self.moment += len(taken)
+        for of_step in taken:
+            self._before = np.where(of_step > 0, self._steps, self._before)
+            self._steps = self._steps + of_step
         for episode in episodes:
             member = episode.env // self._num_envs
             self._episodes[member].append(episode)
@@ -194,8 +195,8 @@ class Population:
             env, failure = self._env_failures.popitem()
             self._fail(env // self._num_envs, failure)
 
-    def _add_metrics(self, metrics: Mapping[str, Tensor], since: int = 0) -> None:
-        """metrics: [M] by tag, {} when no gradient step was made; `since` environment steps have been made since."""
+    def _add_metrics(self, metrics: Mapping[str, Tensor], since: np.ndarray | int = 0) -> None:
+        """metrics: [M] by tag, {} when no gradient step was made; environment steps made `since`, [M]."""
         if not metrics:
             return
         if self._check_at_once:
@@ -209,11 +210,12 @@ class Population:
             else:
                 self._sums[tag] = value.clone()
 
-    def _fail_members_of(self, metrics: Mapping[str, Tensor], since: int) -> None:
+    def _fail_members_of(self, metrics: Mapping[str, Tensor], since: np.ndarray | int) -> None:
+        steps = self._steps - since
         for member in np.flatnonzero(self._running).tolist():
             try:
                 for tag, value in metrics.items():
-                    require_finite(tag, value[member].item(), int(self._steps[member]) - since)
+                    require_finite(tag, value[member].item(), int(steps[member]))
             except RunFailed as failure:
                 self._fail(member, failure)
 

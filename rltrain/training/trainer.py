@@ -188,11 +188,10 @@ class Trainer:
     def _block_of_steps(self) -> None:
         """As many as the agent makes in one go, at most until something is due."""
         agent = cast(IteratingAgent, self._agent)
-        stepping = int(agent.active.sum())
         block = agent.iterate(self._envs, self.steps_to_duty)
-        learned_at = [self.step + number * stepping for number in block.learned_at]
-        self._duties_from = self.step + (block.steps - 1) * stepping
-        self.step += block.steps * stepping
+        reached = [self.step, *(self.step + block.taken[:, 0].cumsum()).tolist()]  # after each vector step
+        learned_at = [reached[number] for number in block.learned_at]
+        self._duties_from, self.step = reached[-2:]
         self.episodes += len(block.episodes)
         self._recorder.add_block(block.metrics, block.episodes, learned_at)
 

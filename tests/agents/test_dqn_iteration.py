@@ -10,13 +10,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from small_runs import count_loads, dqn_config, env_config, optimizer, run_config
+from small_runs import count_loads, dqn_config, env_config, optimizer, reinforce_config, run_config
 
 from rltrain.build import build
 from rltrain.compiling import has_compiler
-from rltrain.config.schema import HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
+from rltrain.config.schema import DQNConfig, HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
 from rltrain.config.wrappers import TimeAwareConfig
 from rltrain.engine.off_policy import OffPolicyAgent
+from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.engine.protocol import Block
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
@@ -102,6 +103,13 @@ CASES = {
         exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.9),
         target_update=HardUpdateConfig("hard", 6, "gradient_steps"),
     ),
+    "whole episodes": run_config(
+        reinforce_config(episodes_per_update=6, gamma=0.9), env=env_config("CartPole-v1"), num_envs=3
+    ),
+    "whole episodes, cut, box actions": run_config(
+        reinforce_config(episodes_per_update=4, normalize_returns="episode"), num_envs=2,
+        env=replace(env_config("Pendulum-v1"), max_episode_steps=9),
+    ),
     "target by environment steps": replace(CARTPOLE, target_update=SoftUpdateConfig("soft", 0.3, 7, "env_steps")),
 }  # fmt: skip
 
@@ -174,13 +182,15 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("name", ["cartpole", "returns of 3 steps, a ring that is full"])
+@pytest.mark.parametrize("name", ["cartpole", "returns of 3 steps, a ring that is full", "whole episodes"])
 @pytest.mark.parametrize("resume_after", [1, 3])
 def test_transfers_carry_all_that_changes_also_after_a_resume(
     name: str, members: int, resume_after: int, request: pytest.FixtureRequest
 ) -> None:
     """When the next block makes no gradient step, and after many."""
-    config = replace(CASES[name], algo=replace(CASES[name].algo, learning_starts=110))  # type: ignore[type-var]
+    config = CASES[name]
+    if isinstance(config.algo, DQNConfig):
+        config = replace(config, algo=replace(config.algo, learning_starts=110))
     expected = in_blocks(config, members, [15, 15, 40, 30])
     request.getfixturevalue("apart")
     assert_equal(in_blocks(config, members, [15, 15, 40, 30], resume_after), expected)
@@ -196,6 +206,40 @@ def test_transfers_carry_what_is_stepped_on_the_host(members: int, request: pyte
         for section in ("network", "optimizer", "replay"):
             for key, tensor in state[section].items():
                 assert torch.equal(tensor, other[section][key]), key
+
+
+@pytest.mark.parametrize("sizes", [[7, 64, 1, 128], [1] * 200])
+def test_whole_episodes_take_as_many_environment_steps_as_a_block_says(sizes: list[int]) -> None:
+    """Environments that have played their share idle, and members wait for each other."""
+    config = replace(CASES["whole episodes"], env=replace(env_config("CartPole-v1"), vectorization="compiled"))
+    with build(config, compiled=False, population=tuple(replace(config, seed=m) for m in range(3))) as parts:
+        agent, envs = cast(OnPolicyAgent, parts.agent), parts.envs
+        envs.reset()
+        played, ended, updates = np.zeros(3, int), np.zeros(3, int), 0
+        for size in sizes:
+            while size > 0:
+                active = agent.active.copy()
+                block = agent.iterate(envs, size)
+                size -= block.steps
+                assert np.array_equal(block.taken[0], active.reshape(3, 3).sum(1))
+                assert (np.diff(block.taken, axis=0) <= 0).all()
+                played += block.taken.sum(0)
+                for episode in block.episodes:
+                    ended[episode.env // 3] += episode.length
+                if block.learned_at:
+                    assert block.learned_at == [block.steps]
+                    assert np.array_equal(played, ended)
+                    updates += 1
+        assert updates > 1
+
+
+def test_a_member_that_has_ended_is_not_waited_for() -> None:
+    config = CASES["whole episodes"]
+    whole, ended = (play(config, "compiled", 3, 200, retire=(at, 1)) for at in (-1, 30))
+    found = play(config, "batched", 3, 200, retire=(30, 1))
+    assert_same(ended, found, slice(0, 1))
+    assert ended[2][1]["state"]["gradient_steps"] < whole[2][1]["state"]["gradient_steps"]
+    assert ended[2][0]["state"]["gradient_steps"] >= whole[2][0]["state"]["gradient_steps"]
 
 
 def test_a_member_that_has_ended_stays_as_it_is_and_the_others_go_on() -> None:

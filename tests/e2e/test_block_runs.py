@@ -20,13 +20,16 @@ from rltrain.envs.batched.cartpole import CartPole
 from rltrain.seeding import derive_seed
 from rltrain.types import Episode
 
-ARGS = [*COMMON_ARGS, "num_envs=5", "algo.learning_starts=50", "algo.batch_size=8", "algo.optimizer.lr=1e-5"]
+ARGS = {
+    "dqn": [*COMMON_ARGS, "num_envs=5", "algo.learning_starts=50", "algo.batch_size=8", "algo.optimizer.lr=1e-5"],
+    "reinforce": [*COMMON_ARGS, "algo=reinforce", "num_envs=5", "algo.episodes_per_update=5", "algo.value.steps=1"],
+}
 PERIODS = ["total_steps=455", "eval.period=200", "eval.episodes=3", "checkpoint.period=150", "checkpoint.keep=9"]
 
 
-def trained(folder: Path, vectorization: str, *args: str) -> Path:
+def trained(folder: Path, vectorization: str, *args: str, algo: str = "dqn") -> Path:
     where = "hydra.sweep.dir" if "-m" in args else "hydra.run.dir"
-    command = (*args, *ARGS, f"env.vectorization={vectorization}", f"{where}={vectorization}")
+    command = (*args, *ARGS[algo], f"env.vectorization={vectorization}", f"{where}={vectorization}")
     assert rltrain_here(folder, *command) == 0
     return folder / vectorization
 
@@ -42,21 +45,28 @@ def what_was_due(run: Path) -> dict[str, Any]:
 
 def numbers(run: Path) -> list[float]:
     found = [row[tag] for row in rows(run) for tag in sorted(row) if tag.startswith(("rollout", "train"))]
-    assert len(found) > 15
+    assert len(found) > 10
     return found
 
 
-@pytest.mark.parametrize("args", [[], ["algo.n_step=3"], ["total_episodes=9"], ["log_period=7", "num_envs=3"]])
+@pytest.mark.parametrize(
+    "args",
+    [[], ["algo.n_step=3"], ["total_episodes=9"], ["log_period=7", "num_envs=3"], ["reinforce"],
+     ["reinforce", "log_period=7"], ["reinforce", "total_episodes=19"]],
+)  # fmt: skip
 def test_what_is_due_is_done_at_the_steps_of_a_batched_run(args: list[str], tmp_path: Path) -> None:
-    runs = [trained(tmp_path, vectorization, *PERIODS, *args) for vectorization in ("batched", "compiled")]
+    algo = "reinforce" if "reinforce" in args else "dqn"
+    arguments = [*PERIODS, *(arg for arg in args if arg != algo)]
+    runs = [trained(tmp_path, vectorization, *arguments, algo=algo) for vectorization in ("batched", "compiled")]
     assert what_was_due(runs[0]) == what_was_due(runs[1])
     assert numbers(runs[0]) == pytest.approx(numbers(runs[1]), rel=1e-3)
 
 
+@pytest.mark.parametrize("algo", ["dqn", "reinforce"])
 @pytest.mark.parametrize("limits", ["total_steps=200,455,310", "total_episodes=12,20,15"])
-def test_members_do_what_is_due_at_the_steps_of_a_batched_population(limits: str, tmp_path: Path) -> None:
+def test_members_do_what_is_due_at_the_steps_of_a_batched_population(limits: str, algo: str, tmp_path: Path) -> None:
     arguments = ("-m", *PERIODS, limits)
-    sweeps = [trained(tmp_path, vectorization, *arguments) for vectorization in ("batched", "compiled")]
+    sweeps = [trained(tmp_path, vectorization, *arguments, algo=algo) for vectorization in ("batched", "compiled")]
     for job in ("0", "1", "2"):
         found, expected = (what_was_due(sweep / job) for sweep in sweeps)
         assert found == expected
@@ -91,7 +101,7 @@ def test_a_number_that_is_not_finite_names_environment_step_and_seed(
     monkeypatch.setattr(Breaks, "second", start[1], raising=False)
     monkeypatch.setattr(Breaks, "what", what)
     monkeypatch.setitem(BATCHED_ENVS, "CartPole-v1", Breaks)
-    args = [*ARGS, *PERIODS, "num_envs=3", "env.vectorization=compiled", "eval.period=null"]
+    args = [*ARGS["dqn"], *PERIODS, "num_envs=3", "env.vectorization=compiled", "eval.period=null"]
     sweep = len(seeds) > 1
     where = ["-m", f"seed={seeds}", "hydra.sweep.dir=runs"] if sweep else ["hydra.run.dir=runs/0"]
     assert rltrain_here(tmp_path, *args, *where) == 1
@@ -120,7 +130,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_own_step(
 
     monkeypatch.setattr(Learner, "fetch", broken)
     args = ["env.vectorization=compiled", "num_envs=1", "algo.train_period=2", "hydra.run.dir=run"]
-    assert rltrain_here(tmp_path, *ARGS, *PERIODS, *args) == 1
+    assert rltrain_here(tmp_path, *ARGS["dqn"], *PERIODS, *args) == 1
     # The first block with so many calls is of steps 65 to 100, and they are due every second step.
     assert "train/td_loss is inf at environment step 88" in one_line(capsys)
 
