@@ -25,6 +25,7 @@ def main(args: list[str] | None = None) -> int:
     """
     whole_process = args is None
     args = sys.argv[1:] if args is None else args
+    args = args[: args.index("#")] if "#" in args else args  # zsh passes on a comment that was pasted with its command
     with sigint_ends(), sigusr1_ignored(), own_output(whole_process) as output:
         code = _run(args)
         output.flush()

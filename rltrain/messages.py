@@ -11,7 +11,7 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import Interrupted
-from rltrain.text import command_line, mean_and_std, shell_word, shown_path, terminal_width, wrapped
+from rltrain.text import mean_and_std, rltrain_command, shell_word, shown_path, terminal_width, wrapped
 from rltrain.training.checkpoint import Checkpoint
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
@@ -44,7 +44,7 @@ def header(
         f"device    {parts.device}{chosen}, {_count(parts.threads, 'thread')}, update {how(parts)}",
     ]
     if info.tuned is not None:
-        lines.append(_tuned(info.tuned, info))
+        lines.append(_tuned(info.tuned, info, config.env.id))
     if bounds := _bounds(config, parts.envs.max_episode_steps):
         lines.append(f"limit     {bounds}")
     shape = parts.envs.observation_spec.shape
@@ -65,12 +65,12 @@ def header(
     return "\n".join(lines)
 
 
-def _tuned(name: str, info: ComposeInfo) -> str:
+def _tuned(name: str, info: ComposeInfo, env_id: str) -> str:
     """That a tuned file applies, and where to see what it set: on one line, so that the command can be copied."""
     count = _count(len(info.tuned_keys), "setting")
     what = f"tuned     {count} of {name}" if info.tuned_keys else f"tuned     {name}, of which everything is overridden"
     overrides = (override for override in info.overrides if not override.startswith("dry_run="))
-    command = command_line(["rltrain", *overrides, "--cfg", "job"])
+    command = rltrain_command(*overrides, "--cfg", "job", env_id=env_id)
     line = f"{what}; `{command}` shows all"
     return line if len(line) <= terminal_width() else f"{what}; with --cfg job the command shows all"
 
@@ -115,6 +115,10 @@ def _bounds(config: RunConfig, time_limit: int | None) -> str:
     return f"{unlimited}evaluations {cuts}{ends}"
 
 
+def _again(config: RunConfig, folder: Path, *changes: str) -> str:
+    return rltrain_command("resume", folder, *changes, env_id=config.env.id)
+
+
 def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
     """What is said before the evaluation that ends a run; `time_limit` is that of its episodes."""
     limits = evaluation_limits(config.total_steps, config.total_steps, episodes, time_limit)
@@ -124,13 +128,13 @@ def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -
 
 def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
     """What ends the command whose run a signal stopped, once it is saved."""
-    again = f"; rltrain resume {shell_word(folder)} continues" if config.resumable else ""
+    again = f"; `{_again(config, folder)}` continues" if config.resumable else ""
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
 
 
 def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatistics, folder: Path) -> Interrupted:
     """What ends the command whose last evaluation a signal stopped: the run is trained, and its result is partial."""
-    again = f"; rltrain resume {shell_word(folder)} evaluates all" if config.resumable else ""
+    again = f"; `{_again(config, folder)}` evaluates all" if config.resumable else ""
     count = f"{len(final.returns)} of {final.asked} episodes"
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} after {count} of the last evaluation{again}")
 
@@ -155,12 +159,13 @@ def summary(
         rows.insert(1, ("ended early", str(limit)))
     if envs.reward_threshold is not None:
         rows.append(solved(final.mean, envs.reward_threshold, trainer.solve_step))
+    video = ["video=true"] if envs.draws else []
     rows += [
         ("run folder", shown_path(folder)),
         *((what, shown_path(picture)) for what, picture in pictures.items()),
         ("look", f"tensorboard --logdir {shell_word(folder)}"),
-        ("evaluate", f"rltrain evaluate {shell_word(folder)}{' video=true' if envs.draws else ''}"),
-        ("continue", f"rltrain resume {shell_word(folder)} {limit.lifted}"),
+        ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
+        ("continue", _again(config, folder, *limit.lifted.split())),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
 

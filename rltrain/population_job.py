@@ -28,7 +28,7 @@ from rltrain.messages import final_evaluation
 from rltrain.output import say
 from rltrain.population_messages import population_header, population_line
 from rltrain.process_state import process_kept, variables_set
-from rltrain.text import shell_word
+from rltrain.text import rltrain_command
 from rltrain.training import checkpoint
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
 from rltrain.training.members import MemberAgent, evaluate_apart
@@ -212,7 +212,8 @@ class _PopulationJob:
 
     def _stopped(self, stop: StopSignal) -> Interrupted:
         reason, sweep = Interrupted(stop.exit_code).reason, self.jobs[0].folder.parent
-        return Interrupted(stop.exit_code, f"{reason}, saved; rltrain resume {shell_word(sweep)} continues")
+        again = rltrain_command("resume", sweep, env_id=self.jobs[0].config.env.id)
+        return Interrupted(stop.exit_code, f"{reason}, saved; `{again}` continues")
 
     def _close_loggers(self, completed: bool | None = None) -> None:
         for member, logger in enumerate(self.loggers):

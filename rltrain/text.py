@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -121,6 +122,38 @@ def quoted(word: str) -> str:
     return f"'{word}'" if word.startswith("=") else shlex.quote(word)  # zsh: =ls is the path of ls
 
 
-def command_line(words: Iterable[str]) -> str:
-    """A command as it is typed."""
-    return " ".join(quoted(word) for word in words)
+def rltrain_command(*words: str | Path, env_id: str = "") -> str:
+    """`rltrain WORDS`, to be pasted into bash or zsh: in the folder in which this command was given, also in a terminal
+    that does not have the variables that this command had.
+
+    Args:
+        words: a path is the folder of a run or a sweep.
+        env_id: the environment that the command makes, where `words` do not tell it. Where they name a run, this
+            process has imported the environment's module, so that the user knows it: `trust=true` stands for that.
+    """
+    plugins = [name.strip() for name in os.environ.get("RLTRAIN_PLUGINS", "").split(",") if name.strip()]
+    typed = (str(word).removeprefix("env=") for word in words if str(word).startswith("env="))
+    module, colon, _ = (env_id or next(typed, "")).partition(":")
+    module = module if colon else ""
+    reads_run = words[:1] in (("resume",), ("evaluate",), ("export",))
+    line = [shell_word(word) if isinstance(word, Path) else quoted(word) for word in ("rltrain", *words)]
+    if reads_run and module and module not in plugins:
+        line.append("trust=true")
+    path = os.environ.get("PYTHONPATH", "")
+    needed = {
+        "PYTHONPATH": path if any(_lies_in(name, path) for name in (*plugins, module) if name) else "",
+        "RLTRAIN_CONF": "" if reads_run else os.environ.get("RLTRAIN_CONF", ""),
+        "RLTRAIN_PLUGINS": ",".join(plugins),
+    }
+    return " ".join([*(f"{name}={quoted(value)}" for name, value in needed.items() if value), *line])
+
+
+def _lies_in(module: str, search_path: str) -> bool:
+    """Whether a module is found by way of one of the folders of $PYTHONPATH."""
+    try:
+        spec = importlib.util.find_spec(module.partition(".")[0])
+    except (ImportError, ValueError):
+        return False
+    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+    folders = [os.path.normpath(command_folder() / folder) for folder in search_path.split(os.pathsep) if folder]
+    return any(Path(place).is_relative_to(folder) for place in places for folder in folders)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from rltrain.text import (
-    command_line,
     mean_and_std,
     number,
+    quoted,
+    rltrain_command,
     shell_word,
     shown_path,
     terminal_width,
@@ -31,9 +32,33 @@ WORDS = [
 def test_a_command_is_read_by_the_shell_as_it_was_meant(shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell}")
-    script = f"printf '%s\\0' {command_line(WORDS)}"
+    script = f"printf '%s\\0' {' '.join(map(quoted, WORDS))}"
     done = subprocess.run([shell, "-f" if shell == "zsh" else "--norc", "-c", script], capture_output=True, check=True)
     assert [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]] == WORDS
+
+
+def test_a_command_works_in_another_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it needs of this one's variables is part of it; a module that this process imported is trusted."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "of_mine.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "lib")
+    run, mine = tmp_path / "my run", "of_mine:Env-v0"
+
+    def variables(**values: str) -> None:
+        for name in ("PYTHONPATH", "RLTRAIN_CONF", "RLTRAIN_PLUGINS"):
+            monkeypatch.setenv(name, values.get(name, ""))
+
+    variables()
+    assert rltrain_command("resume", run) == rltrain_command("resume", run, env_id="A-v0") == "rltrain resume 'my run'"
+    assert rltrain_command("evaluate", run, env_id=mine) == "rltrain evaluate 'my run' trust=true"
+    assert rltrain_command(f"env={mine}", "a=[]") == "rltrain env=of_mine:Env-v0 'a=[]'"
+    variables(PYTHONPATH="lib:elsewhere", RLTRAIN_CONF="conf")
+    assert rltrain_command("export", run, env_id=mine) == "PYTHONPATH=lib:elsewhere rltrain export 'my run' trust=true"
+    assert rltrain_command(f"env={mine}") == f"PYTHONPATH=lib:elsewhere RLTRAIN_CONF=conf rltrain env={mine}"
+    assert rltrain_command("env=A-v0") == "RLTRAIN_CONF=conf rltrain env=A-v0"
+    variables(PYTHONPATH="elsewhere", RLTRAIN_PLUGINS="of_mine, json")
+    assert rltrain_command("resume", run, env_id=mine) == "RLTRAIN_PLUGINS=of_mine,json rltrain resume 'my run'"
 
 
 def test_a_folder_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -211,6 +212,12 @@ def rltrain_here(folder: Path, *args: str, stop: StopAfter | None = None) -> int
         patch.chdir(folder)
         patch.setenv("RLTRAIN_PLUGINS", "probe_envs")
         return _command([*args], stop)
+
+
+def pasted(command: str) -> list[str]:
+    """The arguments of a command of rltrain as it is printed, after the variables that it sets."""
+    words = shlex.split(command)
+    return words[words.index("rltrain") + 1 :]
 
 
 def _command(args: list[str], stop: StopAfter | None) -> int:

@@ -14,7 +14,7 @@ from rltrain.config.validate import show
 from rltrain.errors import Interrupted, RequestError
 from rltrain.output import say
 from rltrain.process_state import process_kept
-from rltrain.text import command_folder, mean_and_std, shell_word, shown_path
+from rltrain.text import command_folder, mean_and_std, rltrain_command, shown_path
 
 if TYPE_CHECKING:
     from rltrain.policy import TrainedPolicy
@@ -146,7 +146,7 @@ def not_begun(place: Path) -> str:
     from rltrain.training.sweep_folder import sweep_of
 
     sweep = None if (place / "run.json").exists() else sweep_of(place)
-    return "" if sweep is None else f"is a job that has not begun; `rltrain resume {shell_word(sweep)}` begins it"
+    return "" if sweep is None else f"is a job that has not begun; `{rltrain_command('resume', sweep)}` begins it"
 
 
 def _not_saved(run: RunFolder) -> str:
@@ -160,7 +160,7 @@ def _not_saved(run: RunFolder) -> str:
         shown = f" (checkpoint.period{'=null' if period is None else ''})"
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
     if status in ("running", "failed"):
-        return f"ended before its first checkpoint; `rltrain resume {shell_word(run.path)}` begins it anew"
+        return f"ended before its first checkpoint; `{rltrain_command('resume', run.path)}` begins it anew"
     return ""
 
 

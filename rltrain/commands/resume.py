@@ -13,7 +13,7 @@ from rltrain.config.stored import Differences, as_settings, parse_value, record_
 from rltrain.config.validate import show, to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.output import say
-from rltrain.text import shell_word, shown_path
+from rltrain.text import rltrain_command, shown_path
 
 if TYPE_CHECKING:
     from rltrain.training.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ def main(args: list[str]) -> int:
 
     place = find_run(names[0] if names else None)
     if not names and (sweep := sweep_of(place)) is not None:
-        alone = f"`rltrain resume {shell_word(place)}` resumes the job alone"
+        alone = f"`{rltrain_command('resume', place, *(['trust=true'] if trust else []))}` resumes the job alone"
         say(f"one job of a sweep: {shown_path(sweep)} is resumed ({alone})")
         return _resume_sweep(sweep, overrides, trust)
     if (place / "run.json").exists():

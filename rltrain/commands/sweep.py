@@ -36,7 +36,7 @@ from rltrain.config.validate import show, to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.output import say
 from rltrain.process_state import variables_set
-from rltrain.text import command_line, shown_path, wrapped
+from rltrain.text import rltrain_command, shown_path, wrapped
 from rltrain.training.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
 
 Preflight = Callable[[RunConfig], None]
@@ -106,7 +106,7 @@ class CheckedLauncher(Launcher):
             except RequestError as error:
                 return f"tuned=none, which does not go with the other keys: {str(error).splitlines()[0]}"
         typed = [arg for arg in self._typed if key_of(arg) != "tuned"]
-        return command_line(["rltrain", *typed, "tuned=none"])
+        return rltrain_command(*typed, "tuned=none")
 
     def _check(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Path, PlannedJob]]:
         """Refuses the sweep if one job is wrong; each job with its folder."""

@@ -32,7 +32,7 @@ from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
 from rltrain.output import printing_answers
 from rltrain.process_state import variables_set
-from rltrain.text import command_line, shown_path
+from rltrain.text import rltrain_command, shown_path
 
 
 def main(args: list[str]) -> int:
@@ -229,9 +229,7 @@ def _refuse_other_forms(args: list[str], parser: argparse.ArgumentParser) -> Non
     if line == args:
         return
     if line is not None:
-        raise RequestError(
-            f"settings are written key=value, in one word\ndid you mean: {command_line(['rltrain', *line])}"
-        )
+        raise RequestError(f"settings are written key=value, in one word\ndid you mean: {rltrain_command(*line)}")
     wrong = next((arg for arg in args if arg.startswith("-") and arg.partition("=")[0] not in known), None)
     if wrong is not None:
         raise RequestError(f"{wrong}: unknown option; settings are written key=value\nsee rltrain --help")

@@ -11,7 +11,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.validate import leaves
+from rltrain.text import shown_path
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class ComposeInfo:
     Attributes:
         tuned: name of the tuned file that applied, e.g. `dqn_CartPole-v1`.
         tuned_keys: what it set and nothing stronger changed: dotted key -> value, group -> choice.
-        overrides: what the user typed.
+        overrides: what the user typed, after the folder of configs that was named, if one was.
         tuned_file: all that the tuned file says, in the form of `tuned_keys`.
     """
 
@@ -38,7 +40,11 @@ def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
         hydra_cfg: the job's `hydra` node.
         plain: the job's resolved config.
     """
-    overrides = list(hydra_cfg.overrides.task)
+    sources = hydra_cfg.runtime.config_sources
+    named = [
+        f"--config-dir={shown_path(Path(source.path))}" for source in sources if source.provider == USER_ORIGINS[0]
+    ]
+    overrides = [*named, *hydra_cfg.overrides.task]
     choices: dict[str, Any] = dict(hydra_cfg.runtime.choices)
     name = choices.get("tuned")
     if name in (None, "auto", "none"):

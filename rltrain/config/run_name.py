@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rltrain.errors import RequestError
 from rltrain.files import LOCK, holder_of
-from rltrain.text import command_folder, shell_word, shown_path
+from rltrain.text import command_folder, rltrain_command, shown_path
 
 
 def safe(text: str) -> str:
@@ -71,7 +71,7 @@ def _reserve_exact(folder: Path) -> Path:
         if holder := holder_of(folder):
             raise RequestError(f"hydra.run.dir={shown_path(folder)}: in use by {holder}") from None
         is_run = (folder / "run.json").exists()
-        hint = f"\n(`rltrain resume {shell_word(folder)}` continues it)" if is_run else ""
+        hint = f"\n(`{rltrain_command('resume', folder)}` continues it)" if is_run else ""
         raise RequestError(
             f"hydra.run.dir={shown_path(folder)}: exists and is not empty;"
             f" a run never writes into another's folder{hint}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.files import write_atomic
-from rltrain.text import shell_word
+from rltrain.text import rltrain_command
 from rltrain.training.run_folder import RunFolder, json_text, lock_folder, read_json
 
 JOBS = "jobs.json"
@@ -162,7 +163,11 @@ def is_completed(job: Path) -> bool:
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
     """What ends the command whose sweep a signal stopped, once its jobs are saved."""
-    return Interrupted(exit_code, f"sweep stopped; `rltrain resume {shell_word(folder)}` finishes it")
+    env_id = ""
+    with suppress(RequestError):  # a malformed list says so when it is resumed
+        ids = [str((job.config or {}).get("env", {}).get("id", "")) for job in SweepFolder(folder).jobs().values()]
+        env_id = next((id for id in ids if ":" in id), "")
+    return Interrupted(exit_code, f"sweep stopped; `{rltrain_command('resume', folder, env_id=env_id)}` finishes it")
 
 
 def _overrides(job: Mapping[str, Any]) -> tuple[str, ...] | None:

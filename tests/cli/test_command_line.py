@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from whole_runs import pasted
 
 from rltrain.cli import main
 from rltrain.config.schema import ALGO_CONFIGS
@@ -164,8 +164,8 @@ def test_a_sweep_says_what_is_no_fair_comparison_and_a_command_that_makes_it_one
     assert lines[0].startswith("sweep     4 jobs in outputs/multirun/")
     assert any(line.startswith("tuned     dqn_CartPole-v1, only for target_update=soft: ") for line in lines)
     place = next(number for number, line in enumerate(lines) if line.startswith("unfair    target_update is no fair"))
-    name, *advised = shlex.split(next(line for line in lines[place:] if line.startswith("          rltrain")))
-    assert (name, advised) == ("rltrain", [*typed, "hydra/launcher=basic", "tuned=none"])
+    advised = pasted(next(line for line in lines[place:] if line.startswith("          ") and " rltrain -m" in line))
+    assert advised == [*typed, "hydra/launcher=basic", "tuned=none"]
     (jobs,) = tmp_path.glob("outputs/multirun/*/*/jobs.json")
     assert json.loads(jobs.read_text())["notes"][0].startswith("unfair    target_update")
     again = rltrain(*advised)

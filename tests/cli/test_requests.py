@@ -376,3 +376,8 @@ def test_a_run_folder_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert refused(capsys, "hydra.run.dir=folder").startswith(
             f"hydra.run.dir=folder: in use by process {os.getpid()} on"
         )
+
+
+def test_a_comment_that_zsh_passes_on_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cfg", "job", "seed=3", "#", "what", "rltrain", "alone", "does"]) == 0
+    assert "\nseed: 3\n" in capsys.readouterr().out

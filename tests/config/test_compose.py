@@ -78,7 +78,7 @@ def test_precedence_is_algorithm_tuned_experiment_command_line(tmp_path: Path) -
     assert (algo["n_step"], algo["batch_size"], algo["gamma"]) == (2, 3, 0.4)
     assert algo["buffer_size"] == resolved("env=Acrobot-v1")["algo"]["buffer_size"]
     assert info.tuned_keys == {"algo.n_step": 2}
-    assert info.overrides == run
+    assert info.overrides == [f"--config-dir={tmp_path}", *run]
 
 
 def test_the_trap_of_a_period_that_belongs_to_another_choice(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from small_runs import dqn_config, run_config
-from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, record_of, resume, rewrite, rltrain_here, train
+from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, pasted, record_of, resume, rewrite, rltrain_here, train
 
 from rltrain.cli import main
 from rltrain.errors import Interrupted
@@ -42,14 +46,34 @@ def test_a_run_that_ended_early_says_so_and_what_to_type_next(
     assert rows["ended early"] == "stop_at_return=5"
     assert rows["run folder"] == "my run" and "folder    my run\n" in said
     assert shlex.split(rows["look"]) == ["tensorboard", "--logdir", "my run"]
-    assert shlex.split(rows["evaluate"]) == ["rltrain", "evaluate", "my run", "video=true"]
-    assert shlex.split(rows["continue"]) == ["rltrain", "resume", "my run", "stop_at_return=null"]
+    assert pasted(rows["evaluate"]) == ["evaluate", "my run", "video=true"]
+    assert pasted(rows["continue"]) == ["resume", "my run", "stop_at_return=null"]
     monkeypatch.chdir(early.parent)
-    assert rltrain_here(early.parent, *shlex.split(rows["continue"])[1:]) == 0
+    assert rltrain_here(early.parent, *pasted(rows["continue"])) == 0
     again = capsys.readouterr().out
     assert "ended early" not in again and "trained         600 steps" in again
     assert "folder    my run\n" in again and "run folder      my run\n" in again
-    assert "continue        rltrain resume 'my run' total_steps=1200" in again
+    assert "rltrain resume 'my run' total_steps=1200\n" in again
+
+
+def test_what_a_run_says_can_be_pasted_into_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also into one without this one's variables, for an environment of a module of one's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLTRAIN_PLUGINS")
+    module = ["env=probe_envs:FixedLength-v0", "hydra.run.dir='=my [run] of $1'"]
+    assert main([*EARLY, *module]) == 0
+    rows = dict(re.findall(r"^(evaluate|continue) +(.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert rows["evaluate"].startswith(f"PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])} rltrain evaluate ")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    for shell in filter(None, map(shutil.which, ("bash", "zsh"))):
+        script = f"{rows['evaluate']} episodes=2  # two of them\n"
+        command = [shell, "-f"] if "zsh" in shell else [shell, "--norc"]
+        clean = {"PATH": path, "HOME": str(tmp_path)}
+        done = subprocess.run(command, input=script, env=clean, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0 and "21.0 +- 0.0" in done.stdout, done.stderr
+    assert main(pasted(rows["continue"])) == 0
 
 
 def test_what_cannot_go_on_says_which_limit_ended_it(early: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,19 +160,21 @@ def test_the_header_fits_the_terminal(
     assert re.search(r"^tuned     \d+ settings of dqn_CartPole-v1; with --cfg job the$", header, re.MULTILINE)
     assert max(map(len, header.splitlines())) <= 60
     monkeypatch.setenv("COLUMNS", "120")
-    assert rltrain_here(tmp_path, "dry_run=true", "env=CartPole-v1", "network.hidden=[8]") == 0
-    (command,) = re.findall(r"^tuned .*; `rltrain (.*)` shows all$", capsys.readouterr().out, re.MULTILINE)
-    assert rltrain_here(tmp_path, *shlex.split(command)) == 0
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert rltrain_here(tmp_path, "dry_run=true", "seed=7") == 0
+    (command,) = re.findall(r"^tuned .*; `(.*)` shows all$", capsys.readouterr().out, re.MULTILINE)
+    assert rltrain_here(tmp_path, *pasted(command)) == 0
     config = yaml.safe_load(capsys.readouterr().out)
-    assert (config["network"]["hidden"], config["exploration"]["steps"]) == ([8], 3000)
+    assert (config["seed"], config["exploration"]["steps"]) == (7, 3000)
 
 
 def test_a_stopped_run_says_where_it_was_saved_and_how_it_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLTRAIN_PLUGINS")
     told = stopped(run_config(dqn_config()), 130, 1234, tmp_path / "my run")
-    assert str(told) == "stopped by SIGINT at step 1,234, saved; rltrain resume 'my run' continues"
+    assert str(told) == "stopped by SIGINT at step 1,234, saved; `rltrain resume 'my run'` continues"
     assert (told.exit_code, told.reason) == (130, "stopped by SIGINT")
     assert Interrupted(143).reason == str(Interrupted(143)) == "stopped by SIGTERM"
 

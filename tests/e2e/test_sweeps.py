@@ -141,9 +141,10 @@ class TestStoppedSweep:
         assert rltrain_here(tmp_path, *args, stop=StopAfter(100)) == 143
         capsys.readouterr()
         assert rltrain_here(tmp_path, "resume", stop=StopAfter(20)) == 143
-        assert f"sweep stopped; `rltrain resume {sweep}` finishes it" in one_line(capsys)
+        assert f"rltrain resume {sweep}` finishes it" in one_line(capsys)
         assert rltrain_here(tmp_path, "resume") == 0
-        assert f"one job of a sweep: {sweep} is resumed (`rltrain resume {sweep}/" in capsys.readouterr().out
+        assert f"one job of a sweep: {sweep} is resumed (`" in (said := capsys.readouterr().out)
+        assert f"rltrain resume {sweep}/" in said
         jobs = [tmp_path / sweep / name for name in "012"]
         assert [record_of(job)["status"] for job in jobs] == ["completed"] * 3
         assert rltrain_here(tmp_path, "resume") == 0
