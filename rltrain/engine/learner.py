@@ -88,12 +88,13 @@ class Learner:
         knobs: Knobs,
         experience: Experience,
         memory: Any,
+        members: int,
         draws: int,
         steps: int = 1,
         most_calls: int = 1,
     ) -> None:
         """`draws` of each gradient step are made on the host; `steps` is K; `most_calls` C are prepared together."""
-        self._members, self._steps = len(context.configs), steps
+        self._members, self._steps = members, steps
         self._tags = algorithm.metrics
         axis = () if self._members == 1 else (self._members,)
         self._draws = Exchange(

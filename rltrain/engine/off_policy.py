@@ -60,7 +60,7 @@ class OffPolicyAgent(EngineAgent):
         where = device if self._iterates else torch.device("cpu")
         self._window = NStepWindow(self._config.n_step, gammas, len(gammas), *spaces, where)
         depth = self._choose_depth() if self._iterates else 1
-        sizes = self._config.batch_size, self._steps_per_call, depth * self._most_calls
+        sizes = self._members, self._config.batch_size, self._steps_per_call, depth * self._most_calls
         kept = self.replay, self.replay.memory
         taus = [{} if tau is None else {"tau": tau} for tau in self._targets.taus]
         self._learner = Learner(context, algorithm, self._state, self._stack_knobs(taus), *kept, *sizes)

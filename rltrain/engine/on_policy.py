@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rltrain.engine.agent import EngineAgent
-from rltrain.engine.algorithm import Algorithm
+from rltrain.engine.algorithm import Algorithm, State
 from rltrain.engine.cadence import WhenFull
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
@@ -25,8 +25,8 @@ _MOST_ROOM = 2**12
 
 
 class OnPolicyAgent(EngineAgent):
-    """Updates once it has `WhenFull.episodes`. The members of a population wait for each other: they update together,
-    each from its own episodes."""
+    """Updates once it has `WhenFull.episodes`. The members of a population wait for each other: they update at the same
+    vector step, each from its own episodes."""
 
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
@@ -35,6 +35,8 @@ class OnPolicyAgent(EngineAgent):
         spaces = context.observation, context.action
         self._rollout = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
         self._knobs = self._stack_knobs()
+        # The activations of all members' episodes would not fit into a CPU's caches: there each learns by itself.
+        self._one = _OneMember(self._state, self._knobs) if self._members > 1 and context.device.type == "cpu" else None
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = max(1, min(_MOST_DEPTH, _MOST_LANES // (self._members * self._num_envs)))
         self._stepper: Stepper | None = None
@@ -117,18 +119,37 @@ class OnPolicyAgent(EngineAgent):
         if not self._rollout.full[self._running].all():
             return {}
         self._made, self._made_before = 0, self._made
-        memory, learner = self._learner(self._rollout.padded_length)
-        self._rollout.take(memory)
-        learner.prepare(1, np.empty((self._members, 0)))
+        metrics = self._learn(slice(self._members)) if self._one is None else self._learn_one_by_one(self._one)
+        self._rollout.clear()
+        self._count_gradient_steps(1)
+        return metrics
+
+    def _learn_one_by_one(self, one: _OneMember) -> dict[str, Tensor]:
+        metrics = {tag: torch.zeros(self._members) for tag in self._algorithm.metrics}
+        for member in np.flatnonzero(self._running).tolist():
+            one.load(member)
+            for tag, value in self._learn(slice(member, member + 1)).items():
+                metrics[tag][member] = value
+            one.store(member)
+        return metrics
+
+    def _learn(self, members: slice) -> dict[str, Tensor]:
+        """An update from the episodes of these members; its metrics."""
+        memory, learner = self._learner(self._rollout.padded_length(members))
+        self._rollout.copy(memory, members)
+        learner.prepare(1, np.empty((1 if self._one else self._members, 0)))
         with torch.no_grad():
             learner.learn()
-        self._count_gradient_steps(1)
         return learner.metrics(1)
 
     def _learner(self, steps: int) -> tuple[Episodes, Learner]:
+        """The learner of episodes that are padded to so many steps, and the memory that it learns from."""
         if steps not in self._learners:
-            memory = self._rollout.room(steps, self._device)
-            learning = self._algorithm, self._state, self._knobs, self._rollout, memory
+            members, state, knobs = self._members, self._state, self._knobs
+            if self._one is not None:
+                members, state, knobs = 1, self._one.state, self._one.knobs
+            memory = self._rollout.room(steps, members, self._device)
+            learning = self._algorithm, state, knobs, self._rollout, memory, members
             self._learners[steps] = memory, Learner(self._context, *learning, draws=0)
         return self._learners[steps]
 
@@ -150,3 +171,26 @@ class OnPolicyAgent(EngineAgent):
         self._rollout.load_state_dict(without_prefix("rollout", state["replay"]), member)
         self._gradient_steps[member] = state["state"]["gradient_steps"]
         self._acting_noise[member].load_state_dict(state["state"]["draws"])
+
+
+class _OneMember:
+    """One member's state and knobs in memory of their own, so that one program serves all members in turn."""
+
+    def __init__(self, state: State, knobs: Mapping[str, Tensor]) -> None:
+        self._all_state, self._all_knobs = state, knobs
+        networks, optimizer, self.knobs = (
+            {name: tensor[0].clone() for name, tensor in stacked.items()} for stacked in (*state, knobs)
+        )
+        self.state = State(networks, optimizer)
+
+    def load(self, member: int) -> None:
+        """Takes what the member has."""
+        for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
+            own.copy_(stacked[member])
+        for name, own in self.knobs.items():
+            own.copy_(self._all_knobs[name][member])
+
+    def store(self, member: int) -> None:
+        """Gives the member its new state."""
+        for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
+            stacked[member] = own

@@ -82,7 +82,7 @@ class Stepping(NamedTuple):
     memory: Any  # the store's, written
     lanes: Lanes  # written
     drawn: Drawn
-    running: Tensor  # [M] bool
+    running: Tensor  # [L] bool, the environments of members that run; of [M], Inductor fails on the index l // N
     step: Tensor  # [1] int64, written: which of the D is next
     seen: Seen  # written
 
@@ -120,8 +120,7 @@ def make_step(
 
     def step(memory: Stepping) -> None:
         lanes, seen, at = memory.lanes, memory.seen, memory.step
-        active = memory.running.repeat_interleave(lanes.obs.shape[0] // members, output_size=lanes.obs.shape[0])  # [L]
-        active = experience.playing(memory.memory, active)
+        active = experience.playing(memory.memory, memory.running)  # [L]
         action = _act(memory.params, lanes.obs, memory.drawn, at)  # [L, *action]
         after, reward, terminated = twin.step(torch, lanes.state, to_env(action))
         next_obs = _observed(after)  # [L, *obs]
@@ -209,7 +208,7 @@ class Stepper:
                 **_fields_like(now._asdict()),
                 "begun": ((lanes,), torch.int64),
                 "step": ((1,), torch.int64),
-                "running": ((networks.members,), torch.bool),
+                "running": ((lanes,), torch.bool),
             },
             context.device,
         )
@@ -250,7 +249,7 @@ class Stepper:
             lanes[name][:] = array
         drawn["starts"][:], lanes["begun"][:] = self._envs.next_starts(self.depth)
         lanes["step"][:] = 0
-        lanes["running"][:] = running
+        lanes["running"][:] = np.repeat(running, len(now.obs) // len(running))
         for name, draws in acting.items():
             drawn[name][: len(draws)] = draws
         self._lanes.send()

@@ -146,10 +146,9 @@ class RolloutBuffer:
         """Bytes at present; they grow with the longest episode."""
         return sum(tensor[:-1].nbytes for tensor in self._steps.values())
 
-    @property
-    def padded_length(self) -> int:
-        """T: the power of two that holds the longest episode."""
-        return 1 << int(self.length.max() - 1).bit_length()
+    def padded_length(self, members: slice) -> int:
+        """T: the power of two that holds the longest episode of these members."""
+        return 1 << int(self.length.reshape(self._members, -1)[members].max() - 1).bit_length()
 
     def add(self, transition: Transition) -> None:
         length, finished = self.length, self.finished
@@ -205,22 +204,26 @@ class RolloutBuffer:
         """Learns what was counted on the device; waits for it."""
         self._counts.fetch()
 
-    def room(self, steps: int, device: torch.device) -> Episodes:
-        """Memory for `take` of episodes that are padded to so many steps."""
-        return Episodes(*(torch.zeros_like(column, device=device) for column in self._columns(steps)))
+    def room(self, steps: int, members: int, device: torch.device) -> Episodes:
+        """Memory for `copy` of so many members' episodes, padded to so many steps."""
+        return Episodes(*(torch.zeros_like(column, device=device) for column in self._columns(steps, slice(members))))
 
-    def take(self, into: Episodes) -> None:
-        """Moves the K episodes into `room(padded_length)`; the buffer is empty afterwards."""
-        for there, here in zip(into, self._columns(into.reward.shape[-1]), strict=True):
+    def copy(self, into: Episodes, members: slice) -> None:
+        """Copies the members' episodes; `into` has room for their padded length."""
+        for there, here in zip(into, self._columns(into.reward.shape[-1], members), strict=True):
             there.copy_(here)  # waits: the buffer is written again while a device may still be reading
+
+    def clear(self) -> None:
+        """Begins anew, with no episodes."""
         self.length[:] = 0
         self.finished[:] = 0
 
-    def _columns(self, steps: int) -> Episodes:
+    def _columns(self, steps: int, members: slice) -> Episodes:
+        """Views of the members' episodes, [K, ...] of one member, else [M, K, ...]."""
         of_steps = (_by_episode(tensor, self.width)[:, :steps] for tensor in self._steps.values())
         columns = (*of_steps, self._final_obs[:-1], self._truncated[:-1], torch.from_numpy(self.length))
-        axes = () if self._members == 1 else (self._members,)
-        return Episodes(*(column.view(*axes, self._episodes, *column.shape[1:]) for column in columns))
+        by_member = [c.view(self._members, self._episodes, *c.shape[1:])[members] for c in columns]
+        return Episodes(*(c.squeeze(0) if len(c) == 1 else c for c in by_member))
 
     def batches(self, memory: Episodes, uniform: Tensor) -> Iterator[tuple[Any, Rollout]]:
         """All episodes, for one update. Part of the program."""

@@ -14,7 +14,14 @@ from small_runs import count_loads, dqn_config, env_config, optimizer, reinforce
 
 from rltrain.build import build
 from rltrain.compiling import has_compiler
-from rltrain.config.schema import DQNConfig, HardUpdateConfig, PerEpisodeConfig, RunConfig, SoftUpdateConfig
+from rltrain.config.schema import (
+    DQNConfig,
+    HardUpdateConfig,
+    PerEpisodeConfig,
+    ReinforceConfig,
+    RunConfig,
+    SoftUpdateConfig,
+)
 from rltrain.config.wrappers import TimeAwareConfig
 from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.on_policy import OnPolicyAgent
@@ -273,10 +280,22 @@ def test_running_episodes_are_taken_up_with_the_state_of_the_twin_itself() -> No
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
-@pytest.mark.parametrize("members", [1, 3])
-def test_as_a_program_it_computes_the_same(members: int) -> None:
-    config = CASES["several phases of several steps"]
+@pytest.mark.parametrize(
+    ("name", "members", "num_envs"),
+    [
+        ("several phases of several steps", 1, 3),
+        ("several phases of several steps", 3, 3),
+        ("whole episodes", 3, 16),  # with more than 8 environments Inductor splits loops
+    ],
+)
+def test_as_a_program_it_computes_the_same(
+    name: str, members: int, num_envs: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(CASES[name], num_envs=num_envs)
+    if isinstance(config.algo, ReinforceConfig):
+        config = replace(config, algo=replace(config.algo, episodes_per_update=num_envs))
     assert_same(play(config, "compiled", members, 60), play(config, "compiled", members, 60, compile=True))
+    assert not [record for record in caplog.records if record.name.startswith("rltrain")], "it ran uncompiled"
 
 
 @pytest.mark.slow

@@ -40,8 +40,9 @@ class LengthEnvs:
 
 def take(buffer: RolloutBuffer, device: torch.device = CPU) -> Rollout:
     """The episodes as an update sees them."""
-    memory = buffer.room(buffer.padded_length, device)
-    buffer.take(memory)
+    memory = buffer.room(buffer.padded_length(slice(1)), 1, device)
+    buffer.copy(memory, slice(1))
+    buffer.clear()
     ((_, rollout),) = buffer.batches(memory, torch.empty(1, 0))
     return rollout
 
