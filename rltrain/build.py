@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from rltrain.agents import Agent, AgentContext, make_agent, make_policy
-from rltrain.compiling import choose_compile, choose_cuda_graphs, has_compiler
+from rltrain.compile_beside import BesideCompiler
+from rltrain.compiling import CompileChoice, choose_compile, choose_cuda_graphs, has_compiler
 from rltrain.config.schema import QNetworkConfig, RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
@@ -45,6 +46,7 @@ class Parts:
     device: torch.device
     threads: int
     compiled: bool
+    compile_from: int  # the environment step of a member from which on it is
     cuda_graphs: bool
     lacks_compiler: bool  # nothing is compiled, only because there is none
 
@@ -52,7 +54,6 @@ class Parts:
 @contextmanager
 def build(
     config: RunConfig,
-    compiled: bool | None = None,
     population: tuple[RunConfig, ...] = (),
     source: Checkpoint | None = None,
 ) -> Iterator[Parts]:
@@ -61,8 +62,6 @@ def build(
     Args:
         population: the configs of all members, `config` first among them, where several runs are trained as one.
         source: the checkpoint that will be continued; a foreign one's config may ask for any amount of memory.
-        compiled: whether the update is compiled, where that was decided before; None: `device.compile` decides. Without
-            a C++ compiler it is not.
 
     Raises:
         RequestError: no such device, an environment that cannot be made.
@@ -70,21 +69,52 @@ def build(
     device = run_device(config)
     threads = configure_torch(config.device)
     cuda_graphs = choose_cuda_graphs(config.device, device)
-    wanted = choose_compile(config, max(1, len(population)), cuda_graphs) if compiled is None else compiled
-    compiled = wanted and has_compiler()
+    wanted = _chosen_before(config, source) or choose_compile(config, max(1, len(population)), cuda_graphs)
+    compiled = replace(wanted, compile=wanted.compile and has_compiler())
     if source is not None:
         _check_environments(config, source)
     envs = build_envs(config, population)
     try:
         context = AgentContext(
-            config, envs.observation_spec, envs.action_spec, device, compiled, population, cuda_graphs
+            config,
+            envs.observation_spec,
+            envs.action_spec,
+            device,
+            compiled.compile,
+            population,
+            cuda_graphs,
+            compiled.from_step,
         )
         if source is not None:
             check_network(context, source)
-        agent = make_agent(context)
-        yield Parts(envs, agent, device, threads, compiled, cuda_graphs, wanted and not compiled)
+        with compiling_beside(context, threads) as context:
+            agent = make_agent(context)
+            lacks_compiler = wanted.compile and not compiled.compile
+            how = compiled.compile, compiled.from_step, cuda_graphs, lacks_compiler
+            yield Parts(envs, agent, device, threads, *how)
     finally:
         envs.close()
+
+
+def _chosen_before(config: RunConfig, source: Checkpoint | None) -> CompileChoice | None:
+    """What `device.compile=auto` chose when the run began; None where that is still to be chosen."""
+    if source is None or config.device.compile != "auto":
+        return None
+    compiled, from_step = source.manifest.get("compile", False), source.manifest.get("compile_from", 0)
+    return CompileChoice(bool(compiled), from_step if type(from_step) is int else 0)
+
+
+@contextmanager
+def compiling_beside(context: AgentContext, threads: int) -> Iterator[AgentContext]:
+    """`context` with what compiles beside a run that is compiled later on; it begins when the agent says so."""
+    if not (context.compile_update and context.compile_from):
+        yield context
+        return
+    compiler = BesideCompiler(context, threads)
+    try:
+        yield replace(context, compiler=compiler)
+    finally:
+        compiler.close()
 
 
 def check_network(context: AgentContext, source: Checkpoint) -> None:

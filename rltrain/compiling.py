@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import math
 import os
 import shutil
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from rltrain import ahead, recorded
-from rltrain.config.schema import DeviceConfig, QLearningConfig, QNetworkConfig, RunConfig
+from rltrain.config.schema import DeviceConfig, QNetworkConfig, RunConfig
 from rltrain.errors import RequestError
 from rltrain.graphs import Graph
 from rltrain.interrupts import children_shielded
@@ -33,11 +32,11 @@ _EPISODE_STEPS = 100
 
 @dataclass(frozen=True)
 class _Cost:
-    """What compiling takes without and with the compiler's cache, and what it saves: rough guesses for small networks,
-    from a few runs, in seconds."""
+    """What compiling takes and what it saves, in seconds: rough figures of small networks, measured on one core."""
 
-    cold: float
-    warm: float
+    compiling: float  # the first program
+    each_further: float
+    loading: float
     saved_alone: float  # per gradient step of a single run
     saved_together: float  # per gradient step of a population, and for each of its members
     saved_per_member: float
@@ -47,29 +46,54 @@ class _Cost:
         return self.saved_alone if members == 1 else self.saved_together + self.saved_per_member * members
 
 
-_EAGER = _Cost(20.0, 1.0, 0.3e-3, 0.0, 0.12e-3, 0.3e-3)  # beyond what recording saves anyway
-_CAPTURED = _Cost(20.0, 6.0, 0.09e-3, 0.09e-3, 0.7e-6, 0.1e-3)  # beyond what CUDA graphs save anyway
+_RECORDED = _Cost(18.0, 10.0, 2.0, 0.3e-3, 0.0, 0.12e-3, 0.3e-3)  # beyond what recordings save
+_CAPTURED = _Cost(20.0, 10.0, 6.0, 0.09e-3, 0.09e-3, 0.7e-6, 0.1e-3)  # beyond what CUDA graphs save
+# What an uncompiled run takes on the CPU, per gradient step, for each member, and per vector step.
+_UPDATE, _MEMBER_UPDATE, _VECTOR_STEP = 0.45e-3, 0.3e-3, 0.2e-3
+# A niced process beside the run takes longer than compiling alone.
+_BESIDE = 1.5
 
 
-def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = False) -> bool:
-    """Whether to compile the update of `members` runs; `auto` does where the gradient steps ahead earn the time back.
+@dataclass(frozen=True)
+class CompileChoice:
+    """Whether updates are compiled, and from which environment step of a member on.
+
+    Until then the run learns uncompiled and another process compiles. The step is fixed beforehand, so that two runs
+    are the same.
+    """
+
+    compile: bool
+    from_step: int = 0
+
+
+def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = False) -> CompileChoice:
+    """The choice for `members` runs that train together.
+
+    `device.compile=true` compiles from the first update on. `auto` compiles if the work ahead earns that back: on a
+    CPU with a core to spare, beside the run.
 
     REINFORCE makes few and large updates in several shapes: there `auto` is false.
     """
     if config.device.compile != "auto":
-        return config.device.compile
+        return CompileChoice(config.device.compile)
     algo = config.algo
     if not isinstance(algo, QNetworkConfig):
-        return False
+        return CompileChoice(False)
     steps = config.total_steps
     if config.total_episodes is not None:
         steps = min(steps, config.total_episodes * _EPISODE_STEPS)
-    gradient_steps = (steps - algo.learning_starts) // algo.train_period * algo.gradient_steps
-    cost = _CAPTURED if cuda_graphs else _EAGER
-    saved = gradient_steps * cost.saved(members)
-    if config.env.vectorization == "compiled":
-        saved += steps / config.num_envs * cost.saved_per_vector_step
-    return saved > (cost.warm if _marker(config, members, cuda_graphs).exists() else cost.cold)
+    cost = _CAPTURED if cuda_graphs else _RECORDED
+    on_device = config.env.vectorization == "compiled"
+    updates_per_step = algo.gradient_steps / algo.train_period
+    saved = updates_per_step * cost.saved(members) + on_device * cost.saved_per_vector_step / config.num_envs
+    compiling = cost.compiling + cost.each_further * on_device
+    earned = compiling + cost.loading
+    if cuda_graphs or len(os.sched_getaffinity(0)) == 1:
+        return CompileChoice((steps - algo.learning_starts) * saved > earned)
+    update = _UPDATE if members == 1 else _MEMBER_UPDATE * members
+    per_step = updates_per_step * update + _VECTOR_STEP / config.num_envs
+    ready = algo.learning_starts + math.ceil(_BESIDE * compiling / per_step)
+    return CompileChoice((steps - ready) * saved > earned, ready)
 
 
 def choose_cuda_graphs(config: DeviceConfig, device: torch.device) -> bool:
@@ -82,27 +106,6 @@ def choose_cuda_graphs(config: DeviceConfig, device: torch.device) -> bool:
     if config.cuda_graphs is True and not on_gpu:
         raise RequestError(f"device.cuda_graphs=true: needs a CUDA device, and this run is on the {device}")
     return on_gpu if config.cuda_graphs == "auto" else config.cuda_graphs
-
-
-def note_compiled(config: RunConfig, members: int = 1, cuda_graphs: bool = False) -> None:
-    """Remembers, beside the compiler's cache, that it holds this program."""
-    marker = _marker(config, members, cuda_graphs)
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except OSError:
-        _log.info("%s cannot be written", marker)
-
-
-def _marker(config: RunConfig, members: int, cuda_graphs: bool) -> Path:
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    # The numbers that a program takes as tensors do not make it another program.
-    algo = replace(config.algo, gamma=1.0)
-    if not isinstance(algo, QLearningConfig):
-        algo = replace(algo, optimizer=replace(algo.optimizer, lr=1.0))
-    program = repr((torch.__version__, algo, config.network, config.env, config.num_envs, members, cuda_graphs))
-    return Path(cache_dir()) / "rltrain" / hashlib.sha256(program.encode()).hexdigest()[:32]
 
 
 def has_compiler() -> bool:
@@ -135,33 +138,44 @@ def compiled(
     return call
 
 
-def bound(
-    procedure: Callable[..., None],
-    fallback: Callable[..., None],
-    args: tuple[Any, ...],
-    *,
-    compile: bool,
-    cuda_graphs: bool,
-    done: Callable[[], None] = lambda: None,
-) -> Callable[[], None]:
-    """A call of `procedure(*args)`, which returns nothing and writes into `args`, always the same tensors.
+class Bound:
+    """A call of `procedure(*args)`, which returns nothing and writes into `args`: always the same tensors.
 
     Args:
-        procedure: what is compiled, at the first call, where `compile` asks for it.
+        procedure: what `compile` compiles.
         fallback: the same as it runs where nothing is compiled; on the CPU it is recorded (rltrain/recorded.py).
         cuda_graphs: whether what runs is captured, and then launched as one.
-        done: called once, when compiling has worked.
     """
-    as_it_is = partial(fallback, *args) if cuda_graphs else uncompiled(fallback, args)
-    chosen: list[Callable[[], None]] = [] if compile else [as_it_is]
 
-    def call() -> None:
-        if chosen:
-            chosen[0]()
+    def __init__(
+        self,
+        procedure: Callable[..., None],
+        fallback: Callable[..., None],
+        args: tuple[Any, ...],
+        *,
+        cuda_graphs: bool,
+    ) -> None:
+        self._procedure, self._args = procedure, args
+        self._uncompiled = partial(fallback, *args) if cuda_graphs else uncompiled(fallback, args)
+        self._run: Callable[[], None] = self._uncompiled
+        self._graph = Graph(lambda: self._run(), _device_of(args)) if cuda_graphs else None
+
+    def __call__(self) -> None:
+        if self._graph is None:
+            self._run()
         else:
-            chosen.append(_tried(lambda: _make_bound(procedure, args), as_it_is, (), {}, done)[0])
+            self._graph()
 
-    return Graph(call, _device_of(args)) if cuda_graphs else call
+    def compile(self) -> None:
+        """Compiles at the next call. With CUDA graphs before the first one, which is captured."""
+        self._run = self._compile_and_call
+
+    def make_program(self) -> None:
+        """Compiles now, for a later process that finds it on disk, and calls nothing."""
+        _make_bound(self._procedure, self._args)
+
+    def _compile_and_call(self) -> None:
+        self._run, _ = _tried(lambda: _make_bound(self._procedure, self._args), self._uncompiled, (), {})
 
 
 def uncompiled(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
@@ -176,7 +190,6 @@ def _tried(
     fallback: Callable[..., _R],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    done: Callable[[], None] = lambda: None,
 ) -> tuple[Callable[..., _R], _R]:
     """What `make` makes and what its first call gives, which may be when it is compiled; or of `fallback` the same."""
     try:
@@ -184,7 +197,6 @@ def _tried(
         with children_shielded("the update is compiled"):
             made = make()
             result = made(*args, **kwargs)
-        done()
     except Exception as error:
         warn(_log, f"compiling failed, the update runs uncompiled: {_reason(error)}")
         return fallback, fallback(*args, **kwargs)

@@ -129,7 +129,7 @@ class _Job:
         config, source = self.config, self.source
         checkpoint.clean(run.path)
         with (
-            build(config, self._compiled_before(), source=source) as parts,
+            build(config, source=source) as parts,
             closing(self._evaluator(parts)) as evaluator,
         ):
             if config.init_from is not None and source is None:
@@ -171,12 +171,6 @@ class _Job:
         if final.interrupted:
             raise stopped_evaluating(config, stop.exit_code, final, run.path)
         return mean
-
-    def _compiled_before(self) -> bool | None:
-        """What `device.compile=auto` chose when the run began; None where that is still to be chosen."""
-        if self.source is None or self.config.device.compile != "auto":
-            return None
-        return bool(self.source.manifest.get("compile", False))
 
     def _write_record(self, run: RunFolder, parts: Parts) -> None:
         write_start(run, self.config, parts, self.changes)
@@ -267,6 +261,7 @@ class Keeper:
             "device": str(parts.device),
             "threads": parts.threads,
             "compile": parts.compiled,
+            "compile_from": parts.compile_from,
             "cuda_graphs": parts.cuda_graphs,
             EVAL_ENVS: evaluator.num_envs,
         }

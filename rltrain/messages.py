@@ -77,7 +77,9 @@ def _tuned(name: str, info: ComposeInfo, env_id: str) -> str:
 
 def how(parts: Parts) -> str:
     """How updates run."""
-    compiled = "compiled at the start" if parts.compiled else "not compiled"
+    compiled = "not compiled"
+    if parts.compiled:
+        compiled = f"compiled from step {parts.compile_from:,} on" if parts.compile_from else "compiled at the start"
     if parts.lacks_compiler:
         compiled = "not compiled (there is no C++ compiler)"
     return f"{compiled}, captured in CUDA graphs" if parts.cuda_graphs else compiled
@@ -197,7 +199,7 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
     """How closely this run follows the one that was saved."""
     if not exact:
         return "but running episodes begin anew: the environment does not replay"
-    ways = {"compile": parts.compiled, "cuda_graphs": parts.cuda_graphs}
+    ways = {"compile": parts.compiled, "compile_from": parts.compile_from, "cuda_graphs": parts.cuda_graphs}
     now = {"device": str(parts.device), "threads": parts.threads, **ways, **versions()}
     then = {**source.manifest, **source.manifest.get("versions", {})}
     other = [f"{name} {then[name]}" for name, value in now.items() if name in then and then[name] != value]

@@ -109,7 +109,7 @@ class _PopulationJob:
         configs = tuple(job.config for job in self.jobs)
         for run in self.runs:
             checkpoint.clean(run.path)
-        with build(configs[0], self._compiled_before(), configs, self.sources[0]) as parts:
+        with build(configs[0], configs, self.sources[0]) as parts:
             self._load_initial_networks(parts)
             most = max(configs[0].eval.episodes, REPORT_EPISODES)
             display = EvaluationConsole(bar=False)
@@ -166,13 +166,6 @@ class _PopulationJob:
             population.load_state_dicts([{**source.tensors, "state": source.state} for source in sources], moment)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{self.jobs[0].folder.parent}: its checkpoints do not fit: {error}") from error
-
-    def _compiled_before(self) -> bool | None:
-        """What `device.compile=auto` chose when the runs began; None where that is still to be chosen."""
-        source = self.sources[0]
-        if source is None or self.jobs[0].config.device.compile != "auto":
-            return None
-        return bool(source.manifest.get("compile", False))
 
     def _report(self, population: Population, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:
         """Every member that ended: its result, its curve, its line."""

@@ -13,7 +13,7 @@ from small_runs import DISCRETE, VECTOR, ScriptedEnvs, dqn_config, drive, env_co
 
 from rltrain.agents import AgentContext, make_agent
 from rltrain.build import build
-from rltrain.compiling import bound, choose_cuda_graphs
+from rltrain.compiling import Bound, choose_cuda_graphs
 from rltrain.config.schema import RunConfig, SoftUpdateConfig
 from rltrain.engine.members import MemberNetworks
 from rltrain.engine.off_policy import OffPolicyAgent
@@ -67,9 +67,7 @@ class TestGraph:
 
     def test_it_reads_its_memory_at_every_launch(self, cuda: torch.device) -> None:
         x, y = torch.zeros(3, device=cuda), torch.zeros(3, device=cuda)
-        double = bound(
-            lambda x, y: y.copy_(2 * x), lambda x, y: y.copy_(2 * x), (x, y), compile=False, cuda_graphs=True
-        )
+        double = Bound(lambda x, y: y.copy_(2 * x), lambda x, y: y.copy_(2 * x), (x, y), cuda_graphs=True)
         for number in range(5):
             x.fill_(number)
             double()

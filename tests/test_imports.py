@@ -38,7 +38,12 @@ ALLOWED: dict[str, set[str]] = {
     "messages": {"build", "config", "envs.vector", "training"},
     "policy_export": {"config", "envs", "policy"},
     "policy": {"agents", "build", "config", "envs", "training"},
-    "build": {"agents", "compiling", "config", "device", "envs", "loggers", "networks", "replay", "training"},
+    "build": {
+        "agents", "compile_beside", "compiling", "config", "device", "envs", "loggers", "networks", "replay",
+        "training",
+    },
+    "compile_beside": {"engine.protocol"},
+    "compile_programs": {"agents", "build", "engine.protocol"},
     # training knows agents and loggers by their protocols.
     "training": {"engine.protocol", "config.schema", "envs", "loggers.logger"},
     "report": {"envs", "loggers.jsonl", "policy", "training"},

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compiling import bound, note_compiled
+from rltrain.compiling import Bound
 from rltrain.engine.algorithm import Algorithm, Learned, State
 from rltrain.engine.protocol import AgentContext, mean_metrics
 from rltrain.exchange import Exchange
@@ -111,13 +111,11 @@ class Learner:
         eager: Update = partial(algorithm.learn, gradient=eager_gradient)
         if self._members > 1:
             functional = eager = torch.vmap(functional)
-        self._learn = bound(
+        self.program = Bound(
             make_learn(algorithm, functional, experience),
             make_learn(algorithm, eager, experience),
             (learning,),
-            compile=context.compile_update,
             cuda_graphs=context.cuda_graphs,
-            done=partial(note_compiled, context.configs[0], self._members, context.cuda_graphs),
         )
 
     def prepare(self, calls: int, uniform: np.ndarray) -> None:
@@ -130,7 +128,7 @@ class Learner:
 
     def learn(self) -> None:
         """The next call."""
-        self._learn()
+        self.program()
 
     def metrics(self, calls: int) -> dict[str, Tensor]:
         """Their means over the calls since `prepare`, each [] or [M], on the device."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.compiling import bound, compiled
+from rltrain.compiling import Bound, compiled
 from rltrain.exchange import Exchange
 from rltrain.networks.flat import FlatNetwork
 
@@ -23,17 +23,13 @@ class MemberNetworks:
     function. Calling the object runs every member's own network on its own observations.
     """
 
-    def __init__(
-        self, networks: Sequence[FlatNetwork], compile_forward: bool = False, cuda_graphs: bool = False
-    ) -> None:
+    def __init__(self, networks: Sequence[FlatNetwork], cuda_graphs: bool = False) -> None:
         self._first = networks[0]
         self.members = len(networks)
         self.apply = self._first.apply
         self.params = self._first.params if self.members == 1 else torch.stack([n.params for n in networks])
         self._forward = torch.vmap(self.apply)
         self._acting: Callable[[Tensor, Tensor], Tensor] = self._forward
-        if compile_forward and self.members > 1:
-            self._acting = compiled(self._forward, self._forward, fixed_shapes=True)
         self._cuda_graphs = cuda_graphs
         self._launched: Launched | None = None
 
@@ -41,8 +37,13 @@ class MemberNetworks:
         """obs [M * N, *obs], member by member -> outputs [M * N, outputs]. For any N."""
         return self._first(obs) if self.members == 1 else self._all(self._forward, obs)
 
+    def compile(self) -> None:
+        """From the next call on, `act` is compiled where that pays."""
+        if self.members > 1:
+            self._acting = compiled(self._forward, self._forward, fixed_shapes=True)
+
     def act(self, obs: np.ndarray) -> Tensor:
-        """The same for an N that stays, the fastest way: where things are compiled, this is compiled for its shape.
+        """The same for an N that stays, the fastest way.
 
         What it returns is good until the next call.
         """
@@ -89,7 +90,7 @@ class Launched:
         def act(params: Tensor, obs: Tensor, outputs: Tensor) -> None:
             outputs.copy_(networks(obs))
 
-        self._act = bound(act, act, (networks.params, obs, self._outputs), compile=False, cuda_graphs=True)
+        self._act = Bound(act, act, (networks.params, obs, self._outputs), cuda_graphs=True)
 
     def __call__(self, obs: np.ndarray) -> Tensor:
         self._obs.host["obs"][:] = obs

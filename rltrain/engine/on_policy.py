@@ -37,6 +37,8 @@ class OnPolicyAgent(EngineAgent):
         self._knobs = self._stack_knobs()
         # The activations of all members' episodes would not fit into a CPU's caches: there each learns by itself.
         self._one = _OneMember(self._state, self._knobs) if self._members > 1 and context.device.type == "cpu" else None
+        if context.compile_update:
+            self._acting.compile()
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = max(1, min(_MOST_DEPTH, _MOST_LANES // (self._members * self._num_envs)))
         self._stepper: Stepper | None = None
@@ -96,6 +98,8 @@ class OnPolicyAgent(EngineAgent):
         if self._stepper is None or rollout.width != self._stepper_width:
             self._stepper_width = rollout.width
             self._stepper = Stepper(self._context, self._algorithm, self._acting, rollout, envs, self._depth)
+            if self._context.compile_update:
+                self._stepper.program.compile()
         return self._stepper
 
     def _steps_ahead(self, envs: SteppedByAgent) -> int:
@@ -150,7 +154,10 @@ class OnPolicyAgent(EngineAgent):
                 members, state, knobs = 1, self._one.state, self._one.knobs
             memory = self._rollout.room(steps, members, self._device)
             learning = self._algorithm, state, knobs, self._rollout, memory, members
-            self._learners[steps] = memory, Learner(self._context, *learning, draws=0)
+            learner = Learner(self._context, *learning, draws=0)
+            if self._context.compile_update:
+                learner.program.compile()
+            self._learners[steps] = memory, learner
         return self._learners[steps]
 
     def abandon_episodes(self, envs: np.ndarray) -> None:

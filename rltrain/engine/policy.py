@@ -22,9 +22,8 @@ class GreedyPolicy:
         self._algorithms = algorithms
         self._algorithm = algorithms[0]
         acts = self._algorithm.acts
-        fast = context.compile_update, context.cuda_graphs
         self.networks = {
-            name: MemberNetworks([a.networks[name] for a in algorithms], *(fast if name == acts else ()))
+            name: MemberNetworks([a.networks[name] for a in algorithms], context.cuda_graphs and name == acts)
             for name in self._algorithm.networks
         }
         self._acting = self.networks[acts]

@@ -20,6 +20,18 @@ StateDict = dict[str, dict[str, Any]]
 """
 
 
+class BackgroundCompiler(Protocol):
+    """What compiles an agent's programs while the agent learns without them."""
+
+    def start(self) -> None:
+        """Begins, if it has not begun."""
+        ...
+
+    def wait(self) -> None:
+        """Returns when all is compiled."""
+        ...
+
+
 @dataclass(frozen=True)
 class AgentContext:
     """What every agent is built from."""
@@ -32,6 +44,10 @@ class AgentContext:
     population: tuple[RunConfig, ...] = ()
     """The members' configs, `config` first among them, where the agent trains several runs as one."""
     cuda_graphs: bool = False
+    compile_from: int = 0
+    """The environment step of a member from which on updates are compiled, if they are."""
+    compiler: BackgroundCompiler | None = None
+    """What compiles until then."""
 
     @property
     def configs(self) -> tuple[RunConfig, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compiling import bound
+from rltrain.compiling import Bound
 from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.members import MemberNetworks
 from rltrain.engine.protocol import AgentContext, SteppedByAgent, Twin
@@ -239,7 +239,7 @@ class Stepper:
             Seen(**self._seen.on_device),
         )
         step = make_step(algorithm, experience, envs.twin, networks.members, envs.max_episode_steps, to_env)
-        self._step = bound(step, step, (memory,), compile=context.compile_update, cuda_graphs=context.cuda_graphs)
+        self.program = Bound(step, step, (memory,), cuda_graphs=context.cuda_graphs)
 
     def prepare(self, acting: Mapping[str, np.ndarray], running: np.ndarray) -> None:
         """For the next steps: the algorithm's draws, [steps, M * N] each, and which members [M] move."""
@@ -258,7 +258,7 @@ class Stepper:
 
     def step(self) -> None:
         """The next vector step."""
-        self._step()
+        self.program()
 
     def finish(self, steps: int) -> tuple[list[Episode], np.ndarray]:
         """Tells the environments what became of the steps since `prepare`; waits for them. Returns the episodes that

@@ -34,7 +34,7 @@ from whole_runs import (
 import rltrain.job
 import rltrain.loggers.tensorboard
 from rltrain.cli import main
-from rltrain.compiling import has_compiler
+from rltrain.compiling import CompileChoice, has_compiler
 from rltrain.config.schema import (
     CheckpointConfig,
     EvalConfig,
@@ -301,9 +301,30 @@ def test_compiled_updates_stop_and_continue(case: str, tmp_path: Path) -> None:
 def test_a_resumed_run_keeps_what_auto_chose_for_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CASES["dqn"], device=replace(CASES["dqn"].device, compile="auto"))
     train(config, tmp_path / "run", StopAfter(60))
-    monkeypatch.setattr("rltrain.build.choose_compile", lambda *_: True)
+    monkeypatch.setattr("rltrain.build.choose_compile", lambda *_: CompileChoice(True))
     assert resume(tmp_path / "run", "total_steps=100000", stop=StopAfter(5)) == 143
     assert newest(tmp_path / "run").manifest["compile"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["dqn n-step, 3 envs", "dqn stepped in the program, 3 envs"])
+def test_a_run_that_is_compiled_later_stops_and_continues(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped before, at and after the step at which it changes over to programs, which another process compiles."""
+    if not has_compiler():
+        pytest.skip("no C++ compiler")
+    config = replace(CASES[case], device=replace(CASES[case].device, compile="auto"))
+    choices = [CompileChoice(True, 100)]
+    monkeypatch.setattr("rltrain.build.choose_compile", lambda *_: choices[-1])
+    looks = train(config, tmp_path / "whole")
+    assert newest(tmp_path / "whole").manifest["compile_from"] == 100
+    for number, share in enumerate((0.2, 0.5, 0.9)):
+        train(config, tmp_path / f"{number}", StopAfter(round(share * looks)))
+        choices.append(CompileChoice(False))
+        assert resume(tmp_path / f"{number}") == 0
+        choices.pop()
+        assert_same_run(tmp_path / "whole", tmp_path / f"{number}")
 
 
 @pytest.mark.parametrize("algo", ["dqn", "reinforce"])
