@@ -134,9 +134,9 @@ def test_blocks_on_a_gpu_lead_where_the_cpu_leads(
     config = run_config(dqn_config(n_step=n_step, buffer_size=200), env=env, num_envs=3)
 
     def trained(device: str) -> tuple[list[object], list[dict[str, torch.Tensor]]]:
-        placed = replace(config, device=replace(config.device, name=device))
+        placed = replace(config, device=replace(config.device, name=device, compile=compile and device == "cuda"))
         population = tuple(replace(placed, seed=seed) for seed in range(members)) if members > 1 else ()
-        with build(placed, compiled=compile and device == "cuda", population=population) as parts:
+        with build(placed, population=population) as parts:
             agent, envs = cast(OffPolicyAgent, parts.agent), parts.envs
             envs.reset()
             episodes: list[object] = []

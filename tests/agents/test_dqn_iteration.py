@@ -6,6 +6,7 @@ import copy
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from small_runs import count_loads, dqn_config, env_config, optimizer, reinforce_config, run_config
 
 from rltrain.build import build
-from rltrain.compiling import has_compiler
+from rltrain.compiling import CompileChoice, has_compiler
 from rltrain.config.schema import (
     DQNConfig,
     HardUpdateConfig,
@@ -40,10 +41,11 @@ def play(config: RunConfig, vectorization: str, members: int, steps: int, compil
          retire: tuple[int, int] = (-1, 0)) -> Run:  # fmt: skip
     """What `steps` vector steps give, the episodes that ended, and each member's state at the end; at step retire[0]
     member retire[1] has reached its end."""
-    config = replace(config, env=replace(config.env, vectorization=vectorization))
+    device = replace(config.device, compile=compile)
+    config = replace(config, env=replace(config.env, vectorization=vectorization), device=device)
     gammas = (0.9, 0.8, 0.95)
     population = [replace(config, seed=m, algo=replace(config.algo, gamma=gammas[m])) for m in range(members)]
-    with build(config, compiled=compile, population=tuple(population) if members > 1 else ()) as parts:
+    with build(config, population=tuple(population) if members > 1 else ()) as parts:
         envs, agent = parts.envs, cast(OffPolicyAgent, parts.agent)
         obs, episodes, shown = envs.reset(), [], []
         for step in range(steps):
@@ -160,7 +162,7 @@ def in_blocks(config: RunConfig, members: int, sizes: list[int], resume_after: i
     with ExitStack() as stack:
 
         def built() -> tuple[VectorEnv, OffPolicyAgent]:
-            parts = build(config, compiled=False, population=population if members > 1 else ())
+            parts = build(config, population=population if members > 1 else ())
             made = stack.enter_context(parts)
             return made.envs, cast(OffPolicyAgent, made.agent)
 
@@ -278,6 +280,19 @@ def test_running_episodes_are_taken_up_with_the_state_of_the_twin_itself() -> No
                 other.envs.load_state_dict({**state, **wrong})
 
 
+def test_a_block_ends_where_programs_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else how long blocks are, which is no part of the config, would decide from which step on a run is compiled."""
+    choice = CompileChoice(True, 10 * CARTPOLE.num_envs)
+    monkeypatch.setattr("rltrain.build.choose_compile", lambda *_: choice)
+    monkeypatch.setattr("rltrain.build.has_compiler", lambda: True)
+    monkeypatch.setattr("rltrain.build.BesideCompiler", lambda *_: Mock())
+    monkeypatch.setattr("rltrain.compiling.Bound.compile", lambda _: None)
+    with build(replace(CARTPOLE, env=replace(CARTPOLE.env, vectorization="compiled"))) as parts:
+        parts.envs.reset()
+        agent = cast(OffPolicyAgent, parts.agent)
+        assert [agent.iterate(parts.envs, most).steps for most in (7, 20, 20)] == [7, 3, 20]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 @pytest.mark.parametrize(
@@ -303,8 +318,8 @@ def test_as_a_program_it_computes_the_same(
 def test_two_programs_serve_a_whole_run(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Blocks of other lengths, a full replay, a fallen epsilon and a resume compile nothing again."""
     loads = count_loads(monkeypatch)
-    env = replace(CARTPOLE.env, vectorization="compiled")
-    with build(replace(CARTPOLE, env=env), compiled=True) as parts:
+    env, device = replace(CARTPOLE.env, vectorization="compiled"), replace(CARTPOLE.device, compile=True)
+    with build(replace(CARTPOLE, env=env, device=device)) as parts:
         envs, agent = parts.envs, cast(OffPolicyAgent, parts.agent)
         envs.reset()
         for most in (1, 64, 7, 64, 64):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -36,16 +35,23 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The gradient steps of each call of what would be compiled; it runs as it is."""
     made: list[int] = []
 
-    def as_it_is(
-        procedure: Callable[..., None], fallback: Callable[..., None], args: tuple[Learning], compile: bool, **_: Any
-    ) -> Callable[[], None]:
-        def call() -> None:
-            made.append(args[0].uniform.shape[1])
-            procedure(*args)
+    class AsItIs:
+        def __init__(
+            self, procedure: Callable[..., None], fallback: Callable[..., None], args: tuple[Learning], **_: Any
+        ) -> None:
+            self._procedure, self._run, self._args = procedure, fallback, args
 
-        return call if compile else partial(fallback, *args)
+        def compile(self) -> None:
+            self._run = self._compiled
 
-    monkeypatch.setattr("rltrain.engine.learner.bound", as_it_is)
+        def _compiled(self, memory: Learning) -> None:
+            made.append(memory.uniform.shape[1])
+            self._procedure(memory)
+
+        def __call__(self) -> None:
+            self._run(*self._args)
+
+    monkeypatch.setattr("rltrain.engine.learner.Bound", AsItIs)
     monkeypatch.setattr("rltrain.engine.members.compiled", lambda function, *_, **__: function)
     return made
 

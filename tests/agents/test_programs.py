@@ -71,9 +71,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_programs_have_the_operations_that_they_had(name: str, members: int, traced: list[str]) -> None:
-    config = CASES[name]
+    config = replace(CASES[name], device=replace(CASES[name].device, compile=True))
     population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
-    with build(config, compiled=True, population=population) as parts:
+    with build(config, population=population) as parts:
         agent: Any = parts.agent
         parts.envs.reset()
         with torch.no_grad():
