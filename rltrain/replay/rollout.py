@@ -78,13 +78,17 @@ class RolloutBuffer:
         self._counts = Exchange(
             {"length": ((rows + 1,), torch.int64), "finished": ((members * num_envs,), torch.int64)}, device
         )
-        obs_dtype = getattr(torch, observation.dtype)
-        action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
+        action_dtype = "int64" if action.kind == "discrete" else "float32"
         self._forms = {
-            "obs": (observation.shape, obs_dtype), "action": (action.shape, action_dtype), "reward": ((), torch.float32)
-        }  # fmt: skip
-        self._final_obs = torch.zeros(rows + 1, *observation.shape, dtype=obs_dtype, device=device)
-        self._truncated = torch.zeros(rows + 1, dtype=torch.float32, device=device)
+            "obs": (observation.shape, observation.dtype),
+            "action": (action.shape, action_dtype),
+            "reward": ((), "float32"),
+        }
+        self._host_final_obs = np.zeros((rows + 1, *observation.shape), observation.dtype)
+        self._host_truncated = np.zeros(rows + 1, np.float32)
+        self._final_obs, self._truncated = (
+            torch.from_numpy(array).to(device) for array in (self._host_final_obs, self._host_truncated)
+        )
         self._env_ids = np.arange(members * num_envs)
         self.width = 0
         self._steps: dict[str, Tensor] = {}
@@ -95,19 +99,13 @@ class RolloutBuffer:
         width = max(_FIRST_LENGTH, 1 << (steps - 1).bit_length())
         if width <= self.width:
             return
-        old, old_width = self._steps, self.width
-        self.width, self._steps = (
-            width,
-            {
-                name: torch.zeros(self._rows * width + 1, *shape, dtype=dtype, device=self._device)
-                for name, (shape, dtype) in self._forms.items()
-            },
-        )
+        old, old_width, self.width = self._steps, self.width, width
+        host = {name: np.zeros((self._rows * width + 1, *shape), dtype) for name, (shape, dtype) in self._forms.items()}
+        self._steps = {name: torch.from_numpy(array).to(self._device) for name, array in host.items()}
         for name, tensor in old.items():
             _by_episode(self._steps[name], width)[:, :old_width] = _by_episode(tensor, old_width)
-        if self._device.type == "cpu":
-            # The same memory through NumPy: a step of few environments costs a tenth of torch's way.
-            self._obs, self._action, self._reward = (_by_episode(t, width).numpy() for t in self._steps.values())
+        # On the CPU the same memory through NumPy: a step of few environments costs a tenth of torch's way.
+        self._obs, self._action, self._reward = (a[:-1].reshape(-1, width, *a.shape[1:]) for a in host.values())
 
     @property
     def length(self) -> np.ndarray:
@@ -163,9 +161,9 @@ class RolloutBuffer:
         length[rows] += 1
         ended = (transition.terminated | transition.truncated)[envs]
         if ended.any():
-            self._final_obs.numpy()[rows[ended]] = transition.next_obs[envs[ended]]
+            self._host_final_obs[rows[ended]] = transition.next_obs[envs[ended]]
             # The MDP's own end wins where both are reported.
-            self._truncated.numpy()[rows[ended]] = ~transition.terminated[envs[ended]]
+            self._host_truncated[rows[ended]] = ~transition.terminated[envs[ended]]
             finished[envs[ended]] += 1
 
     @property

@@ -221,7 +221,7 @@ def test_transfers_carry_what_is_stepped_on_the_host(members: int, request: pyte
 def test_whole_episodes_take_as_many_environment_steps_as_a_block_says(sizes: list[int]) -> None:
     """Environments that have played their share idle, and members wait for each other."""
     config = replace(CASES["whole episodes"], env=replace(env_config("CartPole-v1"), vectorization="compiled"))
-    with build(config, compiled=False, population=tuple(replace(config, seed=m) for m in range(3))) as parts:
+    with build(config, population=tuple(replace(config, seed=m) for m in range(3))) as parts:
         agent, envs = cast(OnPolicyAgent, parts.agent), parts.envs
         envs.reset()
         played, ended, updates = np.zeros(3, int), np.zeros(3, int), 0
