@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from rltrain.ending import ends_soon
 from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
 from rltrain.output import OutlivingStream, own_output, say
 from rltrain.text import harmless
@@ -21,7 +22,7 @@ def main(args: list[str] | None = None) -> int:
         args: those of the process unless given; then the process is taken to end soon after.
 
     Returns:
-        0 done, 1 the run failed, 2 the request is wrong, 130 / 143 stopped by SIGINT / SIGTERM.
+        0 done, 1 the run failed, 2 the request is wrong, 130 / 143 / 129 stopped by SIGINT / SIGTERM / SIGHUP.
     """
     whole_process = args is None
     args = sys.argv[1:] if args is None else args
@@ -29,7 +30,10 @@ def main(args: list[str] | None = None) -> int:
     with sigint_ends(), sigusr1_ignored(), own_output(whole_process) as output:
         code = _run(args)
         output.flush()
-        return code if _trains(args) else _delivered(code, output)
+        code = code if _trains(args) else _delivered(code, output)
+        if whole_process:
+            ends_soon(code)
+        return code
 
 
 def _run(args: list[str]) -> int:

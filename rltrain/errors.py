@@ -26,7 +26,7 @@ class Interrupted(Exception):
     """A signal stopped the command, a run after it was saved.
 
     Args:
-        exit_code: 130 for SIGINT, 143 for SIGTERM.
+        exit_code: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
         message: what the user is told; unless given, `reason`.
 
     Attributes:
@@ -34,7 +34,8 @@ class Interrupted(Exception):
     """
 
     def __init__(self, exit_code: int, message: str = "") -> None:
-        self.reason = {130: "stopped by SIGINT", 143: "stopped by SIGTERM"}.get(exit_code, "stopped")
+        signals = {130: "SIGINT", 143: "SIGTERM", 129: "SIGHUP (its terminal was closed)"}
+        self.reason = f"stopped by {signals[exit_code]}" if exit_code in signals else "stopped"
         super().__init__(message or self.reason)
         self.exit_code = exit_code
 

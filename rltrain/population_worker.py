@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from rltrain.ending import ends_soon
 from rltrain.interrupts import RUN_SIGNALS
 from rltrain.output import own_output
 from rltrain.text import command_given_here
@@ -34,6 +35,7 @@ def serve() -> None:
         answer = _train(jobs)
     with suppress(OSError):  # the parent is gone
         connection.send(answer)
+    ends_soon(0)
 
 
 def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, str] | None]]:

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -115,11 +116,22 @@ def shell_word(path: Path) -> str:
 
 def quoted(word: str) -> str:
     """One word of a command, which bash and zsh read as it is."""
-    if not word.isprintable():  # control characters, and bytes that are no text
+    if not word.isprintable() or not _has_letters(
+        word
+    ):  # control characters, bytes that are no text, a terminal's lack
         data = os.fsencode(word)
         shown = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in data)
         return f"$'{''.join(shown)}'"
     return f"'{word}'" if word.startswith("=") else shlex.quote(word)  # zsh: =ls is the path of ls
+
+
+def _has_letters(word: str) -> bool:
+    """Whether the terminal can show all letters of `word`."""
+    try:
+        word.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def rltrain_command(*words: str | Path, env_id: str = "") -> str:

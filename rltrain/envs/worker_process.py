@@ -1,6 +1,6 @@
 """Runs lanes in worker processes: the worker's side.
 
-A worker leaves stopping and saving to its parent. It ignores SIGINT, SIGTERM and SIGUSR1, which also reach it when they
+A worker leaves stopping and saving to its parent. It ignores a run's signals, which also reach it when they
 go to the process group, and ends when its parent's end of the socket closes, however the parent ended.
 """
 
@@ -23,13 +23,14 @@ import cloudpickle  # type: ignore[import-untyped]
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker
 from rltrain.errors import RequestError, RunFailed, one_line
-from rltrain.interrupts import RUN_SIGNALS
+from rltrain.interrupts import RUN_SIGNALS, handler_of, signals_ignored
+
+_SIGINT, _SIGTERM, _IGNORED = int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIG_IGN)
 
 
 def serve() -> None:
     """Answers requests until the parent says close or is gone; argv[2:4] are the socket and the progress file."""
-    for number in RUN_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signals_ignored()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
     logging.getLogger("rltrain").addHandler(logging.NullHandler())  # the parent has logged the same
     logging.getLogger("rltrain").propagate = False
@@ -65,6 +66,8 @@ def _answer(connection: Connection, progress: mmap.mmap) -> None:
             answer = ("error", (error, traceback.format_exc()))
         except Exception as error:
             answer = ("error", (RunFailed(f"a worker process failed: {one_line(error)}"), traceback.format_exc()))
+        if method == "make" or handler_of(_SIGTERM) != _IGNORED or handler_of(_SIGINT) != _IGNORED:
+            signals_ignored()  # which an environment's own handlers had taken
         connection.send(answer)
         if method == "close":
             return

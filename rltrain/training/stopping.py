@@ -12,10 +12,13 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-from rltrain.interrupts import ECHO_SECONDS, RUN_SIGNALS
+from rltrain.interrupts import ECHO_SECONDS, RUN_SIGNALS, handler_of
 
 WHILE_EVALUATING = "stopping; the episodes that have ended count; again to stop at once"
 """The answer of a StopSignal where nothing is trained, or no more: there is nothing to save."""
+_SIGINT, _SIGTERM = int(signal.SIGINT), int(signal.SIGTERM)
+_TAKEN_BACK_PERIOD = 1024
+"""Looks at a StopSignal."""
 
 
 class StopRequest(Protocol):
@@ -32,11 +35,15 @@ class StopRequest(Protocol):
 
 
 class StopSignal:
-    """While active, SIGINT and SIGTERM only set `requested`, so that the loop can finish its step and save.
+    """While active, SIGINT, SIGTERM and SIGHUP only set `requested`, so that the loop can finish its step and save.
 
-    A second signal ends the process at once with 130 or 143, after its worker processes. SIGUSR1 asks for a checkpoint,
-    after which training goes on. Signals that were blocked until now are let through. Outside the main thread, where
-    Python can handle no signals, it does nothing.
+    A second signal ends the process at once with 130 or 143, after its worker processes. A SIGHUP is neither the first
+    nor the second of them: a terminal that is closed may send several, and shows no answer. Where it was ignored
+    (`nohup`) it stays so. SIGUSR1 asks for a checkpoint, after which training goes on. Signals that were blocked until
+    now are let through. Outside the main thread, where Python can handle no signals, it does nothing.
+
+    Environments may install handlers of their own, whenever they are made, reset or stepped: a look at `requested`
+    takes the signals back, those that C code took now and then.
 
     Args:
         answer: what is said on stderr at the first signal, an attribute too; empty: nothing is, at no signal.
@@ -57,15 +64,20 @@ class StopSignal:
         self._at = 0.0
         self._save_requested = False
         self._before: dict[int, Any] = {}
+        self._handler = self._handle  # one object, to be told from any other
+        self._looks = 0
 
     @property
     def requested(self) -> bool:
         """Whether a signal came."""
+        looks = self._looks = (self._looks + 1) % _TAKEN_BACK_PERIOD
+        if looks == 1 or handler_of(_SIGTERM) is not self._handler or handler_of(_SIGINT) is not self._handler:
+            self._take()
         return self._signal is not None
 
     @property
     def exit_code(self) -> int:
-        """130 for SIGINT, 143 for SIGTERM; 0 where none came."""
+        """130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP; 0 where none came."""
         return 0 if self._signal is None else 128 + self._signal
 
     def take_save_request(self) -> bool:
@@ -75,8 +87,10 @@ class StopSignal:
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            for number in RUN_SIGNALS:
-                self._before[number] = signal.signal(number, self._handle)
+            self._before = {number: signal.getsignal(number) for number in RUN_SIGNALS}
+            if self._before[signal.SIGHUP] == signal.SIG_IGN:
+                del self._before[signal.SIGHUP]
+            self._take()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, RUN_SIGNALS)
         return self
 
@@ -87,6 +101,10 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
 
+    def _take(self) -> None:
+        for number in self._before:
+            signal.signal(number, self._handler)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if number == signal.SIGUSR1:
@@ -94,11 +112,11 @@ class StopSignal:
                 self._save_requested = True
                 _tell(self.answer and "saving a checkpoint after this step")
                 self._listener(number)
-        elif self._signal is None:
+        elif self._signal is None or (self._signal == signal.SIGHUP != number):
             self._signal, self._at = number, now
             _tell(self.answer)
             self._listener(number)
-        elif now - self._at > ECHO_SECONDS:
+        elif number != signal.SIGHUP and now - self._at > ECHO_SECONDS:
             try:
                 self._at_once()
             finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
-from whole_runs import COMMON_ARGS
+from whole_runs import COMMON_ARGS, newest, record_of
 
 from rltrain.cli import main
 
@@ -103,6 +104,42 @@ class TestWanders:
         for args in ([], ["-m", "seed=0,1"], ["evaluate"], ["resume"], ["list", "algos"]):
             assert main(args) == 2
             assert capsys.readouterr().err.endswith(": has been removed; cd to a folder that is there\n")
+
+
+class TestSteals:
+    @pytest.mark.parametrize("when", ["init", "reset", "step"])
+    @pytest.mark.parametrize("vectorization", ["sync", "async"])
+    def test_a_signal_saves_and_ends_the_run(self, when: str, vectorization: str, tmp_path: Path) -> None:
+        number = {"init": signal.SIGTERM, "reset": signal.SIGINT, "step": signal.SIGHUP}[when]
+        handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        env = ["env=rude_envs:Steals-v0", f"env.kwargs.when={when}", f"env.kwargs.signal={int(number)}"]
+        assert main([*SHORT, *env, f"env.vectorization={vectorization}", "hydra.run.dir=run"]) == 128 + number
+        assert record_of(tmp_path / "run")["status"] == "interrupted"
+        assert newest(tmp_path / "run").step == 4
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+
+
+class TestLeaves:
+    def test_the_process_ends_and_names_what_is_left(self, tmp_path: Path) -> None:
+        ended = process(*SHORT, "env=rude_envs:Leaves-v0", "hydra.run.dir=run")
+        assert ended.returncode == 0 and record_of(tmp_path / "run")["status"] == "completed"
+        assert ended.stdout.endswith(" total_steps=120\n")
+        assert "thread ticker and " in ended.stderr and ended.stderr.endswith(
+            "left running by an environment, and ended now\n"
+        )
+
+    @pytest.mark.slow
+    def test_populations_in_processes_of_their_own(self, tmp_path: Path) -> None:
+        ended = process(
+            "-m",
+            *SHORT,
+            "env=rude_envs:Leaves-v0",
+            "hydra.sweep.dir=sweep",
+            "seed=0,1",
+            "num_envs=1,2",
+            RLTRAIN_PLUGINS="rude_envs,two_cores",
+        )
+        assert ended.returncode == 0 and "4 of 4 jobs done" in ended.stdout
 
 
 class TestNeeds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -25,6 +26,39 @@ def test_the_first_signal_only_asks(number: int, exit_code: int) -> None:
         assert stop.requested
         assert stop.exit_code == exit_code
     assert [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)] == before
+
+
+def test_the_closing_of_a_terminal_asks_and_never_ends() -> None:
+    """It may come several times; SIGTERM after it is the first that somebody sent on purpose."""
+    with StopSignal() as stop:
+        stop._handle(signal.SIGHUP, None)
+        assert stop.exit_code == 129
+        stop._at -= 10
+        stop._handle(signal.SIGHUP, None)
+        stop._handle(signal.SIGTERM, None)
+        assert stop.exit_code == 143
+        stop._at -= 10
+        stop._handle(signal.SIGHUP, None)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_signals_that_others_took_are_taken_back() -> None:
+    with StopSignal() as stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            assert not stop.requested
+            signal.signal(number, signal.SIG_IGN)
+        assert not stop.requested
+        ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(1))  # ignored, of which Python does not know
+        assert not any(stop.requested for _ in range(1024))
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
 
 
 def test_outside_the_main_thread_it_does_nothing() -> None:
