@@ -14,7 +14,8 @@ import torch
 from rltrain.agents import Agent, AgentContext, make_agent, make_policy
 from rltrain.compile_beside import BesideCompiler
 from rltrain.compiling import CompileChoice, choose_compile, choose_cuda_graphs, has_compiler
-from rltrain.config.schema import QNetworkConfig, RunConfig
+from rltrain.config.algorithms import card_of
+from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
@@ -263,8 +264,8 @@ def check_initial_network(config: RunConfig, observation: ObservationSpec, actio
         RequestError: as `load_initial_network`.
     """
     assert config.init_from is not None
-    algo = replace(config.algo, buffer_size=1) if isinstance(config.algo, QNetworkConfig) else config.algo
-    context = AgentContext(replace(config, algo=algo), observation, action, torch.device("cpu"))
+    smallest = replace(config, algo=card_of(config.algo).smallest(config.algo))
+    context = AgentContext(smallest, observation, action, torch.device("cpu"))
     load_initial_network(make_agent(context), config, envs=None)
 
 

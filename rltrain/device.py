@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from rltrain.config.schema import DeviceConfig, QLearningConfig, RunConfig
+from rltrain.config.algorithms import card_of
+from rltrain.config.schema import DeviceConfig, RunConfig
 from rltrain.errors import RequestError
 
 # Of glibc's malloc.h, in bytes: what is kept of the heap's free end, and the smallest block that is mapped by itself.
@@ -40,7 +41,7 @@ def run_device(config: RunConfig) -> torch.device:
     Raises:
         RequestError: see `resolve_device`.
     """
-    return torch.device("cpu") if isinstance(config.algo, QLearningConfig) else resolve_device(config.device)
+    return torch.device("cpu") if card_of(config.algo).on_cpu else resolve_device(config.device)
 
 
 def configure_torch(config: DeviceConfig) -> int:

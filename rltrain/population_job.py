@@ -12,11 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rltrain.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
+from rltrain.config.algorithms import card_of
 from rltrain.config.population import MOST_MEMBERS, differences
-from rltrain.config.schema import QLearningConfig, QNetworkConfig, RunConfig
+from rltrain.config.schema import RunConfig
 from rltrain.device import free_memory, run_device
 from rltrain.envs.probe import probe
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
@@ -55,8 +54,6 @@ class MemberJob:
     own: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
 
-
-_EPISODE_STEPS = 1024  # a guess at the longest episode, whose length nobody knows beforehand
 
 Outcome = float | BaseException
 """The last network's greedy mean return, or why there is none."""
@@ -242,11 +239,5 @@ def _entry(population: Population, names: list[str], member: int) -> dict[str, A
 def most_members(config: RunConfig) -> int:
     """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
     observation, action = probe(config.env)
-    obs_bytes = int(np.prod(observation.shape)) * np.dtype(observation.dtype).itemsize
-    if isinstance(config.algo, QNetworkConfig):
-        needed = config.algo.buffer_size * (2 * obs_bytes + 16)
-    elif isinstance(config.algo, QLearningConfig):
-        needed = 16 * max(1, observation.n) * max(1, action.n)  # the table, and how often each entry was visited
-    else:
-        needed = getattr(config.algo, "episodes_per_update", 1) * _EPISODE_STEPS * (obs_bytes + 16)
+    needed = card_of(config.algo).experience_bytes(config.algo, observation, action)
     return max(1, min(MOST_MEMBERS, free_memory(run_device(config)) // 2 // needed))

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from rltrain.config.schema import ALGO_CONFIGS
+
 PACKAGE = Path(__file__).parents[1] / "rltrain"
 BASE = {"errors", "files", "interrupts", "output", "seeding", "text", "types"}
 """What everybody may use; among each other: nothing."""
@@ -63,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     "recorded": set(),
     "graphs": set(),
     "exchange": set(),
-    "device": {"config.schema"},
+    "device": {"config.algorithms", "config.schema"},
     "envs": {"config.schema", "config.wrappers", "env_families", "process_state"},
     "loggers": set(),
 }  # fmt: skip
@@ -177,6 +179,48 @@ def test_the_engine_names_no_algorithm_and_an_algorithm_no_members() -> None:
     for name in ("dqn", "c51", "qr_dqn"):
         text = (PACKAGE / "agents" / f"{name}.py").read_text()
         assert re.findall(r"\b(members?|population|compil\w*|vmap)\b", text) == [], name
+
+
+def _names_an_algorithm(tree: ast.AST) -> Iterator[str]:
+    """Classes of one algorithm's keys, type tests on any algorithm's keys, and algorithms' names as text."""
+    own = {cls.__name__ for cls in ALGO_CONFIGS.values()}
+    families = {base.__name__ for cls in ALGO_CONFIGS.values() for base in cls.__mro__} - {"object"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names if alias.name in own)
+        elif isinstance(node, ast.Attribute) and node.attr in own:
+            yield node.attr
+        elif isinstance(node, ast.Constant) and node.value in ALGO_CONFIGS:
+            yield str(node.value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+            yield from (name for name in families if re.search(rf"\b{name}\b", ast.unparse(node.args[1])))
+        elif isinstance(node, ast.MatchClass) and ast.unparse(node.cls).rpartition(".")[2] in families:
+            yield ast.unparse(node.cls)
+
+
+def test_no_algorithm_is_named_outside_agents_and_config() -> None:
+    """What the rest must know of one is on its card (config/algorithms.py)."""
+    named = {
+        module: sorted(set(_names_an_algorithm(ast.parse(path.read_text()))))
+        for module, path in MODULES.items()
+        if _unit(module) not in ("agents", "config")
+    }
+    named.pop("compiling")  # which weighs the updates ahead of a replay
+    assert {module: names for module, names in named.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from rltrain.config.schema import DQNConfig",
+        "schema.C51Config",
+        "isinstance(config.algo, QNetworkConfig | None)",
+        "config.algo.name == 'reinforce'",
+        "match algo:\n  case QLearningConfig(): pass",
+    ],
+)
+def test_a_name_of_an_algorithm_would_be_noticed(code: str) -> None:
+    assert list(_names_an_algorithm(ast.parse(code)))
 
 
 def test_the_layout_has_no_cycle() -> None:

@@ -8,7 +8,7 @@ import importlib
 import traceback
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -19,6 +19,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.sweep import run_sweep
+from rltrain.config.algorithms import TAKES_ARRAYS, TAKES_CONTINUOUS, card_of
 from rltrain.config.application import CONFIG_NAME, create_application, job_variables, run_config
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
@@ -26,13 +27,16 @@ from rltrain.config.intended import intended
 from rltrain.config.keys import as_written
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_sweep
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
-from rltrain.config.schema import CNNConfig, EnvConfig, QLearningConfig, QNetworkConfig, RunConfig
+from rltrain.config.schema import CNNConfig, EnvConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.interrupts import sigint_ends, sigint_raises
 from rltrain.output import printing_answers
 from rltrain.process_state import variables_set
 from rltrain.text import rltrain_command, shown_path
+
+if TYPE_CHECKING:
+    from rltrain.types import ActionSpec, ObservationSpec
 
 
 def main(args: list[str]) -> int:
@@ -93,19 +97,7 @@ def preflight(config: RunConfig) -> None:
         from rltrain.config.env_refusal import explain_environment
 
         raise explain_environment(config.env, error) from error
-    if isinstance(config.algo, QLearningConfig) and observation.kind != "discrete":
-        whose, made = f"those of {config.env.id}", _wrapper_of_arrays(config.env)
-        what = f"{made} makes {whose}" if made else f"{whose} are"
-        raise RequestError(
-            f"algo=q_learning: needs Discrete observations, and {what} arrays of {list(observation.shape)};"
-            " algo=dqn takes both"
-        )
-    if isinstance(config.algo, QNetworkConfig | QLearningConfig) and actions.kind != "discrete":
-        raise RequestError(
-            f"algo={config.algo.name}: needs discrete actions, "
-            f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n"
-            "algo=reinforce takes both"
-        )
+    _check_spaces(config, observation, actions)
     if isinstance(config.network, CNNConfig):
         from rltrain.images import convolutions
 
@@ -118,6 +110,21 @@ def preflight(config: RunConfig) -> None:
         from rltrain.build import check_initial_network
 
         check_initial_network(config, observation, actions)
+
+
+def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: ActionSpec) -> None:
+    name, card = config.algo.name, card_of(config.algo)
+    if card.discrete_observations and observation.kind != "discrete":
+        whose, made = f"those of {config.env.id}", _wrapper_of_arrays(config.env)
+        what = f"{made} makes {whose}" if made else f"{whose} are"
+        raise RequestError(
+            f"algo={name}: needs Discrete observations, and {what} arrays of {list(observation.shape)}; {TAKES_ARRAYS}"
+        )
+    if card.discrete_actions and actions.kind != "discrete":
+        raise RequestError(
+            f"algo={name}: needs discrete actions, "
+            f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n{TAKES_CONTINUOUS}"
+        )
 
 
 def _wrapper_of_arrays(env: EnvConfig) -> str | None:

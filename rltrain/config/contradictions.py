@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rltrain.config.algorithms import card_of
 from rltrain.config.schema import (
     C51Config,
     CNNConfig,
@@ -149,7 +150,7 @@ def _check_q_learning(config: RunConfig) -> None:
 def _check_compiled(config: RunConfig) -> None:
     why = "env.vectorization=compiled: acting, stepping and learning are one program,"
     algo = config.algo
-    if not isinstance(algo, QNetworkConfig | ReinforceConfig):
+    if not card_of(algo).in_engine:
         others = "sync" if isinstance(algo, QLearningConfig) else "sync or batched"
         _refuse(f"{why} and algo={algo.name} has none; use {others}")
     elif isinstance(algo, QNetworkConfig) and algo.n_step > 1 and algo.buffer_size < algo.n_step * config.num_envs:

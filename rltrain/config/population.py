@@ -6,36 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rltrain.config.schema import QNetworkConfig, RunConfig
+from rltrain.config.algorithms import card_of, per_member_keys
+from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
 
 _COMMON = (
     "name", "seed", "total_steps", "total_episodes", "stop_at_return", "init_from",
 )  # fmt: skip
 
-_Q_NETWORK = (
-    "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.max_grad_value", "target_update.tau",
-    "target_update.period", "exploration.start", "exploration.end", "exploration.steps", "exploration.decay",
-)  # fmt: skip
-CARRIED_KEYS: dict[str, tuple[str, ...]] = {
-    "q_learning": (
-        "algo.gamma", "algo.alpha", "algo.alpha_decay", "algo.initial_value", "exploration.start", "exploration.end",
-        "exploration.steps", "exploration.decay",
-    ),
-    "reinforce": (
-        "algo.gamma", "algo.optimizer.lr", "algo.max_grad_norm", "algo.entropy_coef", "algo.value.lr",
-    ),
-}  # fmt: skip
-"""The numbers that may differ from member to member, where the keys are not those of `QNetworkConfig`. An algorithm
-that is not here trains each job alone."""
-
 MOST_MEMBERS = 256
-
-
-def carried_keys(config: RunConfig) -> tuple[str, ...] | None:
-    """The keys in which members of a population may differ; None for an algorithm that trains none."""
-    own = CARRIED_KEYS.get(config.algo.name)
-    return _Q_NETWORK if own is None and isinstance(config.algo, QNetworkConfig) else own
 
 
 def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS) -> list[list[int]]:
@@ -50,26 +29,25 @@ def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS) -
 def structure(config: RunConfig) -> str | None:
     """A text that two configs share if they can be members of one population; None for one that cannot be."""
     # Worker processes belong to one environment each: many members would start many.
-    keys = carried_keys(config)
-    if keys is None or config.env.vectorization == "async" or config.dry_run:
+    if not card_of(config.algo).in_populations or config.env.vectorization == "async" or config.dry_run:
         return None
     plain = to_plain(config)
-    carried = {key: _take(plain, key) for key in (*_COMMON, *keys)}
+    carried = {key: _take(plain, key) for key in (*_COMMON, *per_member_keys(config))}
     # A bound that is not there is another program, not another number.
     optional = {key: carried[key] is None for key in ("algo.max_grad_norm", "algo.max_grad_value") if key in carried}
     return json.dumps([plain, optional], sort_keys=True)
 
 
 def differing_keys(configs: Sequence[RunConfig]) -> list[str]:
-    """The carried keys in which the configs differ."""
+    """The keys of members' own numbers in which the configs differ."""
     plains = [to_plain(config) for config in configs]
-    keys = (*_COMMON, *(carried_keys(configs[0]) or ()))
+    keys = (*_COMMON, *per_member_keys(configs[0]))
     values = {key: {json.dumps(_get(plain, key)) for plain in plains} for key in keys}
     return [key for key, found in values.items() if len(found) > 1]
 
 
 def differences(configs: Sequence[RunConfig]) -> list[str]:
-    """For each config the carried keys in which it and the others differ, with its values: `seed=3 algo.gamma=0.9`."""
+    """For each config the keys in which it and the others differ, with its values: `seed=3 algo.gamma=0.9`."""
     keys = differing_keys(configs)
     return [" ".join(f"{key}={show(_get(to_plain(config), key))}" for key in keys) for config in configs]
 

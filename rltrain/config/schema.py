@@ -33,6 +33,12 @@ class Range:
         return " and ".join(f"{sign} {limit:g}" for sign, limit in signs.items() if limit is not None)
 
 
+class PerMember:
+    """Marks a number in which the members of a population may differ: learning and acting take it as data."""
+
+
+PER_MEMBER = PerMember()
+
 LARGEST = 2**63 - 1  # of the integers that arrays hold
 MOST_ENTRIES = 100
 """Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
@@ -45,7 +51,7 @@ class OptimizerConfig:
     """`algo.optimizer`: how a gradient becomes a step."""
 
     name: Literal["adam", "adamw", "rmsprop"]
-    lr: Annotated[float, Range(above=0)]
+    lr: Annotated[float, Range(above=0), PER_MEMBER]
     eps: Annotated[float, Range(above=0)]
     weight_decay: Annotated[float, Range(0)]
     amsgrad: bool
@@ -102,7 +108,7 @@ class HardUpdateConfig:
     """`target_update=hard`: the target network becomes a copy of the online network every `period` `unit`."""
 
     name: Literal["hard"]
-    period: Annotated[int, Range(1)]
+    period: Annotated[int, Range(1), PER_MEMBER]
     unit: Literal["env_steps", "gradient_steps", "episodes"]
 
 
@@ -111,8 +117,8 @@ class SoftUpdateConfig:
     """`target_update=soft`: the target network moves by `tau` towards the online one every `period` `unit`."""
 
     name: Literal["soft"]
-    tau: Annotated[float, Range(above=0, high=1)]
-    period: Annotated[int, Range(1)]
+    tau: Annotated[float, Range(above=0, high=1), PER_MEMBER]
+    period: Annotated[int, Range(1), PER_MEMBER]
     unit: Literal["env_steps", "gradient_steps", "episodes"]
 
 
@@ -121,9 +127,9 @@ class LinearConfig:
     """`exploration=linear`: epsilon falls from `start` to `end` over `steps` environment steps."""
 
     name: Literal["linear"]
-    start: Annotated[float, Range(0, 1)]
-    end: Annotated[float, Range(0, 1)]
-    steps: Annotated[int, Range(1)]
+    start: Annotated[float, Range(0, 1), PER_MEMBER]
+    end: Annotated[float, Range(0, 1), PER_MEMBER]
+    steps: Annotated[int, Range(1), PER_MEMBER]
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,9 @@ class ExponentialConfig:
     """`exploration=exponential`: epsilon decays to `end` with the time constant `decay`, in environment steps."""
 
     name: Literal["exponential"]
-    start: Annotated[float, Range(0, 1)]
-    end: Annotated[float, Range(0, 1)]
-    decay: Annotated[float, Range(above=0)]
+    start: Annotated[float, Range(0, 1), PER_MEMBER]
+    end: Annotated[float, Range(0, 1), PER_MEMBER]
+    decay: Annotated[float, Range(above=0), PER_MEMBER]
 
 
 @dataclass(frozen=True)
@@ -141,9 +147,9 @@ class PerEpisodeConfig:
     """`exploration=per_episode`: epsilon is multiplied by `decay` after every episode, down to `end`."""
 
     name: Literal["per_episode"]
-    start: Annotated[float, Range(0, 1)]
-    end: Annotated[float, Range(0, 1)]
-    decay: Annotated[float, Range(above=0, high=1)]
+    start: Annotated[float, Range(0, 1), PER_MEMBER]
+    end: Annotated[float, Range(0, 1), PER_MEMBER]
+    decay: Annotated[float, Range(above=0, high=1), PER_MEMBER]
 
 
 @dataclass(frozen=True)
@@ -151,7 +157,7 @@ class ConstantConfig:
     """`exploration=constant`: epsilon is `end` throughout."""
 
     name: Literal["constant"]
-    end: Annotated[float, Range(0, 1)]
+    end: Annotated[float, Range(0, 1), PER_MEMBER]
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ class QNetworkConfig:
     sizes in transitions."""
 
     name: str
-    gamma: Annotated[float, Range(0, 1)]
+    gamma: Annotated[float, Range(0, 1), PER_MEMBER]
     n_step: Annotated[int, Range(1)]
     double: bool
     batch_size: Annotated[int, Range(1)]
@@ -178,8 +184,8 @@ class QNetworkConfig:
     learning_starts: Annotated[int, Range(0)]
     train_period: Annotated[int, Range(1)]
     gradient_steps: Annotated[int, Range(1)]
-    max_grad_norm: Annotated[float | None, Range(above=0)]
-    max_grad_value: Annotated[float | None, Range(above=0)]
+    max_grad_norm: Annotated[float | None, Range(above=0), PER_MEMBER]
+    max_grad_value: Annotated[float | None, Range(above=0), PER_MEMBER]
     optimizer: OptimizerConfig
     prioritized: PrioritizedConfig | None
 
@@ -214,7 +220,7 @@ class QRDQNConfig(QNetworkConfig):
 class ValueConfig:
     """`algo.value`: the learned baseline of REINFORCE, with `steps` gradient steps per update of the policy."""
 
-    lr: Annotated[float, Range(above=0)]
+    lr: Annotated[float, Range(above=0), PER_MEMBER]
     steps: Annotated[int, Range(1)]
     hidden: Annotated[tuple[int, ...], Range(1)]
 
@@ -224,13 +230,13 @@ class ReinforceConfig:
     """`algo=reinforce`; one update follows every `episodes_per_update` finished episodes."""
 
     name: Literal["reinforce"]
-    gamma: Annotated[float, Range(0, 1)]
+    gamma: Annotated[float, Range(0, 1), PER_MEMBER]
     episodes_per_update: Annotated[int, Range(1)]
     baseline: Literal["none", "mean", "value"]
     normalize_returns: Literal["none", "episode", "batch"]
     loss_reduction: Literal["mean", "sum"]
-    entropy_coef: Annotated[float, Range(0)]
-    max_grad_norm: Annotated[float | None, Range(above=0)]
+    entropy_coef: Annotated[float, Range(0), PER_MEMBER]
+    max_grad_norm: Annotated[float | None, Range(above=0), PER_MEMBER]
     value: ValueConfig
     optimizer: OptimizerConfig
 
@@ -240,10 +246,10 @@ class QLearningConfig:
     """`algo=q_learning`; the n-th update of a table's entry has the step size alpha / n^alpha_decay."""
 
     name: Literal["q_learning"]
-    gamma: Annotated[float, Range(0, 1)]
-    alpha: Annotated[float, Range(above=0, high=1)]
-    alpha_decay: Annotated[float, Range(0, 1)]
-    initial_value: float
+    gamma: Annotated[float, Range(0, 1), PER_MEMBER]
+    alpha: Annotated[float, Range(above=0, high=1), PER_MEMBER]
+    alpha_decay: Annotated[float, Range(0, 1), PER_MEMBER]
+    initial_value: Annotated[float, PER_MEMBER]
 
 
 @dataclass(frozen=True)

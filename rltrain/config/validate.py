@@ -106,7 +106,8 @@ def _build(cls: type, values: Any, path: str) -> Any:
         key = prefix + field.name
         hint, limits = hints[field.name], _ANY_NUMBER
         if get_origin(hint) is Annotated:
-            hint, limits = get_args(hint)
+            hint, *marks = get_args(hint)
+            limits = next((mark for mark in marks if isinstance(mark, schema.Range)), limits)
         if field.name not in values and not _optional(hint):
             raise RequestError(f"{key}: missing")
         built[field.name] = _convert(hint, values.get(field.name), key, limits)

@@ -1,0 +1,109 @@
+"""Cards: what the program must know of an algorithm without importing it, by the dataclass of its keys.
+
+A subclass of such a dataclass has the card of its nearest parent; a plug-in may add a card of its own to `CARDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from rltrain.config.schema import PER_MEMBER, QLearningConfig, QNetworkConfig, ReinforceConfig, RunConfig
+
+if TYPE_CHECKING:
+    from rltrain.types import ActionSpec, ObservationSpec
+
+TAKES_ARRAYS, TAKES_CONTINUOUS = "algo=dqn takes both", "algo=reinforce takes both"
+"""What a refusal says of observations that are arrays, and of actions that are."""
+
+_LONGEST_EPISODE = 1024  # a guess, in steps: nobody knows it beforehand
+
+
+class Card:
+    """One algorithm, or a family. These values are those of an agent of which nothing is known."""
+
+    in_engine: ClassVar[bool] = False
+    """Whether the engine runs it: in blocks, compiled and captured."""
+    in_populations: ClassVar[bool] = False
+    """Whether jobs that differ in the numbers marked PER_MEMBER train as one program."""
+    on_cpu: ClassVar[bool] = False
+    """Whether it computes on the CPU whatever the device: it has tables only."""
+    discrete_observations: ClassVar[bool] = False
+    discrete_actions: ClassVar[bool] = False
+
+    def experience_bytes(self, algo: Any, observation: ObservationSpec, action: ActionSpec) -> int:
+        """Bytes of memory that one member's experience takes, estimated."""
+        return _LONGEST_EPISODE * (_bytes_of(observation) + 16)
+
+    def smallest(self, algo: Any) -> Any:
+        """The keys `algo` with as little experience as possible: for an agent that learns nothing."""
+        return algo
+
+    def gradient_steps_by(self, algo: Any, env_steps: int) -> int:
+        """Gradient steps in so many environment steps; 0 where that cannot be known."""
+        return 0
+
+
+class _ReplayCard(Card):
+    in_engine = in_populations = discrete_actions = True
+
+    def experience_bytes(self, algo: QNetworkConfig, observation: ObservationSpec, action: ActionSpec) -> int:
+        return algo.buffer_size * (2 * _bytes_of(observation) + 16)
+
+    def smallest(self, algo: QNetworkConfig) -> QNetworkConfig:
+        return replace(algo, buffer_size=1)
+
+    def gradient_steps_by(self, algo: QNetworkConfig, env_steps: int) -> int:
+        return (env_steps - algo.learning_starts) // algo.train_period * algo.gradient_steps
+
+
+class _EpisodesCard(Card):
+    in_engine = in_populations = True
+
+    def experience_bytes(self, algo: ReinforceConfig, observation: ObservationSpec, action: ActionSpec) -> int:
+        return algo.episodes_per_update * super().experience_bytes(algo, observation, action)
+
+
+class _TableCard(Card):
+    in_populations = on_cpu = discrete_observations = discrete_actions = True
+
+    def experience_bytes(self, algo: QLearningConfig, observation: ObservationSpec, action: ActionSpec) -> int:
+        return 16 * max(1, observation.n) * max(1, action.n)  # the table, and how often each entry was visited
+
+
+CARDS: dict[type, Card] = {
+    QNetworkConfig: _ReplayCard(),
+    ReinforceConfig: _EpisodesCard(),
+    QLearningConfig: _TableCard(),
+}
+
+
+def card_of(algo: Any) -> Card:
+    """The card of an algorithm's keys, `RunConfig.algo`."""
+    return next((CARDS[cls] for cls in type(algo).__mro__ if cls in CARDS), Card())
+
+
+def per_member_keys(config: RunConfig) -> list[str]:
+    """The keys in which members of a population may differ, such as `algo.gamma`: those marked PER_MEMBER."""
+    sections = {"algo": config.algo, "target_update": config.target_update, "exploration": config.exploration}
+    return [key for name, section in sections.items() for key in _marked(section, name)]
+
+
+def _marked(section: Any, path: str) -> Iterator[str]:
+    if not is_dataclass(section):
+        return
+    hints = get_type_hints(type(section), include_extras=True)
+    for field in fields(section):
+        key, hint = f"{path}.{field.name}", hints[field.name]
+        if get_origin(hint) is Annotated and PER_MEMBER in get_args(hint):
+            yield key
+        else:
+            yield from _marked(getattr(section, field.name), key)
+
+
+def _bytes_of(observation: ObservationSpec) -> int:
+    import numpy as np
+
+    return prod(observation.shape) * np.dtype(observation.dtype).itemsize

@@ -1,0 +1,72 @@
+"""Cards and marks: what is known of an algorithm by the dataclass of its keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import pytest
+from small_runs import dqn_config, q_learning_config, reinforce_config, run_config
+
+from rltrain.config.algorithms import Card, card_of, per_member_keys
+from rltrain.config.population import structure
+from rltrain.config.schema import PER_MEMBER, DQNConfig, OptimizerConfig, Range
+
+
+@dataclass(frozen=True)
+class WarmConfig(DQNConfig):
+    warmth: Annotated[float, Range(0), PER_MEMBER]
+    width: Annotated[int, Range(1)]
+
+
+@dataclass(frozen=True)
+class FreeConfig:
+    name: str
+    optimizer: OptimizerConfig
+
+
+WARM = WarmConfig(**vars(dqn_config()), warmth=0.5, width=3)
+
+
+@pytest.mark.parametrize(
+    ("config", "keys"),
+    [
+        (
+            run_config(dqn_config()),
+            "algo.gamma algo.max_grad_norm algo.max_grad_value algo.optimizer.lr target_update.period"
+            " exploration.start exploration.end exploration.steps",
+        ),
+        (
+            run_config(reinforce_config()),
+            "algo.gamma algo.entropy_coef algo.max_grad_norm algo.optimizer.lr algo.value.lr",
+        ),
+        (
+            run_config(q_learning_config()),
+            "algo.gamma algo.alpha algo.alpha_decay algo.initial_value exploration.start exploration.end"
+            " exploration.steps",
+        ),
+    ],
+    ids=["dqn", "reinforce", "q_learning"],
+)
+def test_members_may_differ_in_the_numbers_that_are_marked(config: Any, keys: str) -> None:
+    assert set(per_member_keys(config)) == set(keys.split())
+
+
+def test_a_key_of_a_plug_in_is_carried_where_it_is_marked() -> None:
+    config = run_config(WARM)
+    assert structure(config) is not None
+    assert structure(config) == structure(replace(config, algo=replace(WARM, warmth=0.1)))
+    assert structure(config) != structure(replace(config, algo=replace(WARM, width=4)))
+
+
+def test_a_subclass_has_the_card_of_its_parent_and_another_class_trains_alone() -> None:
+    assert card_of(WARM) is card_of(dqn_config())
+    free = run_config(FreeConfig("free", dqn_config().optimizer))  # type: ignore[arg-type]
+    assert type(card_of(free.algo)) is Card
+    assert per_member_keys(free) and structure(free) is None
+
+
+def test_the_smallest_keys_keep_a_network_s_shape() -> None:
+    small = card_of(WARM).smallest(WARM)
+    assert small == replace(WARM, buffer_size=1)
+    assert card_of(reinforce_config()).smallest(reinforce_config()) == reinforce_config()
