@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from rltrain import ahead, recorded
-from rltrain.config.schema import DeviceConfig, QNetworkConfig, RunConfig
+from rltrain.config.algorithms import card_of
+from rltrain.config.schema import DeviceConfig, RunConfig
 from rltrain.errors import RequestError
 from rltrain.graphs import Graph
 from rltrain.interrupts import children_shielded
@@ -72,27 +73,27 @@ def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = Fals
     `device.compile=true` compiles from the first update on. `auto` compiles if the work ahead earns that back: on a
     CPU with a core to spare, beside the run.
 
-    REINFORCE makes few and large updates in several shapes: there `auto` is false.
+    From whole episodes updates are few and large, in several shapes: there `auto` is false.
     """
     if config.device.compile != "auto":
         return CompileChoice(config.device.compile)
-    algo = config.algo
-    if not isinstance(algo, QNetworkConfig):
+    card = card_of(config.algo)
+    starts, updates_per_step = card.learning_starts(config.algo), card.updates_per_step(config.algo)
+    if not updates_per_step:
         return CompileChoice(False)
     steps = config.total_steps
     if config.total_episodes is not None:
         steps = min(steps, config.total_episodes * _EPISODE_STEPS)
     cost = _CAPTURED if cuda_graphs else _RECORDED
     on_device = config.env.vectorization == "compiled"
-    updates_per_step = algo.gradient_steps / algo.train_period
     saved = updates_per_step * cost.saved(members) + on_device * cost.saved_per_vector_step / config.num_envs
     compiling = cost.compiling + cost.each_further * on_device
     earned = compiling + cost.loading
     if cuda_graphs or len(os.sched_getaffinity(0)) == 1:
-        return CompileChoice((steps - algo.learning_starts) * saved > earned)
+        return CompileChoice((steps - starts) * saved > earned)
     update = _UPDATE if members == 1 else _MEMBER_UPDATE * members
     per_step = updates_per_step * update + _VECTOR_STEP / config.num_envs
-    ready = algo.learning_starts + math.ceil(_BESIDE * compiling / per_step)
+    ready = starts + math.ceil(_BESIDE * compiling / per_step)
     return CompileChoice((steps - ready) * saved > earned, ready)
 
 

@@ -41,9 +41,13 @@ class Card:
         """The keys `algo` with as little experience as possible: for an agent that learns nothing."""
         return algo
 
-    def gradient_steps_by(self, algo: Any, env_steps: int) -> int:
-        """Gradient steps in so many environment steps; 0 where that cannot be known."""
+    def learning_starts(self, algo: Any) -> int:
+        """The environment steps before the first gradient step, as far as the config says."""
         return 0
+
+    def updates_per_step(self, algo: Any) -> float:
+        """Gradient steps per environment step; 0 where the config does not say."""
+        return 0.0
 
 
 class _ReplayCard(Card):
@@ -55,8 +59,11 @@ class _ReplayCard(Card):
     def smallest(self, algo: QNetworkConfig) -> QNetworkConfig:
         return replace(algo, buffer_size=1)
 
-    def gradient_steps_by(self, algo: QNetworkConfig, env_steps: int) -> int:
-        return (env_steps - algo.learning_starts) // algo.train_period * algo.gradient_steps
+    def learning_starts(self, algo: QNetworkConfig) -> int:
+        return algo.learning_starts
+
+    def updates_per_step(self, algo: QNetworkConfig) -> float:
+        return algo.gradient_steps / algo.train_period
 
 
 class _EpisodesCard(Card):
