@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.device import configure_torch, run_device
+from rltrain.envs.choice import Choice
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
@@ -32,10 +34,13 @@ from rltrain.training.evaluation_limits import MOST_LANES
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.run_folder import RunFolder
 from rltrain.types import ActionSpec, ObservationSpec
+from rltrain.vectorizing import choose_vectorization, stepped
 
 EVAL_ENVS = "eval_num_envs"
 """In a checkpoint's manifest: how many environments evaluate a run. As many at a time pass through its network, which
 may round otherwise where they are more or fewer."""
+VECTORIZATION = "vectorization"
+"""In a checkpoint's manifest: how the environments are stepped."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Parts:
     compile_from: int  # the environment step of a member from which on it is
     cuda_graphs: bool
     lacks_compiler: bool  # nothing is compiled, only because there is none
+    vectorization: Choice
 
 
 @contextmanager
@@ -62,7 +68,8 @@ def build(
 
     Args:
         population: the configs of all members, `config` first among them, where several runs are trained as one.
-        source: the checkpoint that will be continued; a foreign one's config may ask for any amount of memory.
+        source: the checkpoint that will be continued: its environments are stepped as they were. A foreign one's config
+            may ask for any amount of memory.
 
     Raises:
         RequestError: no such device, an environment that cannot be made.
@@ -70,8 +77,16 @@ def build(
     device = run_device(config)
     threads = configure_torch(config.device)
     cuda_graphs = choose_cuda_graphs(config.device, device)
-    wanted = _chosen_before(config, source) or choose_compile(config, max(1, len(population)), cuda_graphs)
+    members = max(1, len(population))
+    before = None if source is None else source.manifest.get(VECTORIZATION)
+    choose = partial(choose_vectorization, config, members, device, before=before)
+    # Each depends on the other: compiling saves more where environments are stepped in the program too.
+    if_compiled = stepped(config, choose(compiled=True).way)
+    wanted = _chosen_before(config, source) or choose_compile(if_compiled, members, cuda_graphs)
     compiled = replace(wanted, compile=wanted.compile and has_compiler())
+    vectorization = choose(compiled=compiled.compile or cuda_graphs)
+    config = stepped(config, vectorization.way)
+    population = tuple(stepped(member, vectorization.way) for member in population)
     if source is not None:
         _check_environments(config, source)
     envs = build_envs(config, population)
@@ -92,7 +107,7 @@ def build(
             agent = make_agent(context)
             lacks_compiler = wanted.compile and not compiled.compile
             how = compiled.compile, compiled.from_step, cuda_graphs, lacks_compiler
-            yield Parts(envs, agent, device, threads, *how)
+            yield Parts(envs, agent, device, threads, *how, vectorization)
     finally:
         envs.close()
 

@@ -13,7 +13,16 @@ from typing import Any, Protocol
 
 import torch
 
-from rltrain.build import EVAL_ENVS, Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
+from rltrain.build import (
+    EVAL_ENVS,
+    VECTORIZATION,
+    Parts,
+    build,
+    build_evaluator,
+    build_logger,
+    load_initial_network,
+    open_evaluator,
+)
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
@@ -263,6 +272,7 @@ class Keeper:
             "compile": parts.compiled,
             "compile_from": parts.compile_from,
             "cuda_graphs": parts.cuda_graphs,
+            VECTORIZATION: parts.vectorization.way,
             EVAL_ENVS: evaluator.num_envs,
         }
 

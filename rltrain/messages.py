@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rltrain.build import Parts, evaluates_meanwhile
+from rltrain.build import VECTORIZATION, Parts, evaluates_meanwhile
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
@@ -42,6 +42,7 @@ def header(
         + _count(config.num_envs, "environment"),
         f"{'table' if config.network is None else 'network':<10}{sizes}",
         f"device    {parts.device}{chosen}, {_count(parts.threads, 'thread')}, update {how(parts)}",
+        f"stepping  {steps_how(parts)}",
     ]
     if info.tuned is not None:
         lines.append(_tuned(info.tuned, info, config.env.id))
@@ -83,6 +84,12 @@ def how(parts: Parts) -> str:
     if parts.lacks_compiler:
         compiled = "not compiled (there is no C++ compiler)"
     return f"{compiled}, captured in CUDA graphs" if parts.cuda_graphs else compiled
+
+
+def steps_how(parts: Parts) -> str:
+    """How environments are stepped."""
+    way, why = parts.vectorization.way, parts.vectorization.why
+    return way if why is None else f"{way} (auto: {why})"
 
 
 def dry_run_text(parts: Parts) -> str:
@@ -200,7 +207,8 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
     if not exact:
         return "but running episodes begin anew: the environment does not replay"
     ways = {"compile": parts.compiled, "compile_from": parts.compile_from, "cuda_graphs": parts.cuda_graphs}
-    now = {"device": str(parts.device), "threads": parts.threads, **ways, **versions()}
+    stepping = {VECTORIZATION: parts.vectorization.way}
+    now = {"device": str(parts.device), "threads": parts.threads, **ways, **stepping, **versions()}
     then = {**source.manifest, **source.manifest.get("versions", {})}
     other = [f"{name} {then[name]}" for name, value in now.items() if name in then and then[name] != value]
     if not other and source.manifest.get("population"):

@@ -43,10 +43,11 @@ ALLOWED: dict[str, set[str]] = {
     "policy": {"agents", "build", "config", "envs", "training"},
     "build": {
         "agents", "compile_beside", "compiling", "config", "device", "envs", "loggers", "networks", "replay",
-        "training",
+        "training", "vectorizing",
     },
     "compile_beside": {"engine.protocol"},
     "compile_programs": {"agents", "build", "engine.protocol"},
+    "vectorizing": {"agents", "config", "engine.stepper", "envs"},
     # training knows agents and loggers by their protocols.
     "training": {"engine.protocol", "config.schema", "envs", "loggers.logger"},
     "report": {"envs", "loggers.jsonl", "policy", "training"},

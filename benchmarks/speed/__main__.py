@@ -32,7 +32,8 @@ REJAX = Rival(
 SYNC = Ours("rltrain, sync", ("env.vectorization=sync",))
 BATCHED = Ours("rltrain, batched", ("env.vectorization=batched",))
 COMPILED = Ours("rltrain, compiled", ("env.vectorization=compiled",))
-PROGRAMS = (SB3, REJAX, SYNC, BATCHED, COMPILED)
+AUTO = Ours("rltrain, as it comes", ())  # env.vectorization=auto
+PROGRAMS = (SB3, REJAX, SYNC, BATCHED, COMPILED, AUTO)
 WORKS = (
     Work("w1", "W1: 10 environments, MLP 64-64", 200_000, 2_000),
     Work("w32", "W32: 32 seeds of W1, steps per second in total", 60_000, 3_000),

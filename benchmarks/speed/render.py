@@ -125,8 +125,8 @@ TEXTS = {
     " logging is in. SB3 runs with one torch thread per process, which is its fastest, and 32 seeds in one process per"
     " core. rejax runs its training as one compiled program on environments written in JAX, 32 seeds under `vmap`."
     " rltrain runs through its command line, 32 seeds as `-m 'seed=range(0,32)'`; *sync*, *batched* and"
-    " *compiled* are `env.vectorization`. SB3's loss is always Huber and rejax's always squared; rejax draws without"
-    " replacement.",
+    " *compiled* are `env.vectorization`, and *as it comes* leaves it out. SB3's loss is always Huber and"
+    " rejax's always squared; rejax draws without replacement.",
     "solved": "Wall time of a whole process that trains until 100 greedy episodes reach a mean of 475, seeds 0 to 4:"
     " `rltrain algo=dqn env=CartPole-v1 stop_at_return=475`; SB3 with RL Zoo's settings, evaluated every 1,000 steps"
     " like rltrain; rejax with its own settings, evaluated every 2,500 steps on 128 episodes. Unsolved runs count with"

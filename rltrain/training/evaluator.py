@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from rltrain.config.schema import EnvConfig
 from rltrain.engine.protocol import Policy
+from rltrain.envs.choice import choose_exact
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.loggers.logger import EvaluationDisplay, NoDisplay
 from rltrain.seeding import derive_seed
@@ -80,8 +82,9 @@ class Evaluator:
             wanted = min(MOST_LANES, most) if self._num_envs == "auto" else self._num_envs
             wanted = min(self._episodes, wanted) * members
             seconds = _MAKING_SECONDS if self._num_envs == "auto" else None
+            config = replace(self._config, vectorization=choose_exact(self._config, wanted).way)
             envs = make_vector_env(
-                self._config, wanted, self._episode_seed, members, frozen=True, least=members, seconds=seconds
+                config, wanted, self._episode_seed, members, frozen=True, least=members, seconds=seconds
             )
             self._envs, self._lanes = envs, envs.num_envs // members
         return self._envs

@@ -38,7 +38,7 @@ ENV: dict[str, Any] = {
     "max_episode_steps": None,
     "reward_clip": None,
     "wrappers": [],
-    "vectorization": "sync",
+    "vectorization": "auto",
     "step_timeout": None,
 }
 CARTPOLE = {**ENV, "id": "CartPole-v1"}

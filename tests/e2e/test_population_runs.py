@@ -40,7 +40,10 @@ from rltrain.text import mean_and_std
 from rltrain.training.checkpoint import step_folders
 from rltrain.training.evaluator import EpisodeStatistics
 
-PERIODS = ["total_steps=450", "eval.period=200", "eval.episodes=3", "checkpoint.period=100", "num_envs=2"]
+PERIODS = [
+    "total_steps=450", "eval.period=200", "eval.episodes=3", "checkpoint.period=100", "num_envs=2",
+    "env.vectorization=sync",  # the signal is looked at in every vector step, not once per block
+]  # fmt: skip
 DQN = [
     *COMMON_ARGS, *PERIODS, "algo.learning_starts=50", "algo.batch_size=8", "algo.train_period=3",
     "algo.optimizer.lr=1e-3,3e-3",

@@ -77,6 +77,7 @@ class TestSaveOnRequest:
     def test_of_a_population(self, saves: set[int], tmp_path: Path) -> None:
         args = [*COMMON_ARGS, "total_steps=200", "num_envs=2", "algo.learning_starts=50", "algo.batch_size=8"]
         args += ["eval.period=80", "eval.episodes=2", "checkpoint.period=null", "hydra.sweep.dir=sweep", "seed=0,1"]
+        args.append("env.vectorization=sync")  # which looks in every step
         (tmp_path / "whole").mkdir()
         assert rltrain_here(tmp_path / "whole", "-m", *args) == 0
         kill = SaveAndKill(saves, max(saves) + 9, tmp_path / "sweep")

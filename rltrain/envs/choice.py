@@ -1,0 +1,121 @@
+"""How environments are stepped where `env.vectorization=auto`, as far as that changes no number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+
+from rltrain.config.schema import EnvConfig
+from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.batched.environment import make_twin
+from rltrain.envs.batched.lanes import BatchedLanes
+from rltrain.envs.lanes import Lanes
+from rltrain.envs.make import find_environment
+from rltrain.envs.spaces import action_spec, make_action_transform
+from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.errors import RequestError, RunFailed
+from rltrain.seeding import derive_seed
+from rltrain.types import ActionSpec
+
+Way = Literal["sync", "async", "batched", "compiled"]
+
+# From how many environments of all members together a way is faster than those before it. The figures are in
+# docs/adr/0014-vectorization-is-chosen.md, measured by `python -m benchmarks.vectorization`.
+BATCHED_FROM = 8
+ON_DEVICE_FROM = 4  # the steps recorded by torch
+ON_DEVICE_COMPILED_FROM = 1  # or captured in CUDA graphs
+
+# In which a twin is compared with its environment, some 20 ms: whole vector instructions, and lanes that are left over.
+_LANES, _STEPS = 11, 32
+_COMPARED = ("obs", "next_obs", "reward", "terminated", "truncated")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to step environments, and in a few words why `auto` took it; None where it was asked for."""
+
+    way: Way
+    why: str | None = None
+
+
+def choose_exact(config: EnvConfig, num_envs: int) -> Choice:
+    """The faster of the ways that give the same numbers bit for bit, `sync` and `batched`, for `num_envs` at once."""
+    if config.vectorization != "auto":
+        return Choice(config.vectorization)
+    if find_environment(config).spec.id in BATCHED_ENVS and num_envs < BATCHED_FROM:
+        return Choice("sync", f"the fastest for fewer than {BATCHED_FROM} environments")
+    if lack := lacks_twin(config):
+        return Choice("sync", lack)
+    return Choice("batched", f"the numbers of sync, faster from {BATCHED_FROM} environments on")
+
+
+def lacks_twin(config: EnvConfig) -> str | None:
+    """Why an environment has no batched twin that gives its numbers; None where it has one."""
+    if find_environment(config).spec.id not in BATCHED_ENVS:
+        return f"{config.id} has no batched twin"
+    try:
+        return None if _same_numbers(config) else "its batched twin rounds otherwise here"
+    except (RequestError, RunFailed):
+        return "its batched twin does not take these settings"
+
+
+def _same_numbers(config: EnvConfig) -> bool:
+    """Whether the twin does what its environment does, bit for bit, in some episodes on this machine.
+
+    A plug-in's twin, or another version's vector instructions, may round otherwise. Where an environment keeps a
+    `state`, as Gymnasium's do, it is compared too: an observation's 32 bits hide the last bits of it for long.
+
+    Raises:
+        RequestError, RunFailed: one of the two cannot be made, or fails.
+    """
+    make = find_environment(config)
+    copies = [make() for _ in range(_LANES)]
+    alone = Lanes(copies, 0, config.id)
+    try:
+        spaces = copies[0].observation_space, copies[0].action_space
+        twin = make_twin(make.spec, replace(config, vectorization="batched"), BATCHED_ENVS, spaces[0])
+        together = BatchedLanes(twin, _LANES, config.id, *spaces, make.time_limit, stores_state=True)
+        spec, to_env, rng = action_spec(spaces[1]), make_action_transform(spaces[1]), np.random.default_rng(0)
+        seeds = [derive_seed(0, "environment", lane, 0) for lane in range(_LANES)]
+        if not _equal(alone.reset(seeds), together.reset(seeds)):
+            return False
+        for step in range(1, _STEPS):
+            actions = to_env(random_actions(spec, _LANES, rng))
+            first, second = (lanes.step(actions, None, [seed + step for seed in seeds]) for lanes in (alone, together))
+            arrays = ((getattr(first, name), getattr(second, name)) for name in _COMPARED)
+            same = all(_equal(*pair) for pair in arrays) and first.finished == second.finished
+            if not (same and _same_state(copies, together.now().state)):
+                return False
+        return True
+    finally:
+        alone.close()
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.dtype == second.dtype and first.tobytes() == second.tobytes()
+
+
+def _same_state(copies: Sequence[gymnasium.Env[Any, Any]], state: np.ndarray) -> bool:
+    """Where the environments keep what looks like the twin's state [*state, L]."""
+    try:
+        kept = np.stack([np.asarray(env.unwrapped.state, state.dtype) for env in copies], -1)  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, ValueError):
+        return True
+    return kept.shape != state.shape or np.array_equal(kept, state)
+
+
+def trial_envs(config: EnvConfig, way: Way) -> VectorEnv:
+    """Some environments without wrappers, to try a way of stepping."""
+    bare = replace(config, vectorization=way, wrappers=(), reward_clip=None)
+    return make_vector_env(bare, _LANES, lambda env, number: derive_seed(0, "environment", env, number))
+
+
+def random_actions(spec: ActionSpec, count: int, rng: np.random.Generator) -> np.ndarray:
+    """[count, *action], as an agent chooses."""
+    if spec.kind == "discrete":
+        return rng.integers(0, spec.n, count)
+    return rng.normal(size=(count, *spec.shape)).astype(np.float32)
