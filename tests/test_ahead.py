@@ -37,6 +37,7 @@ def scaled(factor: float) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.sin(x) * factor
 
 
+@pytest.mark.slow
 def test_results_have_the_form_and_the_numbers_of_the_function() -> None:
     program = Program(shuffled)
     for _ in range(3):
@@ -92,6 +93,7 @@ def test_another_constant_shape_type_or_number_of_threads_is_another_program(mon
     assert len(set(asked)) == len(variants) + 1
 
 
+@pytest.mark.slow
 def test_other_shapes_than_the_first_ones_are_refused() -> None:
     program = Program(scaled(2.0))
     program(torch.zeros(7))
@@ -99,6 +101,7 @@ def test_other_shapes_than_the_first_ones_are_refused() -> None:
         program(torch.zeros(3))
 
 
+@pytest.mark.slow
 def test_arguments_that_lie_otherwise_in_memory_are_refused() -> None:
     program = Program(scaled(2.0))
     program(torch.zeros(1, 2, 3))

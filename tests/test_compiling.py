@@ -17,6 +17,7 @@ def scaled(factor: float) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.sin(x) * factor
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_two_functions_of_one_shape_do_not_get_each_other_s_program() -> None:
     x = torch.linspace(0.0, 1.0, 7)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import product
 from typing import Any, cast
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from halves import often
 from small_runs import count_loads, dqn_config, env_config, optimizer, reinforce_config, run_config
 
 from rltrain.build import build
@@ -123,15 +125,17 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("name", CASES)
+# The fast tests take each case once: in one of the two tests below, alone or with three members.
+ALL = [(name, members) for name in CASES for members in (1, 3)]
+
+
+@pytest.mark.parametrize(("name", "members"), often(ALL, ALL[0::8] + ALL[5::8]))
 def test_it_computes_what_its_parts_compute(name: str, members: int) -> None:
     steps = 130
     assert_same(play(CASES[name], "batched", members, steps), play(CASES[name], "compiled", members, steps))
 
 
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "members"), often(ALL, ALL[3::8] + ALL[6::8]))
 def test_blocks_of_any_size_lead_to_the_same_bit_for_bit(name: str, members: int) -> None:
     """However often the host looks: a run that is stopped, or evaluates more often, computes the same."""
     assert_equal(in_blocks(CASES[name], members, [7, 64, 1, 28]), in_blocks(CASES[name], members, [1] * 100))
@@ -190,9 +194,14 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Exchange, "is_shared", staticmethod(lambda device: False))
 
 
-@pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize("name", ["cartpole", "returns of 3 steps, a ring that is full", "whole episodes"])
-@pytest.mark.parametrize("resume_after", [1, 3])
+TRANSFERRED = ("cartpole", "returns of 3 steps, a ring that is full", "whole episodes")
+
+
+@pytest.mark.parametrize("members", often([1, 3], [3]))
+@pytest.mark.parametrize(
+    ("name", "resume_after"),
+    often(product(TRANSFERRED, (1, 3)), [(TRANSFERRED[0], 1), (TRANSFERRED[1], 3), (TRANSFERRED[2], 1)]),
+)
 def test_transfers_carry_all_that_changes_also_after_a_resume(
     name: str, members: int, resume_after: int, request: pytest.FixtureRequest
 ) -> None:
@@ -205,7 +214,7 @@ def test_transfers_carry_all_that_changes_also_after_a_resume(
     assert_equal(in_blocks(config, members, [15, 15, 40, 30], resume_after), expected)
 
 
-@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("members", often([1, 3], [3]))
 def test_transfers_carry_what_is_stepped_on_the_host(members: int, request: pytest.FixtureRequest) -> None:
     config = CASES["several phases of several steps"]
     expected = play(config, "batched", members, 60)

@@ -111,7 +111,8 @@ def test_a_target_stays_where_its_member_has_retired(target_update: TargetUpdate
 
 
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
-@pytest.mark.parametrize("ahead", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("ahead", [True, False])
 def test_a_run_compiles_once_and_never_again(
     ahead: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from halves import often
 from small_runs import dqn_config, env_config, run_config
 from whole_runs import COMMON_ARGS, one_line, rltrain_here, rows
 
@@ -62,8 +64,13 @@ def test_what_is_due_is_done_at_the_steps_of_a_batched_run(args: list[str], tmp_
     assert numbers(runs[0]) == pytest.approx(numbers(runs[1]), rel=1e-3)
 
 
-@pytest.mark.parametrize("algo", ["dqn", "reinforce"])
-@pytest.mark.parametrize("limits", ["total_steps=200,455,310", "total_episodes=12,20,15"])
+@pytest.mark.parametrize(
+    ("algo", "limits"),
+    often(
+        product(("dqn", "reinforce"), ("total_steps=200,455,310", "total_episodes=12,20,15")),
+        [("dqn", "total_steps=200,455,310"), ("reinforce", "total_episodes=12,20,15")],
+    ),
+)
 def test_members_do_what_is_due_at_the_steps_of_a_batched_population(limits: str, algo: str, tmp_path: Path) -> None:
     arguments = ("-m", *PERIODS, limits)
     sweeps = [trained(tmp_path, vectorization, *arguments, algo=algo) for vectorization in ("batched", "compiled")]
@@ -91,8 +98,10 @@ class Breaks(CartPole):
         return after, (reward + broken if self.what == "reward" else reward), after[0] > 5.5
 
 
-@pytest.mark.parametrize("what", ["obs", "reward"])
-@pytest.mark.parametrize("seeds", ["0", "0,1"])
+@pytest.mark.parametrize(
+    ("what", "seeds"),
+    often([("obs", "0"), ("reward", "0"), ("obs", "0,1"), ("reward", "0,1")], [("obs", "0"), ("reward", "0,1")]),
+)
 def test_a_number_that_is_not_finite_names_environment_step_and_seed(
     what: str, seeds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from halves import often
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resume_cases import CASES, WALK, dqn, q_learning, reinforce
@@ -43,8 +44,17 @@ from rltrain.config.schema import (
 from rltrain.errors import Interrupted
 from rltrain.training.stopping import StopSignal
 
+OFTEN = [
+    "dqn", "dqn stepped in the program, n-step", "dqn wrappers, 3 envs, n-step", "dqn n-step, 3 envs",
+    "dqn several gradient steps", "dqn hard by gradient steps, adamw", "dqn soft by steps, rmsprop", "dqn per episode",
+    "dqn observations of parts", "dqn convolutions, 2 envs", "dqn until solved", "dqn prioritized, 2 envs",
+    "c51 prioritized", "qr_dqn stepped in the program", "reinforce", "reinforce wrappers, 2 envs",
+    "reinforce convolutions", "reinforce box actions, 4 envs", "reinforce by episodes",
+    "q_learning falling step size, 3 envs", "q_learning per episode", "q_learning by episodes",
+]  # fmt: skip
 
-@pytest.mark.parametrize("name", CASES)
+
+@pytest.mark.parametrize("name", often(CASES, OFTEN))
 def test_stopped_and_continued_three_times(name: str, tmp_path: Path) -> None:
     looks = train(CASES[name], tmp_path / "whole")
     assert train(CASES[name], tmp_path / "parts", StopAfter(looks // 6)) < looks
@@ -136,13 +146,13 @@ def check_stops(whole: Whole, stops: list[tuple[bool, float]]) -> None:
             assert_same_run(whole.folder, run)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(share=st.floats(0, 1))
 def test_stopped_anywhere(whole: Whole, share: float) -> None:
     check_stops(whole, [(False, share)])
 
 
-@settings(max_examples=8, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(share=st.floats(0.4, 1))
 def test_killed_anywhere(whole: Whole, share: float) -> None:
     """The newest checkpoint is older than the kill: rows and events of the steps after it are there once."""

@@ -310,6 +310,7 @@ def test_a_run_is_evaluated_while_it_trains(tmp_path: Path, capsys: pytest.Captu
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_evaluated_while_it_trains(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from halves import often
 from whole_runs import (
     COMMON_ARGS,
     KillAfter,
@@ -61,9 +62,9 @@ def jobs_of(sweep: Path) -> list[Path]:
     return sorted((path for path in sweep.iterdir() if path.is_dir()), key=lambda path: path.name)
 
 
-@pytest.fixture(scope="module", params=SWEEPS)
+@pytest.fixture(scope="module", params=often(SWEEPS, ["dqn"]))
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A sweep of three jobs that nothing stopped."""
+    """A sweep of four jobs that nothing stopped. Fast tests of the other algorithms are in test_resume_matrix.py."""
     folder = tmp_path_factory.mktemp(request.param)
     assert rltrain_here(folder, "-m", *SWEEPS[request.param], HERE, "seed=0,1") == 0
     return request.param, folder / "sweep"
@@ -116,7 +117,7 @@ def test_a_member_s_line_says_whether_its_threshold_was_lost_again(monkeypatch: 
     assert solved.endswith(", threshold first reached at step 300")
 
 
-@pytest.mark.parametrize("looks", [1, 97, 151])
+@pytest.mark.parametrize("looks", often([1, 97, 151], [97]))
 @pytest.mark.parametrize("kills", [False, True])
 def test_a_stopped_population_ends_like_one_that_was_not(
     whole: tuple[str, Path], tmp_path: Path, kills: bool, looks: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from halves import often
 from probe_envs import Aim, Votes
 from whole_runs import newest, rltrain_here, rows
 
@@ -52,10 +53,6 @@ class Run:
         return (torch.as_tensor(obs, dtype=torch.float32) @ weight.T + bias).numpy()
 
 
-def slow_but(kinds: Iterable[str], *fast: str) -> list[Any]:
-    return [kind if kind in fast else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
-
-
 Trained = Callable[..., Run]
 
 
@@ -68,13 +65,13 @@ def trained(tmp_path: Path, device: torch.device) -> Trained:
     return train
 
 
-@pytest.mark.parametrize(("num_envs", "n_step"), [(1, 1), (1, 3), (3, 3)])
+@pytest.mark.parametrize(("num_envs", "n_step"), often([(1, 1), (1, 3), (3, 3)], [(1, 1), (3, 3)]))
 def test_a_cut_episode_is_worth_what_would_have_followed(trained: Trained, n_step: int, num_envs: int) -> None:
     run = trained(*DQN, "env=probe_envs:ConstantTruncated-v0", f"algo.n_step={n_step}", f"num_envs={num_envs}")
     assert run.head("q_network", [[1.0]]) == pytest.approx(1 / (1 - GAMMA), rel=0.03)
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("n_step", often([1, 3], [3]))
 def test_nothing_follows_a_terminated_episode(trained: Trained, n_step: int) -> None:
     run = trained(*DQN, "env=probe_envs:Countdown-v0", f"algo.n_step={n_step}")
     values = [(1 - GAMMA ** (5 - t)) / (1 - GAMMA) for t in range(5)]
@@ -90,13 +87,13 @@ def test_an_end_that_comes_by_chance(trained: Trained) -> None:
     assert run.head("q_network", [[1.0]]) == pytest.approx(1 / (1 - 0.9 * GAMMA), rel=0.15)
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("n_step", often([1, 3], [3]))
 def test_a_delayed_reward_is_discounted_once_per_step(trained: Trained, n_step: int) -> None:
     run = trained(*DQN, "env=probe_envs:DelayedReward-v0", f"algo.n_step={n_step}")
     assert run.head("q_network", np.eye(4))[:, 0] == pytest.approx([GAMMA**3, GAMMA**2, GAMMA, 1.0], abs=0.01)
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("n_step", often([1, 3], [3]))
 def test_the_best_action_before_a_cut(trained: Trained, n_step: int) -> None:
     run = trained(*DQN, "env=probe_envs:Flip-v0", f"algo.n_step={n_step}")
     (stay, go), _ = run.head("q_network", np.eye(2))
@@ -128,7 +125,7 @@ def test_bandit_by_reinforce(trained: Trained, baseline: str) -> None:
     assert np.diff(run.head("policy", [[1.0]])) > 2  # the better arm is drawn more than 7 times as often
 
 
-@pytest.mark.parametrize("num_envs", [1, 4])
+@pytest.mark.parametrize("num_envs", often([1, 4], [4]))
 def test_a_gaussian_policy_finds_its_target(trained: Trained, num_envs: int) -> None:
     run = trained(
         *REINFORCE, "env=probe_envs:Target-v0", f"num_envs={num_envs}", "algo.episodes_per_update=32",
@@ -160,7 +157,7 @@ def test_the_value_baseline_is_the_value(
     assert run.head("value", obs)[:, 0] == pytest.approx(values, rel=0.02)
 
 
-@pytest.mark.parametrize("num_envs", [1, 4])
+@pytest.mark.parametrize("num_envs", often([1, 4], [4]))
 def test_short_episodes_are_not_favoured(trained: Trained, num_envs: int) -> None:
     """The long episode pays twice as much. Who updates with the episodes that end first sees mostly short ones, and
     without a baseline reinforces what it sees."""
@@ -180,7 +177,7 @@ def test_actions_and_observations_that_do_not_start_at_zero(trained: Trained) ->
     assert action == 7 and isinstance(action, int)
 
 
-@pytest.mark.parametrize("kind", slow_but(Votes.spaces_by_kind, "dict", "tuple", "small_bytes"))
+@pytest.mark.parametrize("kind", often(Votes.spaces_by_kind, ["dict", "tuple", "small_bytes"]))
 def test_every_part_of_an_observation_is_read(trained: Trained, kind: str) -> None:
     """Every vote counts as much, so who misses or misplaces one is wrong for a quarter of the observations."""
     run = trained(*DQN, "env=probe_envs:Votes-v0", f"env.kwargs.kind={kind}", "algo.gamma=0", "log_period=1000")
@@ -191,7 +188,7 @@ def test_every_part_of_an_observation_is_read(trained: Trained, kind: str) -> No
         assert policy.act(obs) == (env.votes.sum() > 0)
 
 
-@pytest.mark.parametrize("kind", slow_but(Aim.spaces_by_kind, "scalar"))
+@pytest.mark.parametrize("kind", often(Aim.spaces_by_kind, ["scalar"]))
 def test_actions_of_every_shape_and_bound(trained: Trained, kind: str) -> None:
     run = trained(
         *REINFORCE, "env=probe_envs:Aim-v0", f"env.kwargs.kind={kind}", "algo.episodes_per_update=32", "num_envs=2",
@@ -212,7 +209,7 @@ def test_clipped_rewards_train_and_unclipped_ones_are_reported(trained: Trained)
     assert {row["rollout/episode_length"] for row in run.rows} == {7.0}
 
 
-@pytest.mark.parametrize("num_envs", [1, 4])
+@pytest.mark.parametrize("num_envs", often([1, 4], [4]))
 def test_everything_is_counted_in_environment_steps(trained: Trained, num_envs: int) -> None:
     run = trained(
         "env=probe_envs:Bandit-v0", f"num_envs={num_envs}", "total_steps=200", "log_period=20", "network.hidden=[]",

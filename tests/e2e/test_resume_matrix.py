@@ -4,12 +4,12 @@ and continued, it equals the run that nothing stopped."""
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from halves import often
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resume_cases import CASES
@@ -52,11 +52,6 @@ COMPILED = [
     "dqn several gradient steps", "reinforce cut episodes", "reinforce mean baseline, 2 envs",
     "dqn stepped in the program, 3 envs",
 ]  # fmt: skip
-
-
-def often(names: Iterable[str], kept: list[str]) -> list[Any]:
-    """`kept` among the fast tests, the others among the slow ones."""
-    return [pytest.param(name, marks=[] if name in kept else [pytest.mark.slow]) for name in names]
 
 
 def batched(config: RunConfig) -> RunConfig:
