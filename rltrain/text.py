@@ -17,6 +17,8 @@ from pathlib import Path
 _NARROWEST, _WIDEST = 40, 120
 _MOST_PIECES = 12
 _given_in: Path | None = None
+_variables: dict[str, set[str]] = {}
+"""Of the environments, which the command itself set: name -> values, several where the jobs of a sweep differ."""
 
 
 def number(value: float, scale: float | None = None) -> str:
@@ -94,6 +96,12 @@ def command_given_here() -> Iterator[None]:
         yield
     finally:
         _given_in = before
+        _variables.clear()
+
+
+def need_variable(name: str, value: str) -> None:
+    """Commands that are printed from now on set an environment variable for the environments of the runs they name."""
+    _variables.setdefault(name, set()).add(value)
 
 
 def command_folder() -> Path:
@@ -156,6 +164,7 @@ def rltrain_command(*words: str | Path, env_id: str = "") -> str:
         "PYTHONPATH": path if any(_lies_in(name, path) for name in (*plugins, module) if name) else "",
         "RLTRAIN_CONF": "" if reads_run else os.environ.get("RLTRAIN_CONF", ""),
         "RLTRAIN_PLUGINS": ",".join(plugins),
+        **{name: next(iter(values)) for name, values in _variables.items() if reads_run and len(values) == 1},
     }
     return " ".join([*(f"{name}={quoted(value)}" for name, value in needed.items() if value), *line])
 

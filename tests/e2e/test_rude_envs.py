@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,9 +151,11 @@ class TestNeeds:
     @pytest.mark.parametrize("args", [[], ["env.vectorization=async"], ["dry_run=true"]])
     def test_a_run(self, args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD=3", "hydra.run.dir=run"]) == 0
+        said = capsys.readouterr().out
         assert "SIM_REWARD" not in os.environ
         if "dry_run=true" not in args:
             assert json.loads((tmp_path / "run" / "result.json").read_text())["episode_return"]["mean"] == 30
+            assert re.search(r"^evaluate .* SIM_REWARD=3 rltrain evaluate run$", said, re.MULTILINE)
             assert main([*self.NEEDS, *args]) == 2
             assert "KeyError: 'SIM_REWARD'" in capsys.readouterr().err
 
