@@ -35,9 +35,9 @@ def process_kept() -> Iterator[None]:
 def variables_set(variables: Mapping[str, str]) -> Iterator[None]:
     """While active, these environment variables hold, `hydra.job.env_set` of a job; then those of before again."""
     before = {name: os.environ.get(name) for name in variables}
-    for name, value in variables.items():
-        if before[name] != value:
-            need_variable(name, value)
+    for name, wanted in variables.items():
+        if before[name] != wanted:
+            need_variable(name, wanted)
     os.environ.update(variables)
     try:
         yield
