@@ -65,7 +65,7 @@ class Program(Generic[_R]):
         return result
 
     def bound(self, *args: Any) -> Callable[[], None]:
-        """What calls `function(*args)`, a procedure that writes into its arguments: always the same tensors, so that a
+        """Binds `function(*args)`, a procedure that writes into its arguments: always the same tensors, so that a
         call is nothing but the program."""
         leaves = [cast(Tensor, reduce(getitem, path, args)) for path in _paths(args)]
         run = self._load(args, leaves)
@@ -142,7 +142,7 @@ def _identity(graph: GraphModule, leaves: list[Tensor]) -> str:
 
 
 def _processor() -> str:
-    """What the compiled code may use: it is made for the processor at hand."""
+    """The instructions that compiled code may use: it is made for the processor at hand."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -177,7 +177,7 @@ def _refill(tree: Any, leaves: Iterator[Tensor]) -> Any:
 
 
 def _builder(tree: Any, outputs: list[Tensor]) -> _Build:
-    """What makes a tree of the form of `tree` from values in place of its tensors, which are added to `outputs`."""
+    """A function that builds a tree shaped like `tree` from values for its tensors, which are added to `outputs`."""
     if isinstance(tree, Tensor):
         place = len(outputs)
         outputs.append(tree)

@@ -45,7 +45,7 @@ VECTORIZATION = "vectorization"
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run consists of, and what `auto` chose for it."""
+    """The parts of a run, and what `auto` chose for it."""
 
     envs: VectorEnv
     agent: Agent
@@ -113,7 +113,7 @@ def build(
 
 
 def _chosen_before(config: RunConfig, source: Checkpoint | None) -> CompileChoice | None:
-    """What `device.compile=auto` chose when the run began; None where that is still to be chosen."""
+    """The choice of `device.compile=auto` when the run began; None where that is still to be chosen."""
     if source is None or config.device.compile != "auto":
         return None
     compiled, from_step = source.manifest.get("compile", False), source.manifest.get("compile_from", 0)
@@ -176,7 +176,7 @@ def build_evaluator(
     display: EvaluationDisplay | None = None,
     before: object = None,
 ) -> Evaluator:
-    """What evaluates one run, or all members of a population.
+    """Builds the evaluator of one run, or of all members of a population.
 
     Args:
         episodes: the most that one evaluation will play.

@@ -117,7 +117,7 @@ def _fail(message: str, exit_code: int) -> int:
 
 
 def _harmless(message: str) -> str:
-    """What a terminal only shows, and no screens of it: a message may quote a stranger's file."""
+    """Text that is safe for a terminal and no screens long: a message may quote a stranger's file."""
     lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in message.split("\n")]
     return "\n".join(map(harmless, lines))
 

@@ -33,7 +33,7 @@ _EPISODE_STEPS = 100
 
 @dataclass(frozen=True)
 class _Cost:
-    """What compiling takes and what it saves, in seconds: rough figures of small networks, measured on one core."""
+    """Seconds that compiling takes and saves: rough figures of small networks, measured on one core."""
 
     compiling: float  # the first program
     each_further: float
@@ -192,7 +192,7 @@ def _tried(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> tuple[Callable[..., _R], _R]:
-    """What `make` makes and what its first call gives, which may be when it is compiled; or of `fallback` the same."""
+    """Builds with `make` and calls once, since the first call may compile; uses `fallback` if either fails."""
     try:
         # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
         with children_shielded("the update is compiled"):
@@ -218,7 +218,7 @@ def _make_bound(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callab
 
 
 def _make(update: Callable[..., _R], fixed_shapes: bool, args: tuple[Any, ...]) -> Callable[..., _R]:
-    """What compiles `update` when it is first called, with `args`."""
+    """Compiles `update` for `args`; some ways do so only when it is first called."""
     if fixed_shapes and ahead.available() and _device_of(args).type == "cpu":
         return ahead.Program(update)
     # Compiled code of earlier jobs in this process counts towards the limit at which recompiling is given up.

@@ -50,14 +50,14 @@ def one_line(error: BaseException, limit: int = 300) -> str:
 
 
 def module_hint(error: BaseException, module: str) -> str:
-    """What helps the user whose own module `module` was not found; nothing for any other error."""
+    """Advice for the user whose own module `module` was not found; empty for any other error."""
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
         return " in the installed packages or $PYTHONPATH (PYTHONPATH=. adds this folder)"
     return ""
 
 
 def missing_extra(error: BaseException) -> str:
-    """What is not installed and which extra of ours brings it, also read from Gymnasium's complaint; or nothing."""
+    """The missing package and the extra of ours that brings it, also read from Gymnasium's complaint; or nothing."""
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package in _PACKAGES:
         return f"{package} is not installed; pip install 'rltrain[{_PACKAGES[package]}]' brings it"

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-"""What a run answers: stop, stop, stop (its terminal has been closed), save."""
+"""The signals that a run handles: stop, stop, stop (its terminal has been closed), save."""
 ECHO_SECONDS = 0.2
 """One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 __all__ = [

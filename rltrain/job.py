@@ -316,7 +316,7 @@ def load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
 
 
 def explained(error: BaseException, run: RunFolder) -> BaseException:
-    """What nobody foresaw as a failure in one line; the log holds its traceback."""
+    """An unforeseen exception as a failure in one line; the log holds its traceback."""
     if isinstance(error, RunFailed) or not isinstance(error, Exception):
         return error
     if isinstance(error, RequestError):

@@ -1,4 +1,4 @@
-"""What a run tells its user: the header before it, the table after it."""
+"""Messages of a run to its user: the header before it, the table after it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def header(
     source: Checkpoint | None = None,
     exact: bool = True,
 ) -> str:
-    """What is about to run, in a few lines.
+    """Header: describes the run in a few lines.
 
     Args:
         source: the checkpoint that it continues from.
@@ -129,20 +129,20 @@ def _again(config: RunConfig, folder: Path, *changes: str) -> str:
 
 
 def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
-    """What is said before the evaluation that ends a run; `time_limit` is that of its episodes."""
+    """Announces the evaluation that ends a run; `time_limit` is that of its episodes."""
     limits = evaluation_limits(config.total_steps, config.total_steps, episodes, time_limit)
     bound = f", none after {limits.steps:,} steps; Ctrl-C ends it with those played" if limits else ""
     return f"evaluating {episodes} greedy episodes{bound}"
 
 
 def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
-    """What ends the command whose run a signal stopped, once it is saved."""
+    """Last words of a command whose run a signal stopped, once it is saved."""
     again = f"; `{_again(config, folder)}` continues" if config.resumable else ""
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
 
 
 def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatistics, folder: Path) -> Interrupted:
-    """What ends the command whose last evaluation a signal stopped: the run is trained, and its result is partial."""
+    """Last words of a command whose last evaluation a signal stopped: the run is trained, and its result is partial."""
     again = f"; `{_again(config, folder)}` evaluates all" if config.resumable else ""
     count = f"{len(final.returns)} of {final.asked} episodes"
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} after {count} of the last evaluation{again}")
@@ -217,7 +217,7 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
 
 
 def _limit(config: RunConfig, trainer: Trainer) -> Limit:
-    """What ended a finished run: where neither steps nor episodes did, it was the return."""
+    """The limit that ended a finished run: where neither steps nor episodes did, it was the return."""
     limit = reached_limit(config, trainer.step, trainer.episodes, config.stop_at_return)
     assert limit is not None
     return limit

@@ -103,7 +103,7 @@ class TrainedPolicy:
         return self._wrappers.follow(row) if self._steps > 1 else self._wrappers.reset(row)
 
     def fixed(self) -> tuple[list[Any], ObservationSpec, list[Fixed]]:
-        """What `act` does to an observation before the network, taken apart: the configs of the wrappers that look
+        """The steps of `act` before the network: the configs of the wrappers that look
         back, what these alone make of the environment's observations, and all else, which then comes after them.
 
         Raises:

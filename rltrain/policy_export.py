@@ -24,7 +24,7 @@ from rltrain.policy import TrainedPolicy
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, in words: `float32 [batch, 4]`; `look_back`: the wrappers that it leaves to its caller, whose
+    """The exported file: `float32 [batch, 4]`; `look_back`: the wrappers that it leaves to its caller, whose
     observations are those that these alone make of the environment's."""
 
     path: Path

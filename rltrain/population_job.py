@@ -231,7 +231,7 @@ class _PopulationJob:
 
 
 def _entry(population: Population, names: list[str], member: int) -> dict[str, Any]:
-    """What the manifest of a member's checkpoint says about the population, as of now."""
+    """Entry about the population in the manifest of a member's checkpoint."""
     ended = population.trainers[member].done
     return {ENTRY: {"members": names, "member": member, "moment": population.moment, "ended": ended}}
 

@@ -1,4 +1,4 @@
-"""What a population tells its user: the header before it, a line per member after it."""
+"""Messages of a population to its user: the header before it, a line per member after it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rltrain.training.trainer import Trainer
 
 
 def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path]) -> str:
-    """What is about to run as one program, in a few lines."""
+    """Header: describes the population in a few lines."""
     first = configs[0]
     threads = f"{parts.threads} thread{'' if parts.threads == 1 else 's'}"
     return "\n".join(

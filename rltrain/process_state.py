@@ -1,4 +1,4 @@
-"""What environments find in the process that they run in, what they change of it, and how it is put back."""
+"""The state of the process in which environments run: set for them, and restored after they change it."""
 
 from __future__ import annotations
 

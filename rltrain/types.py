@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class ObservationSpec:
-    """What one observation looks like to an agent.
+    """Shape and kind of one observation as an agent gets it.
 
     `box`: an array of `shape` and `dtype` (float32; or uint8 and bool, for images, which stay so until the network).
     `discrete`: an integer 0..n-1 (int64, shape ()), whatever the space's own start; networks see it one-hot.
@@ -31,7 +31,7 @@ class ObservationSpec:
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
-    """What one action looks like to an agent.
+    """Shape and kind of one action as an agent gives it.
 
     `discrete`: an integer 0..n-1 (int64). `box`: float32 of `shape`; where both of a dimension's bounds are finite the
     agent's -1..1 spans them, and what lies outside is clipped at the environment's door, never before.
@@ -89,7 +89,7 @@ class LanesNow(NamedTuple):
 
 
 class BlockSeen(NamedTuple):
-    """What happened in a block of D vector steps; where an episode ended the other numbers are those of its end."""
+    """Records of a block of D vector steps; where an episode ended the other numbers are those of its end."""
 
     ended: np.ndarray  # [D, L] bool
     episode_return: np.ndarray  # [D, L] float64

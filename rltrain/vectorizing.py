@@ -59,7 +59,7 @@ def stepped(config: RunConfig, way: Way) -> RunConfig:
 
 
 def _rounds_anyway(members: int, device: torch.device, compiled: bool) -> str | None:
-    """What makes a run equal to the plainest one up to rounding only; None where it is equal bit for bit."""
+    """Why a run equals the plainest one up to rounding only; None where it is equal bit for bit."""
     if device.type != "cpu":
         return "all on a GPU"
     return "a population" if members > 1 else "a compiled update" if compiled else None

@@ -25,7 +25,7 @@ ALGORITHMS: dict[str, Callable[[Build], Algorithm]] = {
 }  # fmt: skip
 AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"q_learning": QLearning}
 POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"q_learning": GreedyTable}
-"""What is left of an agent when it only acts."""
+"""The part of an agent that only acts."""
 _BY_CADENCE: dict[type, Callable[[list[Algorithm], AgentContext], Agent]] = {
     UpdatesPerStep: OffPolicyAgent,
     WhenFull: OnPolicyAgent,
@@ -42,7 +42,7 @@ def make_agent(context: AgentContext) -> Agent:
 
 
 def make_policy(context: AgentContext) -> LoadablePolicy:
-    """What is left of `make_agent` when it only acts."""
+    """Builds the part of an agent that only acts."""
     name = context.config.algo.name
     return POLICIES[name](context) if name in POLICIES else GreedyPolicy(_algorithms(context), context)
 

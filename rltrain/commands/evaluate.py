@@ -142,7 +142,7 @@ def _no_folder(place: Path) -> str:
 
 
 def not_begun(place: Path) -> str:
-    """What is said of a sweep's job that has no run yet; nothing of any other folder."""
+    """Error text for a sweep's job that has no run yet; empty for any other folder."""
     from rltrain.training.sweep_folder import sweep_of
 
     sweep = None if (place / "run.json").exists() else sweep_of(place)

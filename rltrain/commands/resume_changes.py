@@ -1,4 +1,4 @@
-"""What `resume` may change of a run's config, and what earlier resumes changed."""
+"""Changes that `resume` may make to a run's config, and those that earlier resumes made."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def refuse_less(config: RunConfig, made: Mapping[str, int], folder: Path) -> Non
 
 
 def made_by(source: Checkpoint | None) -> dict[str, int]:
-    """What a run has done at a checkpoint (None: at its beginning), by the limit of it."""
+    """Steps and episodes at a checkpoint (None: at the beginning), by the limit on each."""
     episodes = 0 if source is None else source.state.get("episodes")
     return {
         "total_steps": 0 if source is None else source.step,

@@ -224,7 +224,7 @@ def _check_direction(sweeper: Any, overrides: Sequence[str]) -> None:
 
 
 def _one_line(error: Exception, folder: Path) -> Exception:
-    """What the user is told of an exception; a traceback that is nobody's message is kept in the sweep's folder."""
+    """Error text for the user; the traceback of an unforeseen exception is kept in the sweep's folder."""
     if isinstance(error, (RequestError, RunFailed, Interrupted, *COMPOSE_ERRORS)):
         return error
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""What a sweep says before its jobs begin: which tuned settings apply to which of them, and what cannot be compared."""
+"""A sweep's header: which tuned settings apply to which of them, and what cannot be compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rltrain.config.validate import show
 from rltrain.text import name_ranges
 
 _APART = {"seed", "name", "tuned", "env"}
-"""What jobs may differ in and be tuned alike: returns in two environments are not compared."""
+"""Keys in which jobs may differ and be tuned alike: returns in two environments are not compared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ def tuned_lines(jobs: Sequence[PlannedJob]) -> list[str]:
 
 
 def comparison_notes(jobs: Sequence[PlannedJob], untuned: Callable[[Sequence[PlannedJob]], str]) -> list[str]:
-    """What readers of the results must know: choices of which the tuned file was made for one, and jobs that are the
+    """Warnings for readers of the results: choices of which the tuned file was made for one, and jobs that are the
     same run.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep found, and the means over the seeds of each setting."""
+"""Results of a sweep's jobs, and the means over the seeds of each setting."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class JobResult:
 
     @property
     def setting(self) -> tuple[str, ...]:
-        """What it has in common with the jobs that differ from it in their seed alone."""
+        """The settings it shares with the jobs that differ from it in their seed alone."""
         return tuple(override for override in self.own if key_of(override) != "seed")
 
     @property
@@ -83,7 +83,7 @@ class SettingResult:
 
 
 def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
-    """What each job found, in the order of the jobs."""
+    """The result of each job, in the order of the jobs."""
     configs = [_config(job) for job in jobs]
     given = [job.overrides for job in jobs if job.overrides is not None]
     own = own_overrides(given if len(given) == len(jobs) else [_as_overrides(config) for config in configs])

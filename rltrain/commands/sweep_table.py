@@ -1,4 +1,4 @@
-"""What a sweep found, as tables for a terminal and in the sweep's folder."""
+"""Tables of a sweep's results, for a terminal and in the sweep's folder."""
 
 from __future__ import annotations
 

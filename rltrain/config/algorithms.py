@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
 
 TAKES_ARRAYS, TAKES_CONTINUOUS = "algo=dqn takes both", "algo=reinforce takes both"
-"""What a refusal says of observations that are arrays, and of actions that are."""
+"""Words of a refusal for observations that are arrays, and for actions that are."""
 
 _LONGEST_EPISODE = 1024  # a guess, in steps: nobody knows it beforehand
 

@@ -53,7 +53,7 @@ def check_group(override: Override, line: str, loader: Any) -> None:
 
 
 def unknown_choice(group: str, name: str, loader: Any) -> str:
-    """What is said of a choice that there is not, with those that there are."""
+    """Error text for an unknown choice, with those that exist."""
     options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]
     matches = closest(name, options, 3, 0.5)
     if group == "env":

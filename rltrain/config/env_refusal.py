@@ -16,7 +16,7 @@ _MOST_NAMES = 12
 
 
 def explain_environment(config: EnvConfig, error: RequestError) -> RequestError:
-    """What `error`, whose cause is the environment's own exception, means for the request; else `error` itself."""
+    """The request's error where the environment's own exception caused `error`; else `error` itself."""
     cause = error.__cause__
     if cause is None:
         return error

@@ -1,4 +1,4 @@
-"""What a run's header tells about how its config came about."""
+"""Facts about how a config was composed, for the run's header."""
 
 from __future__ import annotations
 

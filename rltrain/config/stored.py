@@ -152,7 +152,7 @@ def changed(
 
 
 def record_changes(step: int, differences: Differences) -> list[dict[str, Any]]:
-    """What run.json keeps of `differences` that hold from environment step `step` on."""
+    """Entry in run.json for `differences` that hold from environment step `step` on."""
     return [{"step": step, "key": key, "from": old, "to": new} for key, (old, new) in differences.items()]
 
 

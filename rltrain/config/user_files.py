@@ -1,4 +1,4 @@
-"""What is wrong in a config file of the user's own, with file and line."""
+"""Faults in the user's own config files, with file and line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def place_of(file: Path, text: str) -> str:
 def explain_file(
     error: Exception, overrides: Sequence[str], choices: Mapping[str, str], loader: Any
 ) -> RequestError | None:
-    """What is wrong in a config file, where that is what `error` is about.
+    """Describes the fault in a config file, where `error` is about one.
 
     Args:
         choices: of the groups, as far as they are known.

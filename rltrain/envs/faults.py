@@ -1,4 +1,4 @@
-"""What an environment's fault is called, and where in its own code it lies."""
+"""Names of an environment's faults, and where in its own code they lie."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _INSTALLED = ("/site-packages/", "/dist-packages/", "/lib/python3")
 
 
 def described(error: BaseException) -> str:
-    """What went wrong inside or about an environment, on one line: a form that is not Gymnasium's by its name, an
+    """One line about what went wrong inside or about an environment: a form that is not Gymnasium's by its name, an
     exception with the place in the environment's own code where it was raised."""
     if isinstance(error, Mistake):
         return " ".join(str(error).split())

@@ -71,7 +71,7 @@ class Flattener:
 
 
 def name_of(space: spaces.Space[Any]) -> str:
-    """What a person calls a space."""
+    """A space's everyday name."""
     return type(space).__name__
 
 

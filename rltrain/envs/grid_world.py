@@ -23,11 +23,11 @@ class GridWorld:
     cells: tuple[tuple[str, np.ndarray], ...]
     """Per situation its title and the state of every cell, int [rows, columns]."""
     marks: np.ndarray
-    """What stands in a cell, one letter or nothing, [rows, columns]."""
+    """The letter in each cell, or nothing, [rows, columns]."""
     actions: tuple[Direction | str, ...]
     """Where each action leads, or a letter for one that does not move."""
     legend: str
-    """What the letters mean."""
+    """The meanings of the letters."""
     columns: int = 1
     """Situations side by side in a picture."""
 

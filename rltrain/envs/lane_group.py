@@ -1,4 +1,4 @@
-"""What passes between the vector environment and the environments that it steps, here or in workers."""
+"""Messages between the vector environment and the environments that it steps, here or in workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Finished(NamedTuple):
 
 @dataclass(slots=True)
 class LaneStep:
-    """What n lanes did in one step. Rows of idle lanes hold nothing of meaning, but `obs` is true for all."""
+    """One step of n lanes. Rows of idle lanes hold nothing of meaning, but `obs` is true for all."""
 
     obs: np.ndarray  # [n, *obs], the observation to act on: after an episode's end, the next one's first
     next_obs: np.ndarray  # [n, *obs], the true successor; the same array as obs where no episode ended

@@ -1,4 +1,4 @@
-"""What an environment looks like, found out before anything else is built. Torch-free."""
+"""Look at an environment before anything else is built. Torch-free."""
 
 from __future__ import annotations
 

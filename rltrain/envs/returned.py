@@ -18,7 +18,7 @@ STEP_RULE = "step must return a tuple (observation, reward, terminated, truncate
 
 
 class Mistake(ValueError):
-    """What an environment returned is not what Gymnasium's interface says; the message is for its author."""
+    """An environment returned something that Gymnasium's interface does not allow; the message is for its author."""
 
 
 def reset_observation(result: Any) -> Any:

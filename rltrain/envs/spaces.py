@@ -23,7 +23,7 @@ ActionTransform = Callable[[np.ndarray], np.ndarray]
 
 
 def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
-    """What an agent sees of `space`: Discrete from 0, images (uint8 of the whole range) as uint8, bool Boxes as bool,
+    """An agent's view of `space`: Discrete from 0, images (uint8 of the whole range) as uint8, bool Boxes as bool,
     every other Box as float32 of its shape, and all else as one float32 vector (see `flatten.py`).
 
     Raises:
@@ -50,12 +50,12 @@ def _box_dtype(space: spaces.Box) -> str:
 
 
 def make_flattener(space: spaces.Space[Any]) -> Flattener | None:
-    """What writes observations of `space` into rows; None for Box and Discrete, whose numbers are taken as they are."""
+    """The writer of observations of `space` into rows; None for Box and Discrete, whose numbers are taken as they are."""
     return None if isinstance(space, spaces.Box | spaces.Discrete) else Flattener(space)
 
 
 def action_spec(space: spaces.Space[Any]) -> ActionSpec:
-    """What an agent sees of `space`; `low` and `high` are float32, infinite where the environment has no bound.
+    """An agent's view of `space`; `low` and `high` are float32, infinite where the environment has no bound.
 
     Raises:
         RequestError: the space is neither Discrete nor a floating-point Box, or an empty Box.

@@ -195,7 +195,7 @@ class VectorEnv:
 
     @property
     def twin(self) -> BatchedEnvironment:
-        """What an agent steps inside a program of its own, for `take_block`."""
+        """The batch that an agent steps inside a program of its own, for `take_block`."""
         return self._lanes.twin
 
     @property

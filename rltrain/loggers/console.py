@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, else a line every few seconds."""
+"""Progress of a run: a bar on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while an evaluation lasts: a bar on a terminal, else a line every few seconds."""
+"""Progress of an evaluation: a bar on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 

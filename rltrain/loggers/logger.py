@@ -1,4 +1,4 @@
-"""What a logger is, one that logs nowhere, and one that logs to several."""
+"""The logger's interface, one that logs nowhere, and one that logs to several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees while a population trains: a line every few seconds for all members together."""
+"""Progress of a population: a line every few seconds for all members together."""
 
 from __future__ import annotations
 

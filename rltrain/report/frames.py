@@ -1,4 +1,4 @@
-"""What environments return from `render()`, as pictures."""
+"""Pictures from what environments return from `render()`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batched environment is, and how the twin of a Gymnasium id is found."""
+"""The interface of batched environments, and how the twin of a Gymnasium id is found."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class UniformStart:
 
 
 def between(low: float, high: float, uniform: np.ndarray) -> np.ndarray:
-    """What `rng.uniform(low, high)` makes of what `rng.random()` gives."""
+    """Scales `rng.random()` as `rng.uniform(low, high)` does."""
     return low + (high - low) * uniform
 
 

@@ -10,7 +10,7 @@ from rltrain.envs.lane_group import MAX_RECORDED_ACTIONS
 
 
 class ActionHistory:
-    """What each of L lanes did since its episode began; room grows with the longest episode.
+    """The actions of each of L lanes since its episode began; room grows with the longest episode.
 
     Args:
         num_envs: L.

@@ -227,7 +227,7 @@ class BatchedLanes:
         return state, obs
 
     def _computed(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the twin makes of actions [L, *action]: state [*state, L], reward [L], terminated [L]."""
+        """Steps the twin with actions [L, *action]: state [*state, L], reward [L], terminated [L]."""
         try:
             state, reward, terminated = self._env.step(np, self._state, actions.transpose(self._lanes_last))
         except Exception as error:

@@ -45,7 +45,7 @@ class WrapperStack:
         return any(wrapper.remembers for wrapper in self._wrappers)
 
     def fixed(self) -> tuple[list[int], list[Fixed]]:
-        """What they do to the observations of a single run, in two parts: the positions in `env.wrappers` of those that
+        """Their effect on the observations of a single run, in two parts: the positions in `env.wrappers` of those that
         look at more than one observation, or do what has no form as `Fixed`; and what comes after these, one after the
         other, for all the others.
 
@@ -73,7 +73,7 @@ class WrapperStack:
         return self._shown
 
     def step(self, done: LaneStep, active: np.ndarray | None) -> LaneStep:
-        """What the lanes did -> what the agent learns from; the rows of idle lanes stay as they were shown."""
+        """Turns a step of the lanes into one to learn from; the rows of idle lanes stay as they were shown."""
         lanes = self._all if active is None else active
         reward = done.reward
         for wrapper in self._wrappers:

@@ -1,4 +1,4 @@
-"""What a wrapper is: one stage between the environments and the agent, for all environments of a run at once.
+"""The interface of wrappers: one stage between the environments and the agent, for all environments of a run at once.
 
 Wrappers run in the training process on arrays, whatever `env.vectorization` is: what they keep is in one place, and a
 replay of a running episode, which is a matter of the environments below them, does not pass through them.
@@ -21,7 +21,7 @@ Fixed = tuple[Literal["normalize", "clip"], np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class WrapperContext:
-    """What a wrapper is built for.
+    """Facts that a wrapper is built from.
 
     Attributes:
         id: the environment's.
@@ -76,11 +76,11 @@ class Wrapper:
         return obs
 
     def fixed(self) -> Fixed | None:
-        """What it does, as of now, to an observation by itself; None where it changes none, or looks at others too."""
+        """Its present effect on a single observation; None where it changes none, or looks at others too."""
         return None
 
     def commuted(self, step: Fixed, raw: ObservationSpec) -> Fixed | None:
-        """What comes after it instead of `step` before it, with the same result; None where nothing known does. Only
+        """The stage that may follow it in place of `step` before it, to the same result; None where none is known. Only
         asked where `fixed` is None.
 
         Args:
@@ -93,11 +93,11 @@ class Wrapper:
         return reward
 
     def statistics(self) -> dict[str, np.ndarray]:
-        """What is learned of the environment over the whole run, per member [M, ...]; an evaluation uses it."""
+        """Statistics of the environment over the whole run, per member [M, ...]; an evaluation uses them."""
         return {}
 
     def memory(self) -> dict[str, np.ndarray]:
-        """What is kept of the running episodes, per lane [L, ...]."""
+        """State of the running episodes, per lane [L, ...]."""
         return {}
 
     def load(self, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> None:
