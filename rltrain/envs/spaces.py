@@ -50,7 +50,7 @@ def _box_dtype(space: spaces.Box) -> str:
 
 
 def make_flattener(space: spaces.Space[Any]) -> Flattener | None:
-    """The writer of observations of `space` into rows; None for Box and Discrete, whose numbers are taken as they are."""
+    """The writer of observations of `space` into rows; None for Box and Discrete, whose numbers are taken as is."""
     return None if isinstance(space, spaces.Box | spaces.Discrete) else Flattener(space)
 
 
