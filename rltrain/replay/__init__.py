@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rltrain.config.schema import QNetworkConfig
-from rltrain.replay.batch import Batch, WeightedBatch, gather
+from rltrain.replay.batch import Batch, WeightedBatch
 from rltrain.replay.prioritized import PrioritizedReplay
-from rltrain.replay.uniform import UniformReplay, uniform_rows
+from rltrain.replay.uniform import UniformReplay, gather, uniform_rows
 
 
 def make_replay(config: QNetworkConfig, *args: Any, **kwargs: Any) -> UniformReplay:

@@ -30,9 +30,3 @@ class WeightedBatch(NamedTuple):
     next_obs: Tensor
     discount: Tensor
     weight: Tensor  # [B]
-
-
-def gather(arrays: Batch, rows: Tensor) -> Batch:
-    """The transitions in `rows`, [B] or [M, B], of arrays [capacity, ...]: a pure function, part of the update."""
-    flat = rows.flatten()
-    return Batch(*(array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in arrays))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rltrain.config.schema import PrioritizedConfig
-from rltrain.replay.batch import Batch, WeightedBatch, gather
+from rltrain.replay.batch import Batch, WeightedBatch
 from rltrain.replay.in_place import StepOf, Window, places_of, store
-from rltrain.replay.uniform import UniformReplay
+from rltrain.replay.uniform import UniformReplay, gather
 
 
 class PrioritizedMemory(NamedTuple):

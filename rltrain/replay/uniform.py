@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rltrain.exchange import Exchange
-from rltrain.replay.batch import Batch, gather
+from rltrain.replay.batch import Batch
 from rltrain.replay.in_place import StepOf, Window, store
 from rltrain.types import ActionSpec, ObservationSpec, Ring
 
@@ -35,6 +35,12 @@ def uniform_rows(uniform: Tensor, written: Tensor, capacity: int) -> Tensor:
         return (uniform * size).long()
     starts = torch.arange(len(size), device=size.device) * capacity  # [M]
     return (uniform * size.unsqueeze(-1)).long() + starts.unsqueeze(-1)
+
+
+def gather(arrays: Batch, rows: Tensor) -> Batch:
+    """The transitions in `rows`, [B] or [M, B], of arrays [capacity, ...]: a pure function, part of the update."""
+    flat = rows.flatten()
+    return Batch(*(array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in arrays))
 
 
 class UniformReplay:
