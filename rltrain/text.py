@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _NARROWEST, _WIDEST = 40, 120
 _MOST_PIECES = 12
@@ -62,6 +63,17 @@ def name_ranges(names: Sequence[str]) -> str:
 def terminal_width() -> int:
     """The columns that lines are wrapped to: the terminal's, or $COLUMNS; at least 40, at most 120."""
     return max(_NARROWEST, min(shutil.get_terminal_size((_WIDEST, 24)).columns, _WIDEST))
+
+
+def draws_bars(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that can draw a bar over the one before. One that tells no width (of a container,
+    or of a program that reads what it shows) would show none."""
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):
+        return True
 
 
 def wrapped(text: str, indent: int = 10) -> str:

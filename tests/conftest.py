@@ -18,6 +18,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([_HERE, *filter(None, [os.environ.get
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Lines are wrapped to the terminal, and tests side by side have another one than pytest alone.
 os.environ["COLUMNS"] = "120"
+os.environ["TERM"] = "xterm"
 
 # A shell ignores SIGINT for what it starts in the background, and every process that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
+import pty
 import shlex
 import shutil
+import struct
 import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
 
 from rltrain.text import (
+    draws_bars,
     mean_and_std,
     number,
     quoted,
@@ -61,6 +68,11 @@ def test_a_command_works_in_another_terminal(tmp_path: Path, monkeypatch: pytest
     assert rltrain_command("resume", run, env_id=mine) == "RLTRAIN_PLUGINS=of_mine,json rltrain resume 'my run'"
 
 
+def test_a_terminal_without_the_letters_shows_words_that_mean_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert (quoted("日 x"), quoted("x")) == (r"$'\xe6\x97\xa5 x'", "x")
+
+
 def test_a_folder_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert (shell_word(Path("-m")), shell_word(tmp_path / "a b")) == ("./-m", "'a b'")
@@ -83,6 +95,17 @@ def test_a_mean_and_its_deviation_have_the_same_decimals() -> None:
     assert mean_and_std(487.31, 10.2) == "487.3 +- 10.2"
     assert mean_and_std(-0.5, 12.0) == "-0.5 +- 12.0"
     assert mean_and_std(0.0, 0.02) == "0.000 +- 0.020"
+
+
+def test_bars_are_drawn_where_a_terminal_has_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    with open(ours, "w") as other, open(theirs, "w") as terminal, open(os.devnull, "w") as file:
+        for columns in (0, 80):
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            assert draws_bars(terminal) == (columns > 0) and other
+        assert not draws_bars(file)
+        monkeypatch.setenv("TERM", "dumb")
+        assert not draws_bars(terminal)
 
 
 def test_lines_are_wrapped_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

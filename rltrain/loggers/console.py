@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from rltrain.loggers.pace import Pace
-from rltrain.text import number
+from rltrain.text import draws_bars, number
 
 _NAMES = {"rollout/episode_return": "return", "eval/episode_return": "eval"}
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"  # tqdm's own time left takes the steps before learning for all
@@ -40,7 +40,7 @@ class ConsoleLogger:
         self._speed: tuple[str, ...] = ()
         self._returns: dict[str, float] = {}
         self._bar = None
-        if bar and self._stream.isatty():
+        if bar and draws_bars(self._stream):
             from tqdm import tqdm
 
             self._bar = tqdm(

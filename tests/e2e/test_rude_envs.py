@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,12 @@ class TestWanders:
 
 
 class TestSteals:
+    @pytest.fixture(autouse=True)
+    def _not_in_the_background(self) -> Iterator[None]:
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
+        yield
+        signal.signal(signal.SIGHUP, before)
+
     @pytest.mark.parametrize("when", ["init", "reset", "step"])
     @pytest.mark.parametrize("vectorization", ["sync", "async"])
     def test_a_signal_saves_and_ends_the_run(self, when: str, vectorization: str, tmp_path: Path) -> None:
