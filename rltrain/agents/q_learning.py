@@ -199,7 +199,7 @@ class QLearning(GreedyTable):
         self.active[member * self._num_envs : (member + 1) * self._num_envs] = False
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
-        """Nothing of a running episode is kept."""
+        """Does nothing: no part of a running episode is kept."""
 
     def state_dict(self, member: int = 0) -> StateDict:
         return {

@@ -1,1 +1,1 @@
-"""What runs any algorithm: members, learning, stepping, targets. Names none."""
+"""Runs any algorithm: members, learning, stepping, targets. Names no algorithm."""

@@ -17,7 +17,7 @@ from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 
 
 class EngineAgent(GreedyPolicy):
-    """What members have whenever they learn; subclasses keep experience and say when updates are due."""
+    """Networks, state and acting of all members; subclasses keep experience and decide when updates are due."""
 
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
@@ -77,7 +77,7 @@ class EngineAgent(GreedyPolicy):
         self._restore_retired()
 
     def _restore_retired(self) -> None:
-        """Gradient steps are made for all members at once; those that are over get back what they had."""
+        """Give members that have ended their state back: gradient steps are made for all members at once."""
         for tensor, kept in zip(self._state.tensors(), self._retired_state, strict=False):
             tensor.index_copy_(0, self._retired, kept)
 

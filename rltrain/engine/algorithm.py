@@ -31,7 +31,7 @@ class State(NamedTuple):
     optimizer: dict[str, Tensor]  # moments [P] and step counts []
 
     def tensors(self) -> list[Tensor]:
-        """All of them, in an order that stays."""
+        """All tensors, always in the same order."""
         return [*self.networks.values(), *(self.optimizer[name] for name in sorted(self.optimizer))]
 
 
@@ -45,7 +45,7 @@ class Learned(NamedTuple):
 
 @dataclass(frozen=True)
 class Build:
-    """What an algorithm is made from: the config of one member, the spaces, the device."""
+    """The arguments of an algorithm: the config of one member, the spaces, the device."""
 
     config: RunConfig
     observation: ObservationSpec
@@ -96,7 +96,7 @@ class Algorithm(Protocol):
         ...
 
     def draw(self, noise: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What chance decides of some vector steps, on the host and for all members.
+        """Random choices of some vector steps, made on the host for all members.
 
         Args:
             noise: [steps, M, N * size] numbers of `noise`.

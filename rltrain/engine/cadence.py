@@ -14,7 +14,7 @@ class UpdatesPerStep:
     updates: int
 
     def due_by(self, env_steps: int) -> int:
-        """The updates that are to have been made when so many environment steps are."""
+        """Updates due by the time so many environment steps have been made."""
         return max(0, env_steps - self.starts) // self.period * self.updates
 
     def most_per_step(self, num_envs: int) -> int:

@@ -27,19 +27,19 @@ Update = Callable[[State, Any, Knobs], Learned]
 
 
 class Experience(Protocol):
-    """What is learned from. Both are part of the program, and `memory` is what it is given."""
+    """A source of batches. Both methods are part of the program and work on its `memory`."""
 
     def batches(self, memory: Any, uniform: Tensor) -> Iterator[tuple[Any, Any]]:
         """Rows and batch of K gradient steps, of draws [K, M, B] from [0, 1)."""
         ...
 
     def feedback(self, memory: Any, rows: Any, feedback: Mapping[str, Tensor]) -> None:
-        """Takes what an update found out about its rows."""
+        """Takes the update's results per row, such as TD errors."""
         ...
 
 
 class Learning(NamedTuple):
-    """What `make_learn` reads and writes. A single run has no axis M in `uniform` and `metrics`."""
+    """The tensors that a call reads and writes. A single run has no axis M in `uniform` and `metrics`."""
 
     state: State  # written
     memory: Any  # the experience's, written where it learns from feedback

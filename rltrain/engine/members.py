@@ -31,7 +31,7 @@ class MemberNetworks:
         self._forward = torch.vmap(self.apply)
         self._acting: Callable[[Tensor, Tensor], Tensor] = self._forward
         self._cuda_graphs = cuda_graphs
-        self._launched: Launched | None = None
+        self._captured: CapturedNetworks | None = None
 
     def __call__(self, obs: Tensor) -> Tensor:
         """obs [M * N, *obs], member by member -> outputs [M * N, outputs]. For any N."""
@@ -43,7 +43,7 @@ class MemberNetworks:
             self._acting = compiled(self._forward, self._forward, fixed_shapes=True)
 
     def act(self, obs: np.ndarray) -> Tensor:
-        """The same for an N that stays, the fastest way.
+        """The outputs [M * N, outputs] for observations [M * N, *obs] of an N that never changes, the fastest way.
 
         What it returns is good until the next call.
         """
@@ -52,8 +52,8 @@ class MemberNetworks:
             return torch.from_numpy(in_numpy(obs))
         with torch.no_grad():
             if self._cuda_graphs:
-                self._launched = self._launched or Launched(self, obs)
-                return self._launched(obs)
+                self._captured = self._captured or CapturedNetworks(self, obs)
+                return self._captured(obs)
             on_device = torch.from_numpy(obs).to(self.params.device)
             return self._first(on_device) if self.members == 1 else self._all(self._acting, on_device)
 
@@ -78,7 +78,7 @@ class MemberNetworks:
         self.of_member(self.params if stacked is None else stacked, member).copy_(self._first.flatten(state))
 
 
-class Launched:
+class CapturedNetworks:
     """The networks of M members on a GPU, for observations of one shape, as a CUDA graph."""
 
     def __init__(self, networks: MemberNetworks, like: np.ndarray) -> None:

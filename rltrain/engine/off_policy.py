@@ -117,7 +117,7 @@ class OffPolicyAgent(EngineAgent):
         return numbers
 
     def _use_programs(self) -> None:
-        """Changes over to compiled programs when the step has come that was fixed for it."""
+        """Switch to compiled programs at the step that was fixed for it."""
         if not self._compiles:
             return
         if self.env_steps < self._compile_from:

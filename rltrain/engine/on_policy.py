@@ -92,7 +92,8 @@ class OnPolicyAgent(EngineAgent):
         return Block(taken[:made], episodes, [made] if found else [], found)
 
     def _stepper_of(self, envs: SteppedByAgent) -> Stepper:
-        """The stepper, with room for the steps of a block. Wider memory is other memory: then it is a new one."""
+        """The stepper, with room for the steps of a block. When the rollout is widened its memory is
+        new, and so is the stepper."""
         rollout = self._rollout
         rollout.widen(max(int(rollout.length.max()) + self._depth, min(envs.max_episode_steps or 0, _MOST_ROOM)))
         if self._stepper is None or rollout.width != self._stepper_width:
@@ -103,7 +104,7 @@ class OnPolicyAgent(EngineAgent):
         return self._stepper
 
     def _steps_ahead(self, envs: SteppedByAgent) -> int:
-        """Vector steps after which the rollout may well be full; surely not more than it can take."""
+        """Vector steps until the rollout is probably full, and at most those until it certainly is."""
         ahead = max(_LEAST_DEPTH, min(self._depth, self._made_before - self._made))
         limit = envs.max_episode_steps
         return ahead if limit is None else max(1, min(ahead, self._rollout.most_steps(limit)))

@@ -1,4 +1,4 @@
-"""What the training loop asks of an agent, and what an agent is built from."""
+"""Protocols between the training loop, agents and environments; and what an agent is built from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ StateDict = dict[str, dict[str, Any]]
 
 
 class BackgroundCompiler(Protocol):
-    """What compiles an agent's programs while the agent learns without them."""
+    """Compiles an agent's programs while the agent learns without them."""
 
     def start(self) -> None:
         """Begins, if it has not begun."""
@@ -34,7 +34,7 @@ class BackgroundCompiler(Protocol):
 
 @dataclass(frozen=True)
 class AgentContext:
-    """What every agent is built from."""
+    """The arguments of every agent."""
 
     config: RunConfig
     observation: ObservationSpec
@@ -47,7 +47,7 @@ class AgentContext:
     compile_from: int = 0
     """The environment step of a member from which on updates are compiled, if they are."""
     compiler: BackgroundCompiler | None = None
-    """What compiles until then."""
+    """Compiles until then; None where nothing is compiled beside the run."""
 
     @property
     def configs(self) -> tuple[RunConfig, ...]:
@@ -56,7 +56,7 @@ class AgentContext:
 
 
 class Policy(Protocol):
-    """Something that acts greedily: all that evaluation needs."""
+    """Acts greedily: all that evaluation needs."""
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         """obs [N, *obs] -> the agent's best actions [N, *action]."""
@@ -110,7 +110,7 @@ class Agent(LoadablePolicy, Protocol):
         ...
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
-        """Takes in one vector step and the episodes that it finished."""
+        """Records one vector step and the episodes that it finished."""
         ...
 
     def update(self) -> dict[str, Tensor]:
@@ -118,7 +118,7 @@ class Agent(LoadablePolicy, Protocol):
         ...
 
     def scalars(self, member: int = 0) -> dict[str, float]:
-        """What is worth logging and is known without asking the device: epsilon, learning rate, gradient steps."""
+        """Numbers to log that are known without waiting for the device: epsilon, learning rate, gradient steps."""
         ...
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
@@ -146,7 +146,7 @@ class Twin(Protocol):
 
 
 class SteppedByAgent(Protocol):
-    """Environments that an agent steps on its device, and then tells what became of them."""
+    """Environments that an agent steps on its device; it reports the outcome to them afterwards."""
 
     @property
     def twin(self) -> Twin: ...

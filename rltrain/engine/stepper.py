@@ -29,28 +29,28 @@ class Store(Protocol):
 
     @property
     def memory(self) -> Any:
-        """What `playing` and `store` are given, on the device; always the same tensors."""
+        """The first argument of `playing` and `store`, on the device; always the same tensors."""
         ...
 
     def playing(self, memory: Any, running: Tensor) -> Tensor:
-        """Which environments [L] of the members that run move: part of the program."""
+        """The environments [L] of running members that this step moves. Part of the program."""
         ...
 
     def store(self, memory: Any, step: StepOf) -> None:
-        """Takes one step of all environments: part of the program."""
+        """Stores one step of all environments. Part of the program."""
         ...
 
     def send(self) -> None:
-        """The device gets what the host has counted."""
+        """Sends the host's counters to the device."""
         ...
 
     def fetch(self) -> None:
-        """The host gets what the device has counted; waits for it."""
+        """Fetches the device's counters; waits for them."""
         ...
 
 
-class Lanes(NamedTuple):
-    """L = M * N environments, member by member, as they are now."""
+class EnvBatch(NamedTuple):
+    """The present state of L = M * N environments, member by member."""
 
     state: Tensor  # [*state, L]
     obs: Tensor  # [L, *obs]
@@ -59,15 +59,15 @@ class Lanes(NamedTuple):
     begun: Tensor  # [L] int64, episodes that have begun
 
 
-class Drawn(NamedTuple):
-    """What is known beforehand of D vector steps."""
+class StepInputs(NamedTuple):
+    """Inputs of D vector steps that the host draws beforehand."""
 
     acting: dict[str, Tensor]  # the algorithm's `acting_draws`, each [D, L]
     starts: Tensor  # [D, *state, L], the first state of episode `begun` lies in row `begun % D`
 
 
-class Seen(NamedTuple):
-    """What became of D vector steps, for the host to look at afterwards."""
+class StepRecords(NamedTuple):
+    """Outcomes of D vector steps, which the host reads afterwards."""
 
     ended: Tensor  # [D, L] bool
     episode_return: Tensor  # [D, L] float64, with the step's reward
@@ -76,15 +76,15 @@ class Seen(NamedTuple):
 
 
 class Stepping(NamedTuple):
-    """What `make_step` reads and writes."""
+    """The tensors that a vector step reads and writes."""
 
     params: Tensor  # [P] or [M, P]
     memory: Any  # the store's, written
-    lanes: Lanes  # written
-    drawn: Drawn
+    lanes: EnvBatch  # written
+    drawn: StepInputs
     running: Tensor  # [L] bool, the environments of members that run; of [M], Inductor fails on the index l // N
     step: Tensor  # [1] int64, written: which of the D is next
-    seen: Seen  # written
+    seen: StepRecords  # written
 
 
 Step = Callable[[Stepping], None]
@@ -131,7 +131,7 @@ def make_step(
         done = StepOf(lanes.obs, action, reward.float(), next_obs, terminated, ended, active)
         experience.store(memory.memory, done)
         finite = next_obs.flatten(1).isfinite().all(1) & reward.isfinite() | ~active
-        for of_all, now in zip(seen, Seen(ended, total, length, finite), strict=True):
+        for of_all, now in zip(seen, StepRecords(ended, total, length, finite), strict=True):
             of_all.index_copy_(0, at, now.unsqueeze(0))
         rows = lanes.begun % len(memory.drawn.starts)  # [L]
         begins = memory.drawn.starts.gather(0, rows.expand(1, *lanes.state.shape)).squeeze(0)  # [*state, L]
@@ -143,7 +143,7 @@ def make_step(
         lanes.begun.add_(ended)
         at.add_(1)
 
-    def _act(params: Tensor, obs: Tensor, drawn: Drawn, at: Tensor) -> Tensor:
+    def _act(params: Tensor, obs: Tensor, drawn: StepInputs, at: Tensor) -> Tensor:
         of_members = obs if members == 1 else obs.view(members, -1, *obs.shape[1:])
         output = forward(params, of_members)  # [M, N, outputs]
         output = output if members == 1 else output.flatten(0, 1)
@@ -159,7 +159,7 @@ def make_step(
 
 
 def check_in_torch(twin: Twin, state: Tensor, action: Tensor) -> None:
-    """Whether the twin computes with torch what it computes with NumPy; state [*state, L], action [*action, L].
+    """Check that the twin computes with torch what it computes with NumPy; state [*state, L], action [*action, L].
 
     Raises:
         RunFailed: it raises, or returns other shapes or kinds of numbers.
@@ -232,17 +232,17 @@ class Stepper:
         memory = Stepping(
             networks.params,
             experience.memory,
-            Lanes(*(on_device[name] for name in Lanes._fields)),
-            Drawn({name: drawn[name] for name in algorithm.acting_draws}, drawn["starts"]),
+            EnvBatch(*(on_device[name] for name in EnvBatch._fields)),
+            StepInputs({name: drawn[name] for name in algorithm.acting_draws}, drawn["starts"]),
             on_device["running"],
             on_device["step"],
-            Seen(**self._seen.on_device),
+            StepRecords(**self._seen.on_device),
         )
         step = make_step(algorithm, experience, envs.twin, networks.members, envs.max_episode_steps, to_env)
         self.program = Bound(step, step, (memory,), cuda_graphs=context.cuda_graphs)
 
     def prepare(self, acting: Mapping[str, np.ndarray], running: np.ndarray) -> None:
-        """For the next steps: the algorithm's draws, [steps, M * N] each, and which members [M] move."""
+        """Send the inputs of the next steps: the algorithm's draws, [steps, M * N] each, and which members [M] run."""
         lanes, drawn = self._lanes.host, self._drawn.host
         now = self._envs.now()
         for name, array in now._asdict().items():
@@ -261,8 +261,8 @@ class Stepper:
         self.program()
 
     def finish(self, steps: int) -> tuple[list[Episode], np.ndarray]:
-        """Tells the environments what became of the steps since `prepare`; waits for them. Returns the episodes that
-        ended, and which environments ended one in each step, [steps, M * N] bool."""
+        """Reports the steps since `prepare` to the environments; waits for them. Returns the episodes that ended, and
+        which environments ended one in each step, [steps, M * N] bool."""
         lanes, seen = self._lanes.fetch(), self._seen.fetch()
         self._experience.fetch()
         now = LanesNow(*(lanes[name] for name in LanesNow._fields))

@@ -40,7 +40,7 @@ class MemberTargets:
         return [update.period for update in self._updates] if by_gradient_steps else []
 
     def at_calls(self, gradient_steps: np.ndarray, steps: int, calls: int, running: np.ndarray) -> list[Due]:
-        """What is due after each of the next calls, of `steps` gradient steps each, for the members that run; their
+        """Target updates due after each of the next calls, of `steps` gradient steps each, of members that run; their
         gradient steps [M] so far."""
         if self._unit != "gradient_steps" or self.in_phase:
             return [None] * calls
@@ -49,8 +49,8 @@ class MemberTargets:
         return [[u.due_at_gradient_step(made + more) if runs else 0 for u, made, runs in updates] for more in ahead]
 
     def at_steps(self, env_steps: np.ndarray, num_envs: int, steps: int, running: np.ndarray) -> list[Due]:
-        """What is due by environment steps after each of the next vector steps of the members that run; their
-        environment steps [M] so far. Whoever moves them tells `saw`."""
+        """Target updates due by environment steps after each of the next vector steps of members that run; their
+        environment steps [M] so far. The caller that moves them reports it to `saw`."""
         if self._unit != "env_steps":
             return [None] * steps
         ahead = np.arange(0, (steps + 1) * num_envs, num_envs)

@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class WeightedBatch(NamedTuple):
-    """The same with the weight of each transition in the loss, for a replay that does not sample uniformly."""
+    """A batch with the weight of each transition in the loss, of a replay that does not sample uniformly."""
 
     obs: Tensor
     action: Tensor

@@ -1,4 +1,4 @@
-"""How a program of fixed shapes stores what environments did in a replay on its own device, with n-step returns.
+"""Store transitions with n-step returns in a replay on the device, in a program of fixed shapes.
 
 The same rows in the same order as `NStepWindow` and `UniformReplay.add` make of the same steps.
 """

@@ -75,7 +75,7 @@ class NStepWindow:
         return [columns for _, columns in self.push_with_envs(transition)]
 
     def push_with_envs(self, transition: Transition) -> list[tuple[np.ndarray, Columns]]:
-        """The same, each with the environments [K] that its rows come from, ascending. Idle ones give nothing."""
+        """The rows of `push` with the environments [K] that they come from, ascending. Idle ones give none."""
         active = transition.active
         ended = (transition.terminated | transition.truncated) & active  # [N]
         if self._n == 1:

@@ -16,7 +16,7 @@ from rltrain.replay.uniform import UniformReplay, gather
 
 
 class PrioritizedMemory(NamedTuple):
-    """What a program reads and writes; always the same tensors."""
+    """The tensors that a program reads and writes; always the same ones."""
 
     arrays: Batch  # [capacity * M, ...]
     written: Tensor  # [M]

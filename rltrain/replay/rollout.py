@@ -30,7 +30,7 @@ class Rollout(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """The same as it is kept; what lies behind an episode's end has no meaning. Of a population [M, K, ...]."""
+    """K episodes as they are stored; entries behind an episode's end have no meaning. Of a population [M, K, ...]."""
 
     obs: Tensor  # [K, T, *obs]
     action: Tensor  # [K, T, *action]
@@ -41,8 +41,8 @@ class Episodes(NamedTuple):
 
 
 class RolloutMemory(NamedTuple):
-    """What a program reads and writes of a rollout: episode k's step t lies in row k * width + t. The last row of each
-    is a spare one, for what is not to be kept."""
+    """The tensors of a rollout that a program reads and writes: step t of episode k lies in row k * width + t. The last
+    row of each is a spare one, for what is not to be kept."""
 
     obs: Tensor  # [M * K * width + 1, *obs]
     action: Tensor  # [M * K * width + 1, *action]
@@ -168,7 +168,7 @@ class RolloutBuffer:
 
     @property
     def memory(self) -> RolloutMemory:
-        """What `playing` and `store` are given, on the device; the same tensors until it is widened."""
+        """The first argument of `playing` and `store`, on the device; the same tensors until it is widened."""
         counts = self._counts.on_device
         return RolloutMemory(
             **self._steps, final_obs=self._final_obs, truncated=self._truncated,
@@ -195,11 +195,11 @@ class RolloutBuffer:
         memory.finished.add_(step.ended)
 
     def send(self) -> None:
-        """Tells the device what was counted here."""
+        """Sends the host's counters to the device."""
         self._counts.send()
 
     def fetch(self) -> None:
-        """Learns what was counted on the device; waits for it."""
+        """Fetches the device's counters; waits for them."""
         self._counts.fetch()
 
     def room(self, steps: int, members: int, device: torch.device) -> Episodes:
@@ -233,7 +233,7 @@ class RolloutBuffer:
         yield (), Rollout(memory.obs, memory.action, reward, mask, last, memory.final_obs, memory.truncated)
 
     def feedback(self, memory: Episodes, rows: Any, feedback: Mapping[str, Tensor]) -> None:
-        """Nothing is learned from it."""
+        """Does nothing: all episodes count alike."""
 
     def forget(self, envs: np.ndarray) -> None:
         """Drops the running episodes of `envs` (bool [N]); they begin anew."""

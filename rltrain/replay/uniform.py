@@ -16,7 +16,7 @@ from rltrain.types import ActionSpec, ObservationSpec, Ring
 
 
 class ReplayMemory(NamedTuple):
-    """What a program reads and writes of a replay; always the same tensors."""
+    """The tensors of a replay that a program reads and writes; always the same ones."""
 
     arrays: Batch  # [capacity * M, ...]
     written: Tensor  # [M]
@@ -94,7 +94,7 @@ class UniformReplay:
 
     @property
     def written(self) -> Tensor:
-        """The same on the device, as of the last `send_counts`; what writes rows there moves it on."""
+        """`written` on the device, as of the last `send_counts`; programs that store rows move it on."""
         return self._counts.on_device["written"]
 
     def send_counts(self) -> None:
@@ -156,7 +156,7 @@ class UniformReplay:
 
     @property
     def memory(self) -> Any:
-        """What `batches`, `feedback` and `store` are given, on the device."""
+        """The first argument of `batches`, `feedback` and `store`, on the device."""
         return ReplayMemory(self._arrays, self.written)
 
     def batches(self, memory: Any, uniform: Tensor) -> Iterator[tuple[Tensor, Any]]:
@@ -196,7 +196,7 @@ class UniformReplay:
         return {**rows, "head": torch.tensor([written % self.capacity])}
 
     def ring(self, prefix: str, member: int = 0) -> Ring:
-        """How the member's rows lie, for whoever saves them under names that begin with `prefix.`."""
+        """The layout of the member's rows, for saving them under names that begin with `prefix.`."""
         names = tuple(f"{prefix}.{name}" for name in Batch._fields)
         return Ring(names, self.capacity, int(self._written[member]))
 

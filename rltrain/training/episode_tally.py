@@ -17,7 +17,7 @@ class EpisodeStatistics:
     Attributes:
         asked: how many episodes there should be; None: as many as there are.
         cut: how many of them were cut, after `cut_at` steps.
-        interrupted: whether somebody stopped it; the returns are those of the episodes that had ended.
+        interrupted: whether it was stopped; the returns are those of the episodes that had ended.
     """
 
     returns: tuple[float, ...]

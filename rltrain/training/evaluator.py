@@ -116,7 +116,7 @@ class Evaluator:
         stop: Callable[[], bool] = lambda: False,
         partly: bool = False,
     ) -> dict[int, EpisodeStatistics] | None:
-        """The same for several members of a population at once.
+        """Evaluate several members of a population at once.
 
         Args:
             policy: acts for all members, whose observations come one member after the other.

@@ -9,7 +9,7 @@ Outcome = Literal["solved", "lost", "not solved"]
 
 
 def outcome(mean: float, threshold: float | None, solve_step: int | None) -> Outcome | None:
-    """How a run ended; None for an environment without a threshold.
+    """The outcome of a run; None for an environment without a threshold.
 
     Args:
         mean: greedy return of the last network.

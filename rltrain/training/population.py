@@ -35,7 +35,7 @@ class MemberOutput(NamedTuple):
 
 
 class _MemberStop:
-    """What a member's trainer looks at: whether to save is for the population to decide, which saves all at once."""
+    """The stop request that a member's trainer sees. The population decides when to save: all members at once."""
 
     def __init__(self, population: Population) -> None:
         self._population = population
@@ -78,7 +78,7 @@ class Population:
         self.trainers = [
             Trainer(
                 config,
-                # What a trainer that does not step by itself needs of each.
+                # A trainer that does not step by itself needs only these parts of each.
                 cast(VectorEnv, MemberEnvs(envs, member, num_envs)),
                 cast(Agent, MemberAgent(agent, member, num_envs)),
                 cast(Evaluator, MemberEvaluator(self._evaluation, member)),
@@ -227,13 +227,13 @@ class Population:
         self._evaluation.expected = {member: int(self._steps[member]) for member in members if self._evaluates(member)}
         for member in members:
             try:
-                self._tell(member)
+                self._report_steps(member)
                 self.trainers[member].do_duties()
             except RunFailed as failure:
                 self._fail(member, failure)
                 continue
-            self._settle(member)
-            self._take_back_sums(member)
+            self._mark_done(member)
+            self._copy_sums_of(member)
             self._due[member] = self.trainers[member].duties_from is not None
             self._next_duty[member] = self.trainers[member].next_duty
         for member in members:  # once all have their rows: the last save takes a while
@@ -244,19 +244,19 @@ class Population:
         period = self._configs[member].eval.period
         return period is not None and self._steps[member] // period > self._before[member] // period
 
-    def _tell(self, member: int) -> None:
-        """Tells the member's trainer what happened since it was told last."""
+    def _report_steps(self, member: int) -> None:
+        """Report to the member's trainer what has happened since the last report."""
         trainer = self.trainers[member]
         updates = int(self._updates[member])
         sums = {tag: total[member].clone() for tag, total in self._sums.items()} if updates else {}
         steps = int(self._before[member]), int(self._steps[member])
-        trainer.take_in(steps, self._episodes[member], sums, updates, float(self._seconds[member]))
+        trainer.record_steps(steps, self._episodes[member], sums, updates, float(self._seconds[member]))
         self._episodes[member] = []
         self._seconds[member] = 0.0
-        self._settle(member)
+        self._mark_done(member)
 
-    def _take_back_sums(self, member: int) -> None:
-        """The sums that the trainer has: none after a row, what was saved after a resume."""
+    def _copy_sums_of(self, member: int) -> None:
+        """Copy the sums that the trainer has: none after a row, the saved ones after a resume."""
         sums, self._updates[member] = self.trainers[member].metric_sums
         for tag in {*self._sums, *sums}:
             value = sums.get(tag)
@@ -266,8 +266,8 @@ class Population:
                 self._sums[tag] = kind.new_zeros(len(self._steps))
             self._sums[tag][member] = 0.0 if value is None else value
 
-    def _settle(self, member: int) -> None:
-        """What is done is not done again: the next duties count from here."""
+    def _mark_done(self, member: int) -> None:
+        """Count the next duties from here, once those of this step are done."""
         if self.trainers[member].duties_from is None:
             self._before[member] = self._steps[member]
 
@@ -294,7 +294,7 @@ class Population:
             if self._saved_moment[member] == self.moment:
                 continue
             try:
-                self._tell(member)
+                self._report_steps(member)
                 # Also where it has not changed because it waits: members continue from one moment.
                 self.trainers[member].save()
                 self._saved_moment[member] = self.moment
@@ -315,5 +315,5 @@ class Population:
             self._before[member] = trainer.step if pending is None else pending
             self._due[member] = pending is not None
             self._next_duty[member] = trainer.next_duty
-            self._take_back_sums(member)
+            self._copy_sums_of(member)
         return exact

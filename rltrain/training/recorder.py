@@ -35,7 +35,7 @@ class Recorder:
         Raises:
             RunFailed: a metric is not finite.
         """
-        self._take_in(episodes)
+        self._add_episodes(episodes)
         if not metrics:
             return
         self._updates += 1
@@ -53,7 +53,7 @@ class Recorder:
         Raises:
             RunFailed: a metric is not finite.
         """
-        self._take_in(episodes)
+        self._add_episodes(episodes)
         for tag, values in metrics.items():
             total = _number(self._sums.get(tag, 0.0))
             for number, step in zip(values.tolist(), steps, strict=True):
@@ -62,15 +62,14 @@ class Recorder:
             self._sums[tag] = total
         self._updates += len(steps)
 
-    def _take_in(self, episodes: list[Episode]) -> None:
+    def _add_episodes(self, episodes: list[Episode]) -> None:
         for episode in episodes:
             self._returns.append(episode.episode_return)
             self._lengths.append(episode.length)
 
-    def take_over(self, sums: Mapping[str, Tensor | float], updates: int, episodes: list[Episode]) -> None:
-        """What somebody else counted: the sums of the metrics since the last row, over `updates` updates, in place of
-        its own, and further episodes."""
-        self._take_in(episodes)
+    def replace_sums(self, sums: Mapping[str, Tensor | float], updates: int, episodes: list[Episode]) -> None:
+        """Replace the metrics' sums since the last row, over `updates` updates, by a population's; add its episodes."""
+        self._add_episodes(episodes)
         self._updates = updates
         own = sums if updates else {}
         self._sums = {tag: _number(total) if self._check_at_once else total for tag, total in own.items()}

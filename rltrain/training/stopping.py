@@ -22,7 +22,7 @@ _TAKEN_BACK_PERIOD = 1024
 
 
 class StopRequest(Protocol):
-    """What a training loop looks at once per step."""
+    """The requests to stop or save that a training loop checks once per step."""
 
     @property
     def requested(self) -> bool:
@@ -30,7 +30,7 @@ class StopRequest(Protocol):
         ...
 
     def take_save_request(self) -> bool:
-        """Whether somebody asked for a checkpoint since this was called last."""
+        """Whether a checkpoint was requested since the last call."""
         ...
 
 

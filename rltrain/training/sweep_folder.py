@@ -1,4 +1,4 @@
-"""The folder of a sweep: the list of its jobs, what they found, and the lock of whoever runs them."""
+"""The folder of a sweep: the list of its jobs, what they found, and the lock of the command that runs them."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class SweepFolder:
         return "" if inside else "is not inside the sweep's"
 
     def notes(self) -> list[str]:
-        """What readers of the jobs' results should know."""
+        """Notes for readers of the jobs' results."""
         notes = read_json(self.path / JOBS).get("notes") if (self.path / JOBS).exists() else []
         return [str(note) for note in notes] if isinstance(notes, list) else []
 
@@ -162,7 +162,7 @@ def is_completed(job: Path) -> bool:
 
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
-    """What ends the command whose sweep a signal stopped, once its jobs are saved."""
+    """The exception that ends a command whose sweep was stopped by a signal, once its jobs are saved."""
     env_id = ""
     with suppress(RequestError):  # a malformed list says so when it is resumed
         ids = [str((job.config or {}).get("env", {}).get("id", "")) for job in SweepFolder(folder).jobs().values()]

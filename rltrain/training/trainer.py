@@ -69,7 +69,7 @@ class Trainer:
         stop: StopRequest,
         saves_periodically: bool = True,
     ) -> None:
-        """`saves_periodically` is False where somebody else decides when to save: a population does it together."""
+        """`saves_periodically` is False for a member of a population, which saves all its members together."""
         self._config = config
         self._envs = envs
         self._agent = agent
@@ -195,10 +195,10 @@ class Trainer:
         self.episodes += len(block.episodes)
         self._recorder.add_block(block.metrics, block.episodes, learned_at)
 
-    def take_in(
+    def record_steps(
         self, steps: tuple[int, int], episodes: list[Episode], sums: Mapping[str, Tensor], updates: int, seconds: float
     ) -> bool:
-        """Accounts for vector steps that somebody else made; whether something is due after the last of them.
+        """Account for vector steps that the population made; returns whether something is due after the last of them.
 
         Args:
             steps: the environment steps made before the last vector step, and after it.
@@ -208,7 +208,7 @@ class Trainer:
         """
         self._duties_from, self.step = steps
         self.episodes += len(episodes)
-        self._recorder.take_over(sums, updates, episodes)
+        self._recorder.replace_sums(sums, updates, episodes)
         self.train_seconds += seconds
         return self._is_due()
 

@@ -94,7 +94,8 @@ def lines_of(trace: Trace, files: Collection[str]) -> int:
     """Lines of the functions of these files that the vector step entered."""
     lines: set[tuple[str, int]] = set()
     for code in set(trace.entered):
-        if (file := _file(code)) in files:
+        file = _file(code)
+        if file is not None and file in files:
             source, first = inspect.getsourcelines(code)
             lines |= {(file, number) for number in range(first, first + len(source))}
     return len(lines)
