@@ -14,13 +14,7 @@ from rltrain.build import EVAL_ENVS, check_network, checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
 from rltrain.envs.batches import observations_in
 from rltrain.envs.space_data import space_from_plain
-from rltrain.envs.spaces import (
-    action_spec,
-    from_env_observation,
-    make_action_transform,
-    observation_spec,
-    to_env_action,
-)
+from rltrain.envs.spaces import ObservationWriter, action_spec, make_action_transform, observation_spec, to_env_action
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.envs.wrappers.wrapper import Fixed
@@ -54,6 +48,7 @@ class TrainedPolicy:
         self._limit = limit if type(limit) is int and limit > 0 else None
         self.statistics = statistics_in(checkpoint.state.get("envs", {}))
         self.observation, action = observation_spec(self.observation_space), action_spec(self.action_space)
+        self._writer = ObservationWriter(self.observation_space)
         self._wrappers = self._make_wrappers(self.config.env.wrappers)
         self._wrappers.load_statistics(self.statistics)
         self._steps = 0  # observations since the episode began
@@ -94,7 +89,7 @@ class TrainedPolicy:
 
     def _seen(self, obs: Any) -> np.ndarray:
         """One observation of the environment as the network takes it, [1, *obs]."""
-        row = from_env_observation(self.observation_space, obs)[None]
+        row = self._writer.row(obs)[None]
         if not self._wrappers:
             return row
         if self._wrappers.remembers and self._limit is not None and self._steps >= self._limit:
@@ -111,7 +106,7 @@ class TrainedPolicy:
         """
         positions, steps = self._wrappers.fixed()
         look_back = [self.config.env.wrappers[position] for position in positions]
-        return look_back, self._make_wrappers(look_back).spec, steps
+        return look_back, self._make_wrappers(look_back).whole_spec, steps
 
     def _make_wrappers(self, configs: Sequence[Any]) -> WrapperStack:
         alone = WrapperContext(self.config.env.id, 1, 1, self._limit, frozen=True)

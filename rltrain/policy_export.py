@@ -67,7 +67,7 @@ class EnvPolicy(nn.Module):
         for number, kind in enumerate(self._steps):
             a, b = self.get_buffer(f"wrapper_{number}_a"), self.get_buffer(f"wrapper_{number}_b")
             obs = ((obs.to(a.dtype) - a) / b).to(torch.float32) if kind == "normalize" else torch.clamp(obs, a, b)
-        action: Tensor = self.greedy(obs)
+        action: Tensor = self.greedy(obs.to(torch.float32) if obs.dtype == torch.float64 else obs)
         if self._action_dtype == torch.int64:
             return action + self._first_action
         wanted = action.to(torch.float64) * self.scale + self.centre

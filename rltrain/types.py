@@ -11,12 +11,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+FLOATS = ("float32", "float64")
+
 
 @dataclass(frozen=True, slots=True)
 class ObservationSpec:
     """Shape and kind of one observation as an agent gets it.
 
     `box`: an array of `shape` and `dtype` (float32; or uint8 and bool, for images, which stay so until the network).
+    What environments show, before `env.wrappers`, may be float64 too.
     `discrete`: an integer 0..n-1 (int64, shape ()), whatever the space's own start; networks see it one-hot.
     `low` and `high`: float64 of `shape`, infinite where there is no bound; None where nothing is known of them.
     """

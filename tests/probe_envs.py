@@ -20,6 +20,8 @@ Those that are there to learn on are named with their answer. Discount is gamma.
     Votes-v0               one step; three parts of an observation of `kind` vote with +1 or -1, the rest is noise:
                            Q(s, 1) = sum of the votes = -Q(s, 0), greedy return at least 1, which takes all three
     Aim-v0                 `length` steps (1), Box actions of `kind`, reward -mean((a - best)^2): at best 0
+    Clock-v0               10 steps, a reward where the action is a bit, which the time tells by a minute: float64, and
+                           int64, dict, declared float32 (`kind`); `start` is where the time lies
     Refused-v0             a space of `kind` that is refused
     Raises-v0, Nan-v0, Hangs-v0, Dies-v0                 a fault at step `at` of every episode
     Unrepeatable-v0        what it shows is not a function of its seed: a replay does not come back to it
@@ -442,6 +444,35 @@ class Aim(Probe):
         return -float(np.mean((action - self.best) ** 2)), self.t == self.length, False
 
 
+class Clock(Probe):
+    """At `start` seconds float32 knows no minutes, float64 does."""
+
+    spaces_by_kind: ClassVar[dict[str, spaces.Space[Any]]] = {
+        "float64": spaces.Box(0.0, 2e9, (1,), np.float64),
+        "float32": spaces.Box(0.0, 2e9, (1,), np.float32),
+        "int64": spaces.Box(0, 2_000_000_000, (1,), np.int64),
+        "dict": spaces.Dict(day=spaces.Discrete(7), time=spaces.Box(0.0, np.inf, (), np.float64)),
+    }
+
+    def __init__(self, kind: str = "float64", start: float = 1.7e9, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.kind, self.start = kind, start
+        self.observation_space = self.spaces_by_kind[kind]
+
+    def begin(self) -> None:
+        self.bit = int(self.np_random.integers(2))
+
+    def observe(self) -> Any:
+        time = self.start + 60 * self.bit
+        if self.kind == "dict":
+            return {"day": 3, "time": time}
+        return np.array([time], np.int64 if self.kind == "int64" else np.float64)
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        reward, self.bit = float(action == self.bit), int(self.np_random.integers(2))
+        return reward, self.t == 10, False
+
+
 class Refused(Probe):
     observations: ClassVar[dict[str, spaces.Space[Any]]] = {
         "text": spaces.Text(5),
@@ -536,7 +567,7 @@ class Film(Probe):
 _ALL: tuple[type[Probe], ...] = (
     Bandit, ConstantTruncated, ConstantTerminated, Countdown, Flip, Target, LongShort, Chain, DelayedReward, Counter,
     FixedLength, Shifted, EchoBox, Images, Noise, Raises, Nan, Hangs, Dies, Unrepeatable, Walk, Votes, Aim,
-    Refused, Pid, Scarce, Straggler, Film,
+    Clock, Refused, Pid, Scarce, Straggler, Film,
 )  # fmt: skip
 _BEST_RETURN: dict[type[Probe], float] = {Bandit: 1.0, Target: -0.01, Chain: 1.0}
 

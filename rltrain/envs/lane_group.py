@@ -30,6 +30,7 @@ class LaneStep:
     terminated: np.ndarray  # [n] bool; also where only a life was lost, which ends no episode
     truncated: np.ndarray  # [n] bool
     finished: list[Finished]
+    notes: tuple[str, ...] = ()  # what the user should be told of the environment
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ import logging
 import mmap
 import time
 from collections.abc import Callable, Sequence
-from math import isfinite
 from typing import Any
 
 import gymnasium
@@ -16,8 +15,10 @@ from rltrain.envs.atari import LIFE_LOST, tells_life_loss
 from rltrain.envs.faults import described
 from rltrain.envs.lane_group import MAX_RECORDED_ACTIONS, MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import close
+from rltrain.envs.observed import EVERY, LARGEST, Check, fits_float32, not_finite
+from rltrain.envs.precision import Precision
 from rltrain.envs.returned import FLAGS, LARGEST_REWARD, REWARDS, Mistake, flag, reset_observation, reward_number
-from rltrain.envs.spaces import make_flattener, observation_spec
+from rltrain.envs.spaces import ObservationWriter, observation_spec
 from rltrain.errors import RunFailed
 
 _log = logging.getLogger(__name__)
@@ -44,13 +45,12 @@ class Lanes:
         self._id = id
         self._progress = progress
         spec = observation_spec(envs[0].observation_space)
-        self._flattener = make_flattener(envs[0].observation_space)
-        self._row_shape = spec.shape
-        self._plain_shape = spec.shape if spec.kind == "box" and self._flattener is None else None
+        self._writer = ObservationWriter(envs[0].observation_space)
+        self._plain_dtype, self._plain_shape = self._writer.plain_dtype, spec.shape
         self._shape = (len(envs), *spec.shape)
         self._dtype = np.dtype(spec.dtype)
-        self._discrete_n = spec.n
-        self._start = int(getattr(envs[0].observation_space, "start", 0)) if spec.n else 0
+        self._precision = Precision() if first == 0 and spec.dtype == "float32" else None
+        self._notes: tuple[str, ...] = ()
         self._action_dtype = envs[0].action_space.dtype
         self._box_actions = isinstance(envs[0].action_space, gymnasium.spaces.Box)
         self._action_shape = envs[0].action_space.shape or ()
@@ -105,10 +105,15 @@ class Lanes:
                     is_terminated = flag("terminated", is_terminated)
                 if type(is_truncated) not in FLAGS:
                     is_truncated = flag("truncated", is_truncated)
-                if type(observation) is np.ndarray and observation.shape == self._plain_shape:
+                if (
+                    type(observation) is np.ndarray
+                    and observation.dtype is self._plain_dtype
+                    and observation.shape == self._plain_shape
+                    and (self._length[lane] + 1) % EVERY > 1
+                ):
                     obs[lane] = observation  # what `_write` does for nearly all, without the call
                 else:
-                    self._write(lane, observation, obs)
+                    self._write(lane, self._length[lane] + 1, observation, obs)
             except (Exception, SystemExit) as error:
                 self._fail(lane, error, obs, self._length[lane] + 1)
                 continue
@@ -123,12 +128,12 @@ class Lanes:
         self._check_finite(obs)
         self._obs = obs
         if not ended:
-            return LaneStep(obs, obs, reward, terminated, truncated, [])
+            return LaneStep(obs, obs, reward, terminated, truncated, [], self._told())
         next_obs = obs.copy()
         finished = [Finished(lane, self._return[lane], self._length[lane]) for lane in ended]
         for lane in ended:
             self._reset_lane(lane, next_seeds[lane], obs)
-        return LaneStep(obs, next_obs, reward, terminated, truncated, finished)
+        return LaneStep(obs, next_obs, reward, terminated, truncated, finished, self._told())
 
     def state(self) -> LaneState:
         return LaneState(self._obs.copy(), list(self._return), list(self._length), [*map(self._recorded, self._all)])
@@ -170,44 +175,42 @@ class Lanes:
         self._length[lane] = 0
         self._actions[lane] = []
         self._show_progress(lane)
-        self._write(lane, reset_observation(self._envs[lane].reset(seed=seed)), obs)
-        if not self._all_finite(obs[lane : lane + 1]):
-            raise Mistake(_not_finite(obs[lane]))
+        self._write(lane, 0, reset_observation(self._envs[lane].reset(seed=seed)), obs)
+
+    def _told(self) -> tuple[str, ...]:
+        notes, self._notes = self._notes, ()
+        return notes
 
     def _show_progress(self, lane: int) -> None:
         if self._progress is not None:
             self._progress[:8] = lane.to_bytes(8, "little")
 
-    def _write(self, lane: int, observation: Any, obs: np.ndarray) -> None:
-        if self._discrete_n:
-            number = int(observation) - self._start
-            if not 0 <= number < self._discrete_n:
-                raise Mistake(f"observation {observation} is outside its Discrete space")
-            obs[lane] = number
+    def _write(self, lane: int, step: int, observation: Any, obs: np.ndarray) -> None:
+        check = Check.ALL if not step else Check.RANGE if step % EVERY <= 1 else Check.KIND
+        self._writer.write(observation, obs[lane, ...], check)
+        if lane == 0 and self._precision is not None:
+            self._watch(observation, step, self._precision)
+
+    def _watch(self, observation: Any, step: int, precision: Precision) -> None:
+        """Whether numbers are lost by what the space says, which is float32."""
+        if step == 0:
+            precision.begin()
+        if (isinstance(observation, np.ndarray) and observation.dtype == np.float32) or not precision.wants():
             return
-        if self._flattener is not None:
-            try:
-                self._flattener.write(observation, obs[lane])
-            except ValueError as error:
-                raise Mistake(str(error)) from error
-            return
-        shape = observation.shape if isinstance(observation, np.ndarray) else np.shape(observation)
-        if shape != self._row_shape:  # NumPy would spread a smaller one over the row without a word
-            raise Mistake(f"observation has shape {shape}, its space {self._row_shape}")
-        obs[lane] = observation
+        whole = np.empty(self._plain_shape, np.float64)
+        self._writer.write(observation, whole, Check.KIND)
+        if lost := precision.see(whole):
+            note = f"{self._id}: {lost}, which its observation space asks for: declare it float64, and normalize"
+            self._notes += (f"{note} (env.wrappers=[normalize_observation])",)
 
     def _check_finite(self, obs: np.ndarray) -> None:
         """Of the observations after a step; those of resets are checked one by one."""
-        if self._all_finite(obs):
+        if self._dtype.kind != "f" or fits_float32(obs):
             return
-        for lane in np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(axis=1)).tolist():
-            self._fail(lane, Mistake(_not_finite(obs[lane])), obs, self._length[lane])
-
-    def _all_finite(self, obs: np.ndarray) -> bool:
-        if self._dtype != np.float32:
-            return True
-        # Finite float32 numbers cannot overflow a float64 sum, and nothing finite comes back from inf or NaN.
-        return isfinite(sum(obs.ravel().tolist())) if obs.size <= 64 else bool(np.isfinite(obs).all())
+        for lane, row in enumerate(obs):
+            if not fits_float32(row):
+                part = self._writer.part_of(int(np.flatnonzero(~(np.abs(row.reshape(-1)) <= LARGEST))[0]))
+                self._fail(lane, Mistake(f"observation{part} {not_finite(row)}"), obs, self._length[lane])
 
     def _fail(self, lane: int, error: BaseException, obs: np.ndarray, step: int) -> None:
         """Raises what failed, or notes it where failures are collected: then the lane's observation is zero.
@@ -250,15 +253,11 @@ class Lanes:
                     return False
                 self._return[lane] += float(r)
             if len(actions):
-                self._write(lane, observation, obs)
+                self._write(lane, len(actions), observation, obs)
         except (Exception, SystemExit):
             _log.info("replaying environment %d of %s failed", self._first + lane, self._id, exc_info=True)
             return False
         self._length[lane] = len(actions)
         self._actions[lane] = [a.tobytes() for a in actions] if self._box_actions else numbers
-        same_obs = obs[lane].tobytes() == state.obs[lane].tobytes()
+        same_obs = obs[lane].astype(state.obs.dtype).tobytes() == state.obs[lane].tobytes()
         return same_obs and self._return[lane] == state.episode_return[lane]
-
-
-def _not_finite(row: np.ndarray) -> str:
-    return f"observation is not finite: {' '.join(str(row).split())[:200]}"

@@ -12,19 +12,18 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rltrain.envs.flatten import MOST_NUMBERS, Flattener, is_image, name_of
+from rltrain.envs.flatten import MOST_NUMBERS, Flattener, name_of
+from rltrain.envs.observed import LARGEST, Check, NotOfSpace, is_image, make_take, needs_float64
 from rltrain.errors import RequestError
 from rltrain.types import ActionSpec, ObservationSpec
-
-# Environments write "unbounded" as inf or as the largest float; 2 * 3.4e38 is no range to scale -1..1 onto.
-_LARGEST = float(np.finfo(np.float32).max)
 
 ActionTransform = Callable[[np.ndarray], np.ndarray]
 
 
 def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
-    """An agent's view of `space`: Discrete from 0, images (uint8 of the whole range) as uint8, bool Boxes as bool,
-    every other Box as float32 of its shape, and all else as one float32 vector (see `flatten.py`).
+    """The observations of `space`: Discrete from 0, images (uint8 of the whole range) as uint8, bool Boxes as bool,
+    every other Box as floats of its shape, and all else as one vector of floats (see `flatten.py`). Floats are
+    float32, or float64 where the space has numbers that float32 lacks: `env.wrappers` take these, an agent float32.
 
     Raises:
         RequestError: the space is not supported, or has no number, or too many.
@@ -40,18 +39,58 @@ def observation_spec(space: spaces.Space[Any]) -> ObservationSpec:
             raise RequestError(f"observation space Box of shape {space.shape} has more than {MOST_NUMBERS:,} numbers")
         low, high = _bounds(space)
         return ObservationSpec("box", tuple(space.shape), _box_dtype(space), low=low, high=high)
-    return ObservationSpec("box", (Flattener(space).size,), "float32")
+    flattener = Flattener(space)
+    return ObservationSpec("box", (flattener.size,), flattener.dtype)
 
 
 def _box_dtype(space: spaces.Box) -> str:
     if is_image(space):
         return "uint8"
-    return "bool" if space.dtype == np.bool_ else "float32"
+    if space.dtype == np.bool_:
+        return "bool"
+    return "float64" if needs_float64(space) else "float32"
 
 
-def make_flattener(space: spaces.Space[Any]) -> Flattener | None:
-    """The writer of observations of `space` into rows; None for Box and Discrete, whose numbers are taken as is."""
-    return None if isinstance(space, spaces.Box | spaces.Discrete) else Flattener(space)
+class ObservationWriter:
+    """Writes observations of a space into rows of the dtype and shape of its `observation_spec`.
+
+    Attributes:
+        flattens: whether the space has parts that become one vector.
+        plain_dtype: of arrays whose numbers go into a row as they are; None where the space is no Box.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self._spec = observation_spec(space)
+        self.flattens = not isinstance(space, spaces.Box | spaces.Discrete)
+        self.plain_dtype = np.dtype(space.dtype) if isinstance(space, spaces.Box) else None
+        self._flattener = Flattener(space) if self.flattens else None
+        self._take = None if self.flattens else make_take(space)
+
+    def write(self, observation: Any, row: np.ndarray, check: Check) -> None:
+        """observation -> row, a view.
+
+        Raises:
+            NotOfSpace: it is not of this space; the text begins with `observation`.
+        """
+        try:
+            if self._flattener is not None:
+                self._flattener.write(observation, row, check)
+            elif self._take is not None:
+                row[...] = self._take(observation, check)
+        except NotOfSpace as error:
+            text = str(error)
+            raise NotOfSpace(f"observation{text}" if text.startswith("[") else f"observation {text}") from None
+
+    def row(self, observation: Any) -> np.ndarray:
+        """The same as a fresh array; raises NotOfSpace too."""
+        row = np.empty(self._spec.shape, self._spec.dtype)
+        self.write(observation, row, Check.RANGE)
+        return row
+
+    def part_of(self, number: int) -> str:
+        """The part that a number of a row belongs to, as one writes it behind `observation`; nothing where there are
+        no parts."""
+        return "" if self._flattener is None else self._flattener.part_of(number)
 
 
 def action_spec(space: spaces.Space[Any]) -> ActionSpec:
@@ -115,27 +154,15 @@ def to_env_action(space: spaces.Space[Any], action: np.ndarray) -> Any:
 
 
 def from_env_observation(space: spaces.Space[Any], observation: Any) -> np.ndarray:
-    """One observation as the agent sees it, a fresh array of the spec's dtype and shape.
+    """One observation as `observation_spec` says, a fresh array.
 
     Raises:
         ValueError: it is not of this space.
     """
-    spec = observation_spec(space)
-    if isinstance(space, spaces.Discrete):
-        number = int(observation) - int(space.start)
-        if not 0 <= number < spec.n:
-            raise ValueError(f"observation {observation} is outside its Discrete space")
-        return np.array(number, np.int64)
-    row = np.empty(spec.shape, spec.dtype)
-    if (flattener := make_flattener(space)) is not None:
-        flattener.write(observation, row)
-        return row
-    if np.shape(observation) != spec.shape:
-        raise ValueError(f"observation has shape {np.shape(observation)}, its space {spec.shape}")
-    row[...] = observation
-    return row
+    return ObservationWriter(space).row(observation)
 
 
 def _bounds(space: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    # Environments write "unbounded" as inf or as the largest float; 2 * 3.4e38 is no range to scale -1..1 onto.
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    return np.where(low <= -_LARGEST, -np.inf, low), np.where(high >= _LARGEST, np.inf, high)
+    return np.where(low <= -LARGEST, -np.inf, low), np.where(high >= LARGEST, np.inf, high)

@@ -31,6 +31,7 @@ from rltrain.types import ActionScale, BlockSeen, Episode, LanesNow, Transition
 if TYPE_CHECKING:
     from rltrain.envs.batched.lanes import BatchedLanes
 
+_log = logging.getLogger(__name__)
 _LONG = 32  # above so many numbers NumPy finds their extremes sooner than Python does
 _log = logging.getLogger(__name__)
 EpisodeSeed = EpisodeSeeds | Callable[[int, int], int]
@@ -182,6 +183,9 @@ class VectorEnv:
             done = self._wrappers.step(done, moved)
         if self._reward_clip is not None:
             np.clip(done.reward, -self._reward_clip, self._reward_clip, out=done.reward)
+        if done.notes and not self._wrappers.frozen:
+            for note in done.notes:
+                warn(_log, note)
         transition = Transition(
             self._obs,
             action,
@@ -348,7 +352,8 @@ class VectorEnv:
 
     def _unpack(self, state: dict[str, np.ndarray]) -> tuple[list[int], LaneState]:
         expected = (self.num_envs, *self._bare_spec.shape)
-        if state["obs"].shape != expected or state["obs"].dtype != self._bare_spec.dtype:
+        float32_once = self._bare_spec.dtype == "float64" and state["obs"].dtype == np.float32  # of an earlier version
+        if state["obs"].shape != expected or not (state["obs"].dtype == self._bare_spec.dtype or float32_once):
             raise CheckpointError(
                 f"{self.id}: the stored observations are {state['obs'].dtype} {state['obs'].shape}, "
                 f"expected {self._bare_spec.dtype} {expected}"

@@ -92,6 +92,7 @@ class WorkerGroup:
             np.concatenate([s.terminated for s in steps]),
             np.concatenate([s.truncated for s in steps]),
             finished,
+            tuple(note for s in steps for note in s.notes),
         )
 
     def state(self) -> LaneState:

@@ -107,6 +107,19 @@ def test_the_file_acts_as_the_policy_does(name: str, tmp_path: Path, capsys: pyt
         assert all(policy.action_space.contains(action) for action in actions)
 
 
+def test_float64_reaches_the_wrappers_of_the_file_whole(tmp_path: Path) -> None:
+    """Seconds since 1970, of which float32 keeps every 128th."""
+    run = tmp_path / "run"
+    clip = ClipObservationConfig("clip_observation", 1.6e9, 1.8e9)
+    train(run_config(dqn_config(), env=wrapped("probe_envs:Clock-v0", clip, NORMALIZE)), run, StopAfter(20))
+    assert main(["export", str(run)]) == 0
+    policy, program = rltrain.load(run), torch.export.load(run / "policy.pt2").module()
+    obs = 1.7e9 + np.arange(-256.0, 256.0)[:, None]
+    expected = policy.act(obs)
+    assert 0 < expected.sum() < len(obs) and [policy.act(one) for one in obs] == expected.tolist()
+    np.testing.assert_array_equal(program(torch.from_numpy(obs)).numpy(), expected)
+
+
 def test_it_needs_no_rltrain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,10 @@ def make(id):
 @pytest.mark.parametrize(
     ("space", "spec"),
     [
-        (spaces.Box(-1, 1, (3,), np.float64), ObservationSpec("box", (3,), "float32")),
-        (spaces.Box(0, 9, (2, 2), np.int32), ObservationSpec("box", (2, 2), "float32")),
+        (spaces.Box(-1, 1, (3,), np.float64), ObservationSpec("box", (3,), "float64")),
+        (spaces.Box(0, 9, (2, 2), np.int32), ObservationSpec("box", (2, 2), "float64")),
+        (spaces.Box(0, 9, (2, 2), np.int16), ObservationSpec("box", (2, 2), "float32")),
+        (spaces.Dict(a=spaces.Discrete(2), b=spaces.Box(0, 9, (), np.int64)), ObservationSpec("box", (3,), "float64")),
         (spaces.Box(0, 1, (4,), np.bool_), ObservationSpec("box", (4,), "bool")),
         (spaces.Box(0, 255, (3, 4, 2), np.uint8), ObservationSpec("box", (3, 4, 2), "uint8")),
         (spaces.Box(0, 255, (128,), np.uint8), ObservationSpec("box", (128,), "uint8")),

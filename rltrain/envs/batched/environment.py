@@ -12,8 +12,9 @@ from gymnasium.envs.registration import EnvSpec
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.flatten import name_of
-from rltrain.envs.spaces import make_flattener, observation_spec
+from rltrain.envs.spaces import ObservationWriter, observation_spec
 from rltrain.errors import RequestError
+from rltrain.types import FLOATS
 
 Array = Any
 """A NumPy array or a torch tensor; lanes are its last axis."""
@@ -91,12 +92,12 @@ def make_twin(
                 f"env.kwargs.{key}: the batched twin of {spec.id} takes {', '.join(taken) or 'no kwargs'};"
                 " use env.vectorization=sync or async"
             )
-    if make_flattener(observation_space) is not None:
+    if ObservationWriter(observation_space).flattens:
         raise RequestError(
             f"env.vectorization={vectorization}: a twin shows Box or Discrete, and the observation space of {spec.id}"
             f" is {name_of(observation_space)}; use sync or async"
         )
-    if vectorization == "compiled" and observation_spec(observation_space).dtype != "float32":
+    if vectorization == "compiled" and observation_spec(observation_space).dtype not in FLOATS:
         raise RequestError(
             f"env.vectorization=compiled: takes observations of floats, and {spec.id} shows"
             f" {name_of(observation_space)}; use batched"

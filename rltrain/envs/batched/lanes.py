@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Any
 
@@ -14,6 +15,7 @@ from rltrain.envs.batched.block import StartQueue, start_states
 from rltrain.envs.batched.environment import BatchedEnvironment
 from rltrain.envs.batched.history import ActionHistory
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
+from rltrain.envs.observed import NotOfSpace, fits_float32, make_kind_check, not_finite
 from rltrain.envs.spaces import observation_spec
 from rltrain.errors import CheckpointError, RunFailed, one_line
 from rltrain.types import BlockSeen, LanesNow
@@ -50,7 +52,10 @@ class BatchedLanes:
         self._limit = max_episode_steps
         self._stores_state = stores_state
         self._observation = observation_spec(observation_space)
+        if stores_state and self._observation.dtype == "float64":
+            self._observation = replace(self._observation, dtype="float32")  # as the agent's program computes it
         self._start = int(getattr(observation_space, "start", 0)) if self._observation.n else 0
+        self._check_kind = make_kind_check(observation_space)
         self._rows_first = (len(self._observation.shape), *range(len(self._observation.shape)))
         action_shape = action_space.shape or ()
         self._lanes_last = (*range(1, len(action_shape) + 1), 0)
@@ -181,7 +186,8 @@ class BatchedLanes:
         if self._stores_state:
             return self._take_over(state, lengths)
         exact &= self._replay(state, np.where(exact, lengths, 0))
-        same_obs = [a.tobytes() == b.tobytes() for a, b in zip(self._obs, state.obs, strict=True)]
+        shown = self._obs.astype(state.obs.dtype)
+        same_obs = [a.tobytes() == b.tobytes() for a, b in zip(shown, state.obs, strict=True)]
         exact &= np.array(same_obs) & (self._return == np.array(state.episode_return))
         abandoned = (~exact).nonzero()[0]
         if abandoned.size:
@@ -259,6 +265,10 @@ class BatchedLanes:
         expected = (*self._observation.shape, state.shape[-1])
         if observed.shape != expected:
             raise RunFailed(f"{self._id}: its batched twin gave obs of shape {observed.shape}, not {expected}")
+        try:
+            self._check_kind(observed)
+        except NotOfSpace as error:
+            raise RunFailed(f"{self._id}: its batched twin gave obs that {error}") from error
         obs: np.ndarray = observed.transpose(self._rows_first).astype(self._observation.dtype, order="C")
         if self._observation.kind == "discrete":
             obs -= self._start
@@ -270,12 +280,12 @@ class BatchedLanes:
             for lane in np.flatnonzero(~np.isfinite(reward)).tolist():
                 self._fail(lane, f"reward {reward[lane]} is not a finite float32")
                 reward[lane] = 0.0
-        if obs.dtype != np.float32 or _all_finite(obs):
+        if obs.dtype.kind != "f" or (_all_finite(obs) if obs.dtype == np.float32 else fits_float32(obs)):
             return
-        for row in np.flatnonzero(~np.isfinite(obs).reshape(len(obs), -1).all(1)).tolist():
-            shown = " ".join(str(obs[row]).split())[:200]
-            self._fail(row if lanes is None else int(lanes[row]), f"observation is not finite: {shown}")
-            obs[row] = 0.0
+        for row in range(len(obs)):
+            if not fits_float32(obs[row]):
+                self._fail(row if lanes is None else int(lanes[row]), f"observation {not_finite(obs[row])}")
+                obs[row] = 0.0
 
     def _fail(self, lane: int, what: str) -> None:
         """Raises what failed, or notes it where failures are collected."""

@@ -17,7 +17,7 @@ from rltrain.config.wrappers import (
 )
 from rltrain.envs.flatten import MOST_NUMBERS
 from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, one_line_shape, refuse
-from rltrain.types import ObservationSpec
+from rltrain.types import FLOATS, ObservationSpec
 
 
 class FrameStack(Wrapper):
@@ -103,7 +103,7 @@ class TimeAware(Wrapper):
         self._limit = context.time_limit
         self._time = np.zeros(context.lanes, np.int64)
         self._numbers = spec.n or (spec.shape[0] if spec.shape else 1)
-        self.spec = ObservationSpec("box", (self._numbers + 1,), "float32")
+        self.spec = ObservationSpec("box", (self._numbers + 1,), _floats(spec))
 
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         self._time = np.where(lanes, 0, self._time)
@@ -135,21 +135,22 @@ class TimeAware(Wrapper):
             obs = _one_hot(obs, self._discrete)
         elif self._bytes:
             obs = obs / np.float32(255)
-        return np.concatenate([obs.reshape(len(left), -1), left[:, None].astype(np.float32)], axis=1, dtype=np.float32)
+        numbers = obs.reshape(len(left), -1), left[:, None].astype(self.spec.dtype)
+        return np.concatenate(numbers, axis=1, dtype=self.spec.dtype)
 
 
 class ClipObservation(Wrapper):
     """Each number of the observation within [low, high]."""
 
     def __init__(self, config: ClipObservationConfig, spec: ObservationSpec, context: WrapperContext) -> None:
-        if spec.dtype != "float32":
+        if spec.dtype not in FLOATS:
             why = f"has nothing to clip: the observation is {one_line_shape(spec)}"
             raise refuse("clip_observation", why)
         low, high = (np.full(spec.shape, end) for end in (config.low, config.high))
         if spec.low is not None and spec.high is not None:
             low, high = np.clip(spec.low, low, high), np.clip(spec.high, low, high)
         self.spec = replace(spec, low=low, high=high)
-        self._low, self._high = np.float32(config.low), np.float32(config.high)
+        self._low, self._high = (np.dtype(spec.dtype).type(end) for end in (config.low, config.high))
 
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         clipped: np.ndarray = np.clip(obs, self._low, self._high)
@@ -174,7 +175,7 @@ class RescaleObservation(Wrapper):
         if spec.low is None or spec.high is None:
             why = f"needs bounds, and none are known of {one_line_shape(spec)}; the environment's are: list it first"
             raise refuse("rescale_observation", why)
-        if spec.dtype != "float32":
+        if spec.dtype not in FLOATS:
             why = f"has nothing to do: networks take {one_line_shape(spec)} as 0 to 1"
             raise refuse("rescale_observation", why)
         bounded = np.isfinite(spec.low) & np.isfinite(spec.high) & (spec.low < spec.high)
@@ -207,6 +208,10 @@ class ScaleReward(Wrapper):
 
     def reward(self, reward: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         return reward * self._factor
+
+
+def _floats(spec: ObservationSpec) -> str:
+    return spec.dtype if spec.dtype in FLOATS else "float32"
 
 
 def _one_hot(obs: np.ndarray, n: int) -> np.ndarray:

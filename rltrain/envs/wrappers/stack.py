@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rltrain.envs.lane_group import LaneStep
+from rltrain.envs.precision import Precision
 from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, refuse
 from rltrain.errors import CheckpointError
 from rltrain.types import ObservationSpec
@@ -18,10 +19,12 @@ _STATISTICS, _MEMORY = "statistics", "memory"
 
 
 class WrapperStack:
-    """Passes what the environments do through all wrappers.
+    """Passes what the environments do through all wrappers, and makes float32 of what is float64 after them.
 
     Attributes:
         spec: of the observations that come out.
+        whole_spec: the same before float64 becomes float32.
+        frozen: whether this is an evaluation, in which nothing is told that was told in training.
     """
 
     def __init__(self, named: Sequence[tuple[str, Wrapper]], spec: ObservationSpec, context: WrapperContext) -> None:
@@ -31,13 +34,18 @@ class WrapperStack:
         self._named = {f"{n}_{k}" if k > 1 else n: w for (n, w), k in zip(named, numbers, strict=True)}
         self._wrappers = [wrapper for _, wrapper in named]
         self._raw = spec
-        self.spec = self._wrappers[-1].spec if named else spec
+        self.whole_spec = self._wrappers[-1].spec if named else spec
+        self._cuts = self.whole_spec.dtype == "float64"
+        self.spec = replace(self.whole_spec, dtype="float32") if self._cuts else self.whole_spec
+        self.frozen = context.frozen
+        self._precision = Precision() if self._cuts and not context.frozen else None
         self._id, self._members, self._num_envs = context.id, context.members, context.num_envs
         self._all = np.ones(context.lanes, np.bool_)
         self._shown = np.empty(0)
+        self._notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self._wrappers)
+        return bool(self._wrappers) or self._cuts
 
     @property
     def remembers(self) -> bool:
@@ -88,7 +96,8 @@ class WrapperStack:
         if active is not None:
             obs[~active] = self._shown[~active]
         self._shown = obs
-        return replace(done, obs=obs, next_obs=next_obs, reward=reward)
+        notes, self._notes = done.notes + self._notes, ()
+        return LaneStep(obs, next_obs, reward, done.terminated, done.truncated, done.finished, notes)
 
     def state(self, lanes: slice) -> dict[str, np.ndarray]:
         """All that a continued run needs of `lanes`, which are those of whole members."""
@@ -140,7 +149,8 @@ class WrapperStack:
             CheckpointError: the state is of other wrappers.
         """
         if not self._wrappers:
-            return obs
+            self._shown = self._begin(obs, self._all)
+            return self._shown
         arrays = {**self._arrays(_STATISTICS), **self._arrays(_MEMORY)}
         found = {key: self._checked(state, key, array) for key, array in arrays.items()}
         goes_on = np.array(exact)
@@ -162,12 +172,22 @@ class WrapperStack:
     def _begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         for wrapper in self._wrappers:
             obs = wrapper.begin(obs, lanes)
-        return obs
+        if self._precision is not None and lanes[0]:
+            self._precision.begin()
+        return self._cut(obs, lanes) if self._cuts else obs
 
     def _step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         for wrapper in self._wrappers:
             obs = wrapper.step(obs, lanes)
-        return obs
+        return self._cut(obs, lanes) if self._cuts else obs
+
+    def _cut(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+        """float64 obs [L, *obs] -> float32; tells where that loses what the numbers of the first lane differ in."""
+        precision = self._precision
+        if precision is not None and lanes[0] and precision.wants() and (lost := precision.see(obs[0])):
+            why = f"{self._id}: {lost}, in which the network computes"
+            self._notes += (f"{why}: env.wrappers=[normalize_observation] normalizes in float64 before",)
+        return obs.astype(np.float32)
 
     def _arrays(self, what: str) -> dict[str, np.ndarray]:
         return {
@@ -178,6 +198,9 @@ class WrapperStack:
 
     def _checked(self, state: Mapping[str, Any], key: str, like: np.ndarray) -> np.ndarray:
         found = state.get(key)
+        kept_cut = key.startswith(_MEMORY) and like.dtype == np.float64
+        if kept_cut and isinstance(found, np.ndarray) and found.dtype == np.float32:
+            found = found.astype(np.float64)  # until float64 reached the wrappers, they remembered float32
         if not isinstance(found, np.ndarray) or found.shape != like.shape or found.dtype != like.dtype:
             what = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else "missing"
             raise CheckpointError(f"{self._id}: the stored {key} is {what}, expected {like.dtype} {like.shape}")
