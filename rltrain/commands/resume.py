@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.evaluate import find_run, not_begun
-from rltrain.commands.resume_changes import asked_config, changed_config, made_by, refuse_less, with_earlier_changes
+from rltrain.commands.resume_changes import (
+    asked_config,
+    changed_config,
+    lifting_change,
+    made_by,
+    refuse_less,
+    with_earlier_changes,
+)
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, as_settings, parse_value, record_changes, validate_stored
 from rltrain.config.validate import show, to_plain
@@ -57,7 +64,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     run = RunFolder(folder)
     status = run.read_record().get("status")
     if status == "completed" and not overrides:
-        say(f"{shown_path(folder)}: completed, nothing left to do; total_steps=N extends it")
+        _tell_completed(folder, {folder: None})
         return
     if status == "running":
         with run:
@@ -107,7 +114,7 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[
     listed = sweep.jobs()
     jobs, own = {folder: job.config for folder, job in listed.items()}, _what_differs(listed)
     if not overrides and all(map(is_completed, jobs)):
-        say(f"{shown_path(sweep.path)}: completed, nothing left to do; total_steps=N extends it")
+        _tell_completed(sweep.path, jobs)
         return []
     _list_changes(sweep, jobs, overrides, trust)
     for folder, reason in _resume_populations(jobs, own, overrides, trust):
@@ -212,6 +219,16 @@ def _begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: 
     config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
     _tell(differences)
     begin_again(config, folder, record_changes(0, differences))
+
+
+def _tell_completed(place: Path, runs: Mapping[Path, Mapping[str, Any] | None]) -> None:
+    """Says that nothing is left to do, and under which changes it would be.
+
+    Args:
+        runs: folder of each -> its config, or None where only the folder has it.
+    """
+    changes = sorted({lifting_change(folder, config) for folder, config in runs.items()})
+    say(f"{shown_path(place)}: completed, nothing left to do; {' '.join(changes)} extends it")
 
 
 def _already_ended(config: RunConfig, source: Checkpoint, differences: Differences) -> str:

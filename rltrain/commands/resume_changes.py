@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, changed, parse_changes, recorded_changes, require_trusted
@@ -78,3 +79,15 @@ def made_by(source: Checkpoint | None) -> dict[str, int]:
         "total_steps": 0 if source is None else source.step,
         "total_episodes": episodes if type(episodes) is int else 0,  # foreign: loading it says what is wrong
     }
+
+
+def lifting_change(folder: Path, config: Mapping[str, Any] | None) -> str:
+    """The change that lets a completed run go on, by its files alone: reading its checkpoint would take seconds."""
+    from rltrain.training.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    with suppress(RequestError, KeyError, TypeError):  # a damaged file: the change that most runs need
+        limits = run.read_config() if config is None else config
+        if run.read_result()["env_step"] < limits["total_steps"]:
+            return "stop_at_return=null" if limits["total_episodes"] is None else "total_episodes=N"
+    return "total_steps=N"

@@ -9,6 +9,7 @@ from PIL import Image
 
 _LONGEST_SIDE = 640
 """Pixels. Larger pictures are made smaller: a film of a thousand is held in memory."""
+_COLOURS = 64
 _CHANNELS = (1, 3, 4)
 
 
@@ -39,7 +40,12 @@ def same_size(pictures: list[Image.Image]) -> list[Image.Image]:
 def _on_canvas(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
     canvas = Image.new("RGB", size)
     canvas.paste(picture.convert("RGB"), (0, 0))
-    return canvas.quantize(64)
+    return with_palette(canvas)
+
+
+def with_palette(picture: Image.Image) -> Image.Image:
+    """An RGB picture with few colours, as a GIF has them. The default method takes six times as long."""
+    return picture.quantize(_COLOURS, method=Image.Quantize.FASTOCTREE)
 
 
 def _is_frame(nested: Any) -> bool:

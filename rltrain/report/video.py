@@ -14,12 +14,11 @@ from PIL import Image
 from rltrain.envs.make import find_environment
 from rltrain.errors import RequestError, RunFailed, missing_extra, one_line
 from rltrain.policy import TrainedPolicy
-from rltrain.report.frames import NoFrame, pictures_of, same_size
+from rltrain.report.frames import NoFrame, pictures_of, same_size, with_palette
 from rltrain.seeding import derive_seed
 from rltrain.training.evaluator import REPORT_KEY
 
 _MOST_FRAMES = 1_000
-_COLOURS = 64
 _DEFAULT_FPS = 30.0
 _FASTEST_MILLISECONDS = 20  # browsers slow down what is faster
 
@@ -51,10 +50,10 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
         film.begin(seed)
         ended = False
         while not ended and len(pictures) < _MOST_FRAMES:
-            pictures += [picture.quantize(_COLOURS) for picture in film.draw()]
+            pictures += [with_palette(picture) for picture in film.draw()]
             ended = film.step()
         if not pictures:
-            pictures = [picture.quantize(_COLOURS) for picture in film.draw()]
+            pictures = [with_palette(picture) for picture in film.draw()]
         if not pictures:
             raise film.refusal("render() gives no frames")
         milliseconds = film.frame_milliseconds

@@ -96,7 +96,10 @@ def test_what_cannot_go_on_says_which_limit_ended_it(early: Path, capsys: pytest
 
 
 def test_a_run_that_ended_early_goes_on_a_little(early: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its limit may be any number of steps that it has not yet made; so may that of a run that was stopped."""
+    """Its limit may be any number of steps that it has not yet made; so may that of a run that was stopped. Asked for
+    nothing, it says which limit it is."""
+    assert resume(early) == 0
+    assert capsys.readouterr().out == f"{early}: completed, nothing left to do; stop_at_return=null extends it\n"
     assert resume(early, "stop_at_return=null", "total_steps=199") == 2
     assert f"total_steps=199: {early} has made 200 steps, and none can be taken back" in one_line(capsys)
     assert resume(early, "stop_at_return=null", "total_steps=200") == 0
@@ -110,6 +113,8 @@ def test_a_run_that_ended_early_goes_on_a_little(early: Path, capsys: pytest.Cap
     assert resume(early, "total_steps=500", f"total_episodes={done - 1}") == 2
     assert f"total_episodes={done - 1}: {early} has made {done} episodes" in one_line(capsys)
     assert resume(early, "total_steps=500", f"total_episodes={done + 1}") == 0
+    capsys.readouterr()
+    assert resume(early) == 0 and "total_episodes=N extends it" in capsys.readouterr().out
     assert newest(early).state["episodes"] == done + 1
 
 
