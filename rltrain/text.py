@@ -136,9 +136,8 @@ def shell_word(path: Path) -> str:
 
 def quoted(word: str) -> str:
     """One word of a command, which bash and zsh read as it is."""
-    if not word.isprintable() or not _has_letters(
-        word
-    ):  # control characters, bytes that are no text, a terminal's lack
+    plain = word.isprintable() and _has_letters(word)
+    if not plain:  # control characters, bytes that are no text, letters that the terminal lacks
         data = os.fsencode(word)
         shown = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in data)
         return f"$'{''.join(shown)}'"
