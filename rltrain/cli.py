@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rltrain.ending import ends_soon
 from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
-from rltrain.output import OutlivingStream, own_output, say
+from rltrain.output import OutlivingStream, errors, own_output, say
 from rltrain.text import harmless
 
 _LONGEST_LINE = 1000
@@ -107,12 +107,12 @@ def _delivered(code: int, output: OutlivingStream) -> int:
     if output.failure is None:
         return code
     if not isinstance(output.failure, BrokenPipeError):
-        print(f"rltrain: standard output cannot be written: {output.failure.strerror}", file=sys.stderr)
+        print(f"rltrain: standard output cannot be written: {output.failure.strerror}", file=errors())
     return code or 1
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"rltrain: {_harmless(message)}", file=sys.stderr)
+    print(f"rltrain: {_harmless(message)}", file=errors())
     return exit_code
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rltrain.output import warn
+from rltrain.output import answers, errors, warn
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -48,8 +48,9 @@ def _end(exit_code: int) -> None:
 
 
 def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr, answers(), errors()):
+        if stream is not None:  # an environment may have put None there
+            stream.flush()
 
 
 def _threads() -> list[threading.Thread]:

@@ -7,6 +7,7 @@ print, from Python or from C, goes to standard error.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -17,6 +18,8 @@ from typing import Any, TextIO, cast
 _warned: set[str] = set()
 _answers: OutlivingStream | None = None
 """Where `say` goes while a command runs."""
+_errors: OutlivingStream | None = None
+"""Standard error while a command runs."""
 
 
 def say(text: str) -> None:
@@ -29,6 +32,11 @@ def answers() -> TextIO:
     return sys.stdout if _answers is None else cast(TextIO, _answers)
 
 
+def errors() -> TextIO:
+    """Standard error as the command found it, for progress and warnings; environments may replace sys.stderr."""
+    return sys.stderr if _errors is None else cast(TextIO, _errors)
+
+
 def warn(log: logging.Logger, message: str) -> None:
     """For the log, and once for whoever watches the terminal."""
     if log.hasHandlers():  # where there is no log, Python would print it too
@@ -38,14 +46,14 @@ def warn(log: logging.Logger, message: str) -> None:
     _warned.add(message)
     line = f"warning   {message}"
     if (tqdm := sys.modules.get("tqdm")) is not None:  # a bar that is drawn makes room
-        tqdm.tqdm.write(line, file=sys.stderr)
+        tqdm.tqdm.write(line, file=errors())
     else:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=errors(), flush=True)
 
 
 class OutlivingStream:
     """A text stream whose first write that fails is its last: from then on it leads to /dev/null. Letters that it
-    cannot show are written as escapes.
+    cannot show are written as escapes. Whoever closes it closes nothing: it is not theirs alone.
 
     Attributes:
         failure: why, or None.
@@ -61,7 +69,7 @@ class OutlivingStream:
                 self._stream.write(text)
             except UnicodeEncodeError:
                 self._stream.write(text.encode(self.encoding, "backslashreplace").decode(self.encoding))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._give_up(error)
         return len(text)
 
@@ -69,11 +77,15 @@ class OutlivingStream:
         if self.failure is None:
             try:
                 self._stream.flush()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._give_up(error)
 
-    def _give_up(self, error: OSError) -> None:
-        self.failure = error
+    def close(self) -> None:
+        self.flush()
+
+    def _give_up(self, error: OSError | ValueError) -> None:
+        closed = OSError(errno.EBADF, "it has been closed")  # by its own name, sys.__stderr__
+        self.failure = error if isinstance(error, OSError) else closed
         # What is still in the stream's buffer is written once more when the interpreter ends.
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -103,11 +115,11 @@ def own_output(whole_process: bool = False) -> Iterator[OutlivingStream]:
             code and for processes that are started, and all stays so: what is printed while the interpreter ends is not
             rltrain's either.
     """
-    global _answers
-    before = sys.stdout, sys.stderr, _answers
+    global _answers, _errors
+    before = sys.stdout, sys.stderr, _answers, _errors
     stdout, stderr = (stream or _nowhere() for stream in before[:2])
     out, err = OutlivingStream(_moved(stdout, stderr) if whole_process else stdout), OutlivingStream(stderr)
-    _answers = out
+    _answers, _errors = out, err
     sys.stdout = sys.stderr = cast(TextIO, err)
     try:
         yield out
@@ -115,7 +127,7 @@ def own_output(whole_process: bool = False) -> Iterator[OutlivingStream]:
         out.flush()
         err.flush()
         if not whole_process:
-            sys.stdout, sys.stderr, _answers = before
+            sys.stdout, sys.stderr, _answers, _errors = before
 
 
 @contextmanager

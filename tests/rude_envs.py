@@ -3,6 +3,7 @@
 Prints-v0        prints when it is imported, made, reset, stepped, closed, and as the interpreter ends
 Wanders-v0       goes to another folder: where="init", "reset", or "gone", which removes that folder as well
 Steals-v0        takes the signals when="init", "reset" or "step"; its 4th step in all sends `signal` to the run
+Closes-v0        how="close": its standard streams; "replace": puts None in their place
 Leaves-v0        a thread, named "ticker", that runs for ever
 Needs-v0         its reward is the environment variable SIM_REWARD, without which it cannot be made
 """
@@ -113,6 +114,16 @@ def _taken(number: int, frame: object) -> None:
         os._exit(1)
 
 
+class Closes(Rude):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        if how == "close" and sys.stdout is not None:
+            sys.stdout.close()
+            sys.stderr.close()
+        elif how == "replace":
+            sys.stdout = sys.stderr = None  # type: ignore[assignment]
+
+
 class Leaves(Rude):
     def __init__(self) -> None:
         super().__init__()
@@ -129,5 +140,5 @@ if "RUDE" in os.environ:
     _print("imported")
     atexit.register(_print, "ended")
 
-for _class in (Prints, Wanders, Steals, Leaves, Needs):
+for _class in (Prints, Wanders, Steals, Closes, Leaves, Needs):
     gymnasium.register(f"{_class.__name__}-v0", entry_point=_class)

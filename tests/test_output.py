@@ -50,6 +50,23 @@ def test_standard_output_is_for_what_rltrain_says(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "outside of a command\n"
 
 
+def test_streams_that_others_close_or_replace_are_still_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_warned", set())
+    with own_output():
+        sys.stdout.close()
+        sys.stdout = sys.stderr = None  # type: ignore[assignment]
+        say("ours")
+        warn(logging.getLogger("no handlers"), "that")
+    assert capsys.readouterr() == ("ours\n", "warning   that\n")
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with own_output():
+        stream.close()
+        print("nowhere", file=output.errors())
+
+
 WHOLE_PROCESS = """
 import atexit, os, subprocess, sys
 from rltrain.output import answers_file, own_output, say

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from rltrain.config.folders import description, group_files, import_plugins
 from rltrain.config.validate import show, suggestion
 from rltrain.config.wrappers import WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
-from rltrain.output import say
+from rltrain.output import errors, say
 
 LISTS = {
     "algos": "algo",
@@ -41,7 +39,7 @@ def main(args: list[str]) -> int:
     rows = {name: text for name, text in sorted(rows.items()) if part in name.lower()}
     if not rows:
         noun = _NOUNS.get(group, group.replace("_", " "))
-        print(f"no {noun} matches {args[1]}" if part else f"no {noun}", file=sys.stderr)
+        print(f"no {noun} matches {args[1]}" if part else f"no {noun}", file=errors())
     width = min(max(map(len, rows), default=0), 40)
     for name, text in rows.items():
         say(f"{name:<{width}}  {text}".rstrip())
@@ -61,7 +59,7 @@ def _registered() -> dict[str, str]:
     from rltrain.config.env_source import env_specs, left_out
 
     if fault := left_out():
-        print(f"the Atari games are left out: {fault}", file=sys.stderr)
+        print(f"the Atari games are left out: {fault}", file=errors())
     rows = {}
     for spec in env_specs():
         limit = f"{spec.max_episode_steps} steps" if spec.max_episode_steps else "no time limit"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ from rltrain.config.run_name import config_text, reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
-from rltrain.output import say
+from rltrain.output import errors, say
 from rltrain.process_state import variables_set
 from rltrain.text import rltrain_command, shown_path, wrapped
 from rltrain.training.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
@@ -239,7 +238,7 @@ def _tell_failures(launchers: Sequence[CheckedLauncher]) -> bool:
     """Names each job that failed; whether there was one."""
     failures = [failure for launcher in launchers for failure in launcher.failures]
     for number, line, error in failures:
-        print(f"job {number} failed ({line}): {error}", file=sys.stderr)
+        print(f"job {number} failed ({line}): {error}", file=errors())
     return bool(failures)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TextIO
 
 from rltrain.loggers.pace import Pace
+from rltrain.output import errors
 from rltrain.text import draws_bars, number
 
 _NAMES = {"rollout/episode_return": "return", "eval/episode_return": "eval"}
@@ -33,7 +33,7 @@ class ConsoleLogger:
         bar: bool = True,
         stream: TextIO | None = None,
     ) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = errors() if stream is None else stream
         self._total = total_steps
         self._shown = start_step
         self._pace = Pace(start_step, bounded=may_end_early)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rltrain.loggers.pace import LINE_SECONDS, duration
+from rltrain.output import errors
 from rltrain.text import draws_bars
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class EvaluationConsole:
     """
 
     def __init__(self, *, bar: bool = True, stream: TextIO | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = errors() if stream is None else stream
         self._draws = bar and draws_bars(self._stream)
         self._period = _BAR_SECONDS if self._draws else LINE_SECONDS
         self._bar: tqdm[Any] | None = None

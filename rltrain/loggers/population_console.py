@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rltrain.loggers.pace import Pace
+from rltrain.output import errors
 from rltrain.text import number
 
 
@@ -30,7 +30,7 @@ class PopulationConsole:
         may_end_early: bool = False,
         stream: TextIO | None = None,
     ) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = errors() if stream is None else stream
         self._total = list(total_steps)
         self._steps = [0] * len(total_steps) if start_steps is None else list(start_steps)
         self._returns: dict[int, float] = {}

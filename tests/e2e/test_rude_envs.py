@@ -127,6 +127,12 @@ class TestSteals:
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
 
+@pytest.mark.parametrize("how", ["close", "replace"])
+def test_a_run_whose_environment_closes_its_streams(how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "env=rude_envs:Closes-v0", f"env.kwargs.how={how}", "hydra.run.dir=run"]) == 0
+    assert capsys.readouterr().out.endswith(" total_steps=120\n")
+
+
 class TestLeaves:
     def test_the_process_ends_and_names_what_is_left(self, tmp_path: Path) -> None:
         ended = process(*SHORT, "env=rude_envs:Leaves-v0", "hydra.run.dir=run")
