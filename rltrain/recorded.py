@@ -150,27 +150,62 @@ def _check_same(first: _Recorder, second: _Recorder) -> None:
 
 def _interpreter(recording: _Recorder, inputs: list[Tensor], example: tuple[Tensor, ...]) -> Callable[[], None]:
     """A call of the recording on `inputs`. Making it runs the operations once, on `example`."""
+    operations, views = _split(recording, len(inputs))
 
     def replay(*tensors: Tensor) -> Tensor:
-        values = {**recording.foreign, **dict(enumerate(tensors))}
-        for function, described, results in recording.operations:
-            args, kwargs = tree_map(lambda x: values[x.number] if _is_value(x) else x, described, is_leaf=_is_value)
-            values.update(zip(results, tree_flatten(function(*args, **kwargs))[0], strict=True))
+        values = {**recording.foreign, **dict(zip(numbers, tensors, strict=True))}
+        _run(operations, values)
         return tensors[0]  # a trace must return something
 
+    def with_views(tensors: Sequence[Tensor]) -> dict[int, Tensor]:
+        values = dict(enumerate(tensors))
+        _run(views, values)
+        return values
+
+    fixed = with_views(inputs)
+    numbers, given = list(fixed), list(fixed.values())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch recommends its compiler instead
-        program = torch.jit.trace(replay, example, check_trace=False)  # type: ignore[no-untyped-call]
+        examples = tuple(with_views(example).values())
+        program = torch.jit.trace(replay, examples, check_trace=False)  # type: ignore[no-untyped-call]
 
     def call() -> None:
         optimize = torch._C._get_graph_executor_optimize()
         torch._C._set_graph_executor_optimize(False)  # it would batch matrix products, for other bits
         try:
-            program(*inputs)
+            program(*given)
         finally:
             torch._C._set_graph_executor_optimize(optimize)
 
     return call
+
+
+def _split(recording: _Recorder, inputs: int) -> tuple[list[_Operation], list[_Operation]]:
+    """The operations that every call runs, and those that only look at the `inputs` arguments in another shape: they
+    stay the same tensors, so such views are made once. Without autograd a detached tensor is the tensor."""
+    same: dict[int, int] = {}  # a detached tensor's number: the tensor's own
+    fixed = set(range(inputs))
+    in_every_call, once = [], []
+    for function, described, results in recording.operations:
+        args = tree_map(
+            lambda x: _Value(same.get(x.number, x.number)) if _is_value(x) else x, described, is_leaf=_is_value
+        )
+        read = [leaf.number for leaf in tree_flatten(args, is_leaf=_is_value)[0] if _is_value(leaf)]
+        if function is torch.ops.aten.detach.default:
+            same[results[0]] = read[0]
+        elif function.is_view and fixed.issuperset(read):
+            once.append(_Operation(function, args, results))
+            fixed.update(results)
+        else:
+            in_every_call.append(_Operation(function, args, results))
+    return in_every_call, once
+
+
+def _run(operations: Sequence[_Operation], values: dict[int, Tensor]) -> None:
+    """Runs `operations` on the tensors in `values`, by number, and adds their results."""
+    for function, described, results in operations:
+        args, kwargs = tree_map(lambda x: values[x.number] if _is_value(x) else x, described, is_leaf=_is_value)
+        values.update(zip(results, tree_flatten(function(*args, **kwargs))[0], strict=True))
 
 
 def _is_value(node: Any) -> bool:

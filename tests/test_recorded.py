@@ -53,6 +53,21 @@ class TestRecording:
         assert run.interpreted
         assert all(torch.equal(a, b) for a, b in zip(plain, args, strict=True))
 
+    def test_views_of_arguments_are_made_once_and_see_what_is_written(self) -> None:
+        def step(x: Tensor, out: Tensor) -> None:
+            turned = x.view(2, 2).t().detach()
+            x.add_(1)
+            out.copy_(turned * 2)
+
+        x, out = torch.arange(4.0), torch.zeros(2, 2)
+        assert calls_of(step, (x, out), 7).interpreted
+        assert out.tolist() == [[14, 18], [16, 20]]
+        with recorded._Recorder([x, out]) as recorder:
+            step(x, out)
+        every_call, once = recorded._split(recorder, 2)
+        assert [op.function._opname for op in every_call] == ["add_", "mul", "copy_"]
+        assert [op.function._opname for op in once] == ["view", "t"]
+
     def test_making_the_recording_changes_nothing(self) -> None:
         """The interpreter's graph is made by running the operations once more: not on the arguments."""
         total = torch.zeros(1)
