@@ -11,7 +11,7 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import Interrupted
-from rltrain.text import mean_and_std, rltrain_command, shell_word, shown_path, terminal_width, wrapped
+from rltrain.text import counted, mean_and_std, rltrain_command, shell_word, shown_path, terminal_width, wrapped
 from rltrain.training.checkpoint import Checkpoint
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
@@ -39,9 +39,9 @@ def header(
     chosen = " (auto)" if config.device.name == "auto" else ""
     lines = [
         f"rltrain   {config.algo.name} on {config.env.id}, seed {config.seed}, {config.total_steps:,} steps, "
-        + _count(config.num_envs, "environment"),
+        + counted(config.num_envs, "environment"),
         f"{'table' if config.network is None else 'network':<10}{sizes}",
-        f"device    {parts.device}{chosen}, {_count(parts.threads, 'thread')}, update {how(parts)}",
+        f"device    {parts.device}{chosen}, {counted(parts.threads, 'thread')}, update {how(parts)}",
         f"stepping  {steps_how(parts)}",
     ]
     if info.tuned is not None:
@@ -68,7 +68,7 @@ def header(
 
 def _tuned(name: str, info: ComposeInfo, env_id: str) -> str:
     """That a tuned file applies, and where to see what it set: on one line, so that the command can be copied."""
-    count = _count(len(info.tuned_keys), "setting")
+    count = counted(len(info.tuned_keys), "setting")
     what = f"tuned     {count} of {name}" if info.tuned_keys else f"tuned     {name}, of which everything is overridden"
     overrides = (override for override in info.overrides if not override.startswith("dry_run="))
     command = rltrain_command(*overrides, "--cfg", "job", env_id=env_id)
@@ -221,10 +221,6 @@ def _limit(config: RunConfig, trainer: Trainer) -> Limit:
     limit = reached_limit(config, trainer.step, trainer.episodes, config.stop_at_return)
     assert limit is not None
     return limit
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _steps(period: int | None) -> str:

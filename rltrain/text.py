@@ -41,6 +41,10 @@ def mean_and_std(mean: float, std: float) -> str:
     return f"{number(mean, scale)} +- {number(std, scale)}"
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def harmless(line: str) -> str:
     """A line of a stranger's as a terminal only shows it: what steers one is written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -82,7 +82,7 @@ def _in_words(policy: TrainedPolicy, statistics: EpisodeStatistics, result: dict
         f"{statistics.count_in_words()} {mean_and_std(stats['mean'], stats['std'])} "
         f"(min {stats['min']:g}, max {stats['max']:g})"
     )
-    return f"{line}\nvideo {result['video']}" if "video" in result else line
+    return f"{line}\nvideo {shown_path(Path(result['video']))}" if "video" in result else line
 
 
 def evaluate(

@@ -35,7 +35,7 @@ from rltrain.config.validate import show, to_plain, validate
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.output import errors, say
 from rltrain.process_state import variables_set
-from rltrain.text import rltrain_command, shown_path, wrapped
+from rltrain.text import counted, rltrain_command, shown_path, wrapped
 from rltrain.training.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
 
 Preflight = Callable[[RunConfig], None]
@@ -86,7 +86,10 @@ class CheckedLauncher(Launcher):
         first = not self._planned
         self._planned += [job for _, job in jobs]
         if first:
-            lines = [f"sweep     {len(jobs)} jobs in {shown_path(self._folder.path)}", *tuned_lines(self._planned)]
+            lines = [
+                f"sweep     {counted(len(jobs), 'job')} in {shown_path(self._folder.path)}",
+                *tuned_lines(self._planned),
+            ]
             say("\n".join(map(wrapped, lines)))
         notes = comparison_notes(self._planned, self._untuned)
         for note in notes:

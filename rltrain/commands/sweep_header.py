@@ -124,7 +124,7 @@ def _algorithms(jobs: Sequence[PlannedJob]) -> list[tuple[str, list[PlannedJob]]
 def _which(some: Sequence[PlannedJob], own: Mapping[PlannedJob, Sequence[str]]) -> str:
     """`all 10 jobs`, `target_update=soft` where these and no others have it, or their names."""
     if len(some) == len(own):
-        return f"all {len(own)} jobs"
+        return f"all {len(own)} jobs" if len(own) > 1 else "its job"
     for override in own[some[0]]:
         if [job for job, overrides in own.items() if override in overrides] == list(some):
             return as_typed([override])

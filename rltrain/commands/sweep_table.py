@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
-from rltrain.text import harmless, mean_and_std, number, shown_path, terminal_width, wrapped
+from rltrain.text import counted, harmless, mean_and_std, number, shown_path, terminal_width, wrapped
 from rltrain.training.sweep_folder import RESULTS_TEXT, SweepFolder
 
 _MOST_ROWS = 40
@@ -26,9 +26,9 @@ def report_sweep(sweep: SweepFolder) -> str:
     """
     jobs = job_results(list(sweep.jobs().values()))
     settings, notes = setting_results(jobs), sweep.notes()
-    done = f"{sum(job.status == 'completed' for job in jobs)} of {len(jobs)} jobs done"
+    done = f"{sum(job.status == 'completed' for job in jobs)} of {counted(len(jobs), 'job')} done"
     if all(job.status == "not begun" for job in jobs):
-        return f"sweep     {len(jobs)} jobs, nothing was trained or written"
+        return f"sweep     {counted(len(jobs), 'job')}, nothing was trained or written"
     whole = "\n\n".join([*_tables(jobs, settings, None), *notes, done])
     sweep.write_results(to_plain(jobs, settings, notes), f"{whole}\n")
     tables = _tables(jobs, settings, terminal_width())

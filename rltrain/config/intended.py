@@ -109,12 +109,14 @@ def _joined(words: list[str]) -> list[str]:
 
 def _joining(words: list[str]) -> Iterator[str]:
     while words:
-        word = words.pop(0)
-        while words and _goes_on(word, words[0]):
-            follows = words.pop(0)
+        word, count = words[0], 1
+        while count < len(words) and _goes_on(word, words[count]):
             blank = " " if word.endswith(":") else ""  # of a mapping: {name: frame_stack}
-            word = f"{word}{blank}{follows}"
+            word, count = f"{word}{blank}{words[count]}", count + 1
+        if _is_open(word):  # to the end: a bracket was forgotten, and nothing was parted
+            word, count = words[0], 1
         yield word
+        del words[:count]
 
 
 def _goes_on(word: str, follows: str) -> bool:
@@ -122,8 +124,11 @@ def _goes_on(word: str, follows: str) -> bool:
         return False
     if follows == "=" or (follows[:1] in ("=", ",") and len(follows) > 1):
         return True
-    open_bracket = any(word.count(left) > word.count(right) for left, right in ("[]", "{}", "()"))
-    return "=" in word and (open_bracket or (word[-1] in "=," and _is_value(follows)))
+    return "=" in word and (_is_open(word) or (word[-1] in "=," and _is_value(follows)))
+
+
+def _is_open(word: str) -> bool:
+    return any(word.count(left) > word.count(right) for left, right in ("[]", "{}", "()"))
 
 
 def _lists_values(word: str) -> bool:

@@ -140,7 +140,7 @@ def test_without_several_seeds_there_is_no_mean_over_them(tmp_path: Path) -> Non
     assert len(reported(tmp_path, jobs)) == 4
     one = tmp_path / "one"
     SweepFolder(one).add_jobs([swept(one / "0", 10.0, "seed=0")])
-    assert report_sweep(SweepFolder(one)) == f"sweep     1 of 1 jobs done, in {one}", "the job has said the rest"
+    assert report_sweep(SweepFolder(one)) == f"sweep     1 of 1 job done, in {one}", "the job has said the rest"
     assert results(one)["jobs"][0]["episode_return"]["mean"] == 10.0
     failed = tmp_path / "failed"
     SweepFolder(failed).add_jobs([swept(failed / "a", None, "seed=0"), swept(failed / "b", None, "seed=1")])

@@ -39,6 +39,7 @@ OPTIONS = {"-m": 0, "--multirun": 0, "--cfg": 1, "-c": 1, "--config-dir": 1, "--
         ("", ""),
         ("algo=dqn 'env.kwargs={a: 1}' -m seed=0,1", "algo=dqn 'env.kwargs={a: 1}' -m seed=0,1"),
         ("name=a, seed=3", "name=a, seed=3"),
+        ("network.hidden=[64 seed=3", "network.hidden=[64 seed=3"),
         ("~seed", "~seed"),
         ("glubsch", None),
         ("evalute", None),
