@@ -22,6 +22,7 @@ from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.device import configure_torch, run_device
 from rltrain.envs.choice import Choice
+from rltrain.envs.replays import Replays, look
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
@@ -56,6 +57,7 @@ class Parts:
     cuda_graphs: bool
     lacks_compiler: bool  # nothing is compiled, only because there is none
     vectorization: Choice
+    replays: Replays  # whether episodes do; known where the run begins, and asked for where it is resumed
 
 
 @contextmanager
@@ -89,6 +91,7 @@ def build(
     population = tuple(stepped(member, vectorization.way) for member in population)
     if source is not None:
         _check_environments(config, source)
+    replays = look(config.env) if source is None and config.resumable else Replays()
     envs = build_envs(config, population)
     try:
         context = AgentContext(
@@ -107,7 +110,7 @@ def build(
             agent = make_agent(context)
             lacks_compiler = wanted.compile and not compiled.compile
             how = compiled.compile, compiled.from_step, cuda_graphs, lacks_compiler
-            yield Parts(envs, agent, device, threads, *how, vectorization)
+            yield Parts(envs, agent, device, threads, *how, vectorization, replays)
     finally:
         envs.close()
 

@@ -29,6 +29,7 @@ from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.grid_world import grid_world
 from rltrain.envs.space_data import space_to_plain
+from rltrain.envs.trial import try_random_steps
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed, one_line
 from rltrain.loggers.console import ConsoleLogger
@@ -84,18 +85,18 @@ def begin_again(config: RunConfig, folder: Path, changes: Changes = (), console:
 
 
 def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
-    """Builds everything, prints shapes, sizes and memory, and trains nothing; makes no folder.
+    """Builds everything, tries the environments, prints shapes, sizes and memory, and trains nothing; makes no folder.
 
     Raises:
         RequestError: the request cannot be carried out here.
-        RunFailed: memory does not suffice.
+        RunFailed: memory does not suffice, or an environment makes a mistake in some random steps.
     """
     try:
         with process_kept(), build(config) as parts:
             with closing(build_evaluator([config], config.eval.episodes, parts.envs.statistics)) as evaluator:
                 open_evaluator(evaluator, config)
             say(header(config, info or ComposeInfo(), parts))
-            say(dry_run_text(parts))
+            say(dry_run_text(parts, try_random_steps(parts.envs)))
     except (RuntimeError, MemoryError) as error:
         if not _lacks_memory(error):
             raise

@@ -56,9 +56,9 @@ def header(
         )
     if source is not None:
         lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {_continues(source, parts, exact)}")
-    elif folder is not None:
+    else:
         lines.append(
-            f"resume    {_promise(config, parts)}, saved every {_steps(config.checkpoint.period)} and when stopped"
+            f"resume    {promise(config, parts)}; saved every {_steps(config.checkpoint.period)} and when stopped"
         )
     lines = [wrapped(line) for line in lines]
     if folder is not None:
@@ -92,8 +92,8 @@ def steps_how(parts: Parts) -> str:
     return way if why is None else f"{way} (auto: {why})"
 
 
-def dry_run_text(parts: Parts) -> str:
-    """Spaces, weights with their shapes, and memory."""
+def dry_run_text(parts: Parts, steps: int) -> str:
+    """Spaces, weights with their shapes, memory, and that `steps` random steps went well in each environment."""
     weights = parts.agent.state_dict()["network"]
     return "\n".join(
         [
@@ -103,6 +103,11 @@ def dry_run_text(parts: Parts) -> str:
             ),
             *(f"weights   {name:<36} {tuple(tensor.shape)}" for name, tensor in weights.items()),
             f"memory    {parts.agent.replay_bytes / 2**20:.1f} MiB of experience",
+            *(
+                [f"tried     a reset and {steps} random steps of each environment: all as Gymnasium wants it"]
+                if steps
+                else []
+            ),
             "dry run   nothing was trained or written",
         ]
     )
@@ -193,12 +198,16 @@ def _one_line(space: object) -> str:
     return " ".join(str(space).split())
 
 
-def _promise(config: RunConfig, parts: Parts) -> str:
+def promise(config: RunConfig, parts: Parts) -> str:
     """How closely a resumed run will follow the uninterrupted one."""
     if not config.resumable:
         return "not (checkpoint.replay=false)"
+    if parts.replays.same is False:
+        return f"not exactly, running episodes begin anew ({config.env.id} does not replay: {parts.replays.why})"
     if parts.device.type != "cpu" and not config.device.deterministic:
         return "closely (exactly with device.deterministic=true or on the CPU)"
+    if parts.replays.same is None:
+        return f"exactly (on this kind of machine), if episodes replay (not tried: {parts.replays.why})"
     return "exactly (on this kind of machine)"
 
 

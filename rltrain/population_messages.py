@@ -8,7 +8,7 @@ from pathlib import Path
 from rltrain.build import Parts
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
-from rltrain.messages import how, steps_how
+from rltrain.messages import how, promise, steps_how
 from rltrain.text import mean_and_std, name_ranges, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.outcome import outcome
@@ -27,6 +27,7 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
             f"device    {parts.device}, {threads}, update {how(parts)}, "
             f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"stepping  {steps_how(parts)}",
+            *([] if parts.replays.same else [wrapped(f"resume    {promise(first, parts)}")]),
             f"folder    {shown_path(folders[0].parent)}",
         ]
     )

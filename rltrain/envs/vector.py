@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LONG = 32  # above so many numbers NumPy finds their extremes sooner than Python does
-_log = logging.getLogger(__name__)
 EpisodeSeed = EpisodeSeeds | Callable[[int, int], int]
 
 
