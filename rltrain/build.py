@@ -20,7 +20,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
-from rltrain.device import configure_torch, run_device
+from rltrain.device import configure_torch, float32_by_default, run_device
 from rltrain.envs.choice import Choice
 from rltrain.envs.replays import Replays, look
 from rltrain.envs.vector import VectorEnv, make_vector_env
@@ -107,7 +107,8 @@ def build(
         if source is not None:
             check_network(context, source)
         with compiling_beside(context, threads) as context:
-            agent = make_agent(context)
+            with float32_by_default():
+                agent = make_agent(context)
             lacks_compiler = wanted.compile and not compiled.compile
             how = compiled.compile, compiled.from_step, cuda_graphs, lacks_compiler
             yield Parts(envs, agent, device, threads, *how, vectorization, replays)

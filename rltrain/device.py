@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -57,6 +59,18 @@ def configure_torch(config: DeviceConfig) -> int:
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     _keep_freed_memory()
     return threads
+
+
+@contextmanager
+def float32_by_default() -> Iterator[None]:
+    """While active, new tensors are float32 unless told otherwise: an environment, or a program that uses a policy, may
+    have set another default for the process."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _keep_freed_memory() -> None:

@@ -12,6 +12,7 @@ import torch
 from rltrain.agents import AgentContext, LoadablePolicy, make_policy
 from rltrain.build import EVAL_ENVS, check_network, checkpoint_of, stored_config
 from rltrain.config.schema import RunConfig
+from rltrain.device import float32_by_default
 from rltrain.envs.batches import observations_in
 from rltrain.envs.space_data import space_from_plain
 from rltrain.envs.spaces import ObservationWriter, action_spec, make_action_transform, observation_spec, to_env_action
@@ -55,7 +56,8 @@ class TrainedPolicy:
         self.network_observation = self._wrappers.spec
         context = AgentContext(self.config, self.network_observation, action, torch.device(device))
         check_network(context, checkpoint)
-        self.agent_policy: LoadablePolicy = make_policy(context)
+        with float32_by_default():
+            self.agent_policy: LoadablePolicy = make_policy(context)
         try:
             self.agent_policy.load_network(checkpoint.tensors["network"])
         except (ValueError, KeyError) as error:
@@ -80,12 +82,18 @@ class TrainedPolicy:
         """
         batch = observations_in(self.observation_space, obs)
         if batch is None:
-            return to_env_action(self.action_space, self.agent_policy.act_greedy(self._seen(obs))[0])
+            return to_env_action(self.action_space, self._act_greedy(self._seen(obs))[0])
         if self._wrappers.remembers:
             raise ValueError("act takes one observation at a time, not a batch: a wrapper of this run looks back")
         nothing = np.empty((0, *self.network_observation.shape), self.network_observation.dtype)
         rows = np.concatenate([nothing, *map(self._seen, batch)])
-        return make_action_transform(self.action_space)(self.agent_policy.act_greedy(rows))
+        return make_action_transform(self.action_space)(self._act_greedy(rows))
+
+    def _act_greedy(self, rows: np.ndarray) -> np.ndarray:
+        if torch.get_default_dtype() is torch.float32:
+            return self.agent_policy.act_greedy(rows)
+        with float32_by_default():
+            return self.agent_policy.act_greedy(rows)
 
     def _seen(self, obs: Any) -> np.ndarray:
         """One observation of the environment as the network takes it, [1, *obs]."""

@@ -4,6 +4,7 @@ Prints-v0        prints when it is imported, made, reset, stepped, closed, and a
 Wanders-v0       goes to another folder: where="init", "reset", or "gone", which removes that folder as well
 Steals-v0        takes the signals when="init", "reset" or "step"; its 4th step in all sends `signal` to the run
 Closes-v0        how="close": its standard streams; "replace": puts None in their place
+Doubles-v0       makes float64 torch's default
 Leaves-v0        a thread, named "ticker", that runs for ever
 Needs-v0         its reward is the environment variable SIM_REWARD, without which it cannot be made
 """
@@ -124,6 +125,14 @@ class Closes(Rude):
             sys.stdout = sys.stderr = None  # type: ignore[assignment]
 
 
+class Doubles(Rude):
+    def __init__(self) -> None:
+        super().__init__()
+        import torch
+
+        torch.set_default_dtype(torch.float64)
+
+
 class Leaves(Rude):
     def __init__(self) -> None:
         super().__init__()
@@ -140,5 +149,5 @@ if "RUDE" in os.environ:
     _print("imported")
     atexit.register(_print, "ended")
 
-for _class in (Prints, Wanders, Steals, Closes, Leaves, Needs):
+for _class in (Prints, Wanders, Steals, Closes, Doubles, Leaves, Needs):
     gymnasium.register(f"{_class.__name__}-v0", entry_point=_class)

@@ -12,9 +12,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from whole_runs import COMMON_ARGS, newest, record_of
+import torch
+from whole_runs import COMMON_ARGS, assert_same_data, newest, record_of
 
+from rltrain import load
 from rltrain.cli import main
 
 SHORT = [
@@ -131,6 +134,20 @@ class TestSteals:
 def test_a_run_whose_environment_closes_its_streams(how: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SHORT, "env=rude_envs:Closes-v0", f"env.kwargs.how={how}", "hydra.run.dir=run"]) == 0
     assert capsys.readouterr().out.endswith(" total_steps=120\n")
+
+
+def test_float64_as_the_default_of_others(tmp_path: Path) -> None:
+    """By an environment that trains, and by a program that loads the policy: the numbers are as ever."""
+    try:
+        run = [*SHORT, "env=rude_envs:Doubles-v0"]
+        assert main([*run, "hydra.run.dir=run"]) == 0
+        policy = load(tmp_path / "run")
+        assert policy.act(np.zeros(2)) in (0, 1) and policy.act(np.zeros((3, 2))).shape == (3,)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert main([*SHORT, "env=rude_envs:Needs-v0", "+hydra.job.env_set.SIM_REWARD=1", "hydra.run.dir=plain"]) == 0
+    assert_same_data(newest(tmp_path / "run").tensors, newest(tmp_path / "plain").tensors)
 
 
 class TestLeaves:
