@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "ending": set(),
     "messages": {"build", "config", "envs.vector", "training"},
     "policy_export": {"config", "envs", "policy"},
-    "policy": {"agents", "build", "config", "envs", "training"},
+    "policy": {"agents", "build", "config", "device", "envs", "training"},
     "build": {
         "agents", "compile_beside", "compiling", "config", "device", "envs", "loggers", "networks", "replay",
         "training", "vectorizing",
