@@ -6,6 +6,7 @@ what they keep to their device.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -89,6 +90,7 @@ class LanesNow(NamedTuple):
     obs: np.ndarray  # [L, *obs]
     episode_return: np.ndarray  # [L] float64
     episode_length: np.ndarray  # [L] int64
+    kept: Mapping[str, np.ndarray]  # what the wrappers compute with, by name; obs is what they show
 
 
 class BlockSeen(NamedTuple):

@@ -82,6 +82,11 @@ CASES: dict[str, RunConfig] = {
         env=replace(env_config("Acrobot-v1"), vectorization="compiled", max_episode_steps=35),
         target_update=HardUpdateConfig("hard", 2, "episodes"),
     ),
+    "dqn stepped in the program, wrapped": dqn(
+        {"n_step": 3, "buffer_size": 60},
+        num_envs=3,
+        env=replace(IN_THE_PROGRAM, wrappers=tuple(w for w in WRAPPERS if w.name != "frame_stack"), reward_clip=0.4),
+    ),
     "dqn wrappers": dqn(env=WRAPPED),
     "dqn wrappers, 3 envs, n-step": dqn({"n_step": 3, "buffer_size": 500}, env=WRAPPED, num_envs=3),
     "dqn rescaled, n-step": dqn({"n_step": 3}, env=RESCALED, num_envs=2),

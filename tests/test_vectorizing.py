@@ -10,7 +10,7 @@ import torch
 from small_runs import dqn_config, env_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.schema import RunConfig
-from rltrain.config.wrappers import FrameStackConfig
+from rltrain.config.wrappers import FrameStackConfig, TimeAwareConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.errors import RequestError
@@ -104,6 +104,10 @@ def test_a_twin_that_computes_something_else_on_the_device_stays_on_the_host(
 )
 def test_what_the_device_cannot_do_is_done_on_the_host(config: RunConfig, expected: str) -> None:
     assert way(config, members=8) == expected
+
+
+def test_wrappers_that_are_formulas_and_clipped_rewards_are_computed_on_the_device() -> None:
+    assert way(env(wrappers=(TimeAwareConfig("time_aware"),), reward_clip=1.0), members=8) == "compiled"
 
 
 @pytest.mark.parametrize("before", ["sync", "batched", "compiled"])

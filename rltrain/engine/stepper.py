@@ -8,7 +8,7 @@ without the host: a *block*.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from rltrain.compiling import Bound
 from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.members import MemberNetworks
-from rltrain.engine.protocol import AgentContext, SteppedByAgent, Twin
+from rltrain.engine.protocol import AgentContext, Formulas, SteppedByAgent, Twin
 from rltrain.errors import RunFailed
 from rltrain.exchange import Exchange
 from rltrain.replay.in_place import StepOf
@@ -85,9 +85,11 @@ class Stepping(NamedTuple):
     running: Tensor  # [L] bool, the environments of members that run; of [M], Inductor fails on the index l // N
     step: Tensor  # [1] int64, written: which of the D is next
     seen: StepRecords  # written
+    kept: dict[str, Tensor]  # by the wrappers, written
 
 
 Step = Callable[[Stepping], None]
+_KEPT = "kept."
 ToEnv = Callable[[Tensor], Tensor]
 
 
@@ -107,13 +109,15 @@ def make_to_env(first_action: int, scale: ActionScale | None, device: torch.devi
 
 
 def make_step(
-    algorithm: Algorithm, experience: Store, twin: Twin, members: int, limit: int | None, to_env: ToEnv
-) -> Step:
+    algorithm: Algorithm, experience: Store, twin: Twin, members: int, limit: int | None, to_env: ToEnv,
+    wrappers: Formulas | None = None, reward_clip: float | None = None,
+) -> Step:  # fmt: skip
     """One vector step of all members, as the agent, the environments and the experience make it apart.
 
     Args:
         limit: the steps after which an episode is cut, None for never.
         to_env: from the agent's actions to the environment's own.
+        wrappers, reward_clip: what comes between the twin and the agent.
     """
     apply = algorithm.networks[algorithm.acts].apply
     forward = apply if members == 1 else torch.vmap(apply)
@@ -123,20 +127,34 @@ def make_step(
         active = experience.playing(memory.memory, memory.running)  # [L]
         action = _act(memory.params, lanes.obs, memory.drawn, at)  # [L, *action]
         after, reward, terminated = twin.step(torch, lanes.state, to_env(action))
-        next_obs = _observed(after)  # [L, *obs]
+        bare = next_obs = _observed(after)  # [L, *obs]
         length = lanes.episode_length + active
         total = torch.where(active, lanes.episode_return + reward, lanes.episode_return)
         ended = terminated if limit is None else terminated | (length >= limit)
         ended = ended & active  # [L]
-        done = StepOf(lanes.obs, action, reward.float(), next_obs, terminated, ended, active)
+        earned, kept = reward.float(), cast(Mapping[str, Tensor], memory.kept)
+        if wrappers is not None:
+            earned, kept = wrappers.rewarded(torch, kept, earned, active)
+            next_obs, kept = wrappers.stepped(torch, kept, bare, active)
+        if reward_clip is not None:
+            earned = earned.clamp(-reward_clip, reward_clip)
+        done = StepOf(lanes.obs, action, earned, next_obs, terminated, ended, active)
         experience.store(memory.memory, done)
-        finite = next_obs.flatten(1).isfinite().all(1) & reward.isfinite() | ~active
+        finite = bare.flatten(1).isfinite().all(1) & reward.isfinite() | ~active
         for of_all, now in zip(seen, StepRecords(ended, total, length, finite), strict=True):
             of_all.index_copy_(0, at, now.unsqueeze(0))
         rows = lanes.begun % len(memory.drawn.starts)  # [L]
         begins = memory.drawn.starts.gather(0, rows.expand(1, *lanes.state.shape)).squeeze(0)  # [*state, L]
         state = torch.where(ended, begins, torch.where(active, after, lanes.state))
-        lanes.obs.copy_(_observed(state))
+        if wrappers is None:
+            lanes.obs.copy_(_observed(state))
+        else:
+            shown, kept = wrappers.begun(torch, kept, _observed(begins), ended)
+            rows_of = (-1, *[1] * (shown.ndim - 1))
+            went_on = torch.where(active.view(rows_of), next_obs, lanes.obs)
+            lanes.obs.copy_(torch.where(ended.view(rows_of), shown, went_on))
+            for name, tensor in memory.kept.items():
+                tensor.copy_(kept[name])
         lanes.state.copy_(state)
         lanes.episode_return.copy_(torch.where(ended, 0.0, total))
         lanes.episode_length.copy_(torch.where(ended, 0, length))
@@ -205,7 +223,7 @@ class Stepper:
         check_in_torch(envs.twin, torch.from_numpy(now.state).to(context.device), to_env(like))
         self._lanes = Exchange(
             {
-                **_fields_like(now._asdict()),
+                **_fields_like(_arrays(now)),
                 "begun": ((lanes,), torch.int64),
                 "step": ((1,), torch.int64),
                 "running": ((lanes,), torch.bool),
@@ -237,15 +255,19 @@ class Stepper:
             on_device["running"],
             on_device["step"],
             StepRecords(**self._seen.on_device),
+            {name: on_device[_KEPT + name] for name in now.kept},
         )
-        step = make_step(algorithm, experience, envs.twin, networks.members, envs.max_episode_steps, to_env)
+        step = make_step(
+            algorithm, experience, envs.twin, networks.members, envs.max_episode_steps, to_env,
+            envs.wrappers, envs.reward_clip,
+        )  # fmt: skip
         self.program = Bound(step, step, (memory,), cuda_graphs=context.cuda_graphs)
 
     def prepare(self, acting: Mapping[str, np.ndarray], running: np.ndarray) -> None:
         """Send the inputs of the next steps: the algorithm's draws, [steps, M * N] each, and which members [M] run."""
         lanes, drawn = self._lanes.host, self._drawn.host
         now = self._envs.now()
-        for name, array in now._asdict().items():
+        for name, array in _arrays(now).items():
             lanes[name][:] = array
         drawn["starts"][:], lanes["begun"][:] = self._envs.next_starts(self.depth)
         lanes["step"][:] = 0
@@ -265,9 +287,17 @@ class Stepper:
         which environments ended one in each step, [steps, M * N] bool."""
         lanes, seen = self._lanes.fetch(), self._seen.fetch()
         self._experience.fetch()
-        now = LanesNow(*(lanes[name] for name in LanesNow._fields))
+        kept = {name.removeprefix(_KEPT): array for name, array in lanes.items() if name.startswith(_KEPT)}
+        own = {name: lanes[name] for name in LanesNow._fields if name != "kept"}
+        now = LanesNow(**own, kept=kept)
         block = BlockSeen(*(seen[name][:steps] for name in BlockSeen._fields))
         return self._envs.take_block(now, block), block.ended
+
+
+def _arrays(now: LanesNow) -> dict[str, np.ndarray]:
+    """By the names that they have in the exchange."""
+    return {**{name: array for name, array in now._asdict().items() if name != "kept"},
+            **{_KEPT + name: array for name, array in now.kept.items()}}  # fmt: skip
 
 
 def _fields_like(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

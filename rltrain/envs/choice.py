@@ -78,7 +78,7 @@ def _same_numbers(config: EnvConfig) -> bool:
     try:
         spaces = copies[0].observation_space, copies[0].action_space
         twin = make_twin(make.spec, replace(config, vectorization="batched"), BATCHED_ENVS, spaces[0])
-        together = BatchedLanes(twin, _LANES, config.id, *spaces, make.time_limit, stores_state=True)
+        together = BatchedLanes(twin, _LANES, config.id, *spaces, make.time_limit)
         spec, to_env, rng = action_spec(spaces[1]), make_action_transform(spaces[1]), np.random.default_rng(0)
         seeds = [derive_seed(0, "environment", lane, 0) for lane in range(_LANES)]
         if not _equal(alone.reset(seeds), together.reset(seeds)):

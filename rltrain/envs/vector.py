@@ -117,6 +117,7 @@ class VectorEnv:
         reward_threshold: the return that counts as solved, where the environment says so.
         max_episode_steps: where episodes are cut, None for never.
         draws: whether the environment says that it can be drawn.
+        reward_clip: rewards are clipped to [-c, c] for training, None for never.
         stepped_by_agent: `env.vectorization=compiled`: the agent calls `take_block` and nobody calls `step`.
     """
 
@@ -144,7 +145,7 @@ class VectorEnv:
         self._group = group
         self._episode_seed = episode_seed
         self._transform = make_action_transform(spaces[1])
-        self._reward_clip = reward_clip
+        self.reward_clip = reward_clip
         self._all_active = np.ones(num_envs, np.bool_)
         self._action_shape = (num_envs, *self.action_spec.shape)
         self._largest_action = self.action_spec.n - 1 if self.action_spec.kind == "discrete" else None
@@ -180,8 +181,8 @@ class VectorEnv:
         done = self._group.step(self._to_env(action, moved), moved, self._next_seeds)
         if self._wrappers:
             done = self._wrappers.step(done, moved)
-        if self._reward_clip is not None:
-            np.clip(done.reward, -self._reward_clip, self._reward_clip, out=done.reward)
+        if self.reward_clip is not None:
+            np.clip(done.reward, -self.reward_clip, self.reward_clip, out=done.reward)
         if done.notes and not self._wrappers.frozen:
             for note in done.notes:
                 warn(_log, note)
@@ -218,9 +219,18 @@ class VectorEnv:
             return None
         return ActionScale(*action_limits(self.action_space), str(self.action_space.dtype))
 
+    @property
+    def wrappers(self) -> WrapperStack | None:
+        """What an agent computes between the twin and itself; None for nothing."""
+        return self._wrappers if self._wrappers.listed else None
+
     def now(self) -> LanesNow:
         """The environments before a block of steps; not to be written into."""
-        return self._lanes.now()
+        now = self._lanes.now()
+        if self.wrappers is None:
+            return now
+        assert self._obs is not None
+        return now._replace(obs=self._obs, kept=self._wrappers.kept())
 
     def next_starts(self, depth: int) -> tuple[np.ndarray, np.ndarray]:
         """The first states of each environment's next episodes: a ring [depth, *state, N], and [N], where the next one
@@ -249,8 +259,12 @@ class VectorEnv:
             RunFailed: a number is not finite.
         """
         assert self._starts is not None
-        steps, lanes = self._lanes.take_block(now, seen)
+        bare = now if self.wrappers is None else now._replace(obs=self._lanes.observe(now.state))
+        steps, lanes = self._lanes.take_block(bare, seen)
         self._obs = self._lanes.now().obs
+        if self.wrappers is not None:
+            self._obs = now.obs.copy()
+            self._wrappers.take_over(now.kept, self._obs)
         before = occurrences(lanes)
         numbers = np.array(self._numbers)
         ended = numbers[lanes] + before

@@ -9,15 +9,19 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from small_runs import env_config
 
 from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.envs.atari import LifeLoss
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.vector import VectorEnv, make_vector_env
-from rltrain.envs.wrappers import WRAPPERS
+from rltrain.envs.wrappers import WRAPPERS, WrapperContext, make_wrappers
+from rltrain.envs.wrappers.computed import computes_in_torch
+from rltrain.envs.wrappers.simple import ScaleReward
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.seeding import derive_seed
+from rltrain.types import ObservationSpec
 
 
 def wrapper(name: str, **arguments: Any) -> Any:
@@ -51,6 +55,46 @@ def drive(envs: VectorEnv, steps: int, idle: float = 0.3, seed: int = 0) -> Any:
 
 def test_the_registry_has_a_config_for_each() -> None:
     assert WRAPPERS.keys() == WRAPPER_CONFIGS.keys()
+
+
+FORMULAS = [name for name, wrapper in WRAPPERS.items() if computes_in_torch(wrapper)]
+
+
+def test_all_but_those_that_stack_or_play_a_game_are_formulas() -> None:
+    assert set(WRAPPERS) - set(FORMULAS) == {"atari", "frame_stack"}
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("num_envs", [1, 2, 5])
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_formula_is_the_same_in_torch_bit_for_bit(name: str, num_envs: int, members: int) -> None:
+    """What it gives, and what it keeps, with lanes that idle and lanes that begin. Sums over more than a few
+    environments are made in another order."""
+    rtol = 1e-6 if name.startswith("normalize") and num_envs > 2 else 0.0
+    spec = ObservationSpec("box", (4,), "float32", 0, np.full(4, -2.0), np.full(4, 3.0))
+    context = WrapperContext("id", num_envs, members, 100, frozen=False)
+    made = make_wrappers([wrapper(name)], spec, context)
+    rng, lanes = np.random.default_rng(0), num_envs * members
+    kept = {key: array.copy() for key, array in made.kept().items()}
+    tensors = {key: torch.from_numpy(array.copy()) for key, array in kept.items()}
+    for _ in range(60):
+        obs, reward = (rng.normal(1.0, 2.0, (lanes, *shape)).astype(np.float32) for shape in ((4,), ()))
+        active, ended = (rng.random(lanes) < share for share in (0.7, 0.2))
+        for what, x, mask in (("rewarded", reward, active), ("stepped", obs, active), ("begun", obs, ended)):
+            found, kept = getattr(made, what)(np, kept, x, mask)
+            there, tensors = getattr(made, what)(torch, tensors, torch.from_numpy(x), torch.from_numpy(mask))
+            for array, tensor in ((found, there), *((kept[key], tensors[key]) for key in kept)):
+                assert str(tensor.dtype) == f"torch.{array.dtype}"
+                np.testing.assert_allclose(tensor.numpy(), array, rtol=rtol, atol=rtol)
+    assert kept.keys() == made.kept().keys()
+
+
+def test_a_subclass_is_not_computed_in_the_program_unless_it_says_so() -> None:
+    class Doubled(ScaleReward):
+        def reward(self, reward: np.ndarray, lanes: np.ndarray) -> np.ndarray:
+            return 2 * super().reward(reward, lanes)
+
+    assert computes_in_torch(ScaleReward) and not computes_in_torch(Doubled)
 
 
 def test_observations_are_normalised_over_all_that_was_seen_by_all_environments() -> None:
@@ -94,7 +138,7 @@ def test_what_does_not_vary_is_only_centred() -> None:
 def test_rewards_are_scaled_by_the_deviation_of_the_discounted_return(clip: float | None) -> None:
     bare = make("probe_envs:Walk-v0", 3)
     envs = make("probe_envs:Walk-v0", 3, wrapper("normalize_reward", gamma=0.9))
-    envs._reward_clip = clip
+    envs.reward_clip = clip
     envs.reset(), bare.reset()
     sums, seen = np.zeros(3), []
     for (active, step, _, episodes), (_, plain, _, plain_episodes) in zip(

@@ -13,8 +13,10 @@ from gymnasium.envs.registration import EnvSpec
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.flatten import name_of
 from rltrain.envs.spaces import ObservationWriter, observation_spec
+from rltrain.envs.wrappers import WRAPPERS
+from rltrain.envs.wrappers.computed import computes_in_torch
 from rltrain.errors import RequestError
-from rltrain.types import FLOATS
+from rltrain.types import FLOATS, ObservationSpec
 
 Array = Any
 """A NumPy array or a torch tensor; lanes are its last axis."""
@@ -41,14 +43,16 @@ class BatchedEnvironment(Protocol):
         """state [*state, L] -> obs [*obs, L]."""
 
 
-def _check_bare(config: EnvConfig) -> None:
-    """Whether agent and twin see the same numbers."""
-    why = "env.vectorization=compiled: the agent steps the twin itself, without"
-    if config.wrappers:
-        names = ", ".join(wrapper.name for wrapper in config.wrappers)
-        raise RequestError(f"{why} env.wrappers=[{names}] (a tuned file may set some); use batched, or env.wrappers=[]")
-    if config.reward_clip is not None:
-        raise RequestError(f"{why} env.reward_clip={config.reward_clip:g}; use batched, or env.reward_clip=null")
+def _check_wrappers(config: EnvConfig, observation: ObservationSpec) -> None:
+    """Whether the agent can compute what is between the twin, whose numbers it takes as float32, and itself."""
+    others = [wrapper.name for wrapper in config.wrappers if not computes_in_torch(WRAPPERS[wrapper.name])]
+    if observation.dtype == "float64":
+        others = [wrapper.name for wrapper in config.wrappers]
+    if others:
+        raise RequestError(
+            f"env.vectorization=compiled: the agent steps the twin itself, without env.wrappers=[{', '.join(others)}]"
+            " (a tuned file may set some); use batched, or leave them out"
+        )
 
 
 class UniformStart:
@@ -103,6 +107,6 @@ def make_twin(
             f" {name_of(observation_space)}; use batched"
         )
     if vectorization == "compiled":
-        _check_bare(config)
+        _check_wrappers(config, observation_spec(observation_space))
     made: BatchedEnvironment = twin(**{**spec.kwargs, **kwargs})
     return made

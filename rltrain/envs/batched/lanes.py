@@ -90,11 +90,11 @@ class BatchedLanes:
         self._history.record(actions, self._length)
         state, reward, terminated = self._computed(actions)
         reward, terminated = self._move(state, reward, terminated, active)
-        return self._settle(self._observe(self._state), reward, terminated, active, next_seeds)
+        return self._settle(self.observe(self._state), reward, terminated, active, next_seeds)
 
     def now(self) -> LanesNow:
         """The lanes as they are; not to be written into."""
-        return LanesNow(self._state, self._obs, self._return, self._length)
+        return LanesNow(self._state, self._obs, self._return, self._length, {})
 
     def queue_starts(self, seeds: np.ndarray) -> StartQueue:
         """The next episodes of each lane, by their seeds [depth, L]."""
@@ -111,7 +111,7 @@ class BatchedLanes:
             RunFailed: a reward or an observation was not finite.
         """
         self._check_block(seen)
-        self._state, self._obs, self._return, self._length = (array.copy() for array in now)
+        self._state, self._obs, self._return, self._length = (array.copy() for array in now[:4])
         steps, lanes = seen.ended.nonzero()
         count = np.bincount(lanes, minlength=self._num_envs)
         ended = count.nonzero()[0]
@@ -219,7 +219,7 @@ class BatchedLanes:
                 lasted &= self._length >= lengths
                 break
         played = lengths > 0
-        self._obs[played] = self._observe(self._state)[played]
+        self._obs[played] = self.observe(self._state)[played]
         return lasted
 
     def _begin(self, lanes: np.ndarray, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -228,7 +228,7 @@ class BatchedLanes:
         self._seed[lanes] = seeds
         self._return[lanes] = 0.0
         self._length[lanes] = 0
-        obs = self._observe(state)
+        obs = self.observe(state)
         self._check_finite(obs, lanes=lanes)
         return state, obs
 
@@ -259,7 +259,7 @@ class BatchedLanes:
         self._length += 1 if active is None else active
         return reward.astype(np.float32), terminated
 
-    def _observe(self, state: np.ndarray) -> np.ndarray:
+    def observe(self, state: np.ndarray) -> np.ndarray:
         """state [*state, K] -> obs [K, *obs] of the agent's dtype, a fresh array."""
         observed = self._env.observe(np, state)
         expected = (*self._observation.shape, state.shape[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from rltrain.config.wrappers import (
     TimeAwareConfig,
 )
 from rltrain.envs.flatten import MOST_NUMBERS
+from rltrain.envs.wrappers.computed import Computed, Kept, cast
 from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, one_line_shape, refuse
 from rltrain.types import FLOATS, ObservationSpec
 
@@ -86,11 +88,12 @@ class FrameStack(Wrapper):
         return np.moveaxis(frames, 1, self._channels + 1).reshape(lanes, *shape)
 
 
-class TimeAware(Wrapper):
+class TimeAware(Computed):
     """The share of the time limit that is left, from 1 to 0, as a last number. Pardo et al. (2018), "Time limits in
     reinforcement learning": with it a cut episode has ended for good reason."""
 
     remembers = True
+    in_program = True
 
     def __init__(self, config: TimeAwareConfig, spec: ObservationSpec, context: WrapperContext) -> None:
         if context.time_limit is None:
@@ -101,17 +104,15 @@ class TimeAware(Wrapper):
             raise refuse("time_aware", why)
         self._discrete, self._bytes = spec.n, spec.dtype == "uint8"
         self._limit = context.time_limit
-        self._time = np.zeros(context.lanes, np.int64)
         self._numbers = spec.n or (spec.shape[0] if spec.shape else 1)
-        self.spec = ObservationSpec("box", (self._numbers + 1,), _floats(spec))
+        super().__init__(config, ObservationSpec("box", (self._numbers + 1,), _floats(spec)), context)
+        self.kept = {"time": np.zeros(context.lanes, np.int64)}  # steps of the running episode
 
-    def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-        self._time = np.where(lanes, 0, self._time)
-        return self._with_time(obs)
+    def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        return self._with_time(xp, obs, xp.where(lanes, 0, kept["time"]))
 
-    def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-        self._time = self._time + lanes
-        return self._with_time(obs)
+    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        return self._with_time(xp, obs, kept["time"] + lanes)
 
     def commuted(self, step: Fixed, raw: ObservationSpec) -> Fixed | None:
         if raw.dtype == "uint8":
@@ -127,20 +128,22 @@ class TimeAware(Wrapper):
 
     def load(self, arrays: Mapping[str, np.ndarray], lengths: np.ndarray | None = None) -> None:
         if lengths is not None:
-            self._time = lengths.astype(np.int64)
+            self.kept = {"time": lengths.astype(np.int64)}
 
-    def _with_time(self, obs: np.ndarray) -> np.ndarray:
-        left = (self._limit - self._time) / self._limit  # [L]
+    def _with_time(self, xp: Any, obs: Any, time: Any) -> tuple[Any, Kept]:
+        left = cast(xp, self._limit - time, "float64") / self._limit  # [L]
         if self._discrete:
             obs = _one_hot(obs, self._discrete)
         elif self._bytes:
             obs = obs / np.float32(255)
-        numbers = obs.reshape(len(left), -1), left[:, None].astype(self.spec.dtype)
-        return np.concatenate(numbers, axis=1, dtype=self.spec.dtype)
+        obs = cast(xp, obs.reshape(len(left), -1), self.spec.dtype)
+        return xp.concatenate([obs, cast(xp, left[:, None], self.spec.dtype)], 1), {"time": time}
 
 
-class ClipObservation(Wrapper):
+class ClipObservation(Computed):
     """Each number of the observation within [low, high]."""
+
+    in_program = True
 
     def __init__(self, config: ClipObservationConfig, spec: ObservationSpec, context: WrapperContext) -> None:
         if spec.dtype not in FLOATS:
@@ -149,25 +152,26 @@ class ClipObservation(Wrapper):
         low, high = (np.full(spec.shape, end) for end in (config.low, config.high))
         if spec.low is not None and spec.high is not None:
             low, high = np.clip(spec.low, low, high), np.clip(spec.high, low, high)
-        self.spec = replace(spec, low=low, high=high)
+        super().__init__(config, replace(spec, low=low, high=high), context)
         self._low, self._high = (np.dtype(spec.dtype).type(end) for end in (config.low, config.high))
 
-    def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-        clipped: np.ndarray = np.clip(obs, self._low, self._high)
-        return clipped
+    def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        return xp.clip(obs, float(self._low), float(self._high)), kept
 
-    def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-        return self.begin(obs, lanes)
+    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        return self.begun(xp, kept, obs, lanes)
 
     def fixed(self) -> Fixed:
         return "clip", np.array(self._low), np.array(self._high)
 
 
-class RescaleObservation(Wrapper):
+class RescaleObservation(Computed):
     """The bounds of each number, as the environment states them, become [low, high]; numbers beyond them stay beyond.
 
     Unlike running statistics it is the same for every observation of a run.
     """
+
+    in_program = True
 
     def __init__(self, config: RescaleObservationConfig, spec: ObservationSpec, context: WrapperContext) -> None:
         if spec.kind == "discrete":
@@ -183,31 +187,32 @@ class RescaleObservation(Wrapper):
             place = tuple(int(i) for i in np.argwhere(~bounded)[0])
             why = f"needs bounds, and those of number {list(place)} are {spec.low[place]:g} and {spec.high[place]:g}"
             raise refuse("rescale_observation", f"{why}; normalize_observation needs none")
-        self._deviation = (spec.high - spec.low) / (config.high - config.low)  # [*obs]
-        self._mean = spec.low - config.low * self._deviation  # [*obs]
+        deviation = (spec.high - spec.low) / (config.high - config.low)  # [*obs]
         ends = (np.full(spec.shape, end) for end in (config.low, config.high))
-        self.spec = ObservationSpec("box", spec.shape, "float32", 0, *ends)
+        super().__init__(config, ObservationSpec("box", spec.shape, "float32", 0, *ends), context)
+        self.kept = {"mean": spec.low - config.low * deviation, "deviation": deviation}
 
-    def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-        scaled: np.ndarray = (obs.astype(np.float64) - self._mean) / self._deviation
-        return scaled.astype(np.float32)
+    def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        return cast(xp, (cast(xp, obs, "float64") - kept["mean"]) / kept["deviation"], "float32"), kept
 
-    def step(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-        return self.begin(obs, lanes)
+    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        return self.begun(xp, kept, obs, lanes)
 
     def fixed(self) -> Fixed:
-        return "normalize", self._mean, self._deviation
+        return "normalize", self.kept["mean"], self.kept["deviation"]
 
 
-class ScaleReward(Wrapper):
+class ScaleReward(Computed):
     """reward * factor, for training."""
+
+    in_program = True
 
     def __init__(self, config: ScaleRewardConfig, spec: ObservationSpec, context: WrapperContext) -> None:
         super().__init__(config, spec, context)
-        self._factor = np.float32(config.factor)
+        self._factor = float(np.float32(config.factor))
 
-    def reward(self, reward: np.ndarray, lanes: np.ndarray) -> np.ndarray:
-        return reward * self._factor
+    def rewarded(self, xp: Any, kept: Kept, reward: Any, lanes: Any) -> tuple[Any, Kept]:
+        return reward * self._factor, kept
 
 
 def _floats(spec: ObservationSpec) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from rltrain.envs.lane_group import LaneStep
 from rltrain.envs.precision import Precision
+from rltrain.envs.wrappers.computed import Computed, Kept
 from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, refuse
 from rltrain.errors import CheckpointError
 from rltrain.types import ObservationSpec
@@ -45,7 +46,12 @@ class WrapperStack:
         self._notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self._wrappers) or self._cuts
+        return self.listed or self._cuts
+
+    @property
+    def listed(self) -> bool:
+        """Whether there is more to do than to cut numbers to float32."""
+        return bool(self._wrappers)
 
     @property
     def remembers(self) -> bool:
@@ -65,7 +71,7 @@ class WrapperStack:
         for position, (name, wrapper) in enumerate(self._named.items()):
             if (step := wrapper.fixed()) is not None:
                 steps.append((name, step))
-            elif type(wrapper).step is not Wrapper.step:
+            elif wrapper.changes_observations:
                 positions.append(position)
                 steps = [(earlier, self._behind(wrapper, name, earlier, step)) for earlier, step in steps]
         return positions, [step for _, step in steps]
@@ -98,6 +104,40 @@ class WrapperStack:
         self._shown = obs
         notes, self._notes = done.notes + self._notes, ()
         return LaneStep(obs, next_obs, reward, done.terminated, done.truncated, done.finished, notes)
+
+    def kept(self) -> dict[str, np.ndarray]:
+        """All that `begun`, `stepped` and `rewarded` need; not to be written into."""
+        return {f"{name}.{key}": array for name, wrapper in self._computed() for key, array in wrapper.kept.items()}
+
+    def take_over(self, kept: Mapping[str, np.ndarray], shown: np.ndarray) -> None:
+        """Takes what `kept` has become elsewhere, and the observations [L, *obs] that were shown last."""
+        for name, wrapper in self._computed():
+            wrapper.kept = {key: kept[f"{name}.{key}"].copy() for key in wrapper.kept}
+        self._shown = shown
+
+    def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        """As `Computed.begun`, through all of them."""
+        return self._through(lambda wrapper: wrapper.begun, xp, kept, obs, lanes)
+
+    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+        """As `Computed.stepped`, through all of them."""
+        return self._through(lambda wrapper: wrapper.stepped, xp, kept, obs, lanes)
+
+    def rewarded(self, xp: Any, kept: Kept, reward: Any, lanes: Any) -> tuple[Any, Kept]:
+        """As `Computed.rewarded`, through all of them."""
+        return self._through(lambda wrapper: wrapper.rewarded, xp, kept, reward, lanes)
+
+    def _computed(self) -> list[tuple[str, Computed]]:
+        return [(name, wrapper) for name, wrapper in self._named.items() if isinstance(wrapper, Computed)]
+
+    def _through(
+        self, form: Callable[[Computed], Callable[..., tuple[Any, Kept]]], xp: Any, kept: Kept, x: Any, lanes: Any
+    ) -> tuple[Any, Kept]:
+        after = dict(kept)
+        for name, wrapper in self._computed():
+            x, own = form(wrapper)(xp, {key: after[f"{name}.{key}"] for key in wrapper.kept}, x, lanes)
+            after.update({f"{name}.{key}": array for key, array in own.items()})
+        return x, after
 
     def state(self, lanes: slice) -> dict[str, np.ndarray]:
         """All that a continued run needs of `lanes`, which are those of whole members."""

@@ -1,47 +1,41 @@
-"""Mean and variance of everything seen so far."""
+"""Mean and variance of everything seen so far, of M members apart from each other, in float64.
+
+Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance", equations 2.1: a batch at a time. Pure
+functions of arrays, which NumPy or torch (`xp`) computes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from rltrain.envs.wrappers.computed import Kept, cast
 
-class RunningStatistics:
-    """Of M members apart from each other, in float64. Chan, Golub & LeVeque (1983), "Algorithms for computing the
-    sample variance", equations 2.1: a batch at a time.
 
-    Args:
-        members: M.
-        shape: of one observation.
-    """
+def nothing_seen(members: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """The statistics of M members before the first observation, each [*shape]: `m2` is the sum of squared deviations
+    from the mean."""
+    return {"count": np.zeros(members), "mean": np.zeros((members, *shape)), "m2": np.zeros((members, *shape))}
 
-    def __init__(self, members: int, shape: tuple[int, ...]) -> None:
-        self._axes = (members, *[1] * len(shape))
-        self.count = np.zeros(members)
-        self.mean = np.zeros((members, *shape))
-        self.m2 = np.zeros((members, *shape))  # the sum of squared deviations from the mean
 
-    def update(self, x: np.ndarray, seen: np.ndarray) -> None:
-        """Takes in x [M, N, *shape] float64, where `seen` (bool [M, N]) says so."""
-        added = seen.sum(1).astype(np.float64)  # [M]
-        mask = seen.reshape(*seen.shape, *self._axes[1:])
-        batch_mean = np.where(mask, x, 0.0).sum(1) / np.maximum(added, 1.0).reshape(self._axes)  # [M, *shape]
-        batch_m2 = np.square(np.where(mask, x - batch_mean[:, None], 0.0)).sum(1)
-        total = self.count + added
-        share = (added / np.maximum(total, 1.0)).reshape(self._axes)
-        delta = np.where(added.reshape(self._axes) > 0, batch_mean - self.mean, 0.0)
-        self.mean = self.mean + delta * share
-        self.m2 = self.m2 + batch_m2 + np.square(delta) * share * self.count.reshape(self._axes)
-        self.count = total
+def updated(xp: Any, kept: Kept, x: Any, seen: Any) -> dict[str, Any]:
+    """The statistics with x [M, N, *shape] float64 too, where `seen` (bool [M, N]) says so."""
+    count, mean, m2 = (kept[name] for name in ("count", "mean", "m2"))
+    axes = (len(count), *[1] * (x.ndim - 2))
+    added = cast(xp, seen.sum(1), "float64")  # [M]
+    mask = seen.reshape(*seen.shape, *axes[1:])
+    batch_mean = xp.where(mask, x, 0.0).sum(1) / xp.clip(added, 1.0, None).reshape(axes)  # [M, *shape]
+    batch_m2 = xp.square(xp.where(mask, x - batch_mean[:, None], 0.0)).sum(1)
+    total = count + added
+    share = (added / xp.clip(total, 1.0, None)).reshape(axes)
+    delta = xp.where(added.reshape(axes) > 0, batch_mean - mean, 0.0)
+    m2 = m2 + batch_m2 + xp.square(delta) * share * count.reshape(axes)
+    return {"count": total, "mean": mean + delta * share, "m2": m2}
 
-    def deviation(self, epsilon: float) -> np.ndarray:
-        """[M, *shape]: the standard deviation; 1 where the variance is at most `epsilon`, as it is of one value."""
-        variance = self.m2 / np.maximum(self.count, 1.0).reshape(self._axes)
-        return np.sqrt(np.where(variance > epsilon, variance, 1.0))
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"count": self.count, "mean": self.mean, "m2": self.m2}
-
-    def load(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.count, self.mean, self.m2 = (arrays[name].copy() for name in ("count", "mean", "m2"))
+def deviation(xp: Any, kept: Kept, epsilon: float) -> Any:
+    """[M, *shape]: the standard deviation; 1 where the variance is at most `epsilon`, as it is of one value."""
+    count, m2 = kept["count"], kept["m2"]
+    variance = m2 / xp.clip(count, 1.0, None).reshape(len(count), *[1] * (m2.ndim - 1))
+    return xp.sqrt(xp.where(variance > epsilon, variance, 1.0))

@@ -66,6 +66,11 @@ class Wrapper:
     def __init__(self, config: Any, spec: ObservationSpec, context: WrapperContext) -> None:
         self.spec = spec
 
+    @property
+    def changes_observations(self) -> bool:
+        """Whether it changes more than rewards."""
+        return type(self).step is not Wrapper.step
+
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         """obs [L, *obs], of which the rows of `lanes` (bool [L]) are the first of their episodes; the other rows have
         no meaning, neither here nor in what is returned."""
