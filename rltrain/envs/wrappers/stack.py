@@ -115,15 +115,15 @@ class WrapperStack:
             wrapper.kept = {key: kept[f"{name}.{key}"].copy() for key in wrapper.kept}
         self._shown = shown
 
-    def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+    def begun(self, xp: Any, kept: Mapping[str, Any], obs: Any, lanes: Any) -> tuple[Any, Mapping[str, Any]]:
         """As `Computed.begun`, through all of them."""
         return self._through(lambda wrapper: wrapper.begun, xp, kept, obs, lanes)
 
-    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
+    def stepped(self, xp: Any, kept: Mapping[str, Any], obs: Any, lanes: Any) -> tuple[Any, Mapping[str, Any]]:
         """As `Computed.stepped`, through all of them."""
         return self._through(lambda wrapper: wrapper.stepped, xp, kept, obs, lanes)
 
-    def rewarded(self, xp: Any, kept: Kept, reward: Any, lanes: Any) -> tuple[Any, Kept]:
+    def rewarded(self, xp: Any, kept: Mapping[str, Any], reward: Any, lanes: Any) -> tuple[Any, Mapping[str, Any]]:
         """As `Computed.rewarded`, through all of them."""
         return self._through(lambda wrapper: wrapper.rewarded, xp, kept, reward, lanes)
 
@@ -131,8 +131,13 @@ class WrapperStack:
         return [(name, wrapper) for name, wrapper in self._named.items() if isinstance(wrapper, Computed)]
 
     def _through(
-        self, form: Callable[[Computed], Callable[..., tuple[Any, Kept]]], xp: Any, kept: Kept, x: Any, lanes: Any
-    ) -> tuple[Any, Kept]:
+        self,
+        form: Callable[[Computed], Callable[..., tuple[Any, Kept]]],
+        xp: Any,
+        kept: Mapping[str, Any],
+        x: Any,
+        lanes: Any,
+    ) -> tuple[Any, Mapping[str, Any]]:
         after = dict(kept)
         for name, wrapper in self._computed():
             x, own = form(wrapper)(xp, {key: after[f"{name}.{key}"] for key in wrapper.kept}, x, lanes)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rltrain.envs.wrappers.computed import Kept, cast
+from rltrain.envs.wrappers.computed import Kept, at_least, cast
 
 
 def nothing_seen(members: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -19,16 +19,16 @@ def nothing_seen(members: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     return {"count": np.zeros(members), "mean": np.zeros((members, *shape)), "m2": np.zeros((members, *shape))}
 
 
-def updated(xp: Any, kept: Kept, x: Any, seen: Any) -> dict[str, Any]:
+def updated(xp: Any, kept: Kept, x: Any, seen: Any) -> Kept:
     """The statistics with x [M, N, *shape] float64 too, where `seen` (bool [M, N]) says so."""
     count, mean, m2 = (kept[name] for name in ("count", "mean", "m2"))
     axes = (len(count), *[1] * (x.ndim - 2))
     added = cast(xp, seen.sum(1), "float64")  # [M]
     mask = seen.reshape(*seen.shape, *axes[1:])
-    batch_mean = xp.where(mask, x, 0.0).sum(1) / xp.clip(added, 1.0, None).reshape(axes)  # [M, *shape]
+    batch_mean = xp.where(mask, x, 0.0).sum(1) / at_least(xp, added, 1.0).reshape(axes)  # [M, *shape]
     batch_m2 = xp.square(xp.where(mask, x - batch_mean[:, None], 0.0)).sum(1)
     total = count + added
-    share = (added / xp.clip(total, 1.0, None)).reshape(axes)
+    share = (added / at_least(xp, total, 1.0)).reshape(axes)
     delta = xp.where(added.reshape(axes) > 0, batch_mean - mean, 0.0)
     m2 = m2 + batch_m2 + xp.square(delta) * share * count.reshape(axes)
     return {"count": total, "mean": mean + delta * share, "m2": m2}
@@ -37,5 +37,5 @@ def updated(xp: Any, kept: Kept, x: Any, seen: Any) -> dict[str, Any]:
 def deviation(xp: Any, kept: Kept, epsilon: float) -> Any:
     """[M, *shape]: the standard deviation; 1 where the variance is at most `epsilon`, as it is of one value."""
     count, m2 = kept["count"], kept["m2"]
-    variance = m2 / xp.clip(count, 1.0, None).reshape(len(count), *[1] * (m2.ndim - 1))
+    variance = m2 / at_least(xp, count, 1.0).reshape(len(count), *[1] * (m2.ndim - 1))
     return xp.sqrt(xp.where(variance > epsilon, variance, 1.0))
