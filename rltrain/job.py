@@ -28,6 +28,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.grid_world import grid_world
+from rltrain.envs.returned import Mistake
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.trial import try_random_steps
 from rltrain.envs.wrappers.stack import statistics_in
@@ -317,9 +318,13 @@ def load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
 
 
 def explained(error: BaseException, run: RunFolder) -> BaseException:
-    """An unforeseen exception as a failure in one line; the log holds its traceback."""
-    if isinstance(error, RunFailed) or not isinstance(error, Exception):
+    """An exception as a failure in one line, with the log that holds its traceback where that says more."""
+    if not isinstance(error, Exception):
         return error
+    if isinstance(error, RunFailed):
+        if error.__cause__ is None or isinstance(error.__cause__, Mistake):
+            return error
+        return RunFailed(f"{error} (traceback in {shown_path(run.log)})")
     if isinstance(error, RequestError):
         return RunFailed(str(error))
     if _lacks_memory(error):

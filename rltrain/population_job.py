@@ -195,7 +195,7 @@ class _PopulationJob:
             raise self._stopped(stop)
 
     def _note_failures(self, population: Population) -> None:
-        self.outcomes |= population.failures
+        self.outcomes |= {member: explained(error, self.runs[member]) for member, error in population.failures.items()}
         for member, failure in population.failures.items():
             with suppress(OSError), self.runs[member].log.open("a") as log:
                 traceback.print_exception(failure, file=log)

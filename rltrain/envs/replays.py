@@ -27,8 +27,8 @@ _STEPS = 64
 _SECONDS = 0.1  # for making a copy, for a reset, and for an episode's steps, of which there may be fewer then
 _BEFORE, _SEED, _NEXT = 1, 2, 3  # seeds: of the episode played before, of the one repeated, of the one after it
 _SEEDED = (
-    "two resets with one seed differ: does its reset call super().reset(seed=seed)?",
-    "step {} differs after resets with one seed: does it draw from self.np_random?",
+    "two resets with one seed differ: does reset call super().reset(seed=seed), and forget the episode before?",
+    "step {} differs when an episode is played again: does it draw from self.np_random, and forget the episode before?",
 )
 _GLOBAL = "it draws from random generators of the whole process, not from self.np_random"
 _COPIES = "with one seed, two copies differ: does its __init__ draw random numbers?"

@@ -49,6 +49,7 @@ class TestFailures:
         assert rltrain_here(tmp_path, *COMMON_ARGS, *bad, *args, "hydra.run.dir=run") == 1
         error = one_line(capsys)
         assert error.startswith("rltrain: ") and message in error
+        assert error.endswith("(traceback in run/run.log)\n") is ("Raises" in args[0])
         record = record_of(tmp_path / "run")
         assert record["status"] == "failed"
         assert message in record["reason"]

@@ -34,6 +34,7 @@ from whole_runs import (
 import rltrain.population_pool
 from rltrain.config.application import compose
 from rltrain.config.population import group_jobs
+from rltrain.envs.replays import Replays
 from rltrain.errors import Interrupted
 from rltrain.population_job import MemberJob, train_population
 from rltrain.population_messages import population_line
@@ -279,6 +280,7 @@ def test_an_environment_that_fails_takes_its_member_only(
             raise ValueError("the left wheel came off")
         return 1.0
 
+    monkeypatch.setattr("rltrain.build.look", lambda config: Replays())  # its copies would reach the fault first
     monkeypatch.setattr("probe_envs.Raises.fault", fault)
     args = [*COMMON_ARGS, *PERIODS, "env=probe_envs:Raises-v0", "algo.learning_starts=50", "algo.batch_size=8"]
     assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=0,1,2") == 1
