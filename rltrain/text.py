@@ -42,6 +42,7 @@ def mean_and_std(mean: float, std: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
