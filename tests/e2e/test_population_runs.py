@@ -282,6 +282,7 @@ def test_an_environment_that_fails_takes_its_member_only(
 
     monkeypatch.setattr("rltrain.build.look", lambda config: Replays())  # its copies would reach the fault first
     monkeypatch.setattr("probe_envs.Raises.fault", fault)
+    monkeypatch.setattr("rltrain.build.look", lambda config: Replays())  # which would reach the fault first
     args = [*COMMON_ARGS, *PERIODS, "env=probe_envs:Raises-v0", "algo.learning_starts=50", "algo.batch_size=8"]
     assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=0,1,2") == 1
     assert [record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")] == ["completed", "failed", "completed"]
