@@ -25,7 +25,7 @@ import torch
 from benchmarks.learner import learner_of, us_per_update, wait
 from benchmarks.speed.__main__ import BATCHED, COMPILED, SB3, SYNC
 from benchmarks.speed.machine import describe
-from benchmarks.speed.programs import BENCH, COMMON, WORKS, Ours, Rival, Skipped, Work
+from benchmarks.speed.programs import BENCH, WORKS, Ours, Rival, Skipped, Work
 from benchmarks.vectorization import iteration
 from rltrain.build import build
 from rltrain.config.application import compose
@@ -87,7 +87,7 @@ def iterations(device: torch.device, members: Iterable[int], keep: Callable[[str
         for name, overrides in ITERATIONS.items():
             if name == "both" and count not in COMPILED_MEMBERS:
                 continue
-            config, _ = compose([*WORKS["w1"], *COMMON, *overrides, f"device={device.type}"])
+            config, _ = compose([*WORKS["w1"], *overrides, f"device={device.type}"])
             population = tuple(replace(config, seed=seed) for seed in range(count)) if count > 1 else ()
             with ExitStack() as stack:
                 way = iteration(stack.enter_context(build(config, population=population)))

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from benchmarks.speed.programs import COMMON, WORKS
+from benchmarks.speed.programs import WORKS
 from rltrain.agents import AgentContext, make_agent
 from rltrain.config.application import compose
 from rltrain.config.schema import DQNConfig
@@ -23,7 +23,7 @@ def learner_of(
     hidden: tuple[int, ...], members: int, device: torch.device, compile: bool, graphs: bool
 ) -> OffPolicyAgent:
     """An agent whose replay is full of random numbers."""
-    config, _ = compose([*WORKS["w1"], *COMMON, "env.vectorization=compiled", f"network.hidden={list(hidden)}"])
+    config, _ = compose([*WORKS["w1"], "env.vectorization=compiled", f"network.hidden={list(hidden)}"])
     population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
     agent = make_agent(AgentContext(config, OBSERVATION, ACTION, device, compile, population, graphs))
     assert isinstance(agent, OffPolicyAgent)

@@ -19,7 +19,7 @@ from typing import cast
 
 import numpy as np
 
-from benchmarks.speed.programs import COMMON, WORKS
+from benchmarks.speed.programs import WORKS
 from rltrain.build import Parts, build
 from rltrain.config.application import compose
 from rltrain.engine.protocol import IteratingAgent
@@ -61,7 +61,7 @@ def overrides(env: str, num_envs: int, compile: bool) -> list[str]:
     if env in CONTINUOUS:
         never = [f"num_envs={num_envs}", f"algo.episodes_per_update={num_envs * 100_000}"]
         return ["algo=reinforce", f"env={env}", "tuned=none", "device=cpu", "total_steps=1_000_000_000", *never]
-    work = [arg for arg in (*WORKS["w1"], *COMMON) if not arg.startswith(("env=", "num_envs="))]
+    work = [arg for arg in WORKS["w1"] if not arg.startswith(("env=", "num_envs="))]
     sizes = [f"num_envs={num_envs}", f"algo.train_period={num_envs}", "algo.learning_starts=128"]
     return [*work, f"env={env}", *sizes, f"algo.buffer_size={max(10_000, 2 * num_envs)}", f"device.compile={compile}"]
 

@@ -27,7 +27,11 @@ REJAX = Rival(
     "rejax",
     "rejax",
     False,
-    {"cleanrl": "rejax updates after every vector step, here after every tenth"},
+    {
+        "cleanrl": "rejax updates after every vector step, here after every tenth",
+        "reinforce": "rejax has no REINFORCE",
+        "reinforce32": "rejax has no REINFORCE",
+    },
 )
 SYNC = Ours("rltrain, sync", ("env.vectorization=sync",))
 BATCHED = Ours("rltrain, batched", ("env.vectorization=batched",))
@@ -38,6 +42,8 @@ WORKS = (
     Work("w1", "W1: 10 environments, MLP 64-64", 200_000, 2_000),
     Work("w32", "W32: 32 seeds of W1, steps per second in total", 60_000, 3_000),
     Work("cleanrl", "CleanRL's settings: 1 environment, MLP 120-84", 60_000, 2_000),
+    Work("reinforce", "REINFORCE: 16 environments, 16 episodes per update", 400_000, 50_000),
+    Work("reinforce32", "REINFORCE: 32 seeds, steps per second in total", 100_000, 20_000),
 )
 PARTS = (*(work.name for work in WORKS), "solved", "floor", "profile")
 SEEDS = range(5)

@@ -58,7 +58,7 @@ def json_of(module: str, *arguments: str) -> Outcome:
 
 @dataclass(frozen=True)
 class Rival:
-    """A trainer in an environment of its own, driven by `benchmarks/rivals/<name>_dqn.py`."""
+    """A trainer in an environment of its own, driven by `benchmarks/rivals/<name>_bench.py`."""
 
     name: str
     label: str
@@ -91,21 +91,32 @@ class Rival:
         return {**json.loads(text.strip().splitlines()[-1]), "wall_seconds": wall}
 
     def _call(self, arguments: list[str], env: Mapping[str, str]) -> tuple[str, float]:
-        script = RIVALS / f"{self.name}_dqn.py"
+        script = RIVALS / f"{self.name}_bench.py"
         return _run([str(VENVS / self.name / "bin" / "python"), "-W", "ignore", str(script), *arguments], env)
 
 
-COMMON = (
-    *("algo=dqn", "env=CartPole-v1", "tuned=none", "device=cpu", "device.compile=true", "eval.period=null"),
-    *("checkpoint.period=null", "algo.n_step=1", "algo.double=false", "algo.batch_size=128", "algo.train_period=10"),
+ALONE = ("env=CartPole-v1", "tuned=none", "device=cpu", "eval.period=null", "checkpoint.period=null")
+DQN = (
+    *(
+        "algo=dqn",
+        *ALONE,
+        "device.compile=true",
+        "algo.n_step=1",
+        "algo.double=false",
+        "algo.batch_size=128",
+        "algo.train_period=10",
+    ),
     *("algo.gradient_steps=1", "algo.buffer_size=10_000", "algo.learning_starts=1_000", "target_update=hard"),
     *("target_update.period=500", "exploration=linear", "exploration.end=0.05", "exploration.steps=10_000"),
 )
-W1 = ("num_envs=10", "network.hidden=[64,64]", "algo.loss=huber", "algo.optimizer.lr=5e-4")
+W1 = (*DQN, "num_envs=10", "network.hidden=[64,64]", "algo.loss=huber", "algo.optimizer.lr=5e-4")
+REINFORCE = ("algo=reinforce", *ALONE, "num_envs=16", "algo.episodes_per_update=16")
 WORKS = {
     "w1": W1,
     "w32": ("-m", *W1, "seed=range(0,32)"),
-    "cleanrl": ("num_envs=1", "network.hidden=[120,84]", "algo.loss=mse", "algo.optimizer.lr=2.5e-4"),
+    "cleanrl": (*DQN, "num_envs=1", "network.hidden=[120,84]", "algo.loss=mse", "algo.optimizer.lr=2.5e-4"),
+    "reinforce": REINFORCE,
+    "reinforce32": ("-m", *REINFORCE, "seed=range(0,32)"),
 }
 
 
@@ -125,7 +136,7 @@ class Ours:
     def measure(self, work: Work) -> Outcome:
         with tempfile.TemporaryDirectory(dir=BENCH) as folder:
             kind = "sweep" if WORKS[work.name][0] == "-m" else "run"
-            arguments = [*WORKS[work.name], *COMMON, *self.overrides, f"total_steps={work.steps}"]
+            arguments = [*WORKS[work.name], *self.overrides, f"total_steps={work.steps}"]
             _, wall = self._call([*arguments, f"hydra.{kind}.dir={folder}/runs"], {})
             spans = [_span(path, work.skip) for path in sorted(Path(folder).glob("runs/**/events.out.tfevents.*"))]
         steps, seconds = sum(span.steps for span in spans), covered([(span.start, span.end) for span in spans])

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.programs import COMMON, WORKS
+from benchmarks.speed.programs import WORKS
 from rltrain.build import build
 from rltrain.config.application import compose
 from rltrain.engine.protocol import StateDict
@@ -115,7 +115,7 @@ def wrap_all(clock: Clock, trainer: Trainer, agent: Any, envs: Any) -> None:
 
 
 def profile(overrides: list[str]) -> dict[str, float]:
-    config, _ = compose([*WORKS["w1"], *COMMON, f"total_steps={WARM_STEPS + STEPS}", *overrides])
+    config, _ = compose([*WORKS["w1"], f"total_steps={WARM_STEPS + STEPS}", *overrides])
     stop: Any = StopAt()
     with tempfile.TemporaryDirectory() as folder, build(config) as parts:
         logger = MultiLogger([JsonlLogger(Path(folder) / "metrics.jsonl", None), TensorBoardLogger(Path(folder))])

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's DQN on the benchmark's work. Prints one JSON line.
+"""Stable-Baselines3's DQN on the benchmark's work, and its A2C beside REINFORCE. Prints one JSON line.
 
 One torch thread: on small networks its default of one per core is about half as fast. The clock starts at `--skip`
 environment steps, after the first updates; `warmup_seconds` is what went before, imports left out. Differs from the
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import DQN
+from stable_baselines3 import A2C, DQN
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -37,6 +38,10 @@ WORKS: dict[str, tuple[int, dict[str, Any]]] = {
     "cleanrl": (1, {"learning_rate": 2.5e-4, "train_freq": 10, "policy_kwargs": {"net_arch": [120, 84]}}),
 }
 WORKS["w32"] = WORKS["w1"]
+A2C_WORKS = ("reinforce", "reinforce32")
+A2C_ENVS = 16
+# One update per 1,024 environment steps, some 16 episodes when learning begins.
+A2C_SETTINGS: dict[str, Any] = {"n_steps": 64, "gae_lambda": 1.0, "policy_kwargs": {"net_arch": [64, 64]}}
 # RL Zoo's settings for CartPole-v1.
 ZOO: dict[str, Any] = {
     "learning_rate": 2.3e-3,
@@ -89,20 +94,28 @@ class StopWhenSolved(BaseCallback):
 def train(job: tuple[str, int, int, int, str]) -> dict[str, float]:
     work, steps, skip, seed, device = job
     torch.set_num_threads(1)
-    num_envs, settings = WORKS[work]
     begun = time.time()
+    if work in A2C_WORKS:
+        env = make_vec_env("CartPole-v1", A2C_ENVS, seed=seed)
+        return timed(A2C("MlpPolicy", env, seed=seed, device=device, **A2C_SETTINGS), steps, skip, begun)
+    num_envs, settings = WORKS[work]
     env = make_vec_env("CartPole-v1", num_envs, seed=seed)
     fraction = EXPLORATION_STEPS / steps
     model = DQN("MlpPolicy", env, seed=seed, device=device, exploration_fraction=fraction, **COMMON, **settings)
+    run = timed(model, steps, skip, begun)
+    if abs(run["updates"] - run["steps"] / 10) > 2:
+        raise SystemExit(f"{run['updates']} gradient steps in {run['steps']} environment steps, expected one in ten")
+    return run
+
+
+def timed(model: BaseAlgorithm, steps: int, skip: int, begun: float) -> dict[str, float]:
     clock = Clock(skip)
     model.learn(steps, callback=clock)
     end = time.time()
     assert clock.started is not None
     from_step, from_updates, start = clock.started
-    timed, updates = model.num_timesteps - from_step, model._n_updates - from_updates
-    if abs(updates - timed / 10) > 2:
-        raise SystemExit(f"{updates} gradient steps in {timed} environment steps, expected one in ten")
-    return {"start": start, "end": end, "steps": timed, "warmup": start - begun}
+    done, updates = model.num_timesteps - from_step, model._n_updates - from_updates
+    return {"start": start, "end": end, "steps": done, "updates": updates, "warmup": start - begun}
 
 
 def covered(intervals: list[tuple[float, float]]) -> float:
@@ -115,7 +128,7 @@ def covered(intervals: list[tuple[float, float]]) -> float:
 
 
 def throughput(work: str, steps: int, skip: int, seed: int, device: str) -> dict[str, Any]:
-    if work == "w32":
+    if work in ("w32", "reinforce32"):
         cores = len(os.sched_getaffinity(0))
         with multiprocessing.get_context("spawn").Pool(cores) as pool:
             runs = pool.map(train, [(work, steps, skip, seed + k, device) for k in range(SEEDS)], chunksize=1)
@@ -137,7 +150,7 @@ def solve(seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=(*WORKS, "solved"))
+    parser.add_argument("work", choices=(*WORKS, *A2C_WORKS, "solved"))
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each seed")
     parser.add_argument("--skip", type=int, default=2_000, help="environment steps before the clock starts")
     parser.add_argument("--seed", type=int, default=0)
