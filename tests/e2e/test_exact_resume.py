@@ -221,12 +221,12 @@ class SignalAfter(StopSignal):
 
     def __init__(self, looks: int, number: int) -> None:
         super().__init__()
-        self._looks, self._number = looks, number
+        self._looks_left, self._number = looks, number
 
     @property
     def requested(self) -> bool:
-        self._looks -= 1
-        if self._looks == 0:
+        self._looks_left -= 1
+        if self._looks_left == 0:
             os.kill(os.getpid(), self._number)
         return super().requested
 
