@@ -21,8 +21,8 @@ Commands (each has a --help of its own)
   rltrain resume [RUN]           continue a stopped run, exactly; total_steps=... extends it
   rltrain evaluate [RUN]         greedy episodes: mean, std, min, max (episodes=100 checkpoint=last|best)
   rltrain export [RUN]           the greedy policy as a file for torch.export.load, which needs no rltrain
-  rltrain list WHAT [PART]       algos, envs, networks, target_updates, explorations, wrappers, devices,
-                                 experiments, tuned
+  rltrain list WHAT [PART]       algos, envs, networks, target_updates, explorations, replays, wrappers,
+                                 devices, experiments, tuned
 
 Choices (GROUP=CHOICE)
 {choices}
@@ -90,6 +90,7 @@ rltrain list WHAT [PART]: what can be chosen, one line each; those whose name co
   networks                 network=
   target_updates           target_update=, of DQN
   explorations             exploration=, of DQN and Q-learning
+  replays                  replay=, of DQN, C51 and QR-DQN
   wrappers                 of env.wrappers=[...], with their arguments
   devices                  device=
   experiments              recipes (experiment=)

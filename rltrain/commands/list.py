@@ -14,6 +14,7 @@ LISTS = {
     "networks": "network",
     "target_updates": "target_update",
     "explorations": "exploration",
+    "replays": "replay",
     "wrappers": "wrapper",
     "devices": "device",
     "experiments": "experiment",

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.messages import COMPOSE_ERRORS, explain
 from rltrain.config.override_text import as_typed, key_of
+from rltrain.config.schema import ALGO_CONFIGS
 from rltrain.config.user_files import check_user_file
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
@@ -203,6 +205,19 @@ def _keep_own_sections(
                 del config[section]
 
 
+def _check_replay(cfg: DictConfig, algo: Any) -> None:
+    """The group `replay` writes into `algo`: refused where the algorithm does not have its key.
+
+    Raises:
+        RequestError: with the choice as it was made.
+    """
+    choice, cls = cfg.hydra.runtime.choices.get("replay"), ALGO_CONFIGS.get(algo.get("name"))
+    if choice is None or cls is None:
+        return
+    if "prioritized" not in {field.name for field in dataclasses.fields(cls)}:
+        raise RequestError(f"replay={choice}: {algo['name']} has no replay")
+
+
 def _write_validated(cfg: DictConfig) -> None:
     """Puts the validated values back (1e5 given for an integer is 100000 from here on)."""
     plain = OmegaConf.to_container(cfg, resolve=False)
@@ -210,6 +225,7 @@ def _write_validated(cfg: DictConfig) -> None:
     app = OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"})
     resolved = OmegaConf.to_container(app, resolve=True, throw_on_missing=True)
     assert isinstance(resolved, dict)
+    _check_replay(cfg, resolved["algo"])
     validated = to_plain(validate({str(key): value for key, value in resolved.items()}))
     with open_dict(cfg):
         for key in resolved:

@@ -202,6 +202,15 @@ def test_q_learning_has_no_network_at_all(line: str, words: str) -> None:
     assert str(error.value) == f"{line}: q_learning has no {words}"
 
 
+def test_replay_is_uniform_or_prioritized_for_what_has_one() -> None:
+    assert resolved("algo=c51", "replay=prioritized")["algo"]["prioritized"]["alpha"] == 0.6
+    assert resolved("algo=dqn", "replay=uniform") == resolved("algo=dqn")
+    for algo in (["algo=reinforce"], ["algo=q_learning", "env=FrozenLake-v1"]):
+        for choice in ("uniform", "prioritized"):
+            with pytest.raises(RequestError, match=rf"^replay={choice}: {algo[0][5:]} has no replay$"):
+                resolved(*algo, f"replay={choice}")
+
+
 def test_reinforce_has_no_target_network() -> None:
     for line in ("target_update=soft", "target_update.period=3"):
         with pytest.raises(RequestError, match=rf"^{line}: reinforce has no target network$"):
