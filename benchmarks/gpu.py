@@ -27,8 +27,8 @@ from benchmarks.speed.__main__ import BATCHED, COMPILED, SB3, SYNC
 from benchmarks.speed.machine import describe
 from benchmarks.speed.programs import BENCH, WORKS, Ours, Rival, Skipped, Work
 from benchmarks.vectorization import iteration
-from rltrain.build import build
 from rltrain.config.application import compose
+from rltrain.jobs.build import build
 
 RESULTS = BENCH / "gpu.json"
 HIDDEN = ((64, 64), (512, 512))

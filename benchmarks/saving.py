@@ -22,14 +22,14 @@ import gymnasium
 import numpy as np
 import torch
 
-from rltrain.build import build
 from rltrain.config.application import compose
 from rltrain.config.schema import RunConfig
 from rltrain.engine.off_policy import OffPolicyAgent
-from rltrain.job import Keeper
+from rltrain.jobs.build import build
+from rltrain.jobs.job import Keeper
 from rltrain.loggers.logger import MultiLogger
+from rltrain.storage.run_folder import RunFolder
 from rltrain.training.evaluator import Evaluator
-from rltrain.training.run_folder import RunFolder
 from rltrain.training.stopping import StopSignal
 from rltrain.training.trainer import Trainer
 

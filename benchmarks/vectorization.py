@@ -20,9 +20,9 @@ from typing import cast
 import numpy as np
 
 from benchmarks.speed.programs import WORKS
-from rltrain.build import Parts, build
 from rltrain.config.application import compose
 from rltrain.engine.protocol import IteratingAgent
+from rltrain.jobs.build import Parts, build
 
 WAYS = ("sync", "batched", "compiled")
 ENVS = ("CartPole-v1", "Acrobot-v1", "MountainCar-v0", "Pendulum-v1")

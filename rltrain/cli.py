@@ -7,10 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from rltrain.ending import ends_soon
-from rltrain.interrupts import sigint_ends, sigusr1_ignored  # the first: Ctrl-C during any other import is one line
-from rltrain.output import OutlivingStream, errors, own_output, say
-from rltrain.text import harmless
+from rltrain.terminal.ending import ends_soon
+from rltrain.terminal.interrupts import (  # the first: Ctrl-C during any other import is one line
+    sigint_ends,
+    sigusr1_ignored,
+)
+from rltrain.terminal.output import OutlivingStream, errors, own_output, say
+from rltrain.terminal.text import harmless
 
 _LONGEST_LINE = 1000
 
@@ -37,7 +40,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    from rltrain.text import command_given_here
+    from rltrain.terminal.text import command_given_here
 
     try:
         os.getcwd()
@@ -50,7 +53,7 @@ def _run(args: list[str]) -> int:
 
 def _answer(args: list[str]) -> int:
     from rltrain.errors import Interrupted, RequestError, RunFailed
-    from rltrain.text import shown_path
+    from rltrain.terminal.text import shown_path
 
     try:
         return _dispatch(args)

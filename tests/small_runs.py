@@ -13,7 +13,7 @@ import torch
 
 from rltrain.agents import Agent, AgentContext
 from rltrain.agents import make_agent as build_agent
-from rltrain.ahead import Program
+from rltrain.compute.ahead import Program
 from rltrain.config.schema import (
     AlgoConfig,
     CheckpointConfig,
@@ -208,5 +208,5 @@ def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
         loads.append(None)
         return load(program, *args)
 
-    monkeypatch.setattr("rltrain.ahead.Program._load", counted)
+    monkeypatch.setattr("rltrain.compute.ahead.Program._load", counted)
     return loads

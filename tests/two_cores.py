@@ -1,5 +1,5 @@
 """A plug-in for processes that tests start: two populations side by side, also where there is but one core."""
 
-import rltrain.device
+import rltrain.compute.device
 
-rltrain.device.available_cores = lambda: 2
+rltrain.compute.device.available_cores = lambda: 2

@@ -18,8 +18,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import rltrain.job
-import rltrain.population_job
+import rltrain.jobs.job
+import rltrain.jobs.population_job
 import rltrain.report.curve
 import rltrain.report.q_values
 import rltrain.training.trainer
@@ -28,8 +28,8 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.validate import validate
 from rltrain.errors import Interrupted
 from rltrain.loggers.jsonl import read_rows
-from rltrain.training.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
-from rltrain.training.checkpoint_files import RESERVED_KEYS
+from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint, write_checkpoint
+from rltrain.storage.checkpoint_files import RESERVED_KEYS
 
 CLOCKS = {"time/steps_per_second", "train_seconds", "row_seconds"}
 """What may differ between two runs that are the same."""
@@ -107,7 +107,7 @@ def stopping(stop: Any) -> Iterator[None]:
     """Runs inside look at `stop`. What would be most of a short run's time is short too: no learning curve is drawn,
     and a reported result is of 10 episodes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (rltrain.job, rltrain.population_job):
+        for module in (rltrain.jobs.job, rltrain.jobs.population_job):
             patch.setattr(module, "StopSignal", lambda *_: stop)
             patch.setattr(module, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.training.trainer, "REPORT_EPISODES", 10)
@@ -122,7 +122,7 @@ def train(config: RunConfig, folder: Path, stop: StopAfter | None = None) -> int
     folder.mkdir(parents=True)
     with stopping(stop):
         try:
-            rltrain.job.train(config, folder, console=False)
+            rltrain.jobs.job.train(config, folder, console=False)
         except (Interrupted, Crash):
             assert stop._allowed is not None
     stop.aftermath()

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.programs import WORKS
-from rltrain.build import build
 from rltrain.config.application import compose
 from rltrain.engine.protocol import StateDict
+from rltrain.jobs.build import build
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import MultiLogger
 from rltrain.loggers.tensorboard import TensorBoardLogger

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from rltrain.agents.dqn import DQN, Losses, Transitions
 from rltrain.config.schema import C51Config
 from rltrain.engine.algorithm import Build
-from rltrain.losses.distributional import project, select_action_distributions
+from rltrain.maths.distributional import project, select_action_distributions
 
 
 class C51(DQN):

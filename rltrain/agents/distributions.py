@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
-from rltrain.losses.policy import (
+from rltrain.maths.policy import (
     categorical_entropy,
     categorical_log_prob,
     gaussian_entropy,

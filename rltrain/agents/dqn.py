@@ -12,11 +12,11 @@ from torch import Tensor
 from rltrain.config.schema import DQNConfig, QNetworkConfig
 from rltrain.engine.algorithm import Build, Draw, Learned, Noise, State
 from rltrain.engine.cadence import UpdatesPerStep
-from rltrain.losses.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
+from rltrain.experience import Batch, WeightedBatch
+from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
+from rltrain.maths.schedules import Schedule, make_schedule
+from rltrain.maths.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks.flat import FlatNetwork
-from rltrain.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
-from rltrain.replay import Batch, WeightedBatch
-from rltrain.schedules import Schedule, make_schedule
 
 Transitions = Batch | WeightedBatch
 

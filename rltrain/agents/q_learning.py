@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rltrain.config.schema import QLearningConfig
 from rltrain.engine.protocol import AgentContext, StateDict
 from rltrain.errors import RequestError
-from rltrain.schedules import make_schedule
+from rltrain.maths.schedules import make_schedule
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 from rltrain.types import Episode, Transition
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from rltrain.agents.dqn import DQN, Losses, Transitions
 from rltrain.config.schema import QRDQNConfig
 from rltrain.engine.algorithm import Build
-from rltrain.losses.distributional import quantile_huber_loss, select_action_distributions
+from rltrain.maths.distributional import quantile_huber_loss, select_action_distributions
 
 
 class QRDQN(DQN):

@@ -15,11 +15,11 @@ from rltrain.config.schema import AnyNetworkConfig, CNNConfig, NetworkConfig, Re
 from rltrain.engine.algorithm import Build, Draw, Learned, Noise, State
 from rltrain.engine.cadence import WhenFull
 from rltrain.engine.protocol import with_prefix, without_prefix
-from rltrain.losses.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
+from rltrain.experience.rollout import Rollout
+from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
+from rltrain.maths.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
+from rltrain.maths.schedules import Schedule
 from rltrain.networks.flat import FlatNetwork
-from rltrain.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
-from rltrain.replay.rollout import Rollout
-from rltrain.schedules import Schedule
 
 
 class Reinforce:

@@ -15,7 +15,7 @@ from rltrain.config.command_names import COMMANDS
 from rltrain.config.messages import COMPOSE_ERRORS
 from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.errors import RequestError
-from rltrain.output import printing_answers
+from rltrain.terminal.output import printing_answers
 
 _WRAPPERS = "env.wrappers=["
 _ACTIONS = ("install", "uninstall", "query")

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from rltrain.config.stored import parse_arguments, require_trusted
 from rltrain.config.validate import show
+from rltrain.envs.process_state import process_kept
 from rltrain.errors import Interrupted, RequestError
-from rltrain.output import say
-from rltrain.process_state import process_kept
-from rltrain.text import command_folder, mean_and_std, rltrain_command, shown_path
+from rltrain.terminal.output import say
+from rltrain.terminal.text import command_folder, mean_and_std, rltrain_command, shown_path
 
 if TYPE_CHECKING:
-    from rltrain.policy import TrainedPolicy
+    from rltrain.policy.load import TrainedPolicy
+    from rltrain.storage.run_folder import RunFolder
     from rltrain.training.episode_tally import EpisodeStatistics
-    from rltrain.training.run_folder import RunFolder
 
 DEFAULTS = {
     "episodes": 100,
@@ -43,15 +43,15 @@ def main(args: list[str]) -> int:
     place = find_run(name, announce=not options["json"])
     best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
     check_place(place, best)
-    from rltrain.policy import load
-    from rltrain.training.checkpoint import best_folder
-    from rltrain.training.run_folder import RunFolder
+    from rltrain.policy.load import load
+    from rltrain.storage.checkpoint import best_folder
+    from rltrain.storage.run_folder import RunFolder
     from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 
     policy = load(best_folder(place) if best else place, _device(options))
     require_trusted(policy.config, options["trust"])
     if options["video"]:
-        from rltrain.report.video import check_drawing
+        from rltrain.policy.video import check_drawing
 
         check_drawing(policy)  # before episodes that may take minutes
     seed = policy.config.seed if options["seed"] is None else options["seed"]
@@ -65,7 +65,7 @@ def main(args: list[str]) -> int:
         if (run / "run.json").exists():
             RunFolder(run).write_evaluation(result)
         if options["video"] and not stop.requested:
-            from rltrain.report.video import record_episode
+            from rltrain.policy.video import record_episode
 
             result["video"] = str(record_episode(policy, run, seed))
     finally:  # what was found is said also where it cannot be written, as into somebody else's folder
@@ -90,7 +90,7 @@ def evaluate(
 ) -> tuple[EpisodeStatistics, dict[str, Any]] | None:
     """The episodes and what evaluation.json says of them: all, or those that had ended when `stop()` became true; None
     if there are none. Same policy and seed, same numbers."""
-    from rltrain.build import build_evaluator
+    from rltrain.jobs.build import build_evaluator
     from rltrain.loggers.evaluation_console import EvaluationConsole
     from rltrain.training.evaluator import REPORT_KEY
 
@@ -126,7 +126,7 @@ def find_run(name: str | None, announce: bool = True) -> Path:
         if not place.is_dir():
             raise RequestError(f"{name}: {_no_folder(place)}")
         return place
-    from rltrain.training.run_folder import newest_run
+    from rltrain.storage.run_folder import newest_run
 
     run = newest_run(command_folder() / "outputs")
     if announce:
@@ -143,7 +143,7 @@ def _no_folder(place: Path) -> str:
 
 def not_begun(place: Path) -> str:
     """Error text for a sweep's job that has no run yet; empty for any other folder."""
-    from rltrain.training.sweep_folder import sweep_of
+    from rltrain.storage.sweep_folder import sweep_of
 
     sweep = None if (place / "run.json").exists() else sweep_of(place)
     return "" if sweep is None else f"is a job that has not begun; `{rltrain_command('resume', sweep)}` begins it"
@@ -151,7 +151,7 @@ def not_begun(place: Path) -> str:
 
 def _not_saved(run: RunFolder) -> str:
     """Why a run has no checkpoint yet; nothing where none can be expected."""
-    from rltrain.files import holder_of
+    from rltrain.storage.files import holder_of
 
     status = run.read_record().get("status")
     if status == "running" and (holder := holder_of(run.path)):
@@ -166,8 +166,8 @@ def _not_saved(run: RunFolder) -> str:
 
 def check_place(place: Path, best: bool) -> None:
     """Refuses a sweep, and a run without the checkpoint that is asked for, in words of their own."""
-    from rltrain.training.run_folder import RunFolder
-    from rltrain.training.sweep_folder import is_sweep
+    from rltrain.storage.run_folder import RunFolder
+    from rltrain.storage.sweep_folder import is_sweep
 
     if is_sweep(place):
         raise RequestError(f"{shown_path(place)}: is a sweep; name one of its jobs, such as {shown_path(place / '0')}")
@@ -203,8 +203,8 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _device(options: dict[str, Any]) -> Any:
+    from rltrain.compute.device import configure_torch, resolve_device
     from rltrain.config.schema import DeviceConfig
-    from rltrain.device import configure_torch, resolve_device
 
     config = DeviceConfig(
         name=options["device"], index=0, threads="auto", compile=False, cuda_graphs=False, deterministic=False

@@ -7,8 +7,8 @@ from pathlib import Path
 from rltrain.commands.evaluate import check_place, find_run
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError
-from rltrain.output import say
-from rltrain.text import command_folder, shown_path
+from rltrain.terminal.output import say
+from rltrain.terminal.text import command_folder, shown_path
 
 DEFAULTS = {"checkpoint": "last", "out": None}
 _NAME = "policy.pt2"
@@ -27,9 +27,9 @@ def main(args: list[str]) -> int:
     place = find_run(name)
     best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
     check_place(place, best)
-    from rltrain.policy import load
-    from rltrain.policy_export import export_policy
-    from rltrain.training.checkpoint import best_folder
+    from rltrain.policy.export import export_policy
+    from rltrain.policy.load import load
+    from rltrain.storage.checkpoint import best_folder
 
     policy = load(best_folder(place) if best else place)
     if out is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rltrain import __version__
 from rltrain.config.folders import group_files, import_plugins
-from rltrain.output import say
-from rltrain.text import wrapped_table
+from rltrain.terminal.output import say
+from rltrain.terminal.text import wrapped_table
 
 _TEXT = """\
 rltrain {version}: trains deep RL agents; every setting is a key=value on the command line.

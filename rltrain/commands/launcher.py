@@ -24,8 +24,8 @@ from rltrain.config.override_text import as_typed, own_overrides
 from rltrain.config.population import group_jobs
 from rltrain.config.run_name import remove_unused
 from rltrain.config.schema import RunConfig
+from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError
-from rltrain.process_state import variables_set
 
 
 class PopulationLauncher(Launcher):
@@ -73,8 +73,8 @@ class PopulationLauncher(Launcher):
     ) -> dict[int, JobReturn]:
         if not groups:
             return {}
-        from rltrain.population_job import MemberJob
-        from rltrain.population_pool import train_populations
+        from rltrain.jobs.pool import train_populations
+        from rltrain.jobs.population_job import MemberJob
 
         returns: dict[int, JobReturn] = {}
         populations: list[list[MemberJob]] = []
@@ -142,7 +142,7 @@ def _sized_groups(configs: Sequence[RunConfig]) -> list[list[int]]:
         if len(group) == 1:
             parts.append(group)
             continue
-        from rltrain.population_pool import members_of_each
+        from rltrain.jobs.pool import members_of_each
 
         most = members_of_each(configs[group[0]], len(group))
         parts += [[group[i] for i in part] for part in group_jobs([configs[n] for n in group], most)]

@@ -6,7 +6,7 @@ from rltrain.config.folders import description, group_files, import_plugins
 from rltrain.config.validate import show, suggestion
 from rltrain.config.wrappers import WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
-from rltrain.output import errors, say
+from rltrain.terminal.output import errors, say
 
 LISTS = {
     "algos": "algo",

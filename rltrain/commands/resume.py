@@ -19,12 +19,12 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, as_settings, parse_value, record_changes, validate_stored
 from rltrain.config.validate import show, to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
-from rltrain.output import say
-from rltrain.text import rltrain_command, shown_path
+from rltrain.terminal.output import say
+from rltrain.terminal.text import rltrain_command, shown_path
 
 if TYPE_CHECKING:
-    from rltrain.training.checkpoint import Checkpoint
-    from rltrain.training.sweep_folder import ListedJob, SweepFolder
+    from rltrain.storage.checkpoint import Checkpoint
+    from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 
 
 def main(args: list[str]) -> int:
@@ -40,7 +40,7 @@ def main(args: list[str]) -> int:
         raise RequestError(f"{' '.join(names)}: resume takes one folder and key=value changes")
     trust = any(parse_value(arg.partition("=")[2]) is True for arg in overrides if arg.startswith("trust="))
     overrides = [arg for arg in overrides if not arg.startswith("trust=")]
-    from rltrain.training.sweep_folder import is_sweep, sweep_of
+    from rltrain.storage.sweep_folder import is_sweep, sweep_of
 
     place = find_run(names[0] if names else None)
     if not names and (sweep := sweep_of(place)) is not None:
@@ -59,7 +59,7 @@ def main(args: list[str]) -> int:
 
 def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     """Continues one run; says so and returns where nothing is left to do."""
-    from rltrain.training.run_folder import RunFolder
+    from rltrain.storage.run_folder import RunFolder
 
     run = RunFolder(folder)
     status = run.read_record().get("status")
@@ -69,9 +69,9 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     if status == "running":
         with run:
             pass  # its holder is gone, or else this has said who it is
-    from rltrain.build import stored_config
-    from rltrain.job import resume
-    from rltrain.training.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
+    from rltrain.jobs.build import stored_config
+    from rltrain.jobs.job import resume
+    from rltrain.storage.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
 
     if status in ("running", "failed") and not has_checkpoint(folder):
         say(f"{shown_path(folder)}: ended before its first checkpoint, begins anew")
@@ -93,7 +93,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
 
 def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
     from rltrain.commands.sweep_table import report_sweep
-    from rltrain.training.sweep_folder import SweepFolder, stopped_sweep
+    from rltrain.storage.sweep_folder import SweepFolder, stopped_sweep
 
     with SweepFolder(place) as sweep:
         try:
@@ -108,7 +108,7 @@ def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
 
 def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[str]:
     """Continues what is unfinished, and what goes on under changed limits; a line for each job that failed."""
-    from rltrain.training.sweep_folder import is_completed
+    from rltrain.storage.sweep_folder import is_completed
 
     failed: list[str] = []
     listed = sweep.jobs()
@@ -145,7 +145,7 @@ def _list_changes(
     Raises:
         RequestError: one of the jobs refuses what is asked for.
     """
-    from rltrain.training.sweep_folder import is_completed
+    from rltrain.storage.sweep_folder import is_completed
 
     configs = {}
     for folder, plain in jobs.items():
@@ -158,7 +158,7 @@ def _list_changes(
         try:
             config, differences = asked_config(before, overrides, trust)
             if "total_steps" in differences:
-                from rltrain.training.checkpoint import newest_step
+                from rltrain.storage.checkpoint import newest_step
 
                 refuse_less(config, {"total_steps": newest_step(folder)}, folder)
         except RequestError as error:
@@ -202,7 +202,7 @@ def _resume_populations(
         return []
     for job in (job for population in populations for job in population):
         job.own = own[job.folder]
-    from rltrain.population_pool import train_populations
+    from rltrain.jobs.pool import train_populations
 
     outcomes = train_populations(populations)
     return [
@@ -214,7 +214,7 @@ def _resume_populations(
 
 def _begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:
     """Trains a run of which nothing is left or nothing was ever there."""
-    from rltrain.job import begin_again
+    from rltrain.jobs.job import begin_again
 
     config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
     _tell(differences)

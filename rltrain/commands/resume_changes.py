@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, changed, parse_changes, recorded_changes, require_trusted
 from rltrain.errors import RequestError
-from rltrain.text import shown_path
+from rltrain.terminal.text import shown_path
 
 if TYPE_CHECKING:
-    from rltrain.training.checkpoint import Checkpoint
+    from rltrain.storage.checkpoint import Checkpoint
 
 # What may differ without making it another experiment. Only the limits of the run must not shrink.
 _HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "eval", "checkpoint", "device")
@@ -39,7 +39,7 @@ def with_earlier_changes(stored: RunConfig, folder: Path, step: int) -> RunConfi
     """The config stored at `step` with what an earlier resume changed: that still holds, also where the run was killed
     before it saved anything under it.
     """
-    from rltrain.training.run_folder import RunFolder
+    from rltrain.storage.run_folder import RunFolder
 
     run = RunFolder(folder)
     if not run.record.exists():
@@ -83,7 +83,7 @@ def made_by(source: Checkpoint | None) -> dict[str, int]:
 
 def lifting_change(folder: Path, config: Mapping[str, Any] | None) -> str:
     """The change that lets a completed run go on, by its files alone: reading its checkpoint would take seconds."""
-    from rltrain.training.run_folder import RunFolder
+    from rltrain.storage.run_folder import RunFolder
 
     run = RunFolder(folder)
     with suppress(RequestError, KeyError, TypeError):  # a damaged file: the change that most runs need

@@ -13,8 +13,8 @@ from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from rltrain.population_job import MemberJob
-    from rltrain.training.checkpoint import Checkpoint
+    from rltrain.jobs.population_job import MemberJob
+    from rltrain.storage.checkpoint import Checkpoint
 
 Change = Callable[[RunConfig, Path, "Checkpoint | None"], tuple[RunConfig, list[dict[str, Any]]]]
 """(stored config, run folder, the checkpoint that stored it, None for a run that begins) -> the config with the changes
@@ -39,7 +39,7 @@ def populations_of(
         jobs: folder of each -> its config as plain data, or None where only its run says it.
         extends: whether completed runs go on too, under changed limits.
     """
-    from rltrain.training.checkpoint import has_checkpoint
+    from rltrain.storage.checkpoint import has_checkpoint
 
     # Members are known by their folders' names, which a sweep with folders of its own making may repeat.
     if len({folder.name for folder in jobs}) < len(jobs):
@@ -69,7 +69,7 @@ def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str]) -> list[P
 
 
 def _status(folder: Path) -> str | None:
-    from rltrain.training.run_folder import RunFolder
+    from rltrain.storage.run_folder import RunFolder
 
     run = RunFolder(folder)
     return str(run.read_record().get("status")) if run.record.exists() else None
@@ -77,9 +77,9 @@ def _status(folder: Path) -> str | None:
 
 def _saves(folder: Path) -> list[_Saved]:
     """The checkpoints that can be read of those that a population wrote, those of the newest step first."""
-    from rltrain.population_job import ENTRY
-    from rltrain.training.checkpoint import step_folders
-    from rltrain.training.checkpoint_files import read_manifest
+    from rltrain.jobs.population_job import ENTRY
+    from rltrain.storage.checkpoint import step_folders
+    from rltrain.storage.checkpoint_files import read_manifest
 
     found = []
     for place in reversed(step_folders(folder)):
@@ -95,8 +95,8 @@ def _saves(folder: Path) -> list[_Saved]:
 
 def _names(folder: Path) -> tuple[str, ...]:
     """The members of the population that wrote the newest checkpoint; none where a single run did."""
-    from rltrain.population_job import ENTRY
-    from rltrain.training.checkpoint_files import read_manifest
+    from rltrain.jobs.population_job import ENTRY
+    from rltrain.storage.checkpoint_files import read_manifest
 
     saves = _saves(folder)
     entry = read_manifest(saves[0].folder).get(ENTRY) if saves else None
@@ -105,9 +105,9 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[list[MemberJob]]:
-    from rltrain.build import stored_config
-    from rltrain.population_job import MemberJob
-    from rltrain.training.checkpoint import read_checkpoint, warn_of_damaged
+    from rltrain.jobs.build import stored_config
+    from rltrain.jobs.population_job import MemberJob
+    from rltrain.storage.checkpoint import read_checkpoint, warn_of_damaged
 
     populations = []
     for names in dict.fromkeys(_names(folder) for folder in begun.values()):
@@ -133,7 +133,7 @@ def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[li
 
 def _common_saves(folders: list[Path]) -> list[_Saved] | None:
     """The newest whole checkpoint of each member that was saved at one moment; of one that had ended, its last."""
-    from rltrain.training.checkpoint import verify_checkpoint
+    from rltrain.storage.checkpoint import verify_checkpoint
 
     saves = [_saves(folder) for folder in folders]
     for moment in sorted({saved.moment for of_member in saves for saved in of_member}, reverse=True):
@@ -155,9 +155,9 @@ def _common_saves(folders: list[Path]) -> list[_Saved] | None:
 
 def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change) -> list[list[MemberJob]]:
     """Jobs that have nothing yet, or nothing left, in the groups in which a new sweep would train them."""
-    from rltrain.population_job import MemberJob
-    from rltrain.population_pool import members_of_each
-    from rltrain.training.run_folder import RunFolder
+    from rltrain.jobs.pool import members_of_each
+    from rltrain.jobs.population_job import MemberJob
+    from rltrain.storage.run_folder import RunFolder
 
     folders = list(new)
     changed = [

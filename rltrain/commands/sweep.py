@@ -32,11 +32,11 @@ from rltrain.config.override_text import as_typed, key_of
 from rltrain.config.run_name import config_text, reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain, validate
+from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
-from rltrain.output import errors, say
-from rltrain.process_state import variables_set
-from rltrain.text import counted, rltrain_command, shown_path, wrapped
-from rltrain.training.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
+from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
+from rltrain.terminal.output import errors, say
+from rltrain.terminal.text import counted, rltrain_command, shown_path, wrapped
 
 Preflight = Callable[[RunConfig], None]
 # Of the sweepers that search (Optuna's, Ax's, Nevergrad's): the key that says what they look for -> the largest value.

@@ -10,7 +10,7 @@ from rltrain.commands.sweep_results import repeated_jobs
 from rltrain.config.info import ComposeInfo
 from rltrain.config.override_text import as_typed, key_of, own_overrides
 from rltrain.config.validate import show
-from rltrain.text import name_ranges
+from rltrain.terminal.text import name_ranges
 
 _APART = {"seed", "name", "tuned", "env"}
 """Keys in which jobs may differ and be tuned alike: returns in two environments are not compared."""

@@ -12,9 +12,9 @@ from typing import Any
 from rltrain.config.override_text import key_of, own_overrides
 from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
+from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.sweep_folder import ListedJob
 from rltrain.training.outcome import Outcome, outcome
-from rltrain.training.run_folder import RunFolder
-from rltrain.training.sweep_folder import ListedJob
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
-from rltrain.text import counted, harmless, mean_and_std, number, shown_path, terminal_width, wrapped
-from rltrain.training.sweep_folder import RESULTS_TEXT, SweepFolder
+from rltrain.storage.sweep_folder import RESULTS_TEXT, SweepFolder
+from rltrain.terminal.text import counted, harmless, mean_and_std, number, shown_path, terminal_width, wrapped
 
 _MOST_ROWS = 40
 _GAP = "  "

@@ -29,11 +29,11 @@ from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, re
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import CNNConfig, EnvConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
+from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed
-from rltrain.interrupts import sigint_ends, sigint_raises
-from rltrain.output import printing_answers
-from rltrain.process_state import variables_set
-from rltrain.text import rltrain_command, shown_path
+from rltrain.terminal.interrupts import sigint_ends, sigint_raises
+from rltrain.terminal.output import printing_answers
+from rltrain.terminal.text import rltrain_command, shown_path
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
@@ -99,15 +99,15 @@ def preflight(config: RunConfig) -> None:
         raise explain_environment(config.env, error) from error
     _check_spaces(config, observation, actions)
     if isinstance(config.network, CNNConfig):
-        from rltrain.images import convolutions
+        from rltrain.maths.images import convolutions
 
         convolutions(config.network, observation)
     if config.device.name == "cuda":
-        from rltrain.device import resolve_device
+        from rltrain.compute.device import resolve_device
 
         resolve_device(config.device)
     if config.init_from is not None:
-        from rltrain.build import check_initial_network
+        from rltrain.jobs.build import check_initial_network
 
         check_initial_network(config, observation, actions)
 
@@ -147,14 +147,14 @@ def train_job(cfg: DictConfig) -> float | None:
     single = hydra_cfg.mode != RunMode.MULTIRUN
     info = compose_info(hydra_cfg, plain)
     if config.dry_run:
-        from rltrain.job import dry_run
+        from rltrain.jobs.job import dry_run
 
         remove_unused(folder)
         dry_run(config, info)
         return None
     try:
         with sigint_ends():
-            from rltrain.job import train
+            from rltrain.jobs.job import train
         return train(config, folder, console=single, info=info)
     except (RequestError, KeyboardInterrupt):
         remove_unused(folder)
@@ -174,7 +174,7 @@ def _run(hydra: Hydra, overrides: list[str]) -> None:
     with variables_set(job_variables(cfg)):
         preflight(config)
         if config.dry_run:
-            from rltrain.job import dry_run
+            from rltrain.jobs.job import dry_run
 
             dry_run(config, compose_info(cfg.hydra, to_plain(config)))
             return
@@ -182,7 +182,7 @@ def _run(hydra: Hydra, overrides: list[str]) -> None:
 
 
 def _train(hydra: Hydra, cfg: DictConfig, overrides: list[str]) -> None:
-    importlib.import_module("rltrain.job")  # takes seconds, in which Ctrl-C shall leave no folder
+    importlib.import_module("rltrain.jobs.job")  # takes seconds, in which Ctrl-C shall leave no folder
     exact = any(override.startswith("hydra.run.dir=") for override in overrides)
     with sigint_raises():
         _run_in(reserve_folder(Path(cfg.hydra.run.dir), exact=exact), hydra, cfg)

@@ -16,7 +16,7 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from omegaconf import OmegaConf
 
-from rltrain.env_families import is_family_id, register_families
+from rltrain.config.env_families import is_family_id, register_families
 
 _GROUP = "env"
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from rltrain.errors import RequestError, module_hint
-from rltrain.text import command_folder
+from rltrain.terminal.text import command_folder
 
 USER_ORIGINS = ("--config-dir", "RLTRAIN_CONF")
 """Where folders of the user's own configs are named, the strongest first."""

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.validate import leaves
-from rltrain.text import shown_path
+from rltrain.terminal.text import shown_path
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from rltrain.config.keys import same_name, takes_list, unknown_key
 from rltrain.config.user_files import explain_file
 from rltrain.config.validate import closest
 from rltrain.errors import RequestError
-from rltrain.text import quoted
+from rltrain.terminal.text import quoted
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 # What a choice decides is more than this key: its defaults, tuned files, names of folders.

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from rltrain.errors import RequestError
-from rltrain.files import LOCK, holder_of
-from rltrain.text import command_folder, rltrain_command, shown_path
+from rltrain.storage.files import LOCK, holder_of
+from rltrain.terminal.text import command_folder, rltrain_command, shown_path
 
 
 def safe(text: str) -> str:

@@ -12,7 +12,7 @@ import yaml
 from rltrain.config.choices import groups_of, unknown_choice
 from rltrain.config.keys import unknown_key
 from rltrain.errors import RequestError
-from rltrain.text import shown_path
+from rltrain.terminal.text import shown_path
 
 _GLOBAL = ("experiment", "tuned")
 """The groups whose files speak of the whole config."""

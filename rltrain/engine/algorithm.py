@@ -16,10 +16,10 @@ from torch import Tensor
 
 from rltrain.config.schema import AnyNetworkConfig, RunConfig
 from rltrain.engine.cadence import UpdatesPerStep, WhenFull
+from rltrain.maths.optimizers import Gradient
+from rltrain.maths.schedules import Schedule
 from rltrain.networks import make_network
 from rltrain.networks.flat import FlatNetwork
-from rltrain.optimizers import Gradient
-from rltrain.schedules import Schedule
 from rltrain.seeding import Purpose, derive_seed
 from rltrain.types import ActionSpec, ObservationSpec
 

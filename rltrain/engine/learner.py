@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compiling import Bound
+from rltrain.compute.compiling import Bound
+from rltrain.compute.exchange import Exchange
 from rltrain.engine.algorithm import Algorithm, Learned, State
 from rltrain.engine.protocol import AgentContext, mean_metrics
-from rltrain.exchange import Exchange
-from rltrain.optimizers import eager_gradient, functional_gradient
-from rltrain.target_update import polyak
+from rltrain.maths.optimizers import eager_gradient, functional_gradient
+from rltrain.maths.target_update import polyak
 
 Knobs = dict[str, Tensor]
 """The algorithm's `knobs`, and `tau` where the targets follow every gradient step; each [], of a population [M]."""

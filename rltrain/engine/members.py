@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.compiling import Bound, compiled
-from rltrain.exchange import Exchange
+from rltrain.compute.compiling import Bound, compiled
+from rltrain.compute.exchange import Exchange
 from rltrain.networks.flat import FlatNetwork
 
 # Rows times parameters: beyond, torch's matrix products win, and NumPy's would start threads of their own.

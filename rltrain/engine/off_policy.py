@@ -20,9 +20,9 @@ from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper
 from rltrain.engine.targets import Due, MemberTargets
-from rltrain.replay import make_replay
-from rltrain.replay.in_place import TransitionStore
-from rltrain.replay.n_step import NStepWindow
+from rltrain.experience import make_replay
+from rltrain.experience.in_place import TransitionStore
+from rltrain.experience.n_step import NStepWindow
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 from rltrain.types import Episode, Transition
 

@@ -15,7 +15,7 @@ from rltrain.engine.cadence import WhenFull
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper
-from rltrain.replay.rollout import Episodes, RolloutBuffer
+from rltrain.experience.rollout import Episodes, RolloutBuffer
 from rltrain.types import Episode, Transition
 
 # Vector steps before the host looks: with 64 what it does then is spread. Draws and first states take memory.

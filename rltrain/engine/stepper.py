@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compiling import Bound
+from rltrain.compute.compiling import Bound
+from rltrain.compute.exchange import Exchange
 from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.members import MemberNetworks
 from rltrain.engine.protocol import AgentContext, Formulas, SteppedByAgent, Twin
 from rltrain.errors import RunFailed
-from rltrain.exchange import Exchange
-from rltrain.replay.in_place import StepOf
+from rltrain.experience.in_place import StepOf
 from rltrain.types import ActionScale, BlockSeen, Episode, LanesNow
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from rltrain.config.schema import TargetUpdateConfig
-from rltrain.target_update import TargetUpdate, move_targets_
+from rltrain.maths.target_update import TargetUpdate, move_targets_
 
 Due = list[int] | None
 """[M], how often each member's target is to move; None where none is."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rltrain.envs.returned import RESET_RULE, STEP_RULE, Mistake
 from rltrain.errors import one_line
-from rltrain.text import shown_path
+from rltrain.terminal.text import shown_path
 
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _GYMNASIUM_S_OWN = ("/gymnasium/core.py", "/gymnasium/wrappers/", "/gymnasium/envs/registration.py")

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
+from rltrain.config.env_families import register_family
 from rltrain.config.schema import EnvConfig
 from rltrain.config.wrappers import AtariConfig
-from rltrain.env_families import register_family
 from rltrain.envs.atari import game_kwargs, wrap_atari
 from rltrain.envs.faults import described
 from rltrain.errors import RequestError, module_hint
-from rltrain.output import warn
+from rltrain.terminal.output import warn
 
 _log = logging.getLogger(__name__)
 _already_warned: set[str] = set()

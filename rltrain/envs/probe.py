@@ -6,10 +6,10 @@ from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.environment import make_twin
 from rltrain.envs.make import close, find_environment
+from rltrain.envs.process_state import process_kept
 from rltrain.envs.spaces import action_spec, observation_spec
 from rltrain.envs.wrappers import WrapperContext, make_wrappers
 from rltrain.errors import RequestError
-from rltrain.process_state import process_kept
 from rltrain.types import ActionSpec, ObservationSpec
 
 

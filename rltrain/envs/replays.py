@@ -19,9 +19,9 @@ from rltrain.config.schema import EnvConfig
 from rltrain.envs.choice import random_actions
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker, find_environment
+from rltrain.envs.process_state import process_kept
 from rltrain.envs.spaces import action_spec, make_action_transform
 from rltrain.errors import RequestError, RunFailed
-from rltrain.process_state import process_kept
 
 _STEPS = 64
 _SECONDS = 0.1  # for making a copy, for a reset, and for an episode's steps, of which there may be fewer then

@@ -1,6 +1,6 @@
 """The form of what an environment's `reset` and `step` return, apart from the observation: Gymnasium's, or it is named.
 
-What is unambiguous is taken: a whole number as a reward, NumPy's numbers and arrays without axes, 0 and 1 as flags.
+Unambiguous values are taken: a whole number as a reward, NumPy's numbers and arrays without axes, 0 and 1 as flags.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ from rltrain.envs.make import FEWER, EnvMaker, close, draws, find_environment, m
 from rltrain.envs.spaces import action_limits, action_spec, make_action_transform, observation_spec
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
-from rltrain.output import warn
 from rltrain.seeding import EpisodeSeeds
+from rltrain.terminal.output import warn
 from rltrain.types import ActionScale, BlockSeen, Episode, LanesNow, Transition
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class VectorEnv:
 
     @property
     def wrappers(self) -> WrapperStack | None:
-        """What an agent computes between the twin and itself; None for nothing."""
+        """Wrappers that the agent computes between the twin and itself; None for none."""
         return self._wrappers if self._wrappers.listed else None
 
     def now(self) -> LanesNow:

@@ -23,7 +23,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker
 from rltrain.errors import RequestError, RunFailed, one_line
-from rltrain.interrupts import RUN_SIGNALS, handler_of, signals_ignored
+from rltrain.terminal.interrupts import RUN_SIGNALS, handler_of, signals_ignored
 
 _SIGINT, _SIGTERM, _IGNORED = int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIG_IGN)
 

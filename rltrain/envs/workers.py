@@ -27,7 +27,7 @@ import numpy as np
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import EnvMaker
 from rltrain.errors import RunFailed
-from rltrain.interrupts import RUN_SIGNALS
+from rltrain.terminal.interrupts import RUN_SIGNALS
 
 _CLOSE_SECONDS = 5.0
 # The path goes along because the environment's module may lie where only the parent looks.

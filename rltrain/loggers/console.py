@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from rltrain.loggers.pace import Pace
-from rltrain.output import errors
-from rltrain.text import draws_bars, number
+from rltrain.terminal.output import errors
+from rltrain.terminal.text import draws_bars, number
 
 _NAMES = {"rollout/episode_return": "return", "eval/episode_return": "eval"}
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"  # tqdm's own time left takes the steps before learning for all

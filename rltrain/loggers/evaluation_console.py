@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rltrain.loggers.pace import LINE_SECONDS, duration
-from rltrain.output import errors
-from rltrain.text import draws_bars
+from rltrain.terminal.output import errors
+from rltrain.terminal.text import draws_bars
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rltrain.errors import RunFailed
-from rltrain.files import write_atomic
+from rltrain.storage.files import write_atomic
 
 _LONGEST_LINE = 1 << 20  # characters; what is longer is no row of ours
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rltrain.loggers.pace import Pace
-from rltrain.output import errors
-from rltrain.text import number
+from rltrain.terminal.output import errors
+from rltrain.terminal.text import number
 
 
 class PopulationConsole:

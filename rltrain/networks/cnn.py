@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from rltrain.config.schema import CNNConfig
-from rltrain.images import convolutions
+from rltrain.maths.images import convolutions
 from rltrain.networks.dueling import DuelingHead
 from rltrain.networks.encoder import as_float
 from rltrain.networks.mlp import ACTIVATIONS, dense

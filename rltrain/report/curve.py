@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from rltrain.files import write_atomic
 from rltrain.loggers.jsonl import read_rows
+from rltrain.storage.files import write_atomic
 
 _ROLLOUT, _EVAL, _EVAL_STD = "rollout/episode_return", "eval/episode_return", "eval/episode_return_std"
 _BLUE, _ORANGE, _GREY = "#3b6fb6", "#d9622b", "#8a8a8a"

@@ -14,7 +14,7 @@ from matplotlib.colors import ListedColormap, Normalize, to_rgba
 from matplotlib.figure import Figure
 
 from rltrain.envs.grid_world import GridWorld
-from rltrain.files import write_atomic
+from rltrain.storage.files import write_atomic
 
 _NEVER, _MARK, _INK = "#e4e4e4", "#8a8a8a", "#1d1d1d"
 # The dark end is left out: black arrows and numbers are to be read on every colour.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-from rltrain.interrupts import ECHO_SECONDS, RUN_SIGNALS, handler_of
+from rltrain.terminal.interrupts import ECHO_SECONDS, RUN_SIGNALS, handler_of
 
 WHILE_EVALUATING = "stopping; the episodes that have ended count; again to stop at once"
 """The answer of a StopSignal where nothing is trained, or no more: there is nothing to save."""

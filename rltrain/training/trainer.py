@@ -15,7 +15,7 @@ from rltrain.engine.protocol import Agent, IteratingAgent, StateDict
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.loggers.logger import Logger
-from rltrain.training.checkpoint import Checkpoint
+from rltrain.storage.checkpoint import Checkpoint
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.recorder import Recorder
 from rltrain.training.stopping import StopRequest

@@ -15,8 +15,8 @@ import torch
 from halves import often
 from small_runs import count_loads, dqn_config, env_config, optimizer, reinforce_config, run_config
 
-from rltrain.build import build
-from rltrain.compiling import CompileChoice, has_compiler
+from rltrain.compute.compiling import CompileChoice, has_compiler
+from rltrain.compute.exchange import Exchange
 from rltrain.config.schema import (
     DQNConfig,
     HardUpdateConfig,
@@ -41,7 +41,7 @@ from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RequestError, RunFailed
-from rltrain.exchange import Exchange
+from rltrain.jobs.build import build
 from rltrain.types import Episode
 
 Run = tuple[list[tuple[np.ndarray, dict[str, torch.Tensor]]], list[Episode], list[dict[str, Any]]]
@@ -316,10 +316,10 @@ def test_running_episodes_are_taken_up_with_the_state_of_the_twin_itself() -> No
 def test_a_block_ends_where_programs_begin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else how long blocks are, which is no part of the config, would decide from which step on a run is compiled."""
     choice = CompileChoice(True, 10 * CARTPOLE.num_envs)
-    monkeypatch.setattr("rltrain.build.choose_compile", lambda *_: choice)
-    monkeypatch.setattr("rltrain.build.has_compiler", lambda: True)
-    monkeypatch.setattr("rltrain.build.BesideCompiler", lambda *_: Mock())
-    monkeypatch.setattr("rltrain.compiling.Bound.compile", lambda _: None)
+    monkeypatch.setattr("rltrain.jobs.build.choose_compile", lambda *_: choice)
+    monkeypatch.setattr("rltrain.jobs.build.has_compiler", lambda: True)
+    monkeypatch.setattr("rltrain.jobs.build.BesideCompiler", lambda *_: Mock())
+    monkeypatch.setattr("rltrain.compute.compiling.Bound.compile", lambda _: None)
     with build(replace(CARTPOLE, env=replace(CARTPOLE.env, vectorization="compiled"))) as parts:
         parts.envs.reset()
         agent = cast(OffPolicyAgent, parts.agent)

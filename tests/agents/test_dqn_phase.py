@@ -12,7 +12,7 @@ from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, count_loads, dqn_con
 from torch import Tensor
 
 from rltrain.agents import Agent, AgentContext, make_agent
-from rltrain.compiling import has_compiler
+from rltrain.compute.compiling import has_compiler
 from rltrain.config.schema import HardUpdateConfig, RunConfig, SoftUpdateConfig, TargetUpdateConfig
 from rltrain.engine.learner import Learning
 
@@ -120,7 +120,7 @@ def test_a_run_compiles_once_and_never_again(
     from torch._dynamo.utils import counters
 
     loads = count_loads(monkeypatch)
-    monkeypatch.setattr("rltrain.ahead.available", lambda: ahead)
+    monkeypatch.setattr("rltrain.compute.ahead.available", lambda: ahead)
     counters.clear()
     agent = agent_of(config_of(gradient_steps=2), compile_update=True)
     envs = ScriptedEnvs(1)

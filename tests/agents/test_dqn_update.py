@@ -14,8 +14,8 @@ from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, dqn_config, make_age
 from rltrain.agents.dqn import DQN
 from rltrain.config.schema import AnyNetworkConfig, CNNConfig, DQNConfig, NetworkConfig
 from rltrain.engine.algorithm import Build, Learned, State
-from rltrain.optimizers import eager_gradient
-from rltrain.replay import Batch
+from rltrain.experience import Batch
+from rltrain.maths.optimizers import eager_gradient
 from rltrain.seeding import make_generator
 from rltrain.types import ObservationSpec, Transition
 

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from rltrain.agents import ALGORITHMS
 from rltrain.agents.reinforce import Reinforce
-from rltrain.ahead import Program
+from rltrain.compute.ahead import Program
 from rltrain.config.schema import (
     AnyNetworkConfig,
     C51Config,
@@ -35,9 +35,9 @@ from rltrain.config.schema import (
     ValueConfig,
 )
 from rltrain.engine.algorithm import Build, State
-from rltrain.optimizers import eager_gradient, functional_gradient
-from rltrain.replay import Batch, WeightedBatch
-from rltrain.replay.rollout import Rollout
+from rltrain.experience import Batch, WeightedBatch
+from rltrain.experience.rollout import Rollout
+from rltrain.maths.optimizers import eager_gradient, functional_gradient
 from rltrain.types import ActionSpec, ObservationSpec
 
 MEMBERS, UPDATES = 3, 10

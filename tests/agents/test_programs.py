@@ -15,9 +15,9 @@ import torch
 from small_runs import dqn_config, env_config, run_config
 from torch import Tensor
 
-from rltrain.ahead import Program
-from rltrain.build import build
+from rltrain.compute.ahead import Program
 from rltrain.config.schema import RunConfig, SoftUpdateConfig
+from rltrain.jobs.build import build
 
 STEPPED = replace(env_config("CartPole-v1"), vectorization="compiled")
 DQN = run_config(dqn_config(n_step=3), env=STEPPED, num_envs=4)
@@ -46,7 +46,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
 
     def load(program: Program[Any], args: Any, leaves: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
-        from rltrain.ahead import _refill
+        from rltrain.compute.ahead import _refill
 
         def flat(*tensors: Tensor) -> list[Tensor]:
             program._function(*_refill(args, iter(tensors)))
@@ -61,9 +61,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(f"{len(operations)} {hashlib.sha256(repr(operations).encode()).hexdigest()[:16]}")
         return lambda tensors: flat(*tensors)
 
-    monkeypatch.setattr("rltrain.ahead.Program._load", load)
-    monkeypatch.setattr("rltrain.build.has_compiler", lambda: True)
-    monkeypatch.setattr("rltrain.ahead.available", lambda: True)
+    monkeypatch.setattr("rltrain.compute.ahead.Program._load", load)
+    monkeypatch.setattr("rltrain.jobs.build.has_compiler", lambda: True)
+    monkeypatch.setattr("rltrain.compute.ahead.available", lambda: True)
     return found
 
 

@@ -24,8 +24,8 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.build import build_envs
 from rltrain.engine.on_policy import OnPolicyAgent
+from rltrain.jobs.build import build_envs
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
 

@@ -26,8 +26,8 @@ from small_runs import (
 from rltrain.agents.reinforce import Reinforce
 from rltrain.config.schema import NetworkConfig, ReinforceConfig, ValueConfig
 from rltrain.engine.algorithm import Build, State
-from rltrain.optimizers import eager_gradient
-from rltrain.replay.rollout import Rollout
+from rltrain.experience.rollout import Rollout
+from rltrain.maths.optimizers import eager_gradient
 from rltrain.types import ActionSpec
 
 NETWORK = NetworkConfig("mlp", (5, 4), "tanh", 1.0)

@@ -7,7 +7,7 @@ import sys
 import types
 
 from rltrain.errors import Interrupted, RequestError, RunFailed
-from rltrain.output import say
+from rltrain.terminal.output import say
 
 
 def train(config, folder, console, info=None):  # type: ignore[no-untyped-def]
@@ -32,7 +32,7 @@ def dry_run(config, info=None):  # type: ignore[no-untyped-def]
     say(f"looked at {config.algo.name} {config.env.id} {config.seed} tuned={info.tuned}")
 
 
-module = types.ModuleType("rltrain.job")
+module = types.ModuleType("rltrain.jobs.job")
 module.train = train  # type: ignore[attr-defined]
 module.dry_run = dry_run  # type: ignore[attr-defined]
-sys.modules["rltrain.job"] = module
+sys.modules["rltrain.jobs.job"] = module

@@ -47,7 +47,7 @@ def rltrain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     monkeypatch.delenv("RLTRAIN_CONF", raising=False)
     monkeypatch.syspath_prepend(str(HERE))
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = {name: sys.modules.pop(name, None) for name in ("rltrain.job", "stub_runner")}
+    before = {name: sys.modules.pop(name, None) for name in ("rltrain.jobs.job", "stub_runner")}
     yield Shell(monkeypatch, capfd)
     for name, module in before.items():
         sys.modules.pop(name, None)

@@ -19,7 +19,7 @@ from rltrain.cli import main
 from rltrain.commands.evaluate import DEFAULTS
 from rltrain.commands.list import LISTS
 from rltrain.config.stored import parse_arguments
-from rltrain.training.run_folder import RunFolder
+from rltrain.storage.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -256,11 +256,11 @@ def interrupted(name, *more):
 importlib.import_module = interrupted
 """
 IN_THE_RUN = """
-import rltrain.training.run_folder
+import rltrain.storage.run_folder
 def interrupted(*_):
     os.kill(os.getpid(), signal.SIGINT)
-import rltrain.job
-rltrain.job.train = lambda *_, **__: interrupted()
+import rltrain.jobs.job
+rltrain.jobs.job.train = lambda *_, **__: interrupted()
 """
 
 
@@ -287,7 +287,7 @@ def test_a_run_outlives_its_output(stream: str, tmp_path: Path) -> None:
     """As `rltrain ... | head -1` and `rltrain ... > /dev/full` leave it, and `>&-`."""
     code = (
         "import sys, types\n"
-        "job = types.ModuleType('rltrain.job')\n"
+        "job = types.ModuleType('rltrain.jobs.job')\n"
         "def train(config, folder, **_):\n"
         "    for i in range(3000):\n"
         "        print('a line of output', flush=True)\n"
@@ -295,7 +295,7 @@ def test_a_run_outlives_its_output(stream: str, tmp_path: Path) -> None:
         "    (folder / 'run.json').write_text('{}')\n"
         "    return 1.0\n"
         "job.train = train\n"
-        "sys.modules['rltrain.job'] = job\n"
+        "sys.modules['rltrain.jobs.job'] = job\n"
         "from rltrain.cli import main\n"
         "sys.exit(main())"
     )

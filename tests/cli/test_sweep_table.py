@@ -12,7 +12,7 @@ import pytest
 
 from rltrain.commands.sweep_results import repeated_jobs
 from rltrain.commands.sweep_table import report_sweep
-from rltrain.training.sweep_folder import ListedJob, SweepFolder
+from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 
 OVER_EPISODES = "+- is the standard deviation over a job's 100 episodes"
 OVER_SEEDS = "+- is the sample standard deviation (n - 1) over the seeds' means"

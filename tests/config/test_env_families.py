@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-import rltrain.env_families
+import rltrain.config.env_families
 from rltrain.cli import main
 from rltrain.commands.train import preflight
 from rltrain.config.application import compose
@@ -46,7 +46,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         monkeypatch.delitem(sys.modules, name)
     for name in ("minatar", "ale_py"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(rltrain.env_families, "has_ale", lambda: False)
+    monkeypatch.setattr(rltrain.config.env_families, "has_ale", lambda: False)
     for env, package, extra in [
         ("MinAtar/Breakout-v1", "minatar", "minatar"),
         ("ALE/NoSuchGame-v5", "ale_py", "atari"),

@@ -16,17 +16,17 @@ from small_runs import dqn_config, env_config, run_config
 
 import rltrain
 from rltrain.agents import make_agent
-from rltrain.build import build_envs
 from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.protocol import AgentContext
+from rltrain.jobs.build import build_envs
 from rltrain.training.trainer import Trainer
 
 PACKAGE = Path(rltrain.__file__).parent
 CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
 PASSED_THROUGH = {
-    "compiling.py", "recorded.py",  # which run any procedure
+    "compute/compiling.py", "compute/recorded.py",  # which run any procedure
     "networks/flat.py", "networks/mlp.py", "networks/encoder.py",  # the function that is learned
-    "engine/algorithm.py", "engine/protocol.py", "replay/batch.py",  # the types of what is handed on
+    "engine/algorithm.py", "engine/protocol.py", "experience/batch.py",  # the types of what is handed on
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 7, 750
 

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-import rltrain.job
+import rltrain.jobs.job
 from rltrain.agents import AGENTS, POLICIES
 from rltrain.cli import main
 from rltrain.config.schema import ALGO_CONFIGS, NETWORK_CONFIGS
@@ -86,7 +86,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     for name in ("RLTRAIN_CONF", "RLTRAIN_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rltrain.job, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(rltrain.jobs.job, "REPORT_EPISODES", 2)
     before = [dict(registry) for registry in REGISTRIES]
     yield Typist(monkeypatch, capfd)
     for registry, content in zip(REGISTRIES, before, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "rltrain"
-FOLDERS = ("engine", "agents", "replay", "training")
+FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
 
 def _docstrings(path: Path) -> Iterator[str]:

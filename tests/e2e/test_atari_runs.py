@@ -10,7 +10,7 @@ from whole_runs import StopAfter, assert_same_run, newest, resume, train
 
 from rltrain.cli import main
 from rltrain.config.application import compose
-from rltrain.training.checkpoint import read_checkpoint
+from rltrain.storage.checkpoint import read_checkpoint
 
 pytest.importorskip("ale_py")
 pytest.importorskip("cv2")

@@ -12,7 +12,7 @@ import pytest
 from small_runs import dqn_config, env_config, run_config
 from whole_runs import COMMON_ARGS, StopAfter, assert_same_run, config_of, newest, resume, rltrain_here, rows, train
 
-import rltrain.vectorizing
+import rltrain.jobs.vectorizing
 from rltrain.config.schema import CheckpointConfig, EvalConfig
 from rltrain.envs import choice
 from rltrain.envs.batched.lanes import BatchedLanes
@@ -66,7 +66,7 @@ def test_a_resumed_population_keeps_stepping_on_the_device(tmp_path: Path, monke
     args = ["-m", "seed=range(0,4)", *COMMON_ARGS, *PERIODS, "num_envs=2", "checkpoint.period=100"]
     assert rltrain_here(tmp_path, *args, "hydra.sweep.dir=whole") == 0
     assert rltrain_here(tmp_path, *args, "hydra.sweep.dir=parts", stop=StopAfter(6)) == 143
-    monkeypatch.setattr(rltrain.vectorizing, "ON_DEVICE_FROM", 1000)
+    monkeypatch.setattr(rltrain.jobs.vectorizing, "ON_DEVICE_FROM", 1000)
     assert resume(tmp_path / "parts") == 0
     for job in "0123":
         assert stepped(tmp_path / "parts" / job) == "compiled"

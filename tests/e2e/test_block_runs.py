@@ -16,9 +16,9 @@ from halves import often
 from small_runs import dqn_config, env_config, run_config
 from whole_runs import COMMON_ARGS, one_line, rltrain_here, rows
 
-from rltrain.build import build
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
+from rltrain.jobs.build import build
 from rltrain.seeding import derive_seed
 from rltrain.types import Episode
 

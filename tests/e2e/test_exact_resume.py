@@ -32,10 +32,10 @@ from whole_runs import (
     train,
 )
 
-import rltrain.job
+import rltrain.jobs.job
 import rltrain.loggers.tensorboard
 from rltrain.cli import main
-from rltrain.compiling import CompileChoice, has_compiler
+from rltrain.compute.compiling import CompileChoice, has_compiler
 from rltrain.config.schema import (
     CheckpointConfig,
     EvalConfig,
@@ -237,7 +237,7 @@ def test_a_signal_saves_and_ends_with_its_exit_code(number: int, exit_code: int,
     train(config, tmp_path / "whole")
     (tmp_path / "parts").mkdir()
     with stopping(SignalAfter(12, number)), pytest.raises(Interrupted) as stopped:
-        rltrain.job.train(config, tmp_path / "parts", console=False)
+        rltrain.jobs.job.train(config, tmp_path / "parts", console=False)
     assert stopped.value.exit_code == exit_code
     with stopping(SignalAfter(8, number)):
         assert main(["resume", str(tmp_path / "parts")]) == exit_code
@@ -311,7 +311,7 @@ def test_compiled_updates_stop_and_continue(case: str, tmp_path: Path) -> None:
 def test_a_resumed_run_keeps_what_auto_chose_for_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CASES["dqn"], device=replace(CASES["dqn"].device, compile="auto"))
     train(config, tmp_path / "run", StopAfter(60))
-    monkeypatch.setattr("rltrain.build.choose_compile", lambda *_: CompileChoice(True))
+    monkeypatch.setattr("rltrain.jobs.build.choose_compile", lambda *_: CompileChoice(True))
     assert resume(tmp_path / "run", "total_steps=100000", stop=StopAfter(5)) == 143
     assert newest(tmp_path / "run").manifest["compile"] is False
 
@@ -326,7 +326,7 @@ def test_a_run_that_is_compiled_later_stops_and_continues(
         pytest.skip("no C++ compiler")
     config = replace(CASES[case], device=replace(CASES[case].device, compile="auto"))
     choices = [CompileChoice(True, 100)]
-    monkeypatch.setattr("rltrain.build.choose_compile", lambda *_: choices[-1])
+    monkeypatch.setattr("rltrain.jobs.build.choose_compile", lambda *_: choices[-1])
     looks = train(config, tmp_path / "whole")
     assert newest(tmp_path / "whole").manifest["compile_from"] == 100
     for number, share in enumerate((0.2, 0.5, 0.9)):

@@ -27,7 +27,7 @@ from rltrain.config.wrappers import (
     ScaleRewardConfig,
     TimeAwareConfig,
 )
-from rltrain.policy_export import export_policy
+from rltrain.policy.export import export_policy
 
 NORMALIZE = NormalizeObservationConfig("normalize_observation")
 CLIP = ClipObservationConfig("clip_observation", -0.5, 0.4)
@@ -74,7 +74,7 @@ except ImportError:
 """
 
 
-def observations(policy: rltrain.policy.TrainedPolicy, count: int) -> np.ndarray:
+def observations(policy: rltrain.policy.load.TrainedPolicy, count: int) -> np.ndarray:
     space = policy.observation_space
     space.seed(3)
     samples = np.array([space.sample() for _ in range(count)])

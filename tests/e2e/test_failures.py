@@ -24,7 +24,7 @@ from whole_runs import (
 
 from rltrain.config.schema import CheckpointConfig
 from rltrain.errors import RunFailed
-from rltrain.training.checkpoint import read_checkpoint
+from rltrain.storage.checkpoint import read_checkpoint
 
 BAD = ["env.kwargs.at=41", "total_steps=500", "algo.learning_starts=20", "algo.batch_size=8", "checkpoint.period=30"]
 
@@ -103,7 +103,7 @@ class TestFailures:
         def allocate(*_: object, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("rltrain.replay.uniform.UniformReplay.__init__", allocate)
+        monkeypatch.setattr("rltrain.experience.uniform.UniformReplay.__init__", allocate)
         assert rltrain_here(tmp_path, *DQN_ARGS, "hydra.run.dir=run", f"dry_run={dry}") == 1
         said = one_line(capsys)
         assert "out of memory" in said and "algo.buffer_size" in said

@@ -40,8 +40,8 @@ from rltrain.config.schema import CheckpointConfig, EvalConfig
 from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.errors import CheckpointError, RunFailed
-from rltrain.training import checkpoint_parts
-from rltrain.training.checkpoint import newest_checkpoint, read_checkpoint, step_folders
+from rltrain.storage import checkpoint_parts
+from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint, step_folders
 
 RUN = run_config(
     dqn_config(buffer_size=60), total_steps=120, checkpoint=CheckpointConfig(40, 3, True), eval=EvalConfig(60, 2)
@@ -345,9 +345,9 @@ def test_a_run_of_another_process_is_evaluated_while_it_trains(
 WRITER = """
 import sys, torch
 from pathlib import Path
-from rltrain.replay import UniformReplay
-from rltrain.training import checkpoint_parts
-from rltrain.training.checkpoint import best_folder, prune, step_folder, write_checkpoint
+from rltrain.experience import UniformReplay
+from rltrain.storage import checkpoint_parts
+from rltrain.storage.checkpoint import best_folder, prune, step_folder, write_checkpoint
 from rltrain.types import ActionSpec, ObservationSpec
 import numpy as np
 checkpoint_parts.PART_BYTES = 20_000
@@ -423,8 +423,8 @@ def test_a_request_that_only_the_job_can_refuse_leaves_no_folder(
     def refuse(*_: object, **__: object) -> None:
         raise RequestError("no such thing here")
 
-    monkeypatch.setattr("rltrain.job.build", refuse)
-    monkeypatch.setattr("rltrain.population_job.build", refuse)
+    monkeypatch.setattr("rltrain.jobs.job.build", refuse)
+    monkeypatch.setattr("rltrain.jobs.population_job.build", refuse)
     assert rltrain_here(tmp_path, *DQN_ARGS) == 2
     assert rltrain_here(tmp_path, "-m", *DQN_ARGS, "seed=0,1") == 2
     assert capsys.readouterr().err.splitlines() == ["rltrain: no such thing here"] * 2

@@ -17,7 +17,7 @@ from whole_runs import StopAfter, newest, one_line, record_of, rewrite, rltrain_
 
 from rltrain.cli import main
 from rltrain.config.validate import to_plain
-from rltrain.training.run_folder import RunFolder
+from rltrain.storage.run_folder import RunFolder
 
 COMMANDS = ("evaluate", "export", "resume")
 SMALL = run_config(dqn_config(buffer_size=20), total_steps=60)

@@ -12,7 +12,7 @@ from whole_runs import StopAfter, assert_same_run, newest, resume, train
 import rltrain
 from rltrain.cli import main
 from rltrain.config.application import compose
-from rltrain.training.checkpoint import read_checkpoint
+from rltrain.storage.checkpoint import read_checkpoint
 
 pytest.importorskip("minatar")
 

@@ -15,7 +15,7 @@ import rltrain
 from rltrain.cli import main
 from rltrain.config import schema
 from rltrain.config.stored import ADDED_KEYS, validate_stored
-from rltrain.training.checkpoint_files import digest_of_manifest
+from rltrain.storage.checkpoint_files import digest_of_manifest
 
 DATA = Path(__file__).parents[1] / "data"
 RUNS = sorted(path.parent.relative_to(DATA).as_posix() for path in DATA.rglob("run.json"))

@@ -31,15 +31,15 @@ from whole_runs import (
     train,
 )
 
-import rltrain.population_pool
+import rltrain.jobs.pool
 from rltrain.config.application import compose
 from rltrain.config.population import group_jobs
 from rltrain.envs.replays import Replays
 from rltrain.errors import Interrupted
-from rltrain.population_job import MemberJob, train_population
-from rltrain.population_messages import population_line
-from rltrain.text import mean_and_std
-from rltrain.training.checkpoint import step_folders
+from rltrain.jobs.population_job import MemberJob, train_population
+from rltrain.jobs.population_messages import population_line
+from rltrain.storage.checkpoint import step_folders
+from rltrain.terminal.text import mean_and_std
 from rltrain.training.evaluator import EpisodeStatistics
 
 PERIODS = [
@@ -93,7 +93,7 @@ def test_a_sweep_says_which_job_is_which(
 ) -> None:
     """Each member's line has what no other of the sweep has, also where no other of its population differs in it."""
     in_turn = lambda populations: [train_population(jobs) for jobs in populations]  # noqa: E731
-    monkeypatch.setattr("rltrain.population_pool.train_populations", in_turn)
+    monkeypatch.setattr("rltrain.jobs.pool.train_populations", in_turn)
     args = [*REINFORCE, "total_steps=60", "eval.period=null", "num_envs=1,2"]
     assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=3,4") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -144,7 +144,7 @@ def test_a_resumed_population_says_which_job_of_the_sweep_is_which(
         found.append([job.own for population in populations for job in population])
         raise Interrupted(143)
 
-    monkeypatch.setattr(rltrain.population_pool, "train_populations", stopped)
+    monkeypatch.setattr(rltrain.jobs.pool, "train_populations", stopped)
     assert rltrain_here(tmp_path, "-m", *DQN[:-1], HERE, "target_update=hard,soft", "seed=0,1") == 143
     assert resume(tmp_path / "sweep") == 143
     expected = [f"target_update={name} seed={seed}" for name in ("hard", "soft") for seed in (0, 1)]
@@ -280,9 +280,9 @@ def test_an_environment_that_fails_takes_its_member_only(
             raise ValueError("the left wheel came off")
         return 1.0
 
-    monkeypatch.setattr("rltrain.build.look", lambda config: Replays())  # its copies would reach the fault first
+    monkeypatch.setattr("rltrain.jobs.build.look", lambda config: Replays())  # its copies would reach the fault first
     monkeypatch.setattr("probe_envs.Raises.fault", fault)
-    monkeypatch.setattr("rltrain.build.look", lambda config: Replays())  # which would reach the fault first
+    monkeypatch.setattr("rltrain.jobs.build.look", lambda config: Replays())  # which would reach the fault first
     args = [*COMMON_ARGS, *PERIODS, "env=probe_envs:Raises-v0", "algo.learning_starts=50", "algo.batch_size=8"]
     assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=0,1,2") == 1
     assert [record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")] == ["completed", "failed", "completed"]
@@ -325,7 +325,7 @@ def test_processes_side_by_side_stop_and_continue_together(tmp_path: Path) -> No
 
 
 def test_a_population_whose_folder_is_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from rltrain.training.run_folder import RunFolder
+    from rltrain.storage.run_folder import RunFolder
 
     assert rltrain_here(tmp_path, "-m", *DQN, HERE, "seed=0", stop=StopAfter(20)) == 143
     capsys.readouterr()

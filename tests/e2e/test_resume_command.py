@@ -26,7 +26,7 @@ from whole_runs import (
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig
 from rltrain.config.validate import to_plain
-from rltrain.training.run_folder import RunFolder
+from rltrain.storage.run_folder import RunFolder
 
 
 class TestTrust:

@@ -16,7 +16,7 @@ from resume_cases import CASES
 from small_runs import dqn_config, env_config, optimizer, q_learning_config, reinforce_config, run_config
 from whole_runs import KillAfter, StopAfter, assert_same_run, newest, resume, stopping, train
 
-from rltrain.compiling import has_compiler
+from rltrain.compute.compiling import has_compiler
 from rltrain.config.schema import (
     CheckpointConfig,
     ConstantConfig,
@@ -31,8 +31,8 @@ from rltrain.config.schema import (
 from rltrain.config.validate import to_plain
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.errors import Interrupted
-from rltrain.population_job import MemberJob, train_population
-from rltrain.training.sweep_folder import ListedJob, SweepFolder
+from rltrain.jobs.population_job import MemberJob, train_population
+from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 
 TWINS = [name for name, config in CASES.items() if config.env.id in BATCHED_ENVS]
 BATCHED_OFTEN = [

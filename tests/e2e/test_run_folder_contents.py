@@ -35,8 +35,8 @@ import rltrain
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig, EvalConfig
 from rltrain.config.validate import to_plain, validate
-from rltrain.text import mean_and_std
-from rltrain.training.checkpoint import read_checkpoint
+from rltrain.storage.checkpoint import read_checkpoint
+from rltrain.terminal.text import mean_and_std
 
 TAGS = {
     "dqn": {"td_loss", "q_value", "epsilon", "grad_norm", "learning_rate", "gradient_steps"},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rltrain.build import build_envs
 from rltrain.config.application import compose
+from rltrain.jobs.build import build_envs
 
 
 def first_observations(seed: int) -> set[bytes]:

@@ -27,9 +27,9 @@ from whole_runs import (
     train,
 )
 
-from rltrain.compiling import has_compiler
+from rltrain.compute.compiling import has_compiler
 from rltrain.config.schema import CheckpointConfig, EvalConfig, RunConfig
-from rltrain.training.checkpoint import has_checkpoint
+from rltrain.storage.checkpoint import has_checkpoint
 
 LIMITS = {
     "total_steps": 100,
@@ -102,7 +102,7 @@ def test_stopped_in_the_evaluation_of_the_last_step(tmp_path: Path) -> None:
 
 SHIELD = """
 import subprocess, sys, time
-from rltrain.interrupts import children_shielded
+from rltrain.terminal.interrupts import children_shielded
 from rltrain.training.stopping import StopSignal
 with StopSignal() as stop:
     with children_shielded("the work"):

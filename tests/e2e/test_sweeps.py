@@ -24,7 +24,7 @@ from whole_runs import (
 )
 
 from rltrain.config.validate import validate
-from rltrain.training.run_folder import RunFolder
+from rltrain.storage.run_folder import RunFolder
 
 JOB_BY_JOB = "hydra/launcher=basic"
 # DQN's own defaults learn from step 1000 on.

@@ -12,7 +12,7 @@ from whole_runs import newest, one_line, result_of, rltrain_here, rows
 
 import rltrain
 from rltrain.cli import main
-from rltrain.training.checkpoint import read_checkpoint
+from rltrain.storage.checkpoint import read_checkpoint
 
 WRAPPERS = "env.wrappers=[time_aware,normalize_observation,{name: frame_stack, size: 2},normalize_reward]"
 ARGS = [

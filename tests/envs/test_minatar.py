@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 import pytest
 
+from rltrain.config.env_families import MINATAR_STEPS, register_family
 from rltrain.config.schema import EnvConfig
-from rltrain.env_families import MINATAR_STEPS, register_family
 from rltrain.envs.make import find_environment
 from rltrain.envs.vector import make_vector_env
 

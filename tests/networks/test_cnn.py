@@ -11,7 +11,7 @@ from small_runs import CPU
 
 from rltrain.config.schema import CNNConfig, NetworkConfig
 from rltrain.errors import RequestError
-from rltrain.images import convolutions, image_of
+from rltrain.maths.images import convolutions, image_of
 from rltrain.networks import make_network
 from rltrain.networks.cnn import CNN
 from rltrain.networks.encoder import as_float

@@ -21,7 +21,6 @@ from small_runs import (
 )
 
 from rltrain.agents import AgentContext, make_agent
-from rltrain.build import build_envs
 from rltrain.config.schema import (
     CheckpointConfig,
     CNNConfig,
@@ -39,6 +38,7 @@ from rltrain.config.wrappers import (
     TimeAwareConfig,
 )
 from rltrain.errors import RunFailed
+from rltrain.jobs.build import build_envs
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.population import MemberOutput, Population
 from rltrain.training.trainer import Trainer

@@ -21,10 +21,10 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.build import build_envs
 from rltrain.config.schema import CheckpointConfig, EvalConfig, RunConfig
 from rltrain.engine.protocol import Agent, StateDict
 from rltrain.errors import RunFailed
+from rltrain.jobs.build import build_envs
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.trainer import Trainer
 from rltrain.types import Episode, Transition

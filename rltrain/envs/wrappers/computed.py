@@ -10,7 +10,7 @@ from rltrain.envs.wrappers.wrapper import Wrapper, WrapperContext
 from rltrain.types import ObservationSpec
 
 Kept = dict[str, Any]
-"""What a wrapper computes with beside observations and rewards, by name: arrays of NumPy, or tensors."""
+"""Values that a wrapper computes with beside observations and rewards, by name: arrays of NumPy, or tensors."""
 
 
 class Computed(Wrapper):

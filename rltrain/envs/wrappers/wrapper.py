@@ -45,7 +45,7 @@ class WrapperContext:
 class Wrapper:
     """Changes nothing; subclasses override what they change. Axes: L = M * N lanes.
 
-    What is returned is a new array or the one that was given: neither is written into afterwards.
+    The result is a new array or the one that was given: neither is written into afterwards.
 
     Args:
         config: its dataclass, see `WRAPPER_CONFIGS`.

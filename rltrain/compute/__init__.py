@@ -1,0 +1,1 @@
+"""Where and how tensors are computed: devices, recorded and compiled procedures, CUDA graphs, staging buffers."""

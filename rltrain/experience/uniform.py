@@ -1,0 +1,222 @@
+"""Uniform experience replay in preallocated arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.compute.exchange import Exchange
+from rltrain.experience.batch import Batch
+from rltrain.experience.in_place import StepOf, Window, store
+from rltrain.types import ActionSpec, ObservationSpec, Ring
+
+
+class ReplayMemory(NamedTuple):
+    """The tensors of a replay that a program reads and writes; always the same ones."""
+
+    arrays: Batch  # [capacity * M, ...]
+    written: Tensor  # [M]
+
+
+def uniform_rows(uniform: Tensor, written: Tensor, capacity: int) -> Tensor:
+    """The rows that draws from [0, 1) select among those in use, each member's among its own: a pure function, part of
+    the update.
+
+    Args:
+        uniform: [..., B] float64, or [..., M, B].
+        written: [M], see `UniformReplay.written`.
+    """
+    size = written.clamp(max=capacity)  # [M]
+    if len(size) == 1:
+        return (uniform * size).long()
+    starts = torch.arange(len(size), device=size.device) * capacity  # [M]
+    return (uniform * size.unsqueeze(-1)).long() + starts.unsqueeze(-1)
+
+
+def gather(arrays: Batch, rows: Tensor) -> Batch:
+    """The transitions in `rows`, [B] or [M, B], of arrays [capacity, ...]: a pure function, part of the update."""
+    flat = rows.flatten()
+    return Batch(*(array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in arrays))
+
+
+class UniformReplay:
+    """The last `capacity` transitions, sampled uniformly with replacement. Lin 1992; Mnih et al. 2015.
+
+    The arrays live on `device`. Rows are written in order and overwritten oldest first. A population has one ring per
+    member, all in the same arrays: member m's rows are [m * capacity, (m + 1) * capacity).
+
+    Args:
+        spare_row: one row more at the end of the arrays, which is nobody's: where a program of fixed shapes writes
+            what is not to be kept.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation: ObservationSpec,
+        action: ActionSpec,
+        device: torch.device,
+        members: int = 1,
+        spare_row: bool = False,
+    ) -> None:
+        self.capacity = capacity
+        self._members = members
+        self._counts = Exchange({"written": ((members,), torch.int64)}, device)
+        self._starts = np.arange(members) * capacity  # [M] where each member's rows begin
+        rows = members * capacity + spare_row
+        obs_dtype = getattr(torch, observation.dtype)
+        action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
+        self._arrays = Batch(
+            obs=torch.zeros(rows, *observation.shape, dtype=obs_dtype, device=device),
+            action=torch.zeros(rows, *action.shape, dtype=action_dtype, device=device),
+            reward=torch.zeros(rows, dtype=torch.float32, device=device),
+            next_obs=torch.zeros(rows, *observation.shape, dtype=obs_dtype, device=device),
+            discount=torch.zeros(rows, dtype=torch.float32, device=device),
+        )
+        # On the CPU these are views of the same memory: writing one row through NumPy costs a tenth of torch's way.
+        self._views = [array.numpy() for array in self._arrays] if device.type == "cpu" else None
+        self._device = device
+
+    @property
+    def size(self) -> int:
+        """Transitions of the fullest member."""
+        return int(min(self._written.max(), self.capacity))
+
+    @property
+    def _written(self) -> np.ndarray:
+        """[M] the rows that each member ever wrote, up to a multiple of the capacity: the next one goes to row
+        `written % capacity`, and `min(written, capacity)` are in use."""
+        return self._counts.host["written"]
+
+    @property
+    def written(self) -> Tensor:
+        """`written` on the device, as of the last `send_counts`; programs that store rows move it on."""
+        return self._counts.on_device["written"]
+
+    def send_counts(self) -> None:
+        """Tells the device what was written here."""
+        self._counts.send()
+
+    def fetch_counts(self) -> None:
+        """Learns what was written on the device; waits for it."""
+        self._counts.fetch()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(array.numel() * array.element_size() for array in self._arrays)
+
+    def add(self, *columns: np.ndarray, members: np.ndarray | None = None) -> None:
+        """Writes K transitions: obs, action, reward, next_obs, discount, each [K, ...], copied.
+
+        Args:
+            members: [K], ascending: whose they are. None: the only member's.
+        """
+        if members is None or self._members == 1:
+            self._add_rows(0, columns)
+            return
+        counts = np.bincount(members, minlength=self._members)  # [M]
+        first = np.cumsum(counts) - counts  # [M] each member's first row of the columns
+        if counts.max() > self.capacity:
+            for member in np.flatnonzero(counts):
+                own = slice(first[member], first[member] + counts[member])
+                self._add_rows(int(member), tuple(column[own] for column in columns))
+            return
+        written = self._written
+        places = (written[members] + np.arange(len(members)) - first[members]) % self.capacity  # [K]
+        self._write(self._starts[members] + places, columns)
+        written += counts
+
+    def _add_rows(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
+        count = len(columns[0])
+        if count > self.capacity:
+            columns = tuple(column[-self.capacity :] for column in columns)
+            count = self.capacity
+        start, head = member * self.capacity, int(self._written[member]) % self.capacity
+        until_end = min(count, self.capacity - head)
+        if until_end == count:
+            self._write(slice(start + head, start + head + count), columns)
+        else:
+            self._write(slice(start + head, start + self.capacity), tuple(column[:until_end] for column in columns))
+            self._write(slice(start, start + count - until_end), tuple(column[until_end:] for column in columns))
+        self._written[member] += count
+
+    def _write(self, rows: slice | np.ndarray, columns: tuple[np.ndarray, ...]) -> None:
+        if self._views is not None:
+            for view, column in zip(self._views, columns, strict=True):
+                view[rows] = column
+            return
+        where = rows if isinstance(rows, slice) else torch.from_numpy(rows).to(self._device, non_blocking=True)
+        for array, column in zip(self._arrays, columns, strict=True):
+            array[where] = torch.from_numpy(np.ascontiguousarray(column)).to(self._device, non_blocking=True)
+
+    @property
+    def memory(self) -> Any:
+        """The first argument of `batches`, `feedback` and `store`, on the device."""
+        return ReplayMemory(self._arrays, self.written)
+
+    def batches(self, memory: Any, uniform: Tensor) -> Iterator[tuple[Tensor, Any]]:
+        """Rows and transitions of K gradient steps, [B] or [M, B] each: part of the program; uniform [K, M, B]."""
+        rows = uniform_rows(uniform, memory.written, self.capacity)
+        for of_step in rows.unbind():
+            yield of_step, gather(memory.arrays, of_step)
+
+    def feedback(self, memory: Any, rows: Tensor, feedback: Mapping[str, Tensor]) -> None:
+        """Takes what an update found out about its rows; uniform sampling asks for nothing. Part of the program."""
+
+    def store(self, memory: Any, window: Window, step: StepOf) -> None:
+        """Writes the transitions that a step of all environments completes. Part of the program."""
+        store(memory.arrays, memory.written, window, step, self.capacity)
+
+    @property
+    def arrays(self) -> Batch:
+        """All rows of all members, used or not: what `gather` reads. Always the same memory."""
+        return self._arrays
+
+    def sample(self, uniform: np.ndarray) -> Batch:
+        """The transitions that `uniform`, draws from [0, 1), select: [B], or [M, B] for the rows of M members.
+
+        The batch has the same leading axes.
+        """
+        self.send_counts()
+        draws = torch.from_numpy(uniform).to(self._device)
+        return gather(self._arrays, uniform_rows(draws, self.written, self.capacity))
+
+    def state_dict(self, member: int = 0) -> dict[str, Tensor]:
+        """Views of the member's rows in use, in the order in which they lie, and [head]: all that continuing exactly
+        needs."""
+        start = int(self._starts[member])
+        written = int(self._written[member])
+        own = slice(start, start + min(written, self.capacity))
+        rows = {name: array[own] for name, array in zip(Batch._fields, self._arrays, strict=True)}
+        return {**rows, "head": torch.tensor([written % self.capacity])}
+
+    def ring(self, prefix: str, member: int = 0) -> Ring:
+        """The layout of the member's rows, for saving them under names that begin with `prefix.`."""
+        names = tuple(f"{prefix}.{name}" for name in Batch._fields)
+        return Ring(names, self.capacity, int(self._written[member]))
+
+    def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0) -> None:
+        """Copies in place.
+
+        Raises:
+            ValueError: rows of another shape or kind, or a ring that this one cannot continue.
+        """
+        size, head = len(state["reward"]), int(state["head"])
+        if size > self.capacity or head not in (range(size) if size == self.capacity else [size]):
+            raise ValueError(f"a replay of {self.capacity} cannot continue one of {size} rows with its head at {head}")
+        for name, array in zip(Batch._fields, self._arrays, strict=True):
+            rows, expected = state[name], (size, *array.shape[1:])
+            if tuple(rows.shape) != expected or rows.dtype != array.dtype:
+                raise ValueError(
+                    f"a replay cannot hold {name} of shape {tuple(rows.shape)}, {rows.dtype}: "
+                    f"expected {expected}, {array.dtype}"
+                )
+        start = int(self._starts[member])
+        for name, array in zip(Batch._fields, self._arrays, strict=True):
+            array[start : start + size].copy_(state[name])
+        self._written[member] = size if size < self.capacity else self.capacity + head

@@ -1,0 +1,312 @@
+"""From a validated config to the parts of a run. Reads the registries; no maths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rltrain.agents import Agent, AgentContext, make_agent, make_policy
+from rltrain.compute.compiling import CompileChoice, choose_compile, choose_cuda_graphs, has_compiler
+from rltrain.compute.device import configure_torch, float32_by_default, run_device
+from rltrain.config.algorithms import card_of
+from rltrain.config.schema import RunConfig
+from rltrain.config.stored import validate_stored
+from rltrain.config.validate import show, to_plain
+from rltrain.config.wrappers import changes_observations
+from rltrain.envs.choice import Choice
+from rltrain.envs.replays import Replays, look
+from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.wrappers.stack import statistics_in
+from rltrain.errors import CheckpointError, RequestError
+from rltrain.jobs.compile_beside import BesideCompiler
+from rltrain.jobs.vectorizing import choose_vectorization, stepped
+from rltrain.loggers.jsonl import JsonlLogger
+from rltrain.loggers.logger import EvaluationDisplay, Logger, MultiLogger
+from rltrain.seeding import EpisodeSeeds
+from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from rltrain.storage.run_folder import RunFolder
+from rltrain.terminal.text import command_folder
+from rltrain.training.evaluation_limits import MOST_LANES
+from rltrain.training.evaluator import Evaluator
+from rltrain.types import ActionSpec, ObservationSpec
+
+EVAL_ENVS = "eval_num_envs"
+"""In a checkpoint's manifest: how many environments evaluate a run. As many at a time pass through its network, which
+may round otherwise where they are more or fewer."""
+VECTORIZATION = "vectorization"
+"""In a checkpoint's manifest: how the environments are stepped."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run, and what `auto` chose for it."""
+
+    envs: VectorEnv
+    agent: Agent
+    device: torch.device
+    threads: int
+    compiled: bool
+    compile_from: int  # the environment step of a member from which on it is
+    cuda_graphs: bool
+    lacks_compiler: bool  # nothing is compiled, only because there is none
+    vectorization: Choice
+    replays: Replays  # whether episodes do; known where the run begins, and asked for where it is resumed
+
+
+@contextmanager
+def build(
+    config: RunConfig,
+    population: tuple[RunConfig, ...] = (),
+    source: Checkpoint | None = None,
+) -> Iterator[Parts]:
+    """The parts of a run; its environments are closed at the end.
+
+    Args:
+        population: the configs of all members, `config` first among them, where several runs are trained as one.
+        source: the checkpoint that will be continued: its environments are stepped as they were. A foreign one's config
+            may ask for any amount of memory.
+
+    Raises:
+        RequestError: no such device, an environment that cannot be made.
+    """
+    device = run_device(config)
+    threads = configure_torch(config.device)
+    cuda_graphs = choose_cuda_graphs(config.device, device)
+    members = max(1, len(population))
+    before = None if source is None else source.manifest.get(VECTORIZATION)
+    choose = partial(choose_vectorization, config, members, device, before=before)
+    # Each depends on the other: compiling saves more where environments are stepped in the program too.
+    if_compiled = stepped(config, choose(compiled=True).way)
+    wanted = _chosen_before(config, source) or choose_compile(if_compiled, members, cuda_graphs)
+    compiled = replace(wanted, compile=wanted.compile and has_compiler())
+    vectorization = choose(compiled=compiled.compile or cuda_graphs)
+    config = stepped(config, vectorization.way)
+    population = tuple(stepped(member, vectorization.way) for member in population)
+    if source is not None:
+        _check_environments(config, source)
+    replays = look(config.env) if source is None and config.resumable else Replays()
+    envs = build_envs(config, population)
+    try:
+        context = AgentContext(
+            config,
+            envs.observation_spec,
+            envs.action_spec,
+            device,
+            compiled.compile,
+            population,
+            cuda_graphs,
+            compiled.from_step,
+        )
+        if source is not None:
+            check_network(context, source)
+        with compiling_beside(context, threads) as context:
+            with float32_by_default():
+                agent = make_agent(context)
+            lacks_compiler = wanted.compile and not compiled.compile
+            how = compiled.compile, compiled.from_step, cuda_graphs, lacks_compiler
+            yield Parts(envs, agent, device, threads, *how, vectorization, replays)
+    finally:
+        envs.close()
+
+
+def _chosen_before(config: RunConfig, source: Checkpoint | None) -> CompileChoice | None:
+    """The choice of `device.compile=auto` when the run began; None where that is still to be chosen."""
+    if source is None or config.device.compile != "auto":
+        return None
+    compiled, from_step = source.manifest.get("compile", False), source.manifest.get("compile_from", 0)
+    return CompileChoice(bool(compiled), from_step if type(from_step) is int else 0)
+
+
+@contextmanager
+def compiling_beside(context: AgentContext, threads: int) -> Iterator[AgentContext]:
+    """`context` with what compiles beside a run that is compiled later on; it begins when the agent says so."""
+    if not (context.compile_update and context.compile_from):
+        yield context
+        return
+    compiler = BesideCompiler(context, threads)
+    try:
+        yield replace(context, compiler=compiler)
+    finally:
+        compiler.close()
+
+
+def check_network(context: AgentContext, source: Checkpoint) -> None:
+    """Whether the weights of a checkpoint are those of its config, before memory is taken for what the config says.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    alone = replace(context, device=torch.device("meta"), compile_update=False, cuda_graphs=False, population=())
+    try:
+        with torch.device("meta"):
+            make_policy(alone).load_network(source.tensors["network"])
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{source.folder}: {error}") from error
+    except (RuntimeError, NotImplementedError, TypeError, OverflowError) as error:
+        # A plug-in's network may not know devices without memory; the real one then says what is wrong.
+        if "overflow" in str(error).lower():
+            raise CheckpointError(f"{source.folder}: its config describes no network: {error}") from error
+
+
+def _check_environments(config: RunConfig, source: Checkpoint) -> None:
+    try:
+        running = len(source.state["envs"]["episode"])
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{source.folder}: does not fit this run: its state has no environments") from error
+    if running != config.num_envs:
+        raise CheckpointError(
+            f"{source.folder}: does not fit this run: it has {running} environments, and num_envs={config.num_envs}"
+        )
+
+
+def build_envs(config: RunConfig, population: tuple[RunConfig, ...] = ()) -> VectorEnv:
+    """The training environments; every episode of each has a seed of its own. Of a population, member by member."""
+    seeds = [member.seed for member in population or (config,)]
+    streams = [(seed, env) for seed in seeds for env in range(config.num_envs)]
+    return make_vector_env(config.env, len(streams), EpisodeSeeds("environment", streams), len(seeds))
+
+
+def build_evaluator(
+    configs: Sequence[RunConfig],
+    episodes: int,
+    statistics: Callable[[], Mapping[str, np.ndarray]],
+    display: EvaluationDisplay | None = None,
+    before: object = None,
+) -> Evaluator:
+    """Builds the evaluator of one run, or of all members of a population.
+
+    Args:
+        episodes: the most that one evaluation will play.
+        statistics: of the wrappers of the training environments, asked at each evaluation.
+        before: what a checkpoint's manifest says of EVAL_ENVS: what `auto` chose before is chosen again.
+    """
+    first = configs[0]
+    num_envs = first.eval.num_envs
+    if num_envs == "auto" and type(before) is int and 1 <= before <= MOST_LANES:
+        num_envs = before
+    return Evaluator(
+        first.env,
+        [config.seed for config in configs],
+        episodes,
+        statistics,
+        num_envs=num_envs,
+        period=first.eval.period,
+        total_steps=[config.total_steps for config in configs],
+        display=display,
+    )
+
+
+def evaluates_meanwhile(config: RunConfig) -> bool:
+    """Whether a run is evaluated before it ends."""
+    period = config.eval.period
+    return period is not None and period < config.total_steps + config.num_envs
+
+
+def open_evaluator(evaluator: Evaluator, config: RunConfig) -> None:
+    """Makes the environments of an evaluator beside those that train, if there will be evaluations meanwhile; else they
+    are made at the end, once those that train are closed.
+
+    Raises:
+        RequestError: they cannot be made.
+    """
+    if not evaluates_meanwhile(config):
+        return
+    try:
+        evaluator.open()
+    except RequestError as error:
+        why = "evaluations during training need an environment beside those that train"
+        raise RequestError(
+            f"eval.period={config.eval.period}: {why}: {error}"
+            "\neval.period=null evaluates at the end only, when those are closed"
+        ) from error
+
+
+def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, screen: Logger) -> Logger:
+    """All loggers of a run; `screen` is what shows a person how it goes."""
+    from rltrain.loggers.tensorboard import TensorBoardLogger
+
+    tensorboard = TensorBoardLogger(run.path, resume_step, to_plain(config))
+    return MultiLogger([JsonlLogger(run.metrics, resume_step), tensorboard, screen])
+
+
+def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None, member: int = 0) -> None:
+    """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named; and the running
+    statistics through which its network saw, which `envs` goes on with.
+
+    Raises:
+        RequestError: there is none, or it does not fit.
+    """
+    assert config.init_from is not None
+    path = command_folder() / config.init_from
+    source = read_checkpoint(checkpoint_of(path), only=("network",))
+    if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
+        raise RequestError(
+            f"init_from={config.init_from}: its network saw through env.wrappers=[{before}],"
+            f" and this run's would through [{now}]"
+        )
+    try:
+        # A plug-in's agent that trains no populations need not know of members.
+        agent.load_network(source.tensors["network"], *([member] if member else []))
+    except (ValueError, KeyError) as error:
+        raise RequestError(f"init_from={config.init_from}: {error}") from error
+    if envs is not None:
+        rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
+        try:
+            envs.load_statistics({**statistics_in(source.state.get("envs", {})), **_of(rewards, member)}, member)
+        except CheckpointError as error:
+            raise RequestError(f"init_from={config.init_from}: {error}") from error
+
+
+def _of(statistics: Mapping[str, np.ndarray], member: int) -> dict[str, np.ndarray]:
+    return {key: array[member : member + 1] for key, array in statistics.items()}
+
+
+def _seen_through(config: Any) -> str:
+    """The wrappers between the environment and the network of a plain config, as text to compare and to show."""
+    env = config.get("env") if isinstance(config, Mapping) else None
+    listed = env.get("wrappers", []) if isinstance(env, Mapping) else []
+    wrappers = [w for w in listed if isinstance(w, Mapping) and changes_observations(str(w.get("name")))]
+    return ", ".join("{" + ", ".join(f"{key}: {show(value)}" for key, value in w.items()) + "}" for w in wrappers)
+
+
+def check_initial_network(config: RunConfig, observation: ObservationSpec, action: ActionSpec) -> None:
+    """Whether `init_from` can be taken up, found out without the memory that training takes.
+
+    Raises:
+        RequestError: as `load_initial_network`.
+    """
+    assert config.init_from is not None
+    smallest = replace(config, algo=card_of(config.algo).smallest(config.algo))
+    context = AgentContext(smallest, observation, action, torch.device("cpu"))
+    load_initial_network(make_agent(context), config, envs=None)
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint that `path`, a run or a checkpoint, stands for.
+
+    Raises:
+        CheckpointError: a run without a whole checkpoint.
+    """
+    return path if (path / "manifest.json").exists() else newest_checkpoint(path)
+
+
+def stored_config(source: Checkpoint) -> RunConfig:
+    """The config of the run that wrote a checkpoint.
+
+    Raises:
+        CheckpointError: there is none in it, or none that this version knows.
+    """
+    plain = source.manifest.get("config")
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"{source.folder}: its manifest has no config; it is no checkpoint of a run")
+    try:
+        return validate_stored(plain)
+    except RequestError as error:
+        raise CheckpointError(f"{source.folder}: its config is not one of this version: {error}") from error

@@ -1,0 +1,57 @@
+"""`python -m rltrain.jobs.compile_programs`: the process that compiles beside a run (compile_beside.py).
+
+Niced, it reads from standard input what the run's agent is built from, compiles the agent's programs into the cache of
+the compiler, where the run finds them, and ends. It ends with the run, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pickle
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from rltrain.agents import make_agent
+from rltrain.engine.protocol import AgentContext
+from rltrain.jobs.build import build_envs
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Compiles what standard input, written by the run, asks for."""
+    os.nice(19)
+    context, threads, parent = pickle.load(sys.stdin.buffer)
+    _end_with(parent)
+    torch.set_num_threads(threads)  # part of a program's identity
+    _compile(context)
+
+
+def _compile(context: AgentContext) -> None:
+    agent: Any = make_agent(replace(context, compile_from=0))
+    if context.config.env.vectorization == "compiled":
+        envs = build_envs(context.config, context.population)
+        try:
+            agent.make_programs(envs)
+        finally:
+            envs.close()
+    else:
+        agent.make_programs(None)
+
+
+def _end_with(parent: int) -> None:
+    """Has the system kill this process when its parent ends, however that ends."""
+    with contextlib.suppress(OSError, AttributeError):  # another system than Linux: the run kills it when it closes
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Populations side by side: one process per core, or per GPU, each with members of its own.
+
+Not threads of one process: those wait for each other many times per update, and long where another program has one of
+the cores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any
+
+from rltrain.compute.device import available_cores, run_device
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import to_plain
+from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.jobs.population_job import MemberJob, Outcome, most_members, train_population
+from rltrain.storage.run_folder import RunFolder
+from rltrain.terminal.interrupts import RUN_SIGNALS
+from rltrain.terminal.output import answers_file
+from rltrain.training.stopping import StopSignal
+
+_MEMBERS_PER_PROCESS = 4  # fewer do not earn a process's start
+# The path goes along because a plug-in may lie where only the parent looks.
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from rltrain.jobs.worker import serve; serve()"
+
+
+def places(config: RunConfig) -> int:
+    """How many populations can train at the same time: one per GPU, or per core that the threads leave."""
+    device = run_device(config)
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.device_count() if config.device.index == 0 else 1
+    threads = 1 if config.device.threads == "auto" else config.device.threads
+    return max(1, available_cores() // threads)
+
+
+def members_of_each(config: RunConfig, members: int) -> int:
+    """How many of `members` jobs like this one should train in one process."""
+    parts = max(1, min(places(config), members // _MEMBERS_PER_PROCESS))
+    return max(1, min(-(-members // parts), most_members(config) // parts))
+
+
+def train_populations(populations: Sequence[Sequence[MemberJob]]) -> list[list[Outcome]]:
+    """Trains each population as one program, several at a time; the outcomes of all jobs of each.
+
+    Raises:
+        RequestError: the request cannot be carried out here, or a folder is in use.
+        Interrupted: a signal stopped them, after saving.
+    """
+    if len(populations) == 1:
+        return [train_population(populations[0])]
+    return _Pool(populations).run()
+
+
+@dataclass
+class _Process:
+    number: int  # of its population
+    place: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+
+
+class _Pool:
+    def __init__(self, populations: Sequence[Sequence[MemberJob]]) -> None:
+        self._populations = populations
+        self._outcomes: dict[int, list[Outcome]] = {}
+        self._running: list[_Process] = []
+        self._stop = StopSignal(listener=self._forward, at_once=self._kill)
+
+    def run(self) -> list[list[Outcome]]:
+        with self._stop:
+            try:
+                self._run()
+            finally:
+                self._kill()
+        if self._stop.requested:
+            raise Interrupted(self._stop.exit_code)
+        outcomes = [self._outcomes[number] for number in range(len(self._populations))]
+        refusals = [outcome for found in outcomes for outcome in found if isinstance(outcome, RequestError)]
+        if len(refusals) == sum(map(len, outcomes)):
+            raise refusals[0]  # nothing was trained
+        return outcomes
+
+    def _run(self) -> None:
+        waiting = list(range(len(self._populations)))
+        free = list(range(places(self._populations[0][0].config)))
+        while self._running or (waiting and not self._stop.requested):
+            while waiting and free and not self._stop.requested:
+                with _signals_later():
+                    self._running.append(self._start(waiting.pop(0), free.pop(0)))
+            for connection in wait([process.connection for process in self._running], timeout=1.0):
+                ended = next(process for process in self._running if process.connection is connection)
+                self._running.remove(ended)
+                free.append(ended.place)
+                self._outcomes[ended.number] = self._read(ended)
+
+    def _start(self, number: int, place: int) -> _Process:
+        jobs = self._populations[number]
+        ours, theirs = Pipe()
+        on_gpu = run_device(jobs[0].config).type == "cuda"
+        visible = {"CUDA_VISIBLE_DEVICES": _gpu(place)} if on_gpu else {}
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **visible, **jobs[0].variables},
+            stdout=answers_file(),
+            start_new_session=True,  # a signal to our group reaches it once, from us
+        )
+        theirs.close()
+        with suppress(OSError):  # it ended at once; reading says so
+            ours.send((sys.argv, [_to_plain(job) for job in jobs]))
+        return _Process(number, place, process, ours)
+
+    def _read(self, ended: _Process) -> list[Outcome]:
+        jobs = self._populations[ended.number]
+        try:
+            answer = ended.connection.recv()
+        except (EOFError, OSError):
+            code = ended.process.wait()
+            failure = RunFailed(f"the process that trained it ended with {code}")
+            for job in jobs:
+                # Not failed: what was saved together continues together.
+                with suppress(RunFailed, RequestError):
+                    RunFolder(job.folder).write_record(status="interrupted", reason=str(failure))
+            return [failure] * len(jobs)
+        finally:
+            ended.connection.close()
+        ended.process.wait()
+        kinds = {"request": RequestError, "failed": RunFailed}
+        return [mean if error is None else kinds[error[0]](error[1]) for mean, error in answer]
+
+    def _forward(self, number: int) -> None:
+        for process in self._running:
+            process.process.send_signal(number)  # does nothing to one that has ended
+
+    def _kill(self) -> None:
+        for process in self._running:
+            process.process.kill()
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """A process that is started inside begins with the signals blocked, until it can answer them; and none comes to us
+    before we know of it, so that it is handed on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _gpu(place: int) -> str:
+    """The name of a GPU for a process that shall see no other."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[place] if visible else str(place)
+
+
+def _to_plain(job: MemberJob) -> dict[str, Any]:
+    source = None if job.source is None else str(job.source)
+    folder = str(job.folder)
+    return {"config": to_plain(job.config), "folder": folder, "source": source, "changes": job.changes, "own": job.own}

@@ -1,0 +1,243 @@
+"""Several jobs of a sweep as one program, each with its own run folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rltrain.compute.device import free_memory, run_device
+from rltrain.config.algorithms import card_of
+from rltrain.config.population import MOST_MEMBERS, differences
+from rltrain.config.schema import RunConfig
+from rltrain.envs.probe import probe
+from rltrain.envs.process_state import process_kept, variables_set
+from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
+from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
+from rltrain.jobs.job import Keeper, evaluated_before, explained, timing, write_report, write_start
+from rltrain.jobs.messages import final_evaluation
+from rltrain.jobs.population_messages import population_header, population_line
+from rltrain.loggers.evaluation_console import EvaluationConsole
+from rltrain.loggers.logger import Logger
+from rltrain.loggers.population_console import PopulationConsole
+from rltrain.storage import checkpoint
+from rltrain.storage.run_folder import RunFolder
+from rltrain.terminal.output import say
+from rltrain.terminal.text import rltrain_command
+from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
+from rltrain.training.members import MemberAgent, evaluate_apart
+from rltrain.training.population import MemberOutput, Population
+from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
+from rltrain.training.trainer import last_logged_step
+
+_log = logging.getLogger(__name__)
+ENTRY = "population"
+"""In a checkpoint's manifest: {"members": [folder, ...], "member": index, "moment": vector steps, "ended": bool}."""
+
+
+@dataclass
+class MemberJob:
+    """One job: what to train, where, from which checkpoint (None: from the beginning), what a resume changed, which
+    overrides set it apart from the sweep's other jobs ("": what sets it apart from those of its population), and the
+    environment variables that hold meanwhile, the same for all of a population."""
+
+    config: RunConfig
+    folder: Path
+    source: Path | None = None
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    own: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+Outcome = float | BaseException
+"""The last network's greedy mean return, or why there is none."""
+
+
+def train_population(jobs: Sequence[MemberJob], answers_signals: bool = True) -> list[Outcome]:
+    """Trains the jobs as one program; the outcome of each.
+
+    Args:
+        answers_signals: whether a signal is acknowledged on stderr; not where the caller has done so.
+
+    Raises:
+        RequestError: the request cannot be carried out here, or a folder is in use.
+        Interrupted: a signal stopped it, after saving.
+    """
+    with variables_set(jobs[0].variables):
+        return _PopulationJob(list(jobs), answers_signals).run()
+
+
+@dataclass
+class _PopulationJob:
+    jobs: list[MemberJob]
+    answers_signals: bool
+    runs: list[RunFolder] = field(default_factory=list)
+    loggers: list[Logger] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    sources: list[checkpoint.Checkpoint | None] = field(default_factory=list)
+    began: bool = False
+
+    def run(self) -> list[Outcome]:
+        stopping = StopSignal() if self.answers_signals else StopSignal("")
+        with process_kept(), stopping as stop, ExitStack() as stack:
+            self.runs = [stack.enter_context(RunFolder(job.folder)) for job in self.jobs]
+            started = time.time()
+            try:
+                self.sources = [None if j.source is None else checkpoint.read_checkpoint(j.source) for j in self.jobs]
+                self._train(stop)
+            except BaseException as error:
+                if isinstance(error, RequestError) and not self.began:
+                    raise  # new folders stay empty; what the records of older ones say still holds
+                if not isinstance(error, Interrupted):
+                    _log.error("the population failed", exc_info=error)
+                self._end_all(error, started)
+                if isinstance(error, Interrupted) or not isinstance(error, Exception):
+                    raise
+            self._write_records(started)
+            return [self.outcomes[member] for member in range(len(self.jobs))]
+
+    def _train(self, stop: StopSignal) -> None:
+        configs = tuple(job.config for job in self.jobs)
+        for run in self.runs:
+            checkpoint.clean(run.path)
+        with build(configs[0], configs, self.sources[0]) as parts:
+            self._load_initial_networks(parts)
+            most = max(configs[0].eval.episodes, REPORT_EPISODES)
+            display = EvaluationConsole(bar=False)
+            evaluator = build_evaluator(
+                configs, most, parts.envs.statistics, display, evaluated_before(self.sources[0])
+            )
+            try:
+                open_evaluator(evaluator, max(configs, key=lambda config: config.total_steps))
+                population = self._population(parts, evaluator, stop)
+                say(population_header(configs, parts, [job.folder for job in self.jobs]))
+                population.run()
+                self._note_failures(population)
+                if stop.requested:
+                    raise self._stopped(stop)
+                self._report(population, evaluator, parts, stop)
+            finally:
+                self._close_loggers()
+                evaluator.close()
+
+    def _population(self, parts: Parts, evaluator: Evaluator, stop: StopSignal) -> Population:
+        starts = [0 if source is None else source.step for source in self.sources]
+        configs = [job.config for job in self.jobs]
+        early = any(config.may_end_early for config in configs)
+        console = PopulationConsole([config.total_steps for config in configs], starts, may_end_early=early)
+        keepers = []
+        for member, (job, run, source) in enumerate(zip(self.jobs, self.runs, self.sources, strict=True)):
+            log_from = None if source is None else last_logged_step(source)
+            if source is None and run.metrics.exists():
+                log_from = 0  # an earlier try that ended before its first checkpoint
+            self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
+            keepers.append(Keeper(job.config, run, parts, evaluator))
+        outputs = [MemberOutput(*pair) for pair in zip(self.loggers, keepers, strict=True)]
+        population = Population(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
+        names = [job.folder.name for job in self.jobs]
+        for member, keeper in enumerate(keepers):
+            keeper.entries = partial(_entry, population, names, member)
+        self._load(population)
+        for job, run in zip(self.jobs, self.runs, strict=True):
+            write_start(run, job.config, parts, job.changes)
+        self.began = True
+        return population
+
+    def _load_initial_networks(self, parts: Parts) -> None:
+        for member, job in enumerate(self.jobs):
+            if job.config.init_from is not None and job.source is None:
+                load_initial_network(parts.agent, job.config, parts.envs, member)
+
+    def _load(self, population: Population) -> None:
+        sources = [source for source in self.sources if source is not None]
+        if not sources:
+            return
+        moment = max(int(source.manifest[ENTRY]["moment"]) for source in sources)
+        try:
+            population.load_state_dicts([{**source.tensors, "state": source.state} for source in sources], moment)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{self.jobs[0].folder.parent}: its checkpoints do not fit: {error}") from error
+
+    def _report(self, population: Population, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:
+        """Every member that ended: its result, its curve, its line."""
+        ended = [member for member in range(len(self.jobs)) if member not in self.outcomes]
+        self._close_loggers(completed=True)
+        if not ended:
+            return
+        keys = dict.fromkeys(ended, REPORT_KEY)
+        parts.envs.close()  # a machine may hold no more than these
+        longest = max((job.config for job in self.jobs), key=lambda config: config.total_steps)
+        say(final_evaluation(longest, REPORT_EPISODES, parts.envs.max_episode_steps))
+        if self.answers_signals:
+            stop.answer = WHILE_EVALUATING
+        finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
+        own = differences([job.config for job in self.jobs])
+        for member in ended:
+            if finals is None or member not in finals:
+                continue  # it was stopped before one of its episodes had ended
+            trainer, final = population.trainers[member], finals[member]
+            if isinstance(final, RunFailed):
+                self.outcomes[member] = final
+                continue
+            job, threshold = self.jobs[member], parts.envs.reward_threshold
+            agent = MemberAgent(parts.agent, member, job.config.num_envs)
+            write_report(self.runs[member], job.config, trainer, final, threshold, agent)
+            say(population_line(job.folder.name, job.own or own[member], trainer, final, threshold))
+            if not final.interrupted:
+                self.outcomes[member] = final.mean
+        if any(member not in self.outcomes for member in ended):
+            raise self._stopped(stop)
+
+    def _note_failures(self, population: Population) -> None:
+        self.outcomes |= {member: explained(error, self.runs[member]) for member, error in population.failures.items()}
+        for member, failure in population.failures.items():
+            with suppress(OSError), self.runs[member].log.open("a") as log:
+                traceback.print_exception(failure, file=log)
+
+    def _stopped(self, stop: StopSignal) -> Interrupted:
+        reason, sweep = Interrupted(stop.exit_code).reason, self.jobs[0].folder.parent
+        again = rltrain_command("resume", sweep, env_id=self.jobs[0].config.env.id)
+        return Interrupted(stop.exit_code, f"{reason}, saved; `{again}` continues")
+
+    def _close_loggers(self, completed: bool | None = None) -> None:
+        for member, logger in enumerate(self.loggers):
+            logger.close(None if member in self.outcomes else completed)
+
+    def _end_all(self, error: BaseException, started: float) -> None:
+        """The records of the members that had no outcome of their own when the whole program ended."""
+        for member, run in enumerate(self.runs):
+            self.outcomes.setdefault(member, error if isinstance(error, Interrupted) else explained(error, run))
+        if isinstance(error, Interrupted) or not isinstance(error, Exception):
+            self._write_records(started)
+
+    def _write_records(self, started: float) -> None:
+        for member, run in enumerate(self.runs):
+            outcome = self.outcomes[member]
+            status: dict[str, Any] = {"status": "completed", "reason": None}
+            if isinstance(outcome, Interrupted | KeyboardInterrupt):
+                status = {
+                    "status": "interrupted",
+                    "reason": outcome.reason if isinstance(outcome, Interrupted) else "stopped by SIGINT",
+                }
+            elif isinstance(outcome, BaseException):
+                status = {"status": "failed", "reason": str(outcome)}
+            run.write_record(**status, population=[job.folder.name for job in self.jobs], **timing(started))
+
+
+def _entry(population: Population, names: list[str], member: int) -> dict[str, Any]:
+    """Entry about the population in the manifest of a member's checkpoint."""
+    ended = population.trainers[member].done
+    return {ENTRY: {"members": names, "member": member, "moment": population.moment, "ended": ended}}
+
+
+def most_members(config: RunConfig) -> int:
+    """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
+    observation, action = probe(config.env)
+    needed = card_of(config.algo).experience_bytes(config.algo, observation, action)
+    return max(1, min(MOST_MEMBERS, free_memory(run_device(config)) // 2 // needed))

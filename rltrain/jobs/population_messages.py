@@ -1,0 +1,44 @@
+"""Messages of a population to its user: the header before it, a line per member after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rltrain.config.population import differing_keys
+from rltrain.config.schema import RunConfig
+from rltrain.jobs.build import Parts
+from rltrain.jobs.messages import how, promise, steps_how
+from rltrain.terminal.text import mean_and_std, name_ranges, shown_path, wrapped
+from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.outcome import outcome
+from rltrain.training.trainer import Trainer
+
+
+def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path]) -> str:
+    """Header: describes the population in a few lines."""
+    first = configs[0]
+    threads = f"{parts.threads} thread{'' if parts.threads == 1 else 's'}"
+    return "\n".join(
+        [
+            f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
+            + ", ".join(differing_keys(configs)),
+            f"jobs      {name_ranges([folder.name for folder in folders])}",
+            f"device    {parts.device}, {threads}, update {how(parts)}, "
+            f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
+            f"stepping  {steps_how(parts)}",
+            *([] if parts.replays.same else [wrapped(f"resume    {promise(first, parts)}")]),
+            f"folder    {shown_path(folders[0].parent)}",
+        ]
+    )
+
+
+def population_line(name: str, own: str, trainer: Trainer, final: EpisodeStatistics, threshold: float | None) -> str:
+    """How one member ended; `own` is what sets it apart from the sweep's other jobs."""
+    whole = len(final.returns) == final.asked and not final.cut
+    count = "" if whole else f" over {final.count_in_words()}"
+    ended = f"{trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{count}"
+    if trainer.solve_step is not None:
+        again = ", lost again" if outcome(final.mean, threshold, trainer.solve_step) == "lost" else ""
+        ended += f", threshold first reached at step {trainer.solve_step:,}{again}"
+    return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")

@@ -1,0 +1,66 @@
+"""One population in a process of its own: the worker's side of population_pool."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from rltrain.terminal.ending import ends_soon
+from rltrain.terminal.interrupts import RUN_SIGNALS
+from rltrain.terminal.output import own_output
+from rltrain.terminal.text import command_given_here
+
+
+def serve() -> None:
+    """Trains the jobs that the parent sends after its command line, and answers with (mean, None) or (None, (kind of
+    error, reason)) for each.
+
+    Signals are blocked when it starts. Those that come before the training can answer them wait for it; those that come
+    after it do nothing.
+    """
+    for number in RUN_SIGNALS:
+        signal.signal(number, lambda *_: None)
+    connection = Connection(int(sys.argv[2]))
+    os.set_inheritable(connection.fileno(), False)
+    sys.argv, jobs = connection.recv()  # run.json tells the user's own command line
+    threading.Thread(target=_stop_with_parent, args=(connection.fileno(),), daemon=True).start()
+    with own_output(whole_process=True), command_given_here():
+        answer = _train(jobs)
+    with suppress(OSError):  # the parent is gone
+        connection.send(answer)
+    ends_soon(0)
+
+
+def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, str] | None]]:
+    from rltrain.config.folders import import_plugins
+    from rltrain.config.validate import validate
+    from rltrain.errors import Interrupted, RequestError
+    from rltrain.jobs.population_job import MemberJob, train_population
+
+    def member(job: dict[str, Any]) -> MemberJob:
+        source = None if job["source"] is None else Path(job["source"])
+        return MemberJob(validate(job["config"]), Path(job["folder"]), source, job["changes"], job["own"])
+
+    try:
+        import_plugins()
+        outcomes = train_population([member(job) for job in jobs], answers_signals=False)
+    except RequestError as error:
+        return [(None, ("request", str(error)))] * len(jobs)
+    except Interrupted as error:
+        return [(None, ("failed", str(error)))] * len(jobs)
+    return [(None, ("failed", str(o))) if isinstance(o, BaseException) else (o, None) for o in outcomes]
+
+
+def _stop_with_parent(file: int) -> None:
+    """However the parent ends, this process saves and ends too."""
+    watcher = select.poll()
+    watcher.register(file, 0)  # only the other end's closing wakes it
+    watcher.poll()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,128 @@
+"""One greedy episode as a moving picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from rltrain.envs.make import find_environment
+from rltrain.errors import RequestError, RunFailed, missing_extra, one_line
+from rltrain.policy.frames import NoFrame, pictures_of, same_size, with_palette
+from rltrain.policy.load import TrainedPolicy
+from rltrain.seeding import derive_seed
+from rltrain.training.evaluator import REPORT_KEY
+
+_MOST_FRAMES = 1_000
+_DEFAULT_FPS = 30.0
+_FASTEST_MILLISECONDS = 20  # browsers slow down what is faster
+
+
+def check_drawing(policy: TrainedPolicy) -> None:
+    """Draws the beginning of an episode and throws it away.
+
+    Raises:
+        RequestError: the environment cannot draw itself.
+    """
+    with _film(policy) as film:
+        film.begin(0)
+        if not film.draw():  # some have drawn nothing before the first step
+            film.step()
+            if not film.draw():
+                raise film.refusal("render() gives no frames")
+
+
+def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
+    """Plays the first episode of a reported evaluation and writes `evaluation.gif` into `folder`.
+
+    Raises:
+        RequestError: the environment cannot draw itself.
+        RunFailed: it failed.
+        OSError: the file cannot be written.
+    """
+    pictures: list[Image.Image] = []
+    with _film(policy) as film:
+        film.begin(seed)
+        ended = False
+        while not ended and len(pictures) < _MOST_FRAMES:
+            pictures += [with_palette(picture) for picture in film.draw()]
+            ended = film.step()
+        if not pictures:
+            pictures = [with_palette(picture) for picture in film.draw()]
+        if not pictures:
+            raise film.refusal("render() gives no frames")
+        milliseconds = film.frame_milliseconds
+    path = folder / "evaluation.gif"
+    first, *others = same_size(pictures[:_MOST_FRAMES])
+    path.unlink(missing_ok=True)  # a link would be followed
+    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return path
+
+
+class _Film:
+    """An environment that draws itself while the policy plays."""
+
+    def __init__(self, policy: TrainedPolicy, env: Any) -> None:
+        self._policy, self._env, self._id = policy, env, policy.config.env.id
+        self._obs: Any = None
+
+    def begin(self, seed: int) -> None:
+        """Starts the first episode of the evaluation of that seed."""
+        self._policy.reset()
+        self._obs, _ = self._carefully(lambda: self._env.reset(seed=derive_seed(seed, "evaluation", REPORT_KEY, 0)))
+
+    def step(self) -> bool:
+        """Plays a step; whether the episode has ended."""
+        action = self._policy.act(self._obs)
+        self._obs, _, terminated, truncated, _ = self._carefully(lambda: self._env.step(action))
+        return bool(terminated or truncated)
+
+    def draw(self) -> list[Image.Image]:
+        """Pictures of the environment as it is now: one, several of one that renders lists, or none."""
+        try:
+            frames = self._env.render()
+        except Exception as error:
+            raise self.refusal(missing_extra(error) or one_line(error)) from error
+        try:
+            return pictures_of(frames)
+        except NoFrame as error:
+            raise self.refusal(str(error)) from None
+
+    def refusal(self, why: str) -> RequestError:
+        return RequestError(f"video=true: {self._id} draws no pictures: {why}")
+
+    @property
+    def frame_milliseconds(self) -> int:
+        """How long a picture is shown, by the environment's `render_fps`."""
+        fps = (self._env.metadata or {}).get("render_fps")
+        if not isinstance(fps, int | float) or not 0 < fps < float("inf"):
+            fps = _DEFAULT_FPS
+        return min(max(_FASTEST_MILLISECONDS, round(1000 / fps)), 10_000)
+
+    def _carefully(self, call: Any) -> Any:
+        try:
+            return call()
+        except (Exception, SystemExit) as error:
+            raise RunFailed(f"{self._id}: failed while it was filmed: {one_line(error)}") from error
+
+
+@contextmanager
+def _film(policy: TrainedPolicy) -> Iterator[_Film]:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else complains of a machine without a screen
+    config = policy.config.env
+    make = find_environment(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))
+    try:
+        env = make()
+    except RequestError as error:
+        unknown = isinstance(error.__cause__, TypeError) and "render_mode" in str(error)
+        why = f"{config.id} draws no pictures: it takes no render_mode" if unknown else str(error)
+        raise RequestError(f"video=true: {why}") from error
+    try:
+        yield _Film(policy, env)
+    finally:
+        env.close()

@@ -1,0 +1,310 @@
+"""A checkpoint is a folder of plain data that is there whole or not at all.
+
+    manifest.json            format, versions, step, what the caller adds, size and SHA-256 of every file and of itself
+    <stem>.safetensors       tensors: network, optimizer, replay, ...
+    <stem>_0000.safetensors  parts of a large one, see checkpoint_parts
+    state.json               counters, generators, schedules (see plain_data)
+
+Written as `.writing_<name>` beside its place, each file fsynced, then renamed. Where a folder of that name exists it is
+renamed to `.previous_<name>` first; in the instant in which neither has the final name, and after a kill in it,
+`read_checkpoint` finds the previous one. No name with a leading dot is ever taken for a checkpoint otherwise, and the
+next writer removes it. (Linux can swap two folders in one call, but not on network file systems.)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rltrain.errors import CheckpointError, RunFailed
+from rltrain.storage import plain_data
+from rltrain.storage.checkpoint_files import (
+    FILE_NAME,
+    FORMAT,
+    MANIFEST,
+    RESERVED_KEYS,
+    STATE,
+    digest_of_manifest,
+    open_verified,
+    read_manifest,
+    read_state,
+    read_tensors,
+    write_tensors,
+    write_text,
+)
+from rltrain.storage.checkpoint_parts import PartWriter, in_parts, read_parts
+from rltrain.storage.files import fsync_folder
+from rltrain.terminal.output import warn
+from rltrain.types import Ring
+
+_log = logging.getLogger(__name__)
+_STEP_NAME = re.compile(r"step_(\d{8,18})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory; the tensors are on the CPU."""
+
+    manifest: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+    state: dict[str, Any]
+    folder: Path
+
+    @property
+    def step(self) -> int:
+        """The environment step at which it was made."""
+        return int(self.manifest["step"])
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint of one step lies."""
+    return run / "checkpoints" / f"step_{step:08d}"
+
+
+def best_folder(run: Path) -> Path:
+    """Where the checkpoint of the best evaluation lies."""
+    return run / "checkpoints" / "best"
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    step: int,
+    manifest: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    rings: Mapping[str, Ring] | None = None,
+    parts: PartWriter | None = None,
+) -> Path:
+    """Write `folder` whole, replacing what was there; one writer at a time (the run's lock sees to that).
+
+    Args:
+        manifest: what else the manifest shall say (config, spaces, versions, ...): plain data.
+        tensors: file stem -> name -> tensor.
+        state: plain data, see plain_data.
+        rings: file stem -> how some of its tensors' rows lie.
+        parts: the run's own; without it all is written anew, in one file per stem.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        RunFailed: the disk is full or refuses; whatever was at `folder` is untouched.
+        ValueError, TypeError: the content is no plain data, or not finite.
+    """
+    if taken := RESERVED_KEYS & manifest.keys():
+        raise ValueError(f"the manifest's keys {sorted(taken)} are reserved")
+    if odd := [stem for stem in tensors if not FILE_NAME.fullmatch(f"{stem}.safetensors")]:
+        raise ValueError(f"{odd[0]!r} is no file stem")
+    texts = {STATE: plain_data.encode(state), MANIFEST: plain_data.encode({**manifest, "format": FORMAT, "step": step})}
+    writing = _aside(folder, "writing")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(writing, ignore_errors=True)
+        writing.mkdir()
+        _write_files(writing, folder, tensors, texts, rings if rings and parts else {}, parts or PartWriter())
+        _move_into_place(writing, folder)
+        if parts is not None and rings:
+            parts.commit()
+    except OSError as error:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise RunFailed(f"{folder}: the checkpoint cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    return folder
+
+
+def read_checkpoint(folder: Path, only: Collection[str] | None = None) -> Checkpoint:
+    """Read and verify a checkpoint. Nothing is parsed before its hash was found right, nothing is ever executed.
+
+    Args:
+        only: the stems of the tensor files to read; the others are neither read nor verified. None: all.
+
+    Raises:
+        CheckpointError: missing, foreign, damaged; one line that names the file.
+    """
+    while True:
+        place = _place(folder)
+        identity = _identity(place)
+        try:
+            return _read(place, only)
+        except CheckpointError:
+            # A run that is still training may have replaced the folder under our hands.
+            if _identity(_place(folder)) == identity:
+                raise
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Compare every file with its SHA-256 without loading it.
+
+    Raises:
+        CheckpointError: missing, foreign, damaged.
+    """
+    place = _place(folder)
+    for name, entry in read_manifest(place)["files"].items():
+        with open_verified(place / name, entry):
+            pass
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The whole checkpoint of the highest step. Warns of each one of a higher step that is skipped, and why.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    faults: list[CheckpointError] = []
+    for folder in reversed(step_folders(run)):
+        if fault := _fault(folder):
+            faults.append(fault)
+            continue
+        _warn_of_skipped(faults, folder)
+        return folder
+    reason = f"; {faults[0]}" if faults else ""
+    raise CheckpointError(f"{run} holds no whole checkpoint{reason}")
+
+
+def warn_of_damaged(run: Path, taken: Path) -> None:
+    """Warns of each damaged checkpoint of a higher step than that of `taken`, from which the run goes on."""
+    folders = step_folders(run)
+    newer = reversed(folders[folders.index(taken) + 1 :])
+    _warn_of_skipped([fault for folder in newer if (fault := _fault(folder))], taken)
+
+
+def _fault(folder: Path) -> CheckpointError | None:
+    try:
+        verify_checkpoint(folder)
+    except CheckpointError as error:
+        return error
+    return None
+
+
+def _warn_of_skipped(faults: list[CheckpointError], taken: Path) -> None:
+    for fault in faults:
+        warn(_log, f"skipped a checkpoint: {fault}; {taken.name} is taken")
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Whether a checkpoint of some step lies there, whole or damaged."""
+    return bool(step_folders(run))
+
+
+def newest_step(run: Path) -> int:
+    """The highest step of which a checkpoint lies there, whole or damaged; 0 where none does."""
+    folders = step_folders(run)
+    return int(folders[-1].name.removeprefix("step_")) if folders else 0
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the `keep` newest step checkpoints (never `best`), and what killed writers left."""
+    clean(run)
+    for folder in step_folders(run)[:-keep]:
+        # Renamed first: a kill in between never leaves half a checkpoint under a checkpoint's name.
+        removed = _aside(folder, "removed")
+        folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+
+def clean(run: Path) -> None:
+    """Remove what killed writers left, and finish the replacement that one was killed in. Needs the run's lock."""
+    parent = run / "checkpoints"
+    if not parent.is_dir():
+        return
+    for previous in parent.glob(".previous_*"):
+        final = parent / previous.name.removeprefix(".previous_")
+        if not final.exists():
+            previous.rename(final)
+    for kind in ("writing", "previous", "removed"):
+        for leftover in parent.glob(f".{kind}_*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _aside(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{kind}_{folder.name}")
+
+
+def _write_files(
+    folder: Path,
+    final: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    texts: Mapping[str, str],
+    rings: Mapping[str, Ring],
+    writer: PartWriter,
+) -> None:
+    files: dict[str, Any] = {}
+    parts: dict[str, list[str]] = {}
+    for stem, group in tensors.items():
+        ring = rings.get(stem)
+        rows = {} if ring is None else {name: group[name] for name in ring.names}
+        if ring is not None and in_parts(rows, ring):
+            written = writer.write(folder, final, stem, rows, ring)
+            files |= written
+            parts[stem] = list(written)
+            group = {name: tensor for name, tensor in group.items() if name not in rows}
+        files[f"{stem}.safetensors"] = write_tensors(folder / f"{stem}.safetensors", group)
+    files[STATE] = write_text(folder / STATE, texts[STATE])
+    content = {**json.loads(texts[MANIFEST]), "files": files, "parts": parts}
+    content["sha256"] = digest_of_manifest(content)
+    write_text(folder / MANIFEST, json.dumps(content, indent=1))
+    fsync_folder(folder)
+
+
+def _move_into_place(writing: Path, folder: Path) -> None:
+    previous = _aside(folder, "previous")
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    writing.rename(folder)
+    fsync_folder(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _place(folder: Path) -> Path:
+    """`folder`, or the one that it was about to replace when its writer was killed."""
+    previous = _aside(folder, "previous")
+    return previous if not folder.exists() and previous.exists() else folder
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def step_folders(run: Path) -> list[Path]:
+    """The checkpoints of steps, by step, whole or damaged."""
+    found = {}
+    parent = run / "checkpoints"
+    for folder in parent.iterdir() if parent.is_dir() else ():
+        name = folder.name.removeprefix(".previous_")
+        if (match := _STEP_NAME.fullmatch(name)) and folder.is_dir() and not folder.is_symlink():
+            found[int(match[1])] = folder.with_name(name)
+    return [found[step] for step in sorted(found)]
+
+
+def _read(folder: Path, only: Collection[str] | None) -> Checkpoint:
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    parts = {stem: list(names) for stem, names in manifest.get("parts", {}).items()}
+    others = {STATE, *(name for names in parts.values() for name in names)}
+    stems = [name.removesuffix(".safetensors") for name in files if name not in others]
+    if lacking := sorted(set(only or ()) - set(stems)):
+        raise CheckpointError(f"{folder / MANIFEST}: the checkpoint has no {lacking[0]}.safetensors")
+    wanted = stems if only is None else only
+    tensors = {stem: read_tensors(folder / f"{stem}.safetensors", files[f"{stem}.safetensors"]) for stem in wanted}
+    for stem in wanted:
+        tensors[stem] |= read_parts(folder, parts.get(stem, []), files)
+    state = read_state(folder / STATE, files[STATE])
+    if read_manifest(folder) != manifest:  # between the check of a file and its use
+        raise CheckpointError(f"{folder}: the checkpoint was replaced while it was read")
+    return Checkpoint(manifest=manifest, tensors=tensors, state=state, folder=folder)

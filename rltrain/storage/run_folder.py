@@ -1,0 +1,259 @@
+"""The folder of one run: its files' names, its record, its log and the lock that keeps a second writer out."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import os
+import platform
+import socket
+import stat
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+import yaml
+
+from rltrain.errors import RequestError, RunFailed
+from rltrain.storage.files import LOCK, first_link, holder_in, write_atomic
+from rltrain.terminal.text import shown_path
+
+Status = Literal["running", "completed", "interrupted", "failed"]
+_MAX_TEXT_BYTES = 16 << 20
+
+
+class RunFolder:
+    """A run folder. As a context manager it holds the folder's lock and writes the log.
+
+    Raises (on entering):
+        RequestError: another process holds it, or it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.record = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.result = path / "result.json"
+        self.evaluation = path / "evaluation.json"
+        self.learning_curve = path / "learning_curve.png"
+        self.log = path / "run.log"
+        self._lock: BinaryIO | None = None
+        self._handler: logging.Handler | None = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            for folder in (self.path, *([self.checkpoints] if self.checkpoints.is_dir() else [])):
+                if link := first_link(folder):
+                    raise RequestError(f"{link}: is a link; a run writes into no folder but its own")
+            self._lock = lock_folder(self.path)
+            self._handler = _LogFile(self.log, encoding="utf-8")
+        except OSError as error:
+            self._release()
+            raise RequestError(f"{self.path}: the run folder cannot be used: {error.strerror or error}") from error
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger("rltrain").addHandler(self._handler)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._handler is not None:
+            logging.getLogger("rltrain").removeHandler(self._handler)
+            with contextlib.suppress(OSError):  # a full disk: what could be written was
+                self._handler.close()
+            self._handler = None
+        self._release()
+
+    def write_record(self, **changes: Any) -> dict[str, Any]:
+        """Merge `changes` (status, seed, device, versions, git, timings, argv, ...) into run.json; returns it whole."""
+        record = {**(self.read_record() if self.record.exists() else {}), **changes}
+        self._write(self.record, json_text(record))
+        return record
+
+    def read_record(self) -> dict[str, Any]:
+        """run.json.
+
+        Raises:
+            RequestError: missing or damaged.
+        """
+        return read_json(self.record)
+
+    def write_config(self, plain: Mapping[str, Any]) -> None:
+        """Writes config.yaml.
+
+        Raises:
+            RunFailed: it cannot be written; so do the other writing methods.
+        """
+        self._write(self.config, yaml.dump(dict(plain), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
+
+    def read_config(self) -> dict[str, Any]:
+        """config.yaml as plain data. Interpolations stay text, tags and aliases are refused.
+
+        Raises:
+            RequestError: missing or no plain YAML mapping.
+        """
+        try:
+            plain = yaml.load(_read_text(self.config), Loader=_PlainLoader)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise RequestError(f"{self.config}: no plain YAML: {reason[:200]}") from error
+        if not isinstance(plain, dict):
+            raise RequestError(f"{self.config}: holds no mapping of keys")
+        return plain
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Writes result.json: the last network's greedy episodes."""
+        self._write(self.result, json_text(result))
+
+    def read_result(self) -> dict[str, Any]:
+        """result.json.
+
+        Raises:
+            RequestError: missing or damaged.
+        """
+        return read_json(self.result)
+
+    def write_evaluation(self, result: Mapping[str, Any]) -> None:
+        """Writes evaluation.json, in the form of result.json with the checkpoint and the seed."""
+        self._write(self.evaluation, json_text(result))
+
+    def _write(self, path: Path, text: str) -> None:
+        try:
+            write_atomic(path, text)
+        except OSError as error:
+            raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def lock_folder(folder: Path) -> BinaryIO:
+    """Locks a folder for this process, until the returned file is closed or the process ends, however it does.
+
+    Raises:
+        RequestError: another process holds it.
+        OSError: it cannot be written.
+    """
+    # The kernel drops the lock with its holder. The file stays: removing it would let two processes hold locks on two
+    # files of one name.
+    lock = open(folder / LOCK, "a+b", opener=_open_no_link)  # noqa: SIM115
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = holder_in(lock)
+        lock.close()
+        raise RequestError(f"{folder}: in use by {holder}") from error
+    except OSError:
+        lock.close()
+        raise
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    lock.flush()
+    return lock
+
+
+def _open_no_link(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Say nothing: on a full disk the standard handler prints a traceback for every record."""
+
+
+class _PlainDumper(yaml.SafeDumper):  # type: ignore[misc]
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """SafeLoader without aliases, with which a few lines can describe more data than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def newest_run(outputs: Path) -> Path:
+    """The run under `outputs` whose record was written last.
+
+    Raises:
+        RequestError: there is none.
+    """
+    records = [path for path in outputs.rglob("run.json") if path.is_file()]
+    if not records:
+        raise RequestError(f"{shown_path(outputs)}: holds no run; give the folder of one")
+    return max(records, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of what decides a run's numbers."""
+    found = {"python": platform.python_version()}
+    for name in ("rltrain", "torch", "numpy", "gymnasium"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """{"commit", "dirty"} of the work tree that `folder` lies in; None where there is none, or no git."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5, env=environment)
+    return done.stdout.strip()
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """As the JSON files of a folder are written."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        # Not waiting for the other end of a pipe.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RequestError(f"{path}: cannot be read: not a regular file")
+            data = file.read(_MAX_TEXT_BYTES + 1)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_TEXT_BYTES:
+        raise RequestError(f"{path}: larger than {_MAX_TEXT_BYTES} bytes")
+    return data.decode()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a mapping, of bounded size.
+
+    Raises:
+        RequestError: it is missing or holds something else.
+    """
+    try:
+        data = json.loads(_read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path}: no valid JSON") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"{path}: holds no mapping of keys")
+    return data

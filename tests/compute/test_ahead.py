@@ -1,0 +1,149 @@
+"""Programs compiled ahead: the same numbers, kept on disk, and never the wrong one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from rltrain.compute import ahead
+from rltrain.compute.ahead import Program
+from rltrain.compute.compiling import compiled, has_compiler
+
+pytestmark = pytest.mark.skipif(not (has_compiler() and ahead.available()), reason="no C++ compiler")
+
+
+class Pair(NamedTuple):
+    first: Tensor
+    rest: dict[str, Tensor]
+
+
+def shuffled(pair: Pair, extra: tuple[Tensor, ...]) -> tuple[Pair, dict[str, Any]]:
+    """A result of every form: named tuples, dicts and tuples within each other, and an argument given back."""
+    rest = {"y": pair.rest["x"] * 2.0, "x": pair.rest["y"] + pair.first}
+    return Pair(extra[0] - pair.first, rest), {"one": {"deep": pair.rest["y"].sum()}, "same": pair.first}
+
+
+def arguments() -> tuple[Pair, tuple[Tensor, ...]]:
+    return Pair(torch.randn(3), {"x": torch.randn(3), "y": torch.randn(3)}), (torch.randn(3),)
+
+
+def scaled(factor: float) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.sin(x) * factor
+
+
+@pytest.mark.slow
+def test_results_have_the_form_and_the_numbers_of_the_function() -> None:
+    program = Program(shuffled)
+    for _ in range(3):
+        args = arguments()
+        found = program(*args)
+        assert isinstance(found[0], Pair)
+        torch.testing.assert_close(found, shuffled(*args))
+        assert list(found[1]) == ["one", "same"]
+
+
+def test_a_program_is_loaded_by_whoever_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "program_folder", lambda: tmp_path / "programs")
+    x = torch.linspace(0.0, 1.0, 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a user would see them
+        torch.testing.assert_close(Program(scaled(2.0))(x), torch.sin(x) * 2.0)
+    (kept,) = (tmp_path / "programs").iterdir()
+    assert kept.suffix == ".so"
+    monkeypatch.setattr(ahead, "_compile", lambda *_: pytest.fail("it is there already"))
+    torch.testing.assert_close(Program(scaled(2.0))(x), torch.sin(x) * 2.0)
+
+
+def test_another_constant_shape_type_or_number_of_threads_is_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+
+    def refuse(_: Any, __: Any, path: Path) -> None:
+        asked.append(path)
+        raise OSError("no compiler today")
+
+    monkeypatch.setattr(ahead, "_compile", refuse)
+    monkeypatch.setattr(ahead, "program_folder", lambda: Path("nowhere"))
+    x, weights = torch.zeros(5), torch.ones(5)
+    variants: list[tuple[Callable[[Tensor], Tensor], Tensor]] = [
+        (scaled(2.0), x),
+        (scaled(3.0), x),
+        (scaled(2.0), torch.zeros(6)),
+        (scaled(2.0), x.double()),
+        (scaled(2.0), torch.zeros(10)[::2]),
+        (lambda x: x * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]), x),
+        (lambda x: x * torch.tensor([1.0, 2.0, 3.0, 4.0, 6.0]), x),
+        (lambda x: x * weights, x),
+    ]
+    for function, argument in variants:
+        with pytest.raises(OSError, match="no compiler"):
+            Program(function)(argument)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(OSError, match="no compiler"):
+            Program(scaled(2.0))(x)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(asked)) == len(variants) + 1
+
+
+@pytest.mark.slow
+def test_other_shapes_than_the_first_ones_are_refused() -> None:
+    program = Program(scaled(2.0))
+    program(torch.zeros(7))
+    with pytest.raises(ValueError, match=r"\[7\].*\[3\]"):
+        program(torch.zeros(3))
+
+
+@pytest.mark.slow
+def test_arguments_that_lie_otherwise_in_memory_are_refused() -> None:
+    program = Program(scaled(2.0))
+    program(torch.zeros(1, 2, 3))
+    same = torch.arange(6.0).view(2, 3, 1).movedim(-1, 0)  # an axis of one entry has no stride that matters
+    torch.testing.assert_close(program(same), 2.0 * torch.sin(same))
+    with pytest.raises(ValueError, match="shapes and strides"):
+        program(torch.zeros(1, 3, 2).mT)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def by_value(x: Tensor) -> Tensor:
+        return x * 2.0 if x.sum().item() > 0.0 else x
+
+    run = compiled(by_value, by_value, fixed_shapes=True)
+    assert run(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert run(-torch.ones(2)).tolist() == [-1.0, -1.0]
+    assert "runs uncompiled" in caplog.text
+
+
+def test_why_it_cannot_be_compiled_is_said_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a first line says only who complains, the second too."""
+
+    def refused(x: Tensor) -> Tensor:
+        raise RuntimeError("backend='inductor' raised:\n\nAssertionError: no views\nfrom user code:\n somewhere")
+
+    run = compiled(refused, lambda x: x, fixed_shapes=True)
+    assert run(torch.ones(2)).tolist() == [1.0, 1.0]
+    assert [record.message for record in caplog.records if record.name.startswith("rltrain")] == [
+        "compiling failed, the update runs uncompiled: backend='inductor' raised: AssertionError: no views"
+    ]
+
+
+def test_a_compiler_that_does_not_know_the_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What makes compiling quick is left out in a second try."""
+    tried: list[Any] = []
+
+    def compile_to(path: Path, graph: object, leaves: object, options: Mapping[str, Any]) -> None:
+        tried.append(options)
+        if options:
+            raise RuntimeError("unrecognized command line option")
+        path.write_text("a program")
+
+    monkeypatch.setattr(ahead, "_compile_to", compile_to)
+    ahead._compile(torch.fx.symbolic_trace(torch.nn.Identity()), [], tmp_path / "p.so")
+    assert len(tried) == 2 and (tmp_path / "p.so").read_text() == "a program"

@@ -1,0 +1,109 @@
+"""Which device a request gets."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_runs import dqn_config, q_learning_config, run_config
+
+from rltrain.compute.device import configure_torch, resolve_device, run_device
+from rltrain.config.schema import DeviceConfig
+from rltrain.errors import RequestError
+
+
+def config(name: str, index: int = 0, threads: int | str = "auto", deterministic: bool = False) -> DeviceConfig:
+    return DeviceConfig(name, index, threads, False, "auto", deterministic)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def cuda_devices(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: request.param > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: request.param)
+
+
+@pytest.mark.parametrize("cuda_devices", [0, 2], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_cpu_is_the_cpu() -> None:
+    assert resolve_device(config("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("cuda_devices", [2], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_auto_and_cuda_take_the_device_of_that_index() -> None:
+    assert resolve_device(config("auto")) == torch.device("cuda", 0)
+    assert resolve_device(config("cuda", 1)) == torch.device("cuda", 1)
+    for name in ("auto", "cuda"):
+        with pytest.raises(RequestError, match=f"device={name} device.index=2: 2 CUDA devices are visible"):
+            resolve_device(config(name, 2))
+
+
+@pytest.mark.parametrize("cuda_devices", [0], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_without_cuda_auto_falls_back_and_cuda_is_refused() -> None:
+    assert resolve_device(config("auto")) == torch.device("cpu")
+    with pytest.raises(RequestError, match="torch sees no CUDA device"):
+        resolve_device(config("cuda"))
+
+
+@pytest.mark.parametrize("cuda_devices", [2], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_a_table_stays_on_the_cpu() -> None:
+    device = config("auto")
+    assert run_device(run_config(q_learning_config(), device=device)) == torch.device("cpu")
+    assert run_device(run_config(dqn_config(), device=device)) == torch.device("cuda", 0)
+
+
+def test_threads_and_determinism_are_set_for_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job before this one in the same process may have had others."""
+    state = {"deterministic": False}
+
+    def use(mode: bool, *, warn_only: bool = False) -> None:
+        assert mode != state["deterministic"], "asking for what is already so imports the compiler: 1 s of every start"
+        assert warn_only
+        state["deterministic"] = mode
+
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", use)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: state["deterministic"])
+    threads = torch.get_num_threads()
+    try:
+        for asked, expected_threads, deterministic in [
+            (2, 2, True),
+            ("auto", 1, True),
+            ("auto", 1, False),
+            (1, 1, False),
+        ]:
+            found = configure_torch(config("cpu", threads=asked, deterministic=deterministic))
+            assert found == torch.get_num_threads() == expected_threads
+            assert state["deterministic"] == deterministic
+    finally:
+        torch.set_num_threads(threads)
+
+
+FAULTS = """
+import ctypes, resource
+from rltrain.config.schema import DeviceConfig
+from rltrain.compute.device import configure_torch
+configure_torch(DeviceConfig("cpu", 0, 1, False, False, False))
+libc, size = ctypes.CDLL(None), 2**20
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes, libc.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+def of_one_update():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [libc.malloc(size) for _ in range(20)]
+    for block in blocks:
+        libc.memset(block, 1, size)
+    for block in blocks:
+        libc.free(block)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print([of_one_update() for _ in range(6)][-1])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_what_an_update_frees_is_there_for_the_next_one() -> None:
+    run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 256, "of 5,120 pages; the system is asked for memory again in every update"

@@ -1,0 +1,95 @@
+"""Programs compiled by another process while a run learns without them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, count_loads, dqn_config, drive, run_config
+
+from rltrain.agents import AgentContext, make_agent
+from rltrain.compute.ahead import program_folder
+from rltrain.compute.compiling import choose_compile, has_compiler
+from rltrain.config.schema import DeviceConfig, RunConfig
+from rltrain.jobs.compile_beside import BesideCompiler
+
+CONFIG = run_config(dqn_config(), device=DeviceConfig("cpu", 0, 1, "auto", "auto", False))
+
+
+class Compiler:
+    """Says what was asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def start(self) -> None:
+        self.calls.append("start")
+
+    def wait(self) -> None:
+        self.calls.append("wait")
+
+
+def long(config: RunConfig = CONFIG, **changes: object) -> RunConfig:
+    return replace(config, **{"total_steps": 10_000_000, **changes})  # type: ignore[arg-type]
+
+
+class TestChoice:
+    def test_a_short_run_never_changes_over(self) -> None:
+        assert not choose_compile(replace(CONFIG, total_steps=50_000)).compile
+
+    def test_a_long_one_does_at_a_step_that_does_not_depend_on_its_length(self) -> None:
+        first, second = choose_compile(long()), choose_compile(long(total_steps=20_000_000))
+        assert first.compile and first == second and 10_000 < first.from_step < 200_000
+
+    def test_a_population_is_slower_to_get_there(self) -> None:
+        assert choose_compile(long(), members=32).from_step < choose_compile(long()).from_step
+
+    def test_what_is_asked_for_is_compiled_from_the_start(self) -> None:
+        asked = replace(CONFIG, device=replace(CONFIG.device, compile=True))
+        assert choose_compile(asked).compile and choose_compile(asked).from_step == 0
+
+    def test_without_a_core_to_spare_a_run_waits_or_does_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+        assert choose_compile(long()).from_step == 0 and choose_compile(long()).compile
+        assert not choose_compile(replace(CONFIG, total_steps=50_000)).compile
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_an_agent_changes_over_at_its_step_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = Compiler()
+    compiled: list[int] = []
+    context = AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=30, compiler=compiler)
+    agent = make_agent(context)
+    monkeypatch.setattr(agent._learner.program, "compile", lambda: compiled.append(agent.env_steps))
+    envs = ScriptedEnvs(1)
+    list(drive(agent, envs, 29))
+    assert set(compiler.calls) == {"start"} and not compiled
+    list(drive(agent, envs, 20))
+    assert compiler.calls.count("wait") == 1 and compiled == [30]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_what_the_other_process_compiles_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    context = AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20)
+    compiler = BesideCompiler(context, torch.get_num_threads())
+    compiler.start()
+    compiler.wait()
+    found = sorted(program_folder().glob("*.so"))
+    assert len(found) == 1
+    agent = make_agent(replace(context, compiler=compiler))
+    loads = count_loads(monkeypatch)
+    list(drive(agent, ScriptedEnvs(1), 40))
+    assert len(loads) == 1 and sorted(program_folder().glob("*.so")) == found
+
+
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+def test_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = BesideCompiler(AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20), 1)
+    compiler.start()
+    compiler.close()
+    assert compiler._process is not None and compiler._process.returncode == -9
