@@ -20,6 +20,7 @@ BASE = {"errors", "seeding", "storage.files", "terminal", "types"}
 """What everybody may use; among each other: nothing."""
 ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
+    "api": {"commands", "loggers.jsonl", "policy", "storage"},
     "commands": {
         "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
         "maths.images", "policy", "storage", "training",
@@ -268,7 +269,7 @@ def test_a_wrong_import_is_seen() -> None:
 
 def test_the_package_shows_what_it_offers() -> None:
     code = (
-        "import sys, rltrain; assert [name for name in dir(rltrain) if name[0] != '_'] == ['load']"
+        "import sys, rltrain; assert [name for name in dir(rltrain) if name[0] != '_'] == ['Run', 'Sweep', 'load', 'sweep', 'train']"
         "; assert 'torch' not in sys.modules; from rltrain import *; assert load is rltrain.load"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

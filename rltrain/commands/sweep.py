@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -156,14 +156,21 @@ class _SweepTask:
             raise
 
 
+class FinishedSweep(NamedTuple):
+    """A sweep's folder, and whether a job of it failed."""
+
+    folder: Path
+    failed: bool
+
+
 def run_sweep(
     hydra: Hydra,
     overrides: list[str],
     task: Callable[[DictConfig], float | None],
     preflight: Preflight,
     typed: Sequence[str],
-) -> int:
-    """Runs every job of a sweep through Hydra's own sweeper and launcher; returns the exit code.
+) -> FinishedSweep:
+    """Runs every job of a sweep through Hydra's own sweeper and launcher.
 
     Args:
         typed: the arguments of the command.
@@ -199,7 +206,7 @@ def run_sweep(
         callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
         say(report_sweep(sweep))
         _remove_unused(folder)  # after a dry run
-    return 1 if _tell_failures(launchers) else 0
+    return FinishedSweep(folder, _tell_failures(launchers))
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import argparse
 import gc
 import importlib
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,7 +20,7 @@ from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rltrain.commands.sweep import run_sweep
+from rltrain.commands.sweep import FinishedSweep, run_sweep
 from rltrain.config.algorithms import TAKES_ARRAYS, TAKES_CONTINUOUS, card_of
 from rltrain.config.application import CONFIG_NAME, create_application, job_variables, run_config
 from rltrain.config.contradictions import check_typed
@@ -62,8 +64,7 @@ def _main(args: list[str]) -> int:
         complete(hydra, overrides)
         return 0
     sweep = options.multirun or "hydra.mode=MULTIRUN" in overrides
-    try:
-        check_overrides(overrides, hydra.config_loader)
+    with _explained(hydra, overrides):
         if options.cfg or options.info:
             refuse_sweep(overrides, "--cfg shows the config of one job: give one value")
         elif not sweep:
@@ -79,12 +80,54 @@ def _main(args: list[str]) -> int:
                 hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
         elif sweep:
             with sigint_raises():
-                return run_sweep(hydra, overrides, train_job, preflight, args)
+                return int(run_sweep(hydra, overrides, train_job, preflight, args).failed)
         else:
             _run(hydra, overrides)
+    return 0
+
+
+def run_one(overrides: list[str]) -> Path:
+    """Trains what `rltrain <overrides>` trains; its run folder.
+
+    Raises:
+        RequestError, RunFailed, Interrupted: see rltrain.cli.
+    """
+    overrides, hydra = as_written(overrides), create_application()
+    _refuse_options(overrides)
+    with _explained(hydra, overrides):
+        refuse_sweep(overrides, "several values are a sweep: rltrain.sweep trains one")
+        folder = _run(hydra, overrides)
+    if folder is None:
+        raise RequestError("dry_run=true: nothing was trained, and there is no run")
+    return folder
+
+
+def run_several(overrides: list[str]) -> FinishedSweep:
+    """Trains what `rltrain -m <overrides>` trains.
+
+    Raises:
+        RequestError, RunFailed, Interrupted: see rltrain.cli.
+    """
+    overrides, hydra = as_written(overrides), create_application()
+    _refuse_options(overrides)
+    with _explained(hydra, overrides), sigint_raises():
+        return run_sweep(hydra, overrides, train_job, preflight, ["-m", *overrides])
+
+
+@contextmanager
+def _explained(hydra: Hydra, overrides: list[str]) -> Iterator[None]:
+    """Checks overrides before they are composed, and says in the user's words what is wrong with them after."""
+    try:
+        check_overrides(overrides, hydra.config_loader)
+        yield
     except COMPOSE_ERRORS as error:
         raise explain(error, overrides, hydra.config_loader) from error
-    return 0
+
+
+def _refuse_options(overrides: list[str]) -> None:
+    for override in overrides:
+        if override.startswith("-"):
+            raise RequestError(f"{override}: is an option of the command line; here settings are given, key=value")
 
 
 def preflight(config: RunConfig) -> None:
@@ -167,7 +210,8 @@ def train_job(cfg: DictConfig) -> float | None:
         raise RunFailed(f"{type(error).__name__}: {error} (traceback in {shown_path(folder / 'run.log')})") from error
 
 
-def _run(hydra: Hydra, overrides: list[str]) -> None:
+def _run(hydra: Hydra, overrides: list[str]) -> Path | None:
+    """Trains one run; its folder, None after a dry run."""
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.RUN, with_log_configuration=False)
     config = run_config(cfg)
     check_typed(config, overrides)
@@ -177,15 +221,17 @@ def _run(hydra: Hydra, overrides: list[str]) -> None:
             from rltrain.jobs.job import dry_run
 
             dry_run(config, compose_info(cfg.hydra, to_plain(config)))
-            return
-        _train(hydra, cfg, overrides)
+            return None
+        return _train(hydra, cfg, overrides)
 
 
-def _train(hydra: Hydra, cfg: DictConfig, overrides: list[str]) -> None:
+def _train(hydra: Hydra, cfg: DictConfig, overrides: list[str]) -> Path:
     importlib.import_module("rltrain.jobs.job")  # takes seconds, in which Ctrl-C shall leave no folder
     exact = any(override.startswith("hydra.run.dir=") for override in overrides)
     with sigint_raises():
-        _run_in(reserve_folder(Path(cfg.hydra.run.dir), exact=exact), hydra, cfg)
+        folder = reserve_folder(Path(cfg.hydra.run.dir), exact=exact)
+        _run_in(folder, hydra, cfg)
+    return folder
 
 
 def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:

@@ -17,7 +17,7 @@ JOBS = "jobs.json"
 """{"jobs": [{"folder": ..., "config": {...}, "overrides": [...]}, ...], "notes": [...]}, written before the first job
 begins. Lists of earlier versions have no overrides and no notes."""
 
-RESULTS_TEXT = "sweep.txt"
+RESULTS, RESULTS_TEXT = "sweep.json", "sweep.txt"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class SweepFolder:
         Raises:
             RunFailed: they cannot be written.
         """
-        for name, content in (("sweep.json", json_text(results)), (RESULTS_TEXT, text)):
+        for name, content in ((RESULTS, json_text(results)), (RESULTS_TEXT, text)):
             try:
                 write_atomic(self.path / name, content)
             except OSError as error:

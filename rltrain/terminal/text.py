@@ -71,8 +71,10 @@ def terminal_width() -> int:
 
 
 def draws_bars(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that can draw a bar over the one before. One that tells no width (of a container,
-    or of a program that reads what it shows) would show none."""
+    """Whether `stream` can draw a bar over the one before: a terminal, or a notebook. A terminal that tells no width (of
+    a container, or of a program that reads what it shows) would show none."""
+    if "ipykernel" in sys.modules:
+        return True
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
         return False
     try:

@@ -104,6 +104,9 @@ def test_bars_are_drawn_where_a_terminal_has_room_for_them(monkeypatch: pytest.M
             fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
             assert draws_bars(terminal) == (columns > 0) and other
         assert not draws_bars(file)
+        with monkeypatch.context() as notebook:
+            notebook.setitem(sys.modules, "ipykernel", sys)
+            assert draws_bars(file)
         monkeypatch.setenv("TERM", "dumb")
         assert not draws_bars(terminal)
 

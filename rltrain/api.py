@@ -1,0 +1,161 @@
+"""Training from Python: what the command line does, and its run folders as objects."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from rltrain.errors import RequestError
+from rltrain.loggers.jsonl import read_rows
+from rltrain.storage.checkpoint import best_folder
+from rltrain.storage.run_folder import RunFolder, read_json
+from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
+from rltrain.terminal.output import own_output
+from rltrain.terminal.text import command_given_here
+
+if TYPE_CHECKING:
+    from rltrain.policy.load import TrainedPolicy
+
+_T = TypeVar("_T")
+
+
+class Run:
+    """A run folder. It is read at each access, so that a run can be watched while it trains elsewhere.
+
+    Raises:
+        RequestError: there is no run in the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self._folder = RunFolder(self.path)
+        if not self._folder.config.exists():
+            raise RequestError(f"{path}: is no run folder: it has no config.yaml")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config, as config.yaml holds it."""
+        return self._folder.read_config()
+
+    @property
+    def status(self) -> str:
+        """running, completed, interrupted or failed; a process that was killed leaves "running"."""
+        return str(self._folder.read_record().get("status"))
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """result.json, the final greedy evaluation; None before there is one."""
+        return self._folder.read_result() if self._folder.result.exists() else None
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """All rows of metrics as columns of equal length: `step` int64, every other tag float64, NaN where a row has no
+        such number. `pandas.DataFrame(run.metrics)` is a table."""
+        rows = list(read_rows(self._folder.metrics)) if self._folder.metrics.exists() else []
+        tags = dict.fromkeys(tag for row in rows for tag in row if tag != "step")
+        columns = {tag: np.array([_number(row.get(tag)) for row in rows], dtype=np.float64) for tag in tags}
+        return {"step": np.array([row["step"] for row in rows], dtype=np.int64), **columns}
+
+    def policy(self, checkpoint: Literal["last", "best"] = "last", device: str = "cpu") -> TrainedPolicy:
+        """The greedy policy of the newest checkpoint, or of the best evaluation's.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        from rltrain.policy.load import load
+
+        if checkpoint not in ("last", "best"):
+            raise ValueError(f"checkpoint={checkpoint!r}: last or best")
+        return load(best_folder(self.path) if checkpoint == "best" else self.path, device)
+
+    def __repr__(self) -> str:
+        return f"rltrain.Run({str(self.path)!r})"
+
+    def _repr_png_(self) -> bytes | None:
+        """The learning curve, which a notebook shows for a run."""
+        return self._folder.learning_curve.read_bytes() if self._folder.learning_curve.exists() else None
+
+
+class Sweep(Sequence[Run]):
+    """A sweep's folder: its runs, in the order of the jobs, those that have begun.
+
+    Raises:
+        RequestError: there is no sweep in the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        if not is_sweep(self.path):
+            raise RequestError(f"{path}: is no sweep's folder")
+        begun = [folder for folder in SweepFolder(self.path).jobs() if (folder / "config.yaml").exists()]
+        self._runs = [Run(folder) for folder in begun]
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """sweep.json: every job, and the means over the seeds of each setting.
+
+        Raises:
+            RequestError: there is none, since no job has come to its end.
+        """
+        return read_json(self.path / RESULTS)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._runs[place]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+    def __repr__(self) -> str:
+        return f"rltrain.Sweep({str(self.path)!r})"
+
+
+def train(overrides: Sequence[str] = ()) -> Run:
+    """Trains as `rltrain <overrides>` does, in this process, with its checks, its run folder and its progress.
+
+    Raises:
+        RequestError: as the command line would say.
+        RunFailed: the run failed; its folder holds its log.
+        Interrupted: a signal (Ctrl-C, a notebook's stop button) stopped it after it was saved.
+    """
+    commands = importlib.import_module("rltrain.commands.train")
+    return Run(_carry_out(lambda: commands.run_one(_listed(overrides))))
+
+
+def sweep(overrides: Sequence[str]) -> Sweep:
+    """Trains as `rltrain -m <overrides>` does. A job that fails stops no other; its run's `status` says so.
+
+    Raises:
+        RequestError, Interrupted: as `train`.
+    """
+    commands = importlib.import_module("rltrain.commands.train")
+    return Sweep(_carry_out(lambda: commands.run_several(_listed(overrides)).folder))
+
+
+def _carry_out(command: Callable[[], Path]) -> Path:
+    # Afterwards nothing is imported that a Ctrl-C could break into: the command line ends the process then.
+    importlib.import_module("rltrain.jobs.job")
+    collects = gc.isenabled()
+    try:
+        with command_given_here(), own_output():
+            return command().absolute()
+    finally:
+        (gc.enable if collects else gc.disable)()
+
+
+def _listed(overrides: Sequence[str]) -> list[str]:
+    if isinstance(overrides, str):
+        raise TypeError(f"overrides is a list of texts: [{overrides!r}]")
+    return list(overrides)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan

@@ -1,0 +1,138 @@
+"""Training from Python does what the command line does."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rltrain
+import rltrain.jobs.job
+from rltrain.cli import main
+from rltrain.errors import CheckpointError, RequestError, RunFailed
+
+ROOT = Path(__file__).parents[1]
+SHORT = ["algo=reinforce", "total_steps=300", "eval.period=150", "eval.episodes=1", "log_period=100"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rltrain.jobs.job, "REPORT_EPISODES", 2)
+    return tmp_path
+
+
+def rows_of(run: Path) -> list[dict[str, float]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{tag: value for tag, value in row.items() if not tag.startswith("time/")} for row in rows]
+
+
+def test_a_run_is_that_of_the_command_line(folder: Path) -> None:
+    run = rltrain.train(SHORT)
+    assert main([*SHORT, "hydra.run.dir=typed"]) == 0
+    assert run.path.is_relative_to(folder / "outputs")
+    assert rows_of(run.path) == rows_of(folder / "typed")
+    assert run.status == "completed"
+    assert run.config == rltrain.Run("typed").config
+    assert run.result == rltrain.Run("typed").result
+    assert run.policy("best").env_step <= run.policy().env_step == 300
+    assert run.policy().act(np.zeros(4)) in (0, 1)
+
+
+def test_metrics_are_columns_of_equal_length() -> None:
+    run = rltrain.train(SHORT)
+    steps = [row["step"] for row in rows_of(run.path)]
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 400, "new": 1.5, "text": "x", "none": null}\n{"torn')
+    metrics = run.metrics
+    assert metrics["step"].tolist() == [*steps, 400]
+    assert {len(column) for column in metrics.values()} == {len(steps) + 1}
+    assert np.isnan(metrics["new"][:-1]).all() and metrics["new"][-1] == 1.5
+    assert math.isnan(metrics["text"][-1]) and math.isnan(metrics["none"][-1])
+
+
+def test_a_notebook_shows_the_learning_curve() -> None:
+    picture = rltrain.train(SHORT)._repr_png_()
+    assert picture is not None and picture.startswith(b"\x89PNG")
+
+
+def test_a_sweep_holds_its_runs_in_the_order_of_the_jobs() -> None:
+    sweep = rltrain.sweep([*SHORT, "seed=7,5,6"])
+    assert [run.config["seed"] for run in sweep] == [7, 5, 6] == [run.config["seed"] for run in sweep[:]]
+    assert len(sweep) == 3 and {run.status for run in sweep} == {"completed"}
+    assert [job["folder"] for job in sweep.results["jobs"]] == [run.path.name for run in sweep]
+    assert [run.path for run in rltrain.Sweep(sweep.path)] == [run.path for run in sweep]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["algo=dqqn"], "did you mean dqn"),
+        (["algo.gama=0.9"], "algo.gamma"),
+        (["seed=0,1"], "rltrain.sweep"),
+        (["-m", "seed=0"], "-m: is an option of the command line"),
+        (["dry_run=true"], "nothing was trained"),
+    ],
+)
+def test_what_is_wrong_is_said_as_the_command_line_says_it(overrides: list[str], said: str, folder: Path) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        rltrain.train(overrides)
+    assert not (folder / "outputs").exists()
+
+
+def test_one_text_is_not_taken_for_a_list() -> None:
+    with pytest.raises(TypeError, match="list"):
+        rltrain.train("algo=dqn")
+
+
+def test_a_run_that_fails_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.training.trainer.Trainer.run", lambda self: 1 / 0)
+    with pytest.raises(RunFailed, match="ZeroDivisionError"):
+        rltrain.train(SHORT)
+    (run,) = map(rltrain.Run, folder.glob("outputs/*/*"))
+    assert run.status == "failed" and run.result is None
+    with pytest.raises(CheckpointError):
+        run.policy()
+
+
+def test_folders_without_a_run_are_refused(folder: Path) -> None:
+    with pytest.raises(RequestError, match="no run folder"):
+        rltrain.Run(folder)
+    with pytest.raises(RequestError, match="no sweep"):
+        rltrain.Sweep(folder)
+    with pytest.raises(ValueError, match="last or best"):
+        rltrain.train(SHORT).policy("newest")  # type: ignore[arg-type]
+
+
+def test_the_output_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:
+    rltrain.train(SHORT)
+    print("after")
+    assert capsys.readouterr().out.endswith("after\n")
+
+
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(shortened("".join(cell["source"])), names)
+    assert isinstance(names["episode_return"], float)
+
+
+def test_the_page_s_code_runs() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, object] = {}
+    exec(shortened(code), names)
+    assert names["action"] in (0, 1)
+    assert isinstance(names["means"], list) and len(names["means"]) == 8
+
+
+def shortened(code: str) -> str:
+    """The same with short trainings."""
+    short = ", ".join(map(repr, [*SHORT[1:], "algo.learning_starts=200"]))
+    code = code.replace('"total_steps=10_000"', "").replace(", ]", "]")
+    return re.sub(r"(rltrain\.(train|sweep)\(\[[^\]]*)\]\)", rf"\1, {short}])", code)
