@@ -71,8 +71,8 @@ def terminal_width() -> int:
 
 
 def draws_bars(stream: TextIO) -> bool:
-    """Whether `stream` can draw a bar over the one before: a terminal, or a notebook. A terminal that tells no width (of
-    a container, or of a program that reads what it shows) would show none."""
+    """Whether `stream` can draw a bar over the one before: a terminal, or a notebook. A terminal that tells no width
+    (of a container, or of a program that reads what it shows) would show none."""
     if "ipykernel" in sys.modules:
         return True
     if not stream.isatty() or os.environ.get("TERM") == "dumb":
