@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Purpose = Literal["network", "replay", "exploration", "policy", "environment", "evaluation"]
+Purpose = Literal["network", "replay", "exploration", "policy", "environment", "evaluation", "minibatches"]
 
 # The number is part of the checkpoint format: append, never renumber.
 _PURPOSE_KEY: dict[Purpose, int] = {
@@ -21,6 +21,7 @@ _PURPOSE_KEY: dict[Purpose, int] = {
     "policy": 3,
     "environment": 4,
     "evaluation": 5,
+    "minibatches": 6,
 }
 
 # Of NumPy's SeedSequence, whose stream is promised to stay.

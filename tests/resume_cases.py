@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from small_runs import dqn_config, env_config, optimizer, q_learning_config, reinforce_config, run_config
+from small_runs import dqn_config, env_config, optimizer, ppo_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.schema import (
     C51Config,
     CheckpointConfig,
     CNNConfig,
     ConstantConfig,
+    CriticConfig,
     DuelingConfig,
     EnvConfig,
     EvalConfig,
@@ -44,6 +45,10 @@ def dqn(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
 
 def reinforce(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
     return run_config(reinforce_config(**(changes or {})), **{**SHORT, **run})
+
+
+def ppo(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
+    return run_config(ppo_config(**(changes or {})), **{**SHORT, **run})
 
 
 def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
@@ -138,6 +143,37 @@ CASES: dict[str, RunConfig] = {
         env=replace(PENDULUM, vectorization="compiled"), num_envs=4
     ),
     "reinforce by episodes": reinforce(total_steps=100_000, total_episodes=11, num_envs=2),
+    "ppo, 3 envs": ppo(num_envs=3),
+    "ppo limited, values clipped, rmsprop": ppo(
+        {
+            "target_kl": 1e-4,
+            "epochs": 3,
+            "value": CriticConfig((8,), 0.5, 0.1),
+            "optimizer": optimizer("rmsprop"),
+            "normalize_advantage": False,
+            "anneal_lr": False,
+        },
+        num_envs=2,
+    ),
+    "ppo box actions, cut episodes": ppo(env=PENDULUM, num_envs=2),
+    "ppo convolutions": ppo(env=PICTURES, network=CONVOLUTIONS, num_envs=2),
+    "ppo wrappers, 2 envs": ppo(env=replace(PENDULUM, wrappers=WRAPPERS), num_envs=2),
+    "ppo stepped in the program, 3 envs": ppo(env=IN_THE_PROGRAM, num_envs=3),
+    "ppo stepped in the program, box actions": ppo(
+        {"minibatches": 3, "rollout_steps": 9}, env=replace(PENDULUM, vectorization="compiled"), num_envs=2
+    ),
+    "a2c, 3 envs": ppo(
+        {
+            "name": "a2c",
+            "rollout_steps": 5,
+            "epochs": 1,
+            "minibatches": 1,
+            "gae_lambda": 1.0,
+            "normalize_advantage": False,
+            "optimizer": optimizer("rmsprop"),
+        },
+        num_envs=3,
+    ),
     "q_learning": q_learning(),
     "q_learning falling step size, 3 envs": q_learning({"alpha_decay": 0.6, "initial_value": 1.0}, num_envs=3),
     "q_learning per episode": q_learning(

@@ -17,6 +17,7 @@ from rltrain.compute.ahead import Program
 from rltrain.config.schema import (
     AlgoConfig,
     CheckpointConfig,
+    CriticConfig,
     DeviceConfig,
     DQNConfig,
     EnvConfig,
@@ -25,6 +26,7 @@ from rltrain.config.schema import (
     LinearConfig,
     NetworkConfig,
     OptimizerConfig,
+    PPOConfig,
     QLearningConfig,
     QNetworkConfig,
     ReinforceConfig,
@@ -60,6 +62,15 @@ def reinforce_config(**changes: Any) -> ReinforceConfig:
         name="reinforce", gamma=0.9, episodes_per_update=4, baseline="value", normalize_returns="batch",
         loss_reduction="mean", entropy_coef=0.01, max_grad_norm=1.0, value=ValueConfig(1e-2, 2, (8,)),
         optimizer=optimizer(),
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
+def ppo_config(**changes: Any) -> PPOConfig:
+    config = PPOConfig(
+        name="ppo", gamma=0.9, gae_lambda=0.8, rollout_steps=8, epochs=2, minibatches=2, clip=0.2,
+        normalize_advantage=True, entropy_coef=0.01, target_kl=None, anneal_lr=True, max_grad_norm=0.5,
+        value=CriticConfig((8,), 0.5, None), optimizer=optimizer(),
     )  # fmt: skip
     return replace(config, **changes)
 

@@ -10,18 +10,20 @@ from collections.abc import Callable
 
 from rltrain.agents.c51 import C51
 from rltrain.agents.dqn import DQN
+from rltrain.agents.ppo import PPO
 from rltrain.agents.q_learning import GreedyTable, QLearning
 from rltrain.agents.qr_dqn import QRDQN
 from rltrain.agents.reinforce import Reinforce
 from rltrain.engine.algorithm import Algorithm, Build
-from rltrain.engine.cadence import UpdatesPerStep, WhenFull
+from rltrain.engine.cadence import EveryRollout, UpdatesPerStep, WhenFull
 from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import Agent, AgentContext, LoadablePolicy, Policy
+from rltrain.engine.rollouts import RolloutAgent
 
 ALGORITHMS: dict[str, Callable[[Build], Algorithm]] = {
-    "dqn": DQN, "c51": C51, "qr_dqn": QRDQN, "reinforce": Reinforce,
+    "dqn": DQN, "c51": C51, "qr_dqn": QRDQN, "reinforce": Reinforce, "ppo": PPO, "a2c": PPO,
 }  # fmt: skip
 AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"q_learning": QLearning}
 POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"q_learning": GreedyTable}
@@ -29,6 +31,7 @@ POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"q_learning": G
 _BY_CADENCE: dict[type, Callable[[list[Algorithm], AgentContext], Agent]] = {
     UpdatesPerStep: OffPolicyAgent,
     WhenFull: OnPolicyAgent,
+    EveryRollout: RolloutAgent,
 }
 
 

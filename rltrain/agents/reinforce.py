@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.agents.distributions import DISTRIBUTIONS
-from rltrain.config.schema import AnyNetworkConfig, CNNConfig, NetworkConfig, ReinforceConfig, RunConfig
-from rltrain.engine.algorithm import Build, Draw, Learned, Noise, State
+from rltrain.agents.sampling import SampledPolicy
+from rltrain.config.schema import ReinforceConfig
+from rltrain.engine.algorithm import Build, Learned, State
 from rltrain.engine.cadence import WhenFull
 from rltrain.engine.protocol import with_prefix, without_prefix
 from rltrain.experience.rollout import Rollout
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
 from rltrain.maths.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
-from rltrain.maths.schedules import Schedule
-from rltrain.networks.flat import FlatNetwork
 
 
-class Reinforce:
+class Reinforce(SampledPolicy):
     """A step ascends the mean over episodes (or steps) of log pi(a_t|s_t) (G_t - b(s_t)), from whole episodes of the
     present policy; then the baseline is fitted to G_t. The gamma^t of the exact gradient of the discounted objective is
     left out, as in nearly all practice. Acts by sampling."""
 
-    acts = "policy"
-    follows: Mapping[str, str] = {}
-    schedules: Mapping[str, Schedule] = {}
-
     def __init__(self, build: Build) -> None:
         self.config = config = cast(ReinforceConfig, build.config.algo)
-        self.distribution = DISTRIBUTIONS[build.action.kind](build.action)
-        policy = build.network(self.distribution.outputs, 0)
-        value = build.network(1, 1, config=_value_network(build.config))
-        self.networks: Mapping[str, FlatNetwork] = {"policy": policy, "value": value}
-        self.policy, self.value = policy.apply, value.apply
+        super().__init__(build, config.value.hidden)
         self.learns: tuple[str, ...] = ("policy", "value") if config.baseline == "value" else ("policy",)
-        self.noise = Noise("policy", self.distribution.noise, self.distribution.noise_size)
-        self.acting_draws: Mapping[str, Draw] = {"noise": Draw(torch.float32, (self.distribution.noise_size,))}
         self.cadence = WhenFull(config.episodes_per_update)
         self.knobs: Mapping[str, float] = {
             "lr": config.optimizer.lr,
@@ -51,22 +37,6 @@ class Reinforce:
         }
         fitted = ("train/value_loss",) if config.baseline == "value" else ()
         self.metrics: tuple[str, ...] = ("train/policy_loss", "train/entropy", "train/grad_norm", *fitted)
-
-    def draw(self, noise: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        shape = *noise.shape[:2], -1, self.distribution.noise_size
-        return {"noise": noise.reshape(shape).astype(np.float32)}
-
-    def choose_blindly(self, drawn: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        return None
-
-    def choose(self, xp: Any, output: Any, drawn: Mapping[str, Any]) -> Any:
-        if xp is np:  # whose exponential rounds otherwise than torch's: one seed acts alike wherever it is asked
-            drawn = {name: torch.from_numpy(draws) for name, draws in drawn.items()}
-            return self.choose(torch, torch.from_numpy(output), drawn).cpu().numpy()
-        return self.distribution.sample(output, drawn["noise"])
-
-    def greedy(self, output: Tensor) -> Tensor:
-        return self.distribution.mode(output)
 
     def init_optimizer(self) -> dict[str, Tensor]:
         networks = self.networks.items()
@@ -141,13 +111,3 @@ class Reinforce:
         own = without_prefix(name, state.optimizer)
         params, own = optimizer_step(self.config.optimizer, state.networks[name], grad, own, lr)
         return State({**state.networks, name: params}, {**state.optimizer, **with_prefix(name, own)})
-
-
-def _value_network(run: RunConfig) -> AnyNetworkConfig:
-    """The baseline b(s; w): an MLP of its own, or where the policy has convolutions, the same ones with own weights."""
-    hidden = cast(ReinforceConfig, run.algo).value.hidden
-    if isinstance(run.network, CNNConfig):
-        return replace(run.network, hidden=hidden, output_scale=1.0)
-    # A plug-in's network may have keys of its own.
-    activation = run.network.activation if isinstance(run.network, NetworkConfig) else "relu"
-    return NetworkConfig("mlp", hidden, activation, 1.0)

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
-from rltrain.config.schema import PER_MEMBER, QLearningConfig, QNetworkConfig, ReinforceConfig, RunConfig
+from rltrain.config.schema import PER_MEMBER, PPOConfig, QLearningConfig, QNetworkConfig, ReinforceConfig, RunConfig
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
@@ -33,7 +33,7 @@ class Card:
     discrete_observations: ClassVar[bool] = False
     discrete_actions: ClassVar[bool] = False
 
-    def experience_bytes(self, algo: Any, observation: ObservationSpec, action: ActionSpec) -> int:
+    def experience_bytes(self, algo: Any, num_envs: int, observation: ObservationSpec, action: ActionSpec) -> int:
         """Bytes of memory that one member's experience takes, estimated."""
         return _LONGEST_EPISODE * (_bytes_of(observation) + 16)
 
@@ -45,19 +45,17 @@ class Card:
         """The environment steps before the first gradient step, as far as the config says."""
         return 0
 
-    def updates_per_step(self, algo: Any) -> float:
+    def updates_per_step(self, algo: Any, num_envs: int) -> float:
         """Gradient steps per environment step; 0 where the config does not say."""
         return 0.0
-
-    def passes(self, algo: Any) -> int:
-        """How often a gradient is taken through each step of an episode, where updates learn from whole episodes."""
-        return 0
 
 
 class _ReplayCard(Card):
     in_engine = in_populations = discrete_actions = True
 
-    def experience_bytes(self, algo: QNetworkConfig, observation: ObservationSpec, action: ActionSpec) -> int:
+    def experience_bytes(
+        self, algo: QNetworkConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
+    ) -> int:
         return algo.buffer_size * (2 * _bytes_of(observation) + 16)
 
     def smallest(self, algo: QNetworkConfig) -> QNetworkConfig:
@@ -66,30 +64,42 @@ class _ReplayCard(Card):
     def learning_starts(self, algo: QNetworkConfig) -> int:
         return algo.learning_starts
 
-    def updates_per_step(self, algo: QNetworkConfig) -> float:
+    def updates_per_step(self, algo: QNetworkConfig, num_envs: int) -> float:
         return algo.gradient_steps / algo.train_period
 
 
 class _EpisodesCard(Card):
     in_engine = in_populations = True
 
-    def experience_bytes(self, algo: ReinforceConfig, observation: ObservationSpec, action: ActionSpec) -> int:
-        return algo.episodes_per_update * super().experience_bytes(algo, observation, action)
+    def experience_bytes(
+        self, algo: ReinforceConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
+    ) -> int:
+        return algo.episodes_per_update * super().experience_bytes(algo, num_envs, observation, action)
 
-    def passes(self, algo: ReinforceConfig) -> int:
-        return 1 + (algo.value.steps if algo.baseline == "value" else 0)
+
+class _RolloutCard(Card):
+    in_engine = in_populations = True
+
+    def experience_bytes(self, algo: PPOConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec) -> int:
+        return algo.rollout_steps * num_envs * (2 * _bytes_of(observation) + 64)
+
+    def updates_per_step(self, algo: PPOConfig, num_envs: int) -> float:
+        return algo.epochs * algo.minibatches / (algo.rollout_steps * num_envs)
 
 
 class _TableCard(Card):
     in_populations = on_cpu = discrete_observations = discrete_actions = True
 
-    def experience_bytes(self, algo: QLearningConfig, observation: ObservationSpec, action: ActionSpec) -> int:
+    def experience_bytes(
+        self, algo: QLearningConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
+    ) -> int:
         return 16 * max(1, observation.n) * max(1, action.n)  # the table, and how often each entry was visited
 
 
 CARDS: dict[type, Card] = {
     QNetworkConfig: _ReplayCard(),
     ReinforceConfig: _EpisodesCard(),
+    PPOConfig: _RolloutCard(),
     QLearningConfig: _TableCard(),
 }
 

@@ -11,6 +11,7 @@ from rltrain.config.schema import (
     CNNConfig,
     ConstantConfig,
     DuelingConfig,
+    PPOConfig,
     QLearningConfig,
     QNetworkConfig,
     QRDQNConfig,
@@ -35,6 +36,8 @@ def check_contradictions(config: RunConfig) -> None:
         _check_distributional(config)
     if isinstance(config.algo, ReinforceConfig):
         _check_reinforce(config, config.algo)
+    if isinstance(config.algo, PPOConfig):
+        _check_ppo(config, config.algo)
     if isinstance(config.algo, QLearningConfig):
         _check_q_learning(config)
     if config.env.vectorization == "compiled":
@@ -106,12 +109,13 @@ def _check_network(config: RunConfig) -> None:
         if len(lengths) > 1:
             shown = " ".join(f"network.{name}={list(v) if v != 'auto' else v}" for name, v in layers.items())
             _refuse(f"{shown}: must be auto, all three, or lists of one length, with a number per layer")
-    if isinstance(config.algo, ReinforceConfig):
-        why = "its streams are of action values, and reinforce learns a policy"
+    if isinstance(config.algo, ReinforceConfig | PPOConfig):
+        learns = f"and {config.algo.name} learns a policy"
+        why = f"its streams are of action values, {learns}"
         if isinstance(network, DuelingConfig):
             _refuse(f"network=dueling: {why}")
         if isinstance(network, StateActionConfig):
-            _refuse("network=state_action: gives action values, and reinforce learns a policy")
+            _refuse(f"network=state_action: gives action values, {learns}")
         if isinstance(network, CNNConfig) and network.dueling:
             _refuse(f"network.dueling=true: {why}")
 
@@ -198,6 +202,20 @@ def _check_reinforce(config: RunConfig, algo: ReinforceConfig) -> None:
         _refuse(
             f"learning would never start: total_episodes={config.total_episodes} is less than"
             f" algo.episodes_per_update={algo.episodes_per_update}"
+        )
+    _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
+
+
+def _check_ppo(config: RunConfig, algo: PPOConfig) -> None:
+    _check_groups(config, "network")
+    size = algo.rollout_steps * config.num_envs
+    rollout = f"algo.rollout_steps={algo.rollout_steps} * num_envs={config.num_envs}"
+    if size % algo.minibatches:
+        _refuse(f"algo.minibatches={algo.minibatches} must divide {rollout}, which is {size}")
+    if config.total_episodes is None and size > config.total_steps:
+        _refuse(
+            f"learning would never start: the first update is due after {rollout} steps, and"
+            f" total_steps={config.total_steps}"
         )
     _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
 

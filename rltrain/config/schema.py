@@ -242,6 +242,35 @@ class ReinforceConfig:
 
 
 @dataclass(frozen=True)
+class CriticConfig:
+    """`algo.value`: the value network of PPO and A2C, and its loss."""
+
+    hidden: Annotated[tuple[int, ...], Range(1)]
+    coef: Annotated[float, Range(above=0), PER_MEMBER]
+    clip: Annotated[float | None, Range(above=0)]
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """`algo=ppo` and `algo=a2c`; `rollout_steps` are vector steps, and all that they hold is learned from together."""
+
+    name: Literal["ppo", "a2c"]
+    gamma: Annotated[float, Range(0, 1), PER_MEMBER]
+    gae_lambda: Annotated[float, Range(0, 1), PER_MEMBER]
+    rollout_steps: Annotated[int, Range(1)]
+    epochs: Annotated[int, Range(1)]
+    minibatches: Annotated[int, Range(1)]
+    clip: Annotated[float, Range(above=0), PER_MEMBER]
+    normalize_advantage: bool
+    entropy_coef: Annotated[float, Range(0), PER_MEMBER]
+    target_kl: Annotated[float | None, Range(above=0)]
+    anneal_lr: bool
+    max_grad_norm: Annotated[float | None, Range(above=0), PER_MEMBER]
+    value: CriticConfig
+    optimizer: OptimizerConfig
+
+
+@dataclass(frozen=True)
 class QLearningConfig:
     """`algo=q_learning`; the n-th update of a table's entry has the step size alpha / n^alpha_decay."""
 
@@ -297,7 +326,7 @@ class DeviceConfig:
 
 
 AnyNetworkConfig = NetworkConfig | CNNConfig | DuelingConfig | StateActionConfig
-AlgoConfig = DQNConfig | C51Config | QRDQNConfig | ReinforceConfig | QLearningConfig
+AlgoConfig = DQNConfig | C51Config | QRDQNConfig | ReinforceConfig | PPOConfig | QLearningConfig
 TargetUpdateConfig = HardUpdateConfig | SoftUpdateConfig
 ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | ConstantConfig
 
@@ -342,6 +371,8 @@ ALGO_CONFIGS: dict[str, type] = {
     "qr_dqn": QRDQNConfig,
     "q_learning": QLearningConfig,
     "reinforce": ReinforceConfig,
+    "ppo": PPOConfig,
+    "a2c": PPOConfig,
 }
 NETWORK_CONFIGS: dict[str, type] = {
     "mlp": NetworkConfig,

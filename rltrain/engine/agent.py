@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compute.compiling import Bound
 from rltrain.engine.algorithm import Algorithm, State
 from rltrain.engine.members import MemberNetworks, member_of, stack_members
 from rltrain.engine.policy import GreedyPolicy
@@ -30,13 +29,11 @@ class EngineAgent(GreedyPolicy):
         for target, own in algorithm.follows.items():
             params[target] = params[own].clone()  # [P], theta^-; of a population [M, P]
         self._state = State(params, stack_members([a.init_optimizer() for a in algorithms]))  # changes in place
-        self._retired_state: list[Tensor] = []  # of the members `_retired`, as `State.tensors`
+        self._retired: KeptState | None = None
         purpose, kind, self._noise_size = algorithm.noise
         streams = [make_generator(c.seed, purpose) for c in context.configs]
         self._acting_noise = RandomBlocks([RandomBlock(stream, kind) for stream in streams])
         self._gradient_steps = np.zeros(self._members, dtype=np.int64)  # [M]
-        self._compile_from, self._compiler = context.compile_from, context.compiler
-        self._compiles = context.compile_update  # from `_compile_from` on, which has not come yet
 
     def _stack_knobs(self, further: Sequence[Mapping[str, float]] | None = None) -> dict[str, Tensor]:
         """The algorithm's knobs, and `further` ones of each member, as tensors."""
@@ -49,25 +46,6 @@ class EngineAgent(GreedyPolicy):
     @property
     def num_parameters(self) -> dict[str, int]:
         return {name: self.networks[name].params.shape[-1] for name in self._algorithm.learns}
-
-    def _programs(self) -> Iterator[Bound]:
-        """The programs that are compiled beside the run."""
-        raise NotImplementedError
-
-    def _use_programs(self, step: int) -> None:
-        """Switches to compiled programs at the environment step that was fixed for it; until then they are compiled."""
-        if not self._compiles:
-            return
-        if step < self._compile_from:
-            if self._compiler is not None:
-                self._compiler.start()
-            return
-        if self._compiler is not None:
-            self._compiler.wait()
-        self._compiles = False
-        for program in self._programs():
-            program.compile()
-        self._acting.compile()
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         drawn = {name: draws[0] for name, draws in self._draw(1).items()}
@@ -94,20 +72,19 @@ class EngineAgent(GreedyPolicy):
         """The numbers of `Algorithm.schedules` in the next vector steps, each [steps, M, 1]."""
         return {}
 
-    def _count_gradient_steps(self, count: int) -> None:
+    def _count_gradient_steps(self, count: int | np.ndarray) -> None:
         self._gradient_steps += count * self._running
         self._restore_retired()
 
     def _restore_retired(self) -> None:
-        """Give members that have ended their state back: gradient steps are made for all members at once."""
-        for tensor, kept in zip(self._state.tensors(), self._retired_state, strict=False):
-            tensor.index_copy_(0, self._retired, kept)
+        """Give members that have ended their state back."""
+        if self._retired is not None:
+            self._retired.restore()
 
     def retire(self, member: int) -> None:
         self._running[member] = False
         if self._members > 1:
-            self._retired = torch.from_numpy(np.flatnonzero(~self._running)).to(self._device)
-            self._retired_state = [tensor[self._retired] for tensor in self._state.tensors()]
+            self._retired = KeptState(self._state, ~self._running)
 
     def scalars(self, member: int = 0) -> dict[str, float]:
         return {
@@ -141,3 +118,17 @@ class EngineAgent(GreedyPolicy):
         for target, own in self._algorithm.follows.items():
             of_member = self.networks[own].of_member
             of_member(self._state.networks[target], member).copy_(of_member(self._state.networks[own], member))
+
+
+class KeptState:
+    """The state of some members of a population, to be given back to them: gradient steps are made for all at once."""
+
+    def __init__(self, state: State, members: np.ndarray) -> None:
+        """members: bool [M]."""
+        self._tensors = state.tensors()
+        self._members = torch.from_numpy(np.flatnonzero(members)).to(self._tensors[0].device)
+        self._kept = [tensor[self._members] for tensor in self._tensors]
+
+    def restore(self) -> None:
+        for tensor, kept in zip(self._tensors, self._kept, strict=True):
+            tensor.index_copy_(0, self._members, kept)

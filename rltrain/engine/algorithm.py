@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from rltrain.config.schema import AnyNetworkConfig, RunConfig
-from rltrain.engine.cadence import UpdatesPerStep, WhenFull
+from rltrain.engine.cadence import EveryRollout, UpdatesPerStep, WhenFull
+from rltrain.experience.trajectories import Trajectories
 from rltrain.maths.optimizers import Gradient
 from rltrain.maths.schedules import Schedule
 from rltrain.networks import make_network
@@ -87,8 +88,9 @@ class Algorithm(Protocol):
     metrics: tuple[str, ...]  # the tags of `Learned.metrics`, in their order
 
     @property
-    def cadence(self) -> UpdatesPerStep | WhenFull:
-        """When updates are due: as environment steps are made, or once whole episodes are there."""
+    def cadence(self) -> UpdatesPerStep | WhenFull | EveryRollout:
+        """When updates are due: as environment steps are made, once whole episodes are there, or after rollouts of
+        fixed length, which takes a `RolloutAlgorithm`."""
         ...
 
     def init_optimizer(self) -> dict[str, Tensor]:
@@ -121,4 +123,25 @@ class Algorithm(Protocol):
 
     def learn(self, state: State, batch: Any, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
         """One update. Pure, and without control flow on values; target networks are the engine's to move."""
+        ...
+
+
+class Prepared(NamedTuple):
+    """The outcome of looking at a rollout before its first gradient step."""
+
+    columns: dict[str, Tensor]  # by name of `RolloutAlgorithm.columns`, each [T, N]
+    metrics: dict[str, Tensor]  # by tag of `RolloutAlgorithm.rollout_metrics`, each []
+
+
+class RolloutAlgorithm(Algorithm, Protocol):
+    """An algorithm that learns from rollouts of fixed length, in epochs of shuffled minibatches. The batch of `learn`
+    is a `Minibatch`."""
+
+    columns: tuple[str, ...]  # numbers per step that all minibatches of a rollout share, such as advantages
+    rollout_metrics: tuple[str, ...]  # the tags of `Prepared.metrics`, in their order
+    anneals: Mapping[str, Schedule]  # name of a knob -> what it is multiplied with, by the steps before the rollout
+    limits: Mapping[str, float]  # tag of a metric -> no further epoch once its mean over an epoch is above
+
+    def prepare(self, state: State, steps: Trajectories, knobs: Mapping[str, Tensor]) -> Prepared:
+        """Columns and metrics of a rollout, from the parameters that made it. Pure, no control flow on values."""
         ...

@@ -23,6 +23,15 @@ class UpdatesPerStep:
 
 
 @dataclass(frozen=True)
+class EveryRollout:
+    """After every `steps` vector steps `epochs` passes over them, each in `minibatches` gradient steps."""
+
+    steps: int
+    epochs: int
+    minibatches: int
+
+
+@dataclass(frozen=True)
 class WhenFull:
     """One, from so many whole episodes that began under the present parameters, once all of them have ended."""
 

@@ -29,8 +29,8 @@ Update = Callable[[State, Any, Knobs], Learned]
 class Experience(Protocol):
     """A source of batches. Both methods are part of the program and work on its `memory`."""
 
-    def batches(self, memory: Any, uniform: Tensor) -> Iterator[tuple[Any, Any]]:
-        """Rows and batch of K gradient steps, of draws [K, M, B] from [0, 1)."""
+    def batches(self, memory: Any, draws: Tensor) -> Iterator[tuple[Any, Any]]:
+        """Rows and batch of K gradient steps, of draws [K, M, B], or [K, B]."""
         ...
 
     def feedback(self, memory: Any, rows: Any, feedback: Mapping[str, Tensor]) -> None:
@@ -39,12 +39,12 @@ class Experience(Protocol):
 
 
 class Learning(NamedTuple):
-    """The tensors that a call reads and writes. A single run has no axis M in `uniform` and `metrics`."""
+    """The tensors that a call reads and writes. A single run has no axis M in `draws` and `metrics`."""
 
     state: State  # written
     memory: Any  # the experience's, written where it learns from feedback
     knobs: Knobs
-    uniform: Tensor  # [C, K, M, B] float64, draws from [0, 1) for C calls
+    draws: Tensor  # [C, K, M, B], what the host has drawn for C calls
     call: Tensor  # [1] int64, written: which of the C is next
     metrics: Tensor  # [C, METRICS, M], written
 
@@ -53,9 +53,9 @@ def make_learn(algorithm: Algorithm, update: Update, experience: Experience) -> 
     """K gradient steps of all members, in place: one program when compiled. Batches are gathered inside."""
 
     def learn(memory: Learning) -> None:
-        uniform = memory.uniform.index_select(0, memory.call).squeeze(0)  # [K, M, B]
+        draws = memory.draws.index_select(0, memory.call).squeeze(0)  # [K, M, B]
         state, steps = memory.state, []
-        for rows, batch in experience.batches(memory.memory, uniform):
+        for rows, batch in experience.batches(memory.memory, draws):
             state, metrics, feedback = update(state, batch, memory.knobs)
             experience.feedback(memory.memory, rows, feedback)
             steps.append(metrics)
@@ -92,6 +92,7 @@ class Learner:
         draws: int,
         steps: int = 1,
         most_calls: int = 1,
+        draw_type: torch.dtype = torch.float64,
     ) -> None:
         """`draws` of each gradient step are made on the host; `steps` is K; `most_calls` C are prepared together."""
         self._members, self._steps = members, steps
@@ -99,14 +100,14 @@ class Learner:
         axis = () if self._members == 1 else (self._members,)
         self._draws = Exchange(
             {
-                "uniform": ((most_calls, steps, *axis, draws), torch.float64),
+                "draws": ((most_calls, steps, *axis, draws), draw_type),
                 "call": ((1,), torch.int64),
             },
             context.device,
         )
         self._metrics = Exchange({"metrics": ((most_calls, len(self._tags), *axis), torch.float32)}, context.device)
         on_device, metrics = self._draws.on_device, self._metrics.on_device["metrics"]
-        learning = Learning(state, memory, knobs, on_device["uniform"], on_device["call"], metrics)
+        learning = Learning(state, memory, knobs, on_device["draws"], on_device["call"], metrics)
         functional: Update = partial(algorithm.learn, gradient=functional_gradient)
         eager: Update = partial(algorithm.learn, gradient=eager_gradient)
         if self._members > 1:
@@ -118,11 +119,11 @@ class Learner:
             cuda_graphs=context.cuda_graphs,
         )
 
-    def prepare(self, calls: int, uniform: np.ndarray) -> None:
-        """Takes draws from [0, 1), [M, calls * K * draws], for the next calls."""
+    def prepare(self, calls: int, draws: np.ndarray) -> None:
+        """Takes the draws [M, calls * K * draws] of the next calls."""
         host = self._draws.host
-        of_calls = uniform.reshape(self._members, calls, self._steps, host["uniform"].shape[-1])
-        host["uniform"][:calls] = of_calls[0] if self._members == 1 else of_calls.transpose(1, 2, 0, 3)
+        of_calls = draws.reshape(self._members, calls, self._steps, host["draws"].shape[-1])
+        host["draws"][:calls] = of_calls[0] if self._members == 1 else of_calls.transpose(1, 2, 0, 3)
         host["call"][:] = 0
         self._draws.send()
 
@@ -130,10 +131,20 @@ class Learner:
         """The next call."""
         self.program()
 
-    def metrics(self, calls: int) -> dict[str, Tensor]:
-        """Their means over the calls since `prepare`, each [] or [M], on the device."""
-        found = self._metrics.on_device["metrics"]
-        means = found[0].clone() if calls == 1 else found[:calls].mean(0)
+    def metrics(self, calls: int, since: int = 0) -> dict[str, Tensor]:
+        """Their means over the calls from `since` to `calls` since `prepare`, each [] or [M], on the device."""
+        found = self._metrics.on_device["metrics"][since:calls]
+        means = found[0].clone() if len(found) == 1 else found.mean(0)
+        return dict(zip(self._tags, means.unbind(), strict=True))
+
+    def metrics_of(self, calls: np.ndarray) -> dict[str, Tensor]:
+        """The same where members have made different numbers of `calls` [M], each at least one."""
+        if (calls == calls[0]).all():
+            return self.metrics(int(calls[0]))
+        found = self._metrics.on_device["metrics"]  # [C, METRICS, M]
+        counts = torch.from_numpy(calls).to(found.device)
+        counted = torch.arange(len(found), device=found.device)[:, None, None] < counts
+        means = torch.where(counted, found, 0.0).sum(0) / counts
         return dict(zip(self._tags, means.unbind(), strict=True))
 
     def fetch(self, calls: int) -> np.ndarray:

@@ -239,5 +239,5 @@ def _entry(population: Population, names: list[str], member: int) -> dict[str, A
 def most_members(config: RunConfig) -> int:
     """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
     observation, action = probe(config.env)
-    needed = card_of(config.algo).experience_bytes(config.algo, observation, action)
+    needed = card_of(config.algo).experience_bytes(config.algo, config.num_envs, observation, action)
     return max(1, min(MOST_MEMBERS, free_memory(run_device(config)) // 2 // needed))

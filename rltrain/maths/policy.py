@@ -90,3 +90,29 @@ def gaussian_entropy(log_std: Tensor) -> Tensor:
 def policy_gradient_loss(log_prob: Tensor, advantage: Tensor) -> Tensor:
     """-log pi(a_t|s_t) A_t, both [K, T] -> [K, T]; the advantage carries no gradient. Williams 1992."""
     return -log_prob * advantage.detach()
+
+
+def clipped_policy_loss(log_ratio: Tensor, advantage: Tensor, clip: Tensor) -> Tensor:
+    """-min(rho A, clip(rho, 1 - clip, 1 + clip) A) with rho = pi(a|s) / pi_old(a|s), each [B] -> [B]. Schulman et al.
+    2017, equation 7. It is a lower bound: a ratio that has gone too far the right way has no gradient, one that has
+    gone the wrong way keeps it."""
+    ratio = log_ratio.exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+
+
+def approx_kl(log_ratio: Tensor) -> Tensor:
+    """An estimate of KL(pi_old || pi) from actions of pi_old that is never negative: rho - 1 - log rho, [B] -> [B].
+    Schulman 2020, "Approximating KL divergence"."""
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def clip_fraction(log_ratio: Tensor, clip: Tensor) -> Tensor:
+    """1.0 where the ratio has left 1 - clip .. 1 + clip, else 0.0: [B] -> [B]."""
+    return (torch.expm1(log_ratio).abs() > clip).to(log_ratio.dtype)
+
+
+def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """max((V - G)^2, (V_old + clip(V - V_old, -c, c) - G)^2), each [B] -> [B]. Of the implementation of Schulman et al.
+    2017; Engstrom et al. 2020 and Andrychowicz et al. 2021 found no use in it."""
+    near = old_value + (value - old_value).clamp(-clip, clip)
+    return torch.maximum((value - returns).square(), (near - returns).square())

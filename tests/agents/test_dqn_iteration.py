@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from halves import often
-from small_runs import count_loads, dqn_config, env_config, optimizer, reinforce_config, run_config
+from small_runs import count_loads, dqn_config, env_config, optimizer, ppo_config, reinforce_config, run_config
 
 from rltrain.compute.compiling import CompileChoice, has_compiler
 from rltrain.compute.exchange import Exchange
@@ -134,6 +134,11 @@ CASES = {
         reinforce_config(episodes_per_update=4, normalize_returns="episode"), num_envs=2,
         env=replace(env_config("Pendulum-v1"), max_episode_steps=9),
     ),
+    "rollouts": run_config(ppo_config(), env=env_config("CartPole-v1"), num_envs=3),
+    "rollouts, cut, box actions": run_config(
+        ppo_config(rollout_steps=5, target_kl=1e-4, epochs=3, minibatches=1, normalize_advantage=False), num_envs=2,
+        env=replace(env_config("Pendulum-v1"), max_episode_steps=9),
+    ),
     "wrapped, clipped rewards": run_config(
         dqn_config(n_step=3, buffer_size=500), num_envs=3,
         env=replace(env_config("MountainCar-v0"), max_episode_steps=30, wrappers=WRAPPERS, reward_clip=0.2),
@@ -215,7 +220,9 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Exchange, "is_shared", staticmethod(lambda device: False))
 
 
-TRANSFERRED = ("cartpole", "returns of 3 steps, a ring that is full", "whole episodes", "wrapped, clipped rewards")
+TRANSFERRED = (
+    "cartpole", "returns of 3 steps, a ring that is full", "whole episodes", "wrapped, clipped rewards", "rollouts",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("members", often([1, 3], [3]))
@@ -223,7 +230,7 @@ TRANSFERRED = ("cartpole", "returns of 3 steps, a ring that is full", "whole epi
     ("name", "resume_after"),
     often(
         product(TRANSFERRED, (1, 3)),
-        [(TRANSFERRED[0], 1), (TRANSFERRED[1], 3), (TRANSFERRED[2], 1), (TRANSFERRED[3], 3)],
+        [(TRANSFERRED[0], 1), (TRANSFERRED[1], 3), (TRANSFERRED[2], 1), (TRANSFERRED[3], 3), (TRANSFERRED[4], 1)],
     ),
 )
 def test_transfers_carry_all_that_changes_also_after_a_resume(

@@ -45,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             self._run = self._compiled
 
         def _compiled(self, memory: Learning) -> None:
-            made.append(memory.uniform.shape[1])
+            made.append(memory.draws.shape[1])
             self._procedure(memory)
 
         def __call__(self) -> None:

@@ -18,16 +18,19 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from rltrain.agents import ALGORITHMS
+from rltrain.agents.ppo import PPO
 from rltrain.agents.reinforce import Reinforce
 from rltrain.compute.ahead import Program
 from rltrain.config.schema import (
     AnyNetworkConfig,
     C51Config,
     CNNConfig,
+    CriticConfig,
     DQNConfig,
     DuelingConfig,
     NetworkConfig,
     OptimizerConfig,
+    PPOConfig,
     QNetworkConfig,
     QRDQNConfig,
     ReinforceConfig,
@@ -37,6 +40,7 @@ from rltrain.config.schema import (
 from rltrain.engine.algorithm import Build, State
 from rltrain.experience import Batch, WeightedBatch
 from rltrain.experience.rollout import Rollout
+from rltrain.experience.trajectories import Minibatch, Trajectories
 from rltrain.maths.optimizers import eager_gradient, functional_gradient
 from rltrain.types import ActionSpec, ObservationSpec
 
@@ -153,6 +157,46 @@ def reinforce_case(
     return lambda gradient: partial(algorithms[0].learn, gradient=gradient), states, data, hyper
 
 
+def ppo_case(
+    config: PPOConfig,
+    action: ActionSpec,
+    network: AnyNetworkConfig = NETWORK,
+    observation: ObservationSpec = OBSERVATION,
+) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
+    """Each batch is a rollout; the update prepares it and makes a gradient step from every other step of it."""
+    algorithms = [
+        PPO(Build(run_config(config, network=network, seed=seed), observation, action, CPU)) for seed in range(MEMBERS)
+    ]
+    states = [State({name: n.params for name, n in a.networks.items()}, a.init_optimizer()) for a in algorithms]
+
+    def rollout() -> Trajectories:
+        taken = torch.randint(0, action.n, (8, 4)) if action.kind == "discrete" else torch.randn(8, 4, *action.shape)
+        terminated, cut = torch.rand(2, 8, 4) < 0.2
+        obs, next_obs = observations(observation, 8, 4), observations(observation, 8, 4)
+        return Trajectories(obs, taken, torch.randn(8, 4), next_obs, terminated, terminated | cut)
+
+    def update(state: State, steps: Trajectories, knobs: Any, gradient: Any) -> Any:
+        columns, metrics = algorithms[0].prepare(state, steps, knobs)
+        state, found, _ = algorithms[0].learn(state, minibatch(steps, columns, 0), knobs, gradient)
+        state, found, _ = algorithms[0].learn(state, minibatch(steps, columns, 1), knobs, gradient)
+        return state, {**metrics, **found}
+
+    def minibatch(steps: Trajectories, columns: dict[str, Tensor], first: int) -> Minibatch:
+        obs, action = (x.flatten(0, 1)[first::2] for x in (steps.obs, steps.action))
+        return Minibatch(obs, action, {name: x.flatten()[first::2] for name, x in columns.items()})
+
+    data = [[rollout() for _ in range(UPDATES)] for _ in range(MEMBERS)]
+    hyper = [
+        {name: torch.tensor(number) for name, number in zip(names, numbers, strict=True)}
+        for names in [("lr", "gamma", "gae_lambda", "clip", "entropy_coef", "value_coef", "max_grad_norm")]
+        for numbers in [
+            (1e-2, 0.9, 0.0, 0.01, 0.0, 0.5, 0.1), (3e-3, 0.99, 0.95, 0.2, 0.01, 1.0, 1e9),
+            (1e-3, 1.0, 1.0, 0.1, 0.1, 0.1, 0.5),
+        ]
+    ]  # fmt: skip
+    return lambda gradient: partial(update, gradient=gradient), states, data, hyper
+
+
 def optimizer(name: str = "adam", weight_decay: float = 0.0, amsgrad: bool = False) -> OptimizerConfig:
     return OptimizerConfig(name, 1e-3, 1e-8, weight_decay, amsgrad)  # type: ignore[arg-type]
 
@@ -183,6 +227,15 @@ def reinforce_config(**changes: Any) -> ReinforceConfig:
     return ReinforceConfig(**{**keys, **changes})
 
 
+def ppo_config(**changes: Any) -> PPOConfig:
+    keys = {
+        "name": "ppo", "gamma": 0.9, "gae_lambda": 0.8, "rollout_steps": 8, "epochs": 1, "minibatches": 2, "clip": 0.2,
+        "normalize_advantage": True, "entropy_coef": 0.01, "target_kl": None, "anneal_lr": True, "max_grad_norm": 0.5,
+        "value": CriticConfig((8,), 0.5, None), "optimizer": optimizer(),
+    }  # fmt: skip
+    return PPOConfig(**{**keys, **changes})
+
+
 DISCRETE = ActionSpec("discrete", (), n=3)
 BOX = ActionSpec("box", (2,))
 DQN_CONFIGS = [
@@ -195,6 +248,10 @@ REINFORCE_CASES = [
     (reinforce_config(baseline="mean", normalize_returns="episode", loss_reduction="sum"), DISCRETE),
     (reinforce_config(baseline="none", normalize_returns="none"), BOX),
     (reinforce_config(), BOX),
+]
+PPO_CASES = [
+    (ppo_config(), DISCRETE),
+    (ppo_config(normalize_advantage=False, value=CriticConfig((8,), 0.5, 0.01), optimizer=optimizer("rmsprop")), BOX),
 ]
 NETWORK_CASES: dict[str, tuple[AnyNetworkConfig, ObservationSpec]] = {
     "dueling": (DuelingConfig("dueling", (8,), (6,), "tanh", 1.0), OBSERVATION),
@@ -231,6 +288,11 @@ def test_a_population_of_reinforce_equals_its_members(config: ReinforceConfig, a
     assert_members_agree(*reinforce_case(config, action))
 
 
+@pytest.mark.parametrize(("config", "action"), PPO_CASES)
+def test_a_population_of_ppo_equals_its_members(config: PPOConfig, action: ActionSpec) -> None:
+    assert_members_agree(*ppo_case(config, action))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("vmapped", [False, True])
 @pytest.mark.parametrize(
@@ -238,6 +300,7 @@ def test_a_population_of_reinforce_equals_its_members(config: ReinforceConfig, a
     [
         lambda: dqn_case(dqn_config()),
         lambda: reinforce_case(*REINFORCE_CASES[0]),
+        lambda: ppo_case(*PPO_CASES[0]),
         *(partial(dqn_case, dqn_config(), *case) for case in NETWORK_CASES.values()),
     ],
 )

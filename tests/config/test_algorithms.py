@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import pytest
-from small_runs import dqn_config, q_learning_config, reinforce_config, run_config
+from small_runs import dqn_config, ppo_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.algorithms import Card, card_of, per_member_keys
 from rltrain.config.population import structure
@@ -41,12 +41,17 @@ WARM = WarmConfig(**vars(dqn_config()), warmth=0.5, width=3)
             "algo.gamma algo.entropy_coef algo.max_grad_norm algo.optimizer.lr algo.value.lr",
         ),
         (
+            run_config(ppo_config()),
+            "algo.gamma algo.gae_lambda algo.clip algo.entropy_coef algo.max_grad_norm algo.value.coef"
+            " algo.optimizer.lr",
+        ),
+        (
             run_config(q_learning_config()),
             "algo.gamma algo.alpha algo.alpha_decay algo.initial_value exploration.start exploration.end"
             " exploration.steps",
         ),
     ],
-    ids=["dqn", "reinforce", "q_learning"],
+    ids=["dqn", "reinforce", "ppo", "q_learning"],
 )
 def test_members_may_differ_in_the_numbers_that_are_marked(config: Any, keys: str) -> None:
     assert set(per_member_keys(config)) == set(keys.split())

@@ -159,7 +159,10 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("algo=dqnn", "algo=dqnn: no such choice; did you mean dqn?\nchoices: c51, dqn, q_learning, qr_dqn, reinforce"),
+        (
+            "algo=dqnn",
+            "algo=dqnn: no such choice; did you mean dqn?\nchoices: a2c, c51, dqn, ppo, q_learning, qr_dqn, reinforce",
+        ),
         ("env=CartPol-v1", "env=CartPol-v1: no such environment\nclosest: CartPole-v1, CartPole-v0, phys2d/CartPole-v"),
         ("env=", "env=: env needs one of its choices"),
         ("tuned=null", "tuned=null: tuned=none turns it off"),

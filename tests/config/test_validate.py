@@ -78,6 +78,27 @@ REINFORCE: dict[str, Any] = {
 }
 
 
+PPO: dict[str, Any] = {
+    **REINFORCE,
+    "algo": {
+        "name": "ppo",
+        "gamma": 0.99,
+        "gae_lambda": 0.95,
+        "rollout_steps": 128,
+        "epochs": 4,
+        "minibatches": 4,
+        "clip": 0.2,
+        "normalize_advantage": True,
+        "entropy_coef": 0.0,
+        "target_kl": None,
+        "anneal_lr": True,
+        "max_grad_norm": 0.5,
+        "value": {"hidden": [], "coef": 0.5, "clip": None},
+        "optimizer": OPTIMIZER,
+    },
+}
+
+
 Q_LEARNING = {
     **{key: value for key, value in DQN.items() if key not in ("network", "target_update")},
     "algo": {"name": "q_learning", "gamma": 0.99, "alpha": 0.1, "alpha_decay": 0.6, "initial_value": -1.0},
@@ -99,7 +120,7 @@ def with_keys(plain: dict[str, Any], **changes: Any) -> dict[str, Any]:
 ONE_PROGRAM = "env.vectorization=compiled: acting, stepping and learning are one program,"
 
 
-@pytest.mark.parametrize("plain", [DQN, REINFORCE, Q_LEARNING], ids=["dqn", "reinforce", "q_learning"])
+@pytest.mark.parametrize("plain", [DQN, REINFORCE, PPO, Q_LEARNING], ids=["dqn", "reinforce", "ppo", "q_learning"])
 def test_plain_data_survives_the_round_trip(plain: dict[str, Any]) -> None:
     config = validate(plain)
     assert validate(to_plain(config)) == config
@@ -141,7 +162,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__max_grad_norm": "x"}, "algo.max_grad_norm=x: must be a number > 0 or null"),
         (
             {"algo__name": "dqqn"},
-            "algo.name=dqqn: must be dqn, c51, qr_dqn, q_learning or reinforce; did you mean dqn?",
+            "algo.name=dqqn: must be dqn, c51, qr_dqn, q_learning, reinforce, ppo or a2c; did you mean dqn?",
         ),
         ({"algo__typo": 1}, "algo.typo: unknown key of algo=dqn"),
         ({"algo__batch_sise": 1}, "algo.batch_sise: unknown key of algo=dqn; did you mean batch_size?"),
@@ -199,6 +220,28 @@ def test_refusals_of_dqn(change: dict[str, Any], message: str) -> None:
 def test_refusals_of_reinforce(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError) as error:
         validate(with_keys(REINFORCE, **change))
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_update": DQN["target_update"]}, "target_update: ppo has no target network"),
+        ({"algo__name": "a2c", "exploration": DQN["exploration"]}, "exploration: a2c has no exploration schedule"),
+        ({"algo__minibatches": 5}, "algo.minibatches=5 must divide algo.rollout_steps=128 * num_envs=1, which is 128"),
+        ({"num_envs": 8}, "learning would never start: the first update is due after algo.rollout_steps=128 * num"),
+        ({"algo__gae_lambda": 1.5}, "algo.gae_lambda=1.5: must be >= 0 and <= 1"),
+        ({"algo__clip": 0.0}, "algo.clip=0.0: must be > 0"),
+        ({"algo__value__clip": 0.0}, "algo.value.clip=0.0: must be > 0"),
+        (
+            {"network": {"name": "dueling", "hidden": [], "stream": [], "activation": "relu", "output_scale": 1.0}},
+            "network=dueling: its streams are of action values, and ppo learns a policy",
+        ),
+    ],
+)
+def test_refusals_of_ppo(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        validate(with_keys(PPO, **change))
     assert str(error.value).startswith(message)
 
 

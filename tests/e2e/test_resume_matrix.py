@@ -45,12 +45,13 @@ BATCHED_OFTEN = [
 TOGETHER_OFTEN = [
     "dqn stepped in the program, 3 envs",
     "dqn n-step, 3 envs", "dqn soft by steps, rmsprop", "dqn per episode", "dqn wrappers, 3 envs, n-step",
-    "reinforce mean baseline, 2 envs", "reinforce box actions, 4 envs", "q_learning falling step size, 3 envs",
+    "reinforce mean baseline, 2 envs", "reinforce box actions, 4 envs",
+    "ppo limited, values clipped, rmsprop", "q_learning falling step size, 3 envs",
 ]  # fmt: skip
 COMPILED = [
     "dqn n-step, 3 envs", "dqn hard by gradient steps, adamw", "dqn not double, mse, clipped by value",
     "dqn several gradient steps", "reinforce cut episodes", "reinforce mean baseline, 2 envs",
-    "dqn stepped in the program, 3 envs",
+    "dqn stepped in the program, 3 envs", "ppo, 3 envs",
 ]  # fmt: skip
 
 

@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rltrain.maths.policy import (
+    approx_kl,
     categorical_entropy,
     categorical_log_prob,
+    clip_fraction,
+    clipped_policy_loss,
+    clipped_value_loss,
     gaussian_entropy,
     gaussian_log_prob,
     masked_mean,
@@ -168,3 +172,40 @@ def test_the_advantage_carries_no_gradient() -> None:
     assert advantage.grad is None
     assert log_prob.grad is not None
     assert log_prob.grad.tolist() == [[-3.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),
+    [
+        (1.0, 2.0, -2.0, -2.0),
+        (1.1, 2.0, -2.2, -2.0),
+        (1.5, 2.0, -2.4, 0.0),  # far enough the right way: nothing is gained
+        (0.5, 2.0, -1.0, -2.0),  # the wrong way: it comes back
+        (0.5, -2.0, 1.6, 0.0),
+        (1.5, -2.0, 3.0, 2.0),
+    ],
+)
+def test_the_clipped_loss_and_its_slope(ratio: float, advantage: float, loss: float, slope: float) -> None:
+    log_ratio = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
+    found = clipped_policy_loss(log_ratio, torch.tensor([advantage], dtype=torch.float64), torch.tensor(0.2))
+    assert found.item() == pytest.approx(loss)
+    (gradient,) = torch.autograd.grad(found.sum(), log_ratio)
+    assert gradient.item() == pytest.approx(slope * ratio)  # d/d log rho = rho d/d rho
+
+
+def test_the_approximate_kl_has_the_mean_of_the_exact_one_and_is_never_negative() -> None:
+    old, new = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])
+    estimate = approx_kl(new.log() - old.log())
+    assert (estimate >= 0).all()
+    assert (old * estimate).sum().item() == pytest.approx((old * (old / new).log()).sum().item(), rel=1e-5)
+
+
+def test_the_share_of_ratios_that_are_clipped() -> None:
+    log_ratio = torch.tensor([0.0, 0.15, 0.25, -0.15, -0.25]).log1p()
+    assert clip_fraction(log_ratio, torch.tensor(0.2)).tolist() == [0.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_the_clipped_value_loss_is_the_larger_of_the_two() -> None:
+    value, returns = torch.tensor([1.5, 1.5, 0.9]), torch.tensor([2.0, 0.0, 1.0])
+    found = clipped_value_loss(value, torch.ones(3), returns, 0.2)
+    torch.testing.assert_close(found, torch.tensor([0.8**2, 1.5**2, 0.1**2]))

@@ -1,0 +1,59 @@
+"""The part that policy-gradient algorithms share: a policy that is sampled from, and a value network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.agents.distributions import DISTRIBUTIONS
+from rltrain.config.schema import AnyNetworkConfig, CNNConfig, NetworkConfig
+from rltrain.engine.algorithm import Build, Draw, Noise
+from rltrain.maths.schedules import Schedule
+from rltrain.networks.flat import FlatNetwork
+
+
+class SampledPolicy:
+    """A policy network, whose distribution actions are sampled from, and a value network."""
+
+    acts = "policy"
+    follows: Mapping[str, str] = {}
+    schedules: Mapping[str, Schedule] = {}
+
+    def __init__(self, build: Build, value_hidden: tuple[int, ...]) -> None:
+        self.distribution = DISTRIBUTIONS[build.action.kind](build.action)
+        policy = build.network(self.distribution.outputs, 0)
+        value = build.network(1, 1, config=_value_network(build.config.network, value_hidden))
+        self.networks: Mapping[str, FlatNetwork] = {"policy": policy, "value": value}
+        self.policy, self.value = policy.apply, value.apply
+        self.noise = Noise("policy", self.distribution.noise, self.distribution.noise_size)
+        self.acting_draws: Mapping[str, Draw] = {"noise": Draw(torch.float32, (self.distribution.noise_size,))}
+
+    def draw(self, noise: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        shape = *noise.shape[:2], -1, self.distribution.noise_size
+        return {"noise": noise.reshape(shape).astype(np.float32)}
+
+    def choose_blindly(self, drawn: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        return None
+
+    def choose(self, xp: Any, output: Any, drawn: Mapping[str, Any]) -> Any:
+        if xp is np:  # whose exponential rounds otherwise than torch's: one seed acts alike wherever it is asked
+            drawn = {name: torch.from_numpy(draws) for name, draws in drawn.items()}
+            return self.choose(torch, torch.from_numpy(output), drawn).cpu().numpy()
+        return self.distribution.sample(output, drawn["noise"])
+
+    def greedy(self, output: Tensor) -> Tensor:
+        return self.distribution.mode(output)
+
+
+def _value_network(network: AnyNetworkConfig | None, hidden: tuple[int, ...]) -> AnyNetworkConfig:
+    """V(s): an MLP of its own, or where the policy has convolutions, the same ones with own weights."""
+    if isinstance(network, CNNConfig):
+        return replace(network, hidden=hidden, output_scale=1.0)
+    # A plug-in's network may have keys of its own.
+    activation = network.activation if isinstance(network, NetworkConfig) else "relu"
+    return NetworkConfig("mlp", hidden, activation, 1.0)

@@ -1,0 +1,254 @@
+"""The agent of every algorithm that learns from rollouts of fixed length, in epochs of shuffled minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rltrain.compute.compiling import Bound
+from rltrain.engine.agent import EngineAgent, KeptState
+from rltrain.engine.algorithm import Algorithm, Prepared, RolloutAlgorithm, State
+from rltrain.engine.cadence import EveryRollout
+from rltrain.engine.learner import Knobs, Learner
+from rltrain.engine.programs import CompileSwitch
+from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
+from rltrain.engine.stepper import Stepper
+from rltrain.experience.trajectories import Trajectories, TrajectoryBuffer, TrajectoryMemory
+from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
+from rltrain.types import Episode, Transition
+
+# Vector steps before the host looks: with 64 what it does then is spread. First states and draws take memory.
+_MOST_DEPTH, _MOST_LANES = 64, 2**17
+
+
+class RolloutAgent(EngineAgent):
+    """Updates after every T vector steps, all members of a population at once: they make their steps together."""
+
+    def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
+        super().__init__(algorithms, context)
+        self._makers = [cast(RolloutAlgorithm, algorithm) for algorithm in algorithms]
+        algorithm = self._makers[0]
+        cadence = self._cadence = cast(EveryRollout, algorithm.cadence)
+        self.active = np.ones(self._members * self._num_envs, dtype=bool)
+        self.waiting = np.zeros(self._members, dtype=bool)
+        self._rollout = TrajectoryBuffer(
+            cadence.steps, self._num_envs, context.observation, context.action, context.device, self._members,
+            algorithm.columns, self._iterates,
+        )  # fmt: skip
+        self._size = cadence.steps * self._num_envs
+        self._knobs = self._stack_knobs()
+        self._preparation = Preparation(context, algorithm, self._state, self._knobs, self._rollout.memory)
+        calls = cadence.epochs * cadence.minibatches
+        self._learner = Learner(
+            context, algorithm, self._state, self._knobs, self._rollout, self._rollout.memory, self._members,
+            self._size // cadence.minibatches, most_calls=calls, draw_type=torch.int64,
+        )  # fmt: skip
+        depth = max(1, min(_MOST_DEPTH, cadence.steps, _MOST_LANES // len(self.active)))
+        self._make_stepper = partial(Stepper, context, algorithm, self._acting, self._rollout, depth=depth)
+        self._stepper: Stepper | None = None
+        self._compiling = CompileSwitch(context)
+        draws = cadence.epochs * self._size
+        streams = [make_generator(c.seed, "minibatches") for c in context.configs]
+        self._order_draws = RandomBlocks([RandomBlock(stream, block_size=draws) for stream in streams])
+        self._env_steps, self._episodes = (np.zeros(self._members, dtype=np.int64) for _ in range(2))  # each [M]
+
+    @property
+    def gradient_steps(self) -> int:
+        return int(self._gradient_steps.max())
+
+    @property
+    def replay_bytes(self) -> int:
+        return self._rollout.nbytes
+
+    def _use_programs(self) -> None:
+        """Switch to compiled programs at the step that was fixed for it."""
+        if not self._compiling.reached(int(self._env_steps.max())):
+            return
+        for program in (self._preparation.program, self._learner.program):
+            program.compile()
+        if self._stepper is not None:
+            self._stepper.program.compile()
+        self._acting.compile()
+
+    def make_programs(self, envs: SteppedByAgent | None) -> None:
+        """Compiles all programs of learning, for another process that finds them on disk."""
+        for program in (self._preparation.program, self._learner.program):
+            program.make_program()
+        if envs is not None:
+            self._make_stepper(envs=envs).program.make_program()
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        self._use_programs()
+        return super().act(obs)
+
+    def observe(self, transition: Transition, episodes: list[Episode]) -> None:
+        self._rollout.add(transition)
+        self._count(1, episodes)
+
+    def _count(self, steps: int, episodes: list[Episode]) -> None:
+        self._env_steps += steps * self._num_envs * self._running
+        for episode in episodes:
+            self._episodes[episode.env // self._num_envs] += 1
+
+    def iterate(self, envs: SteppedByAgent, most: int) -> Block:
+        """Vector steps with the environments on the device, at most to the end of the rollout, for
+        `env.vectorization=compiled`."""
+        if self._stepper is None:
+            self._stepper = self._make_stepper(envs=envs)
+        self._use_programs()
+        stepper = self._stepper
+        steps = min(most, stepper.depth, self._rollout.length - self._rollout.made)
+        steps = self._compiling.shorten(steps, int(self._env_steps.max()))
+        stepper.prepare(self._draw(steps), self._running)
+        with torch.no_grad():
+            for _ in range(steps):
+                stepper.step()
+        episodes, _ = stepper.finish(steps)
+        self._count(steps, episodes)
+        found = {tag: value[None].numpy(force=True) for tag, value in self.update().items()}
+        taken = np.tile(self._num_envs * self._running, (steps, 1))
+        return Block(taken, episodes, [steps] if found else [], found)
+
+    def update(self) -> dict[str, Tensor]:
+        if not self._rollout.full:
+            return {}
+        self._use_programs()
+        self._anneal()
+        self._rollout.send_steps()
+        draws = self._order_draws.take(self._cadence.epochs * self._size)
+        calls = self._cadence.epochs * self._cadence.minibatches
+        self._learner.prepare(calls, self._rollout.rows(draws))
+        with torch.no_grad():
+            self._preparation.program()
+            made = self._make_epochs()
+        self._rollout.clear()
+        self._count_gradient_steps(made)
+        return {**self._learner.metrics_of(made), **self._preparation.metrics()}
+
+    def _make_epochs(self) -> np.ndarray:
+        """The gradient steps of an update; how many each member made, [M]."""
+        per_epoch = self._cadence.minibatches
+        made, goes_on = np.zeros(self._members, np.int64), np.ones(self._members, dtype=bool)
+        stopped: KeptState | None = None
+        for epoch in range(self._cadence.epochs):
+            for _ in range(per_epoch):
+                self._learner.learn()
+            made += per_epoch * goes_on
+            if stopped is not None:
+                stopped.restore()
+            if not self._makers[0].limits or epoch == self._cadence.epochs - 1:
+                continue
+            exceeds = goes_on & self._exceeds_limits(epoch)
+            goes_on &= ~exceeds
+            if not (goes_on & self._running).any():
+                break
+            if exceeds.any():
+                stopped = KeptState(self._state, ~goes_on)
+        return made
+
+    def _exceeds_limits(self, epoch: int) -> np.ndarray:
+        """The members [M] of which a metric's mean over an epoch is above its limit. Waits for the device."""
+        first = epoch * self._cadence.minibatches
+        found = self._learner.metrics(first + self._cadence.minibatches, first)
+        above = [
+            found[tag].numpy(force=True).reshape(-1) > [maker.limits[tag] for maker in self._makers]
+            for tag in self._makers[0].limits
+        ]
+        exceeds: np.ndarray = np.logical_or.reduce(above)
+        return exceeds
+
+    def _anneal(self) -> None:
+        """Set the knobs that change, by the steps before this rollout."""
+        for name in self._makers[0].anneals:
+            numbers = [self._annealed(member, name) for member in range(self._members)]
+            self._knobs[name].copy_(torch.tensor(numbers).view_as(self._knobs[name]))
+
+    def _annealed(self, member: int, name: str) -> float:
+        """A knob of an update with the rollout that runs, or of one that follows the last one."""
+        maker, begun = self._makers[member], int(self._env_steps[member]) - self._rollout.made * self._num_envs
+        factor = maker.anneals[name](begun, int(self._episodes[member])) if name in maker.anneals else 1.0
+        return float(maker.knobs[name] * factor)
+
+    def scalars(self, member: int = 0) -> dict[str, float]:
+        return {**super().scalars(member), "train/learning_rate": self._annealed(member, "lr")}
+
+    def retire(self, member: int) -> None:
+        super().retire(member)
+        self.active[self._envs_of(member)] = False
+
+    def abandon_episodes(self, envs: np.ndarray) -> None:
+        self._rollout.forget(envs)
+
+    def state_dict(self, member: int = 0) -> StateDict:
+        return {
+            **super().state_dict(member),
+            "replay": with_prefix("rollout", self._rollout.state_dict(member)),
+            "state": {
+                "env_steps": int(self._env_steps[member]),
+                "episodes": int(self._episodes[member]),
+                "gradient_steps": int(self._gradient_steps[member]),
+                "draws": self._acting_noise[member].state_dict(),
+                "order_draws": self._order_draws[member].state_dict(),
+            },
+        }
+
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
+        super().load_state_dict(state, member)
+        plain = state["state"]
+        self._rollout.load_state_dict(without_prefix("rollout", state["replay"]), member)
+        self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
+        self._gradient_steps[member] = plain["gradient_steps"]
+        self._rollout.made = int(self._env_steps.max()) // self._num_envs % self._rollout.length
+        self._acting_noise[member].load_state_dict(plain["draws"])
+        self._order_draws[member].load_state_dict(plain["order_draws"])
+
+
+class Preparing(NamedTuple):
+    """The tensors that a preparation reads and writes."""
+
+    state: State
+    memory: TrajectoryMemory  # its columns are written
+    knobs: Knobs
+    metrics: Tensor  # [METRICS] or [METRICS, M], written
+
+
+class Preparation:
+    """Columns and metrics of a rollout of all members, computed before the first gradient step."""
+
+    def __init__(
+        self, context: AgentContext, algorithm: RolloutAlgorithm, state: State, knobs: Knobs, memory: TrajectoryMemory
+    ) -> None:
+        self._tags = algorithm.rollout_metrics
+        members = len(context.configs)
+        axis = () if members == 1 else (members,)
+        self._metrics = torch.zeros(len(self._tags), *axis, device=context.device)
+        prepare = make_prepare(algorithm, members)
+        preparing = Preparing(state, memory, knobs, self._metrics)
+        self.program = Bound(prepare, prepare, (preparing,), cuda_graphs=context.cuda_graphs)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Each [] or [M], on the device."""
+        return dict(zip(self._tags, self._metrics.clone().unbind(), strict=True))
+
+
+def make_prepare(algorithm: RolloutAlgorithm, members: int) -> Callable[[Preparing], None]:
+    """`RolloutAlgorithm.prepare` of all members, in place."""
+    of_all: Callable[[State, Trajectories, Knobs], Prepared]
+    of_all = algorithm.prepare if members == 1 else torch.vmap(algorithm.prepare)
+
+    def prepare(memory: Preparing) -> None:
+        steps = memory.memory.steps
+        if members == 1:
+            steps = Trajectories(*(array.squeeze(0) for array in steps))
+        columns, metrics = of_all(memory.state, steps, memory.knobs)
+        for name, column in memory.memory.columns.items():
+            column.copy_(columns[name].view_as(column))
+        for number, tag in enumerate(algorithm.rollout_metrics):
+            memory.metrics[number].copy_(metrics[tag])
+
+    return prepare

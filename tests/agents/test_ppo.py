@@ -1,0 +1,308 @@
+"""PPO and A2C as the loop drives them, against an update that is written out plainly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_runs import (
+    BOX,
+    CPU,
+    DISCRETE,
+    IMAGES,
+    STATES,
+    VECTOR,
+    ScriptedEnvs,
+    assert_same_state,
+    drive,
+    env_config,
+    make_agent,
+    network_of,
+    optimizer,
+    ppo_config,
+    run_config,
+)
+from torch import Tensor
+
+from rltrain.agents import AgentContext
+from rltrain.agents import make_agent as build_agent
+from rltrain.config.schema import CriticConfig, PPOConfig, RunConfig
+from rltrain.engine.rollouts import RolloutAgent
+from rltrain.seeding import make_generator
+from rltrain.types import ActionSpec, ObservationSpec, Transition
+
+A2C = {
+    "name": "a2c", "rollout_steps": 5, "epochs": 1, "minibatches": 1, "gae_lambda": 1.0, "normalize_advantage": False,
+    "anneal_lr": False,
+}  # fmt: skip
+
+
+def small_agent(
+    action: ActionSpec = DISCRETE,
+    observation: ObservationSpec = VECTOR,
+    num_envs: int = 2,
+    device: torch.device = CPU,
+    **algo: Any,
+) -> RolloutAgent:
+    agent = make_agent(run_config(ppo_config(**algo), num_envs=num_envs), observation, action, device)
+    assert isinstance(agent, RolloutAgent)
+    return agent
+
+
+class Plain:
+    """PPO (or A2C, without a ratio) with autograd, torch's Adam and loops over time, as a textbook would have it."""
+
+    def __init__(self, agent: RolloutAgent, config: RunConfig, action: ActionSpec) -> None:
+        assert isinstance(config.algo, PPOConfig)
+        self.algo, self.config, self.action = config.algo, config, action
+        self.weights = {name: w.requires_grad_() for name, w in network_of(agent).items()}
+        self.adam = torch.optim.Adam(self.weights.values(), lr=self.algo.optimizer.lr, eps=self.algo.optimizer.eps)
+        self.order = make_generator(config.seed, "minibatches")
+        self.steps: list[Transition] = []
+        self.updates = 0
+
+    def head(self, network: str, obs: Tensor) -> Tensor:
+        first, bias, last, last_bias = (w for name, w in self.weights.items() if name.startswith(f"{network}."))
+        return torch.tanh(obs @ first.T + bias) @ last.T + last_bias
+
+    def distribution(self, obs: Tensor) -> torch.distributions.Distribution:
+        output = self.head("policy", obs)
+        if self.action.kind == "discrete":
+            return torch.distributions.Categorical(logits=output)
+        mean, log_std = output.chunk(2, -1)
+        normal = torch.distributions.Normal(mean, log_std.clamp(-5, 2).exp())
+        return torch.distributions.Independent(normal, 1)
+
+    def advantages(self) -> np.ndarray:
+        """[T, N]"""
+        found = np.zeros((len(self.steps), self.config.num_envs))
+        for env in range(self.config.num_envs):
+            following = 0.0
+            for t in reversed(range(len(self.steps))):
+                step = self.steps[t]
+                with torch.no_grad():
+                    value, next_value = (
+                        self.head("value", torch.from_numpy(obs[env])).item() for obs in (step.obs, step.next_obs)
+                    )
+                delta = step.reward[env] - value
+                if not step.terminated[env]:
+                    delta += self.algo.gamma * next_value
+                if step.terminated[env] or step.truncated[env]:
+                    following = 0.0
+                following = delta + self.algo.gamma * self.algo.gae_lambda * following
+                found[t, env] = following
+        return found
+
+    def update(self) -> None:
+        algo, size = self.algo, len(self.steps) * self.config.num_envs
+        obs = torch.from_numpy(np.concatenate([step.obs for step in self.steps]))  # [T * N, *obs]
+        action = torch.from_numpy(np.concatenate([step.action for step in self.steps]))
+        advantage = torch.from_numpy(self.advantages().reshape(-1)).float()
+        with torch.no_grad():
+            old_log_prob, old_value = self.distribution(obs).log_prob(action), self.head("value", obs).squeeze(-1)
+        returns = advantage + old_value
+        if algo.anneal_lr:
+            begun = self.updates * size
+            self.adam.param_groups[0]["lr"] = algo.optimizer.lr * (1 - begun / self.config.total_steps)
+        for _ in range(algo.epochs):
+            order = torch.from_numpy(self.order.random(size).argsort())
+            for rows in order.chunk(algo.minibatches):
+                self.step(obs[rows], action[rows], old_log_prob[rows], old_value[rows], advantage[rows], returns[rows])
+        self.steps, self.updates = [], self.updates + 1
+
+    def step(self, obs: Tensor, action: Tensor, old_log_prob: Tensor, old_value: Tensor, advantage: Tensor,
+             returns: Tensor) -> None:  # fmt: skip
+        algo, distribution = self.algo, self.distribution(obs)
+        if algo.normalize_advantage:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        log_prob, value = distribution.log_prob(action), self.head("value", obs).squeeze(-1)
+        if algo.name == "a2c":
+            policy_loss = -(log_prob * advantage).mean()
+        else:
+            ratio = (log_prob - old_log_prob).exp()
+            clipped = ratio.clamp(1 - algo.clip, 1 + algo.clip)
+            policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
+        value_loss = (value - returns).square()
+        if algo.value.clip is not None:
+            near = old_value + (value - old_value).clamp(-algo.value.clip, algo.value.clip)
+            value_loss = torch.max(value_loss, (near - returns).square())
+        entropy = distribution.entropy().mean()
+        loss = policy_loss + algo.value.coef * value_loss.mean() - algo.entropy_coef * entropy
+        self.adam.zero_grad()
+        loss.backward()
+        if algo.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.weights.values(), algo.max_grad_norm)
+        self.adam.step()
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "larger steps, which are clipped": {"optimizer": optimizer(lr=2e-2), "clip": 0.05, "anneal_lr": False},
+    "an entropy bonus": {"entropy_coef": 0.5, "minibatches": 4, "max_grad_norm": None},
+    "values clipped, advantages as they are": {
+        "value": CriticConfig((8,), 1.0, 0.01), "normalize_advantage": False, "optimizer": optimizer(lr=1e-2),
+    },
+    "a2c": A2C,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("action", [DISCRETE, BOX], ids=["discrete", "box"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_updates_are_those_of_a_plain_implementation(name: str, action: ActionSpec) -> None:
+    config = run_config(ppo_config(**VARIANTS[name]), num_envs=3, total_steps=100)
+    agent = make_agent(config, VECTOR, action)
+    assert isinstance(agent, RolloutAgent)
+    envs, plain, updates = ScriptedEnvs(3), Plain(agent, config, action), 0
+    while updates < 3:
+        transition, episodes = envs.step(agent.act(envs.obs), agent.active)
+        plain.steps.append(transition)
+        agent.observe(transition, episodes)
+        if agent.update():
+            updates += 1
+            plain.update()
+            for weight, (key, expected) in zip(network_of(agent).values(), plain.weights.items(), strict=True):
+                torch.testing.assert_close(weight, expected.detach(), rtol=1e-3, atol=2e-5, msg=f"{key} {updates}")
+
+
+def test_an_update_comes_after_each_rollout_and_makes_its_epochs() -> None:
+    agent, envs = small_agent(rollout_steps=6, epochs=3, minibatches=4), ScriptedEnvs(2)
+    updated = [bool(metrics) for metrics in drive(agent, envs, 20)]
+    assert [step for step, found in enumerate(updated, 1) if found] == [6, 12, 18]
+    assert agent.gradient_steps == 3 * 3 * 4
+
+
+def test_the_first_gradient_step_is_made_at_a_ratio_of_one() -> None:
+    agent = small_agent(epochs=1, minibatches=1, optimizer=optimizer(lr=0.1))
+    found = [metrics for metrics in drive(agent, ScriptedEnvs(2), 40) if metrics]
+    for metrics in found:
+        assert metrics["train/approx_kl"].item() == pytest.approx(0.0, abs=1e-6)
+        assert metrics["train/clip_fraction"].item() == 0.0
+    again = small_agent(epochs=2, minibatches=1, optimizer=optimizer(lr=0.1))
+    (metrics,) = (metrics for metrics in drive(again, ScriptedEnvs(2), 8) if metrics)
+    assert metrics["train/approx_kl"].item() > 1e-3
+    assert metrics["train/clip_fraction"].item() > 0.1
+
+
+def test_each_epoch_takes_every_step_once_in_another_order() -> None:
+    agent = small_agent(rollout_steps=8)
+    rows = agent._rollout.rows(np.random.default_rng(0).random((1, 3 * 16))).reshape(3, 16)
+    assert [sorted(epoch) for epoch in rows.tolist()] == [list(range(16))] * 3
+    assert len({tuple(epoch) for epoch in rows.tolist()}) == 3
+
+
+@pytest.mark.parametrize("limit", [1e-9, 1e9])
+def test_no_epoch_follows_one_that_moved_the_policy_too_far(limit: float) -> None:
+    agent = small_agent(target_kl=limit, epochs=4, optimizer=optimizer(lr=0.1))
+    list(drive(agent, ScriptedEnvs(2), 8))
+    assert agent.gradient_steps == (2 if limit < 1 else 8)
+
+
+def test_each_member_stops_at_its_own_limit_with_the_metrics_of_its_own_epochs() -> None:
+    """The member with the larger learning rate stops after its first epoch, as it would alone."""
+    configs = [
+        run_config(
+            ppo_config(target_kl=0.01, epochs=4, optimizer=optimizer(lr=lr), anneal_lr=False), num_envs=2, seed=seed
+        )
+        for seed, lr in enumerate((0.3, 1e-4))
+    ]
+    together = build_agent(AgentContext(configs[0], VECTOR, DISCRETE, CPU, population=tuple(configs)))
+    envs = [ScriptedEnvs(2, seed=1), ScriptedEnvs(2, seed=2)]
+    alone = [make_agent(config) for config in configs]
+    for _ in range(8):
+        action = together.act(np.concatenate([env.obs for env in envs]))
+        steps = []
+        for member, env in enumerate(envs):
+            assert np.array_equal(alone[member].act(env.obs), action[2 * member : 2 * member + 2])
+            steps.append(env.step(action[2 * member : 2 * member + 2], np.ones(2, bool))[0])
+            alone[member].observe(steps[-1], [])
+        columns = (np.concatenate(parts) for parts in zip(*(vars_of(step) for step in steps), strict=True))
+        together.observe(Transition(*columns), [])
+        metrics = together.update()
+        expected = [agent.update() for agent in alone]
+    assert [agent.gradient_steps for agent in alone] == [2, 8]
+    for member, agent in enumerate(alone):
+        assert together.state_dict(member)["state"] == agent.state_dict()["state"]
+        torch.testing.assert_close(
+            together.state_dict(member)["network"], agent.state_dict()["network"], rtol=1e-3, atol=1e-5
+        )
+        for tag, value in expected[member].items():
+            torch.testing.assert_close(metrics[tag][member], value, rtol=1e-3, atol=1e-5, msg=tag)
+
+
+def vars_of(step: Transition) -> list[np.ndarray]:
+    return [getattr(step, name) for name in Transition.__dataclass_fields__]
+
+
+def test_the_learning_rate_falls_to_nothing() -> None:
+    config = run_config(ppo_config(rollout_steps=10, optimizer=optimizer(lr=1e-2)), num_envs=2, total_steps=100)
+    agent, rates = make_agent(config), []
+    for metrics in drive(agent, ScriptedEnvs(2), 50):
+        rates.append(agent.scalars()["train/learning_rate"])
+        if metrics:
+            used = agent._knobs["lr"].item()  # type: ignore[attr-defined]
+            assert used == pytest.approx(1e-2 * (1 - (len(rates) - 10) * 2 / 100), rel=1e-5)
+    assert rates[::10] == pytest.approx([1e-2, 8e-3, 6e-3, 4e-3, 2e-3])
+    steady = make_agent(replace(config, algo=replace(config.algo, anneal_lr=False)))  # type: ignore[call-arg]
+    list(drive(steady, ScriptedEnvs(2), 30))
+    assert steady.scalars()["train/learning_rate"] == pytest.approx(1e-2)
+
+
+@pytest.mark.parametrize("observation", [VECTOR, STATES, IMAGES], ids=["vector", "states", "images"])
+@pytest.mark.parametrize("action", [DISCRETE, BOX], ids=["discrete", "box"])
+def test_every_space_trains_and_is_finite(action: ActionSpec, observation: ObservationSpec) -> None:
+    agent = small_agent(action, observation)
+    before = network_of(agent)
+    found = [metrics for metrics in drive(agent, ScriptedEnvs(2, observation), 16) if metrics]
+    assert len(found) == 2
+    assert all(math.isfinite(value.item()) for metrics in found for value in metrics.values())
+    assert all(not torch.equal(before[name], tensor) for name, tensor in network_of(agent).items())
+
+
+def test_a_minibatch_of_one_step_is_finite() -> None:
+    agent = small_agent(rollout_steps=2, minibatches=2, num_envs=1)
+    list(drive(agent, ScriptedEnvs(1), 2))
+    assert all(torch.isfinite(tensor).all() for tensor in network_of(agent).values())
+
+
+@pytest.mark.parametrize("stop", [3, 8, 13])
+def test_it_continues_bit_for_bit_in_the_middle_of_a_rollout(stop: int) -> None:
+    whole, envs = small_agent(target_kl=1e-3), ScriptedEnvs(2)
+    list(drive(whole, envs, stop))
+    state = {section: dict(part) for section, part in whole.state_dict().items()}
+    state["network"] = network_of(whole)
+    state["optimizer"] = {name: tensor.clone() for name, tensor in state["optimizer"].items()}
+    continued = make_agent(run_config(ppo_config(target_kl=1e-3), num_envs=2, seed=5))
+    continued.load_state_dict(state)
+    assert_same_state(whole, continued)
+    for _ in range(20):
+        action = whole.act(envs.obs)
+        assert np.array_equal(action, continued.act(envs.obs))
+        transition, episodes = envs.step(action, whole.active)
+        for agent in (whole, continued):
+            agent.observe(transition, episodes)
+            agent.update()
+    assert_same_state(whole, continued)
+
+
+def test_an_episode_that_begins_anew_counts_as_cut() -> None:
+    """After a resume that could not continue it: its advantages do not run on into the next one."""
+    agent, envs = small_agent(), ScriptedEnvs(2, end=0.0)
+    agent.abandon_episodes(np.array([True, True]))  # before the first step there is nothing to cut
+    list(drive(agent, envs, 3))
+    agent.abandon_episodes(np.array([False, True]))
+    ended, terminated = (agent.state_dict()["replay"][f"rollout.{name}"] for name in ("ended", "terminated"))
+    assert ended.tolist() == [[False, False], [False, False], [False, True]]
+    assert not terminated.any()
+
+
+def test_sampled_actions_are_kept_as_they_are_and_bounds_come_later() -> None:
+    """The ratio is of the density of the action that was drawn; that of a clipped one is not the policy's."""
+    config = run_config(ppo_config(), num_envs=4, env=env_config("Pendulum-v1"))
+    agent = make_agent(config, VECTOR, ActionSpec("box", (1,), low=-np.ones(1), high=np.ones(1)))
+    envs = ScriptedEnvs(4)
+    list(drive(agent, envs, 7))
+    assert agent.state_dict()["replay"]["rollout.action"].abs().max() > 1.0
