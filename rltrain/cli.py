@@ -98,7 +98,7 @@ def _dispatch(args: list[str]) -> int:
 
 def _trains(args: list[str]) -> bool:
     """Whether the command leaves a run, which matters more than what it prints."""
-    return args[:1] not in (["evaluate"], ["export"], ["list"], ["--version"]) and not _asks_for_help(args)
+    return args[:1] not in (["evaluate"], ["report"], ["export"], ["list"], ["--version"]) and not _asks_for_help(args)
 
 
 def _asks_for_help(args: list[str]) -> bool:

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"commands", "loggers.jsonl", "policy", "storage"},
     "commands": {
         "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
-        "maths.images", "policy", "storage", "training",
+        "maths.images", "policy", "report", "storage", "training",
     },
     "config": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     # training knows agents and loggers by their protocols.
     "training": {"config.schema", "engine.protocol", "envs", "loggers.logger", "storage"},
-    "report": {"envs", "loggers.jsonl"},
+    "report": {"config", "envs", "loggers.jsonl", "storage", "training.outcome"},
     "storage": set(),
     # Algorithms by name; the engine runs any of them and names none.
     "agents": {"config.schema", "engine", "experience", "maths", "networks"},

@@ -60,8 +60,8 @@ def _with_commands(query: Query) -> Query:
 
 
 def _arguments(command: str, before: list[str], word: str) -> list[str]:
-    """A list's name, or a folder: what each command takes first."""
-    if before:
+    """A list's name, or a folder: what each command takes first, and a report several of."""
+    if before and command != "report":
         return []
     if command == "list":
         return sorted(name for name in LISTS if name.startswith(word))

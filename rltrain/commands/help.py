@@ -20,6 +20,7 @@ Commands (each has a --help of its own)
   rltrain [key=value ...]        train; the run folder is under outputs/
   rltrain resume [RUN]           continue a stopped run, exactly; total_steps=... extends it
   rltrain evaluate [RUN]         greedy episodes: mean, std, min, max (episodes=100 checkpoint=last|best)
+  rltrain report [DIR ...]       curves over seeds with intervals, tables and a page, of runs and sweeps
   rltrain export [RUN]           the greedy policy as a file for torch.export.load, which needs no rltrain
   rltrain list WHAT [PART]       algos, envs, networks, target_updates, explorations, replays, wrappers,
                                  devices, experiments, tuned
@@ -61,6 +62,19 @@ rltrain evaluate [RUN] [key=value ...]: plays greedy episodes; prints mean, std,
   trust=true               imports the module of a run of env=module:id
 
 Writes evaluation.json into the run folder.
+""",
+    "report": """\
+rltrain report [DIR ...] [key=value ...]: curves and tables over seeds, with intervals, as a page, figures and CSV.
+
+  DIR                      a run, a sweep, or a folder of them; several are compared. The newest sweep under outputs/
+                           unless given, or the newest run
+  metric=TAG               of the curves, any tag of metrics.jsonl; greedy evaluations and training returns unless given
+  out=FOLDER               a new folder, or that of an earlier report; DIR/report unless given, and for several
+                           outputs/reports/<time>
+  --json                   prints JSON, as in summary.json
+
+Runs that differ in their seed alone are one setting. Statistics are over seeds: the interquartile mean, and 95%
+bootstrap intervals for three seeds or more.
 """,
     "resume": """\
 rltrain resume [RUN_OR_SWEEP] [key=value ...]: continues from the newest whole checkpoint.

@@ -13,6 +13,7 @@ from rltrain.config.override_text import key_of, own_overrides
 from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_result, read_status
 from rltrain.storage.sweep_folder import ListedJob
 from rltrain.training.outcome import Outcome, outcome
 
@@ -90,7 +91,7 @@ def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
     results = []
     for job, config, overrides in zip(jobs, configs, own, strict=True):
         run = RunFolder(job.folder)
-        status = _status(run)
+        status = read_status(run)
         env, seed = config.get("env"), config.get("seed")
         known = JobResult(
             folder=job.folder.name,
@@ -177,27 +178,15 @@ def _as_overrides(config: Mapping[str, Any]) -> list[str]:
     return [f"{key}={show(value)}" for key, value in leaves(config).items()]
 
 
-def _status(run: RunFolder) -> str:
-    try:
-        return str(run.read_record().get("status")) if run.record.exists() else "not begun"
-    except RequestError:
-        return "unknown"
-
-
 def _found(run: RunFolder) -> dict[str, Any]:
     """result.json, as the fields of JobResult; nothing where it cannot be read."""
-    try:
-        result = run.read_result()
-        returns = {key: float(result["episode_return"][key]) for key in ("mean", "std", "min", "max")}
-        if not all(map(math.isfinite, returns.values())):
-            return {}
-        threshold, solve_step = result.get("threshold"), result.get("solve_step")
-        return {
-            "env_step": int(result["env_step"]),
-            "episodes": int(result["episodes"]),
-            "returns": returns,
-            "solve_step": None if solve_step is None else int(solve_step),
-            "outcome": outcome(returns["mean"], None if threshold is None else float(threshold), solve_step),
-        }
-    except (RequestError, KeyError, TypeError, ValueError, OverflowError):
+    result = read_result(run)
+    if result is None:
         return {}
+    return {
+        "env_step": result.env_step,
+        "episodes": result.episodes,
+        "returns": result.returns,
+        "solve_step": result.solve_step,
+        "outcome": outcome(result.returns["mean"], result.threshold, result.solve_step),
+    }

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
 from rltrain.storage.sweep_folder import RESULTS_TEXT, SweepFolder
-from rltrain.terminal.text import counted, harmless, mean_and_std, number, shown_path, terminal_width, wrapped
+from rltrain.terminal.table import laid_out
+from rltrain.terminal.text import (
+    counted,
+    harmless,
+    mean_and_std,
+    number,
+    rltrain_command,
+    shown_path,
+    terminal_width,
+    wrapped,
+)
 
 _MOST_ROWS = 40
-_GAP = "  "
 _LOST = "lost: an evaluation reached the threshold, the last network does not"
 _Row = TypeVar("_Row", JobResult, SettingResult)
 
@@ -34,7 +43,8 @@ def report_sweep(sweep: SweepFolder) -> str:
     tables = _tables(jobs, settings, terminal_width())
     said = [shown_note(note) for note in notes] if tables else []
     parts = ["", "\n\n".join(tables), *said, ""] if tables else []
-    return "\n".join([*parts, f"sweep     {done}, in {shown_path(sweep.path)}"])
+    report = [f"report    {rltrain_command('report', sweep.path)}"] if tables else []
+    return "\n".join([*parts, f"sweep     {done}, in {shown_path(sweep.path)}", *report])
 
 
 def shown_note(note: str) -> str:
@@ -91,7 +101,7 @@ def _of_jobs(jobs: Sequence[JobResult], of: int, width: int | None) -> str:
             outcome = [f"{job.env_step:,}", _solved_at(job), greedy]
         rows.append([job.folder, as_typed(job.own), *outcome])
     title = "job" if len(jobs) == of else f"best {len(jobs)}"
-    table = _laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows, width)
+    table = laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows, width)
     episodes = sorted({job.episodes for job in jobs if job.episodes is not None})
     notes = [f"+- is the standard deviation over a job's {' or '.join(map(str, episodes))} episodes"]
     return _with_notes(table, notes, any(job.outcome == "lost" for job in jobs), width)
@@ -121,7 +131,7 @@ def _of_settings(settings: Sequence[SettingResult], width: int | None) -> str:
                 greedy,
             ]
         )
-    table = _laid_out(["seeds", "mean over seeds", "steps", "solved", "greedy return"], rows, width)
+    table = laid_out(["seeds", "mean over seeds", "steps", "solved", "greedy return"], rows, width)
     notes = ["+- is the sample standard deviation (n - 1) over the seeds' means"]
     return _with_notes(table, notes, any(setting.count("lost") for setting in settings), width)
 
@@ -129,25 +139,3 @@ def _of_settings(settings: Sequence[SettingResult], width: int | None) -> str:
 def _with_notes(table: str, notes: list[str], lost: bool, width: int | None) -> str:
     lines = [*notes, _LOST] if lost else notes
     return "\n".join([table, *(line if width is None else wrapped(line) for line in lines)])
-
-
-def _laid_out(titles: list[str], rows: list[list[str]], width: int | None) -> str:
-    """Columns as wide as their texts, but the second no wider than the terminal leaves; the fourth only where it says
-    something."""
-    lines = [titles, *([harmless(cell) for cell in row] for row in rows)]
-    if all(row[3] == "-" for row in rows):
-        lines = [[*line[:3], line[4]] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    others = sum(widths) - widths[1] + len(_GAP) * (len(widths) - 1)
-    if width is not None:
-        widths[1] = min(widths[1], max(len(titles[1]), width - others))
-    pad: list[Callable[[str, int], str]] = [str.ljust, str.ljust, *[str.rjust] * (len(widths) - 2)]
-    shown = []
-    for line in lines:
-        cells = [_cut(line[1], widths[1]) if place == 1 else text for place, text in enumerate(line)]
-        shown.append(_GAP.join(fill(cell, w) for fill, cell, w in zip(pad, cells, widths, strict=True)).rstrip())
-    return "\n".join(shown)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -42,15 +42,17 @@ class _Cost:
     saved_together: float  # per gradient step of a population, and for each of its members
     saved_per_member: float
     saved_per_vector_step: float  # where the environments' twin is stepped in torch
+    saved_per_pass: float  # of a gradient through one step of an episode
 
     def saved(self, members: int) -> float:
         return self.saved_alone if members == 1 else self.saved_together + self.saved_per_member * members
 
 
-_RECORDED = _Cost(18.0, 10.0, 2.0, 0.3e-3, 0.0, 0.12e-3, 0.3e-3)  # beyond what recordings save
-_CAPTURED = _Cost(20.0, 10.0, 6.0, 0.09e-3, 0.09e-3, 0.7e-6, 0.1e-3)  # beyond what CUDA graphs save
-# What an uncompiled run takes on the CPU, per gradient step, for each member, and per vector step.
-_UPDATE, _MEMBER_UPDATE, _VECTOR_STEP = 0.45e-3, 0.3e-3, 0.2e-3
+_RECORDED = _Cost(18.0, 10.0, 2.0, 0.3e-3, 0.0, 0.12e-3, 0.3e-3, 0.5e-6)  # beyond what recordings save
+_CAPTURED = _Cost(20.0, 10.0, 6.0, 0.09e-3, 0.09e-3, 0.7e-6, 0.1e-3, 0.0)  # beyond what CUDA graphs save
+# What an uncompiled run takes on the CPU, per gradient step, for each member, per vector step, and per pass of a
+# gradient through one step of an episode.
+_UPDATE, _MEMBER_UPDATE, _VECTOR_STEP, _PASS = 0.45e-3, 0.3e-3, 0.2e-3, 1e-6
 # A niced process beside the run takes longer than compiling alone.
 _BESIDE = 1.5
 
@@ -71,28 +73,28 @@ def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = Fals
     """The choice for `members` runs that train together.
 
     `device.compile=true` compiles from the first update on. `auto` compiles if the work ahead earns that back: on a
-    CPU with a core to spare, beside the run.
-
-    From whole episodes updates are few and large, in several shapes: there `auto` is false.
+    CPU with a core to spare, beside the run. From whole episodes it does so where environments are stepped on the
+    device: that is what compiling speeds up most.
     """
     if config.device.compile != "auto":
         return CompileChoice(config.device.compile)
-    card = card_of(config.algo)
+    card, on_device = card_of(config.algo), config.env.vectorization == "compiled"
     starts, updates_per_step = card.learning_starts(config.algo), card.updates_per_step(config.algo, config.num_envs)
-    if not updates_per_step:
+    passes = members * card.passes(config.algo) if on_device else 0
+    if not updates_per_step and not passes:
         return CompileChoice(False)
     steps = config.total_steps
     if config.total_episodes is not None:
         steps = min(steps, config.total_episodes * _EPISODE_STEPS)
     cost = _CAPTURED if cuda_graphs else _RECORDED
-    on_device = config.env.vectorization == "compiled"
-    saved = updates_per_step * cost.saved(members) + on_device * cost.saved_per_vector_step / config.num_envs
+    saved = updates_per_step * cost.saved(members) + passes * cost.saved_per_pass
+    saved += on_device * cost.saved_per_vector_step / config.num_envs
     compiling = cost.compiling + cost.each_further * on_device
     earned = compiling + cost.loading
     if cuda_graphs or len(os.sched_getaffinity(0)) == 1:
         return CompileChoice((steps - starts) * saved > earned)
     update = _UPDATE if members == 1 else _MEMBER_UPDATE * members
-    per_step = updates_per_step * update + _VECTOR_STEP / config.num_envs
+    per_step = updates_per_step * update + passes * _PASS + _VECTOR_STEP / config.num_envs
     ready = starts + math.ceil(_BESIDE * compiling / per_step)
     return CompileChoice((steps - ready) * saved > earned, ready)
 

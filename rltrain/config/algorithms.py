@@ -49,6 +49,10 @@ class Card:
         """Gradient steps per environment step; 0 where the config does not say."""
         return 0.0
 
+    def passes(self, algo: Any) -> int:
+        """How often a gradient is taken through each step of an episode, where updates learn from whole episodes."""
+        return 0
+
 
 class _ReplayCard(Card):
     in_engine = in_populations = discrete_actions = True
@@ -75,6 +79,9 @@ class _EpisodesCard(Card):
         self, algo: ReinforceConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
     ) -> int:
         return algo.episodes_per_update * super().experience_bytes(algo, num_envs, observation, action)
+
+    def passes(self, algo: ReinforceConfig) -> int:
+        return 1 + (algo.value.steps if algo.baseline == "value" else 0)
 
 
 class _RolloutCard(Card):

@@ -116,7 +116,7 @@ def _parse(line: str) -> Override:
 
 
 def _command_meant(word: str) -> str:
-    # A slip keeps the first letter; `report` is no slip of export.
+    # A slip keeps the first letter.
     alike = [name for name in (*COMMANDS, "train") if name[0] == word[:1].lower()]
     matches = [name for name in COMMANDS if name.startswith(word)] or closest(word, alike, cutoff=0.75)
     if not matches:

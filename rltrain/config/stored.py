@@ -43,28 +43,38 @@ def validate_stored(plain: Mapping[str, Any]) -> RunConfig:
 
 
 def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str | None, Arguments]:
-    """`[PATH] [key=value ...]` -> the path, and `defaults` with what was given; `--flag` is `flag=true`.
-
-    What names a folder that exists is the path, also with `=` in it.
+    """`parse_words` for a command that takes one path at the most.
 
     Raises:
-        RequestError: an unknown key, a value of another type, a second path.
+        RequestError: as `parse_words`; a second path.
     """
-    path, values = None, dict(defaults)
+    paths, values = parse_words(args, defaults)
+    if len(paths) > 1:
+        raise RequestError(f"{paths[1]}: one folder is enough, and {paths[0]} was given too")
+    return paths[0] if paths else None, values
+
+
+def parse_words(args: list[str], defaults: Mapping[str, Any]) -> tuple[list[str], Arguments]:
+    """`[PATH ...] [key=value ...]` -> the paths, and `defaults` with what was given; `--flag` is `flag=true`.
+
+    What names a folder that exists is a path, also with `=` in it.
+
+    Raises:
+        RequestError: an unknown key, a value of another type.
+    """
+    paths, values = list[str](), dict(defaults)
     flags = [key for key, value in defaults.items() if isinstance(value, bool)]
     for arg in as_settings(args, flags):
         key, equals, text = arg.partition("=")
         if Path(arg).is_dir() or not equals:
             if arg.startswith("-"):
                 raise RequestError(f"{arg}: unknown option; known: {', '.join(defaults)}")
-            if path is not None:
-                raise RequestError(f"{arg}: one folder is enough, and {path} was given too")
-            path = arg
+            paths.append(arg)
             continue
         if key not in defaults:
             raise RequestError(f"{key}: unknown key{suggestion(key, defaults)}; known: {', '.join(defaults)}")
         values[key] = parse_value(text)
-    return path, values
+    return paths, values
 
 
 def as_settings(args: Sequence[str], flags: Sequence[str]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rltrain.compute.compiling import Bound
 from rltrain.engine.algorithm import Algorithm, State
 from rltrain.engine.members import MemberNetworks, member_of, stack_members
 from rltrain.engine.policy import GreedyPolicy
@@ -34,6 +35,8 @@ class EngineAgent(GreedyPolicy):
         streams = [make_generator(c.seed, purpose) for c in context.configs]
         self._acting_noise = RandomBlocks([RandomBlock(stream, kind) for stream in streams])
         self._gradient_steps = np.zeros(self._members, dtype=np.int64)  # [M]
+        self._compile_from, self._compiler = context.compile_from, context.compiler
+        self._compiles = context.compile_update  # from `_compile_from` on, which has not come yet
 
     def _stack_knobs(self, further: Sequence[Mapping[str, float]] | None = None) -> dict[str, Tensor]:
         """The algorithm's knobs, and `further` ones of each member, as tensors."""
@@ -46,6 +49,29 @@ class EngineAgent(GreedyPolicy):
     @property
     def num_parameters(self) -> dict[str, int]:
         return {name: self.networks[name].params.shape[-1] for name in self._algorithm.learns}
+
+    def _programs(self) -> Iterator[Bound]:
+        """The programs that are compiled beside the run."""
+        raise NotImplementedError
+
+    def _use_programs(self, step: int) -> None:
+        """Switches to compiled programs at the environment step that was fixed for it; until then they are compiled."""
+        if not self._compiles:
+            return
+        if step < self._compile_from:
+            if self._compiler is not None:
+                self._compiler.start()
+            return
+        if self._compiler is not None:
+            self._compiler.wait()
+        self._compiles = False
+        for program in self._programs():
+            program.compile()
+        self._acting.compile()
+
+    def _until_programs(self, steps: int, step: int) -> int:
+        """So many vector steps after environment step `step`, or fewer: a block ends where programs begin."""
+        return min(steps, -(-(self._compile_from - step) // self._num_envs)) if self._compiles else steps
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         drawn = {name: draws[0] for name, draws in self._draw(1).items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice, pairwise
 from typing import Any, cast
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rltrain.compute.compiling import Bound
 from rltrain.config.schema import PerEpisodeConfig, QNetworkConfig
 from rltrain.engine.agent import EngineAgent
 from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.engine.learner import Learner
-from rltrain.engine.programs import CompileSwitch
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper
 from rltrain.engine.targets import Due, MemberTargets
@@ -69,7 +69,6 @@ class OffPolicyAgent(EngineAgent):
             Stepper, context, algorithm, self._acting, TransitionStore(self.replay, self._window), depth=depth
         )
         self._stepper: Stepper | None = None
-        self._compiling = CompileSwitch(context)
         block_size = 64 * self._config.batch_size
         self._replay_draws = RandomBlocks(
             [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
@@ -116,14 +115,10 @@ class OffPolicyAgent(EngineAgent):
             numbers[:, member, 0] = schedule(self._env_steps[member] + ahead, int(self._episodes[member]))
         return numbers
 
-    def _use_programs(self) -> None:
-        """Switch to compiled programs at the step that was fixed for it."""
-        if not self._compiling.reached(self.env_steps):
-            return
-        self._learner.program.compile()
+    def _programs(self) -> Iterator[Bound]:
+        yield self._learner.program
         if self._stepper is not None:
-            self._stepper.program.compile()
-        self._acting.compile()
+            yield self._stepper.program
 
     def make_programs(self, envs: SteppedByAgent | None) -> None:
         """Compiles all programs of learning, for another process that finds them on disk."""
@@ -132,7 +127,7 @@ class OffPolicyAgent(EngineAgent):
             self._make_stepper(envs=envs).program.make_program()
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        self._use_programs()
+        self._use_programs(self.env_steps)
         return super().act(obs)
 
     def iterate(self, envs: SteppedByAgent, most: int) -> Block:
@@ -140,9 +135,9 @@ class OffPolicyAgent(EngineAgent):
         if self._stepper is None:
             self._stepper = self._make_stepper(envs=envs)
         stepper = self._stepper
-        self._use_programs()
+        self._use_programs(self.env_steps)
         steps = 1 if self._follows_episodes else min(most, stepper.depth)
-        steps = self._compiling.shorten(steps, self.env_steps)
+        steps = self._until_programs(steps, self.env_steps)
         calls = self._calls_ahead(steps)
         stepper.prepare(self._draw(steps), self._running)
         self._prepare_calls(sum(calls))
@@ -191,7 +186,7 @@ class OffPolicyAgent(EngineAgent):
             self._episodes[self._env_member[episode.env]] += 1
 
     def update(self) -> dict[str, Tensor]:
-        self._use_programs()
+        self._use_programs(self.env_steps)
         calls = (self._cadence.due_by(self.env_steps) - self.gradient_steps) // self._steps_per_call
         self._prepare_calls(calls)
         with torch.no_grad():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rltrain.compute.compiling import Bound
 from rltrain.engine.agent import EngineAgent
 from rltrain.engine.algorithm import Algorithm, State
 from rltrain.engine.cadence import WhenFull
@@ -22,6 +23,8 @@ from rltrain.types import Episode, Transition
 _MOST_DEPTH, _LEAST_DEPTH, _MOST_LANES = 64, 8, 2**17
 # Room for whole episodes from the start, as far as their limit is no more than so many steps.
 _MOST_ROOM = 2**12
+# Shapes of learning that are compiled beside the run: the longest episodes, and those of half the length.
+_FORESEEN_LENGTHS = 2
 
 
 class OnPolicyAgent(EngineAgent):
@@ -37,14 +40,16 @@ class OnPolicyAgent(EngineAgent):
         self._knobs = self._stack_knobs()
         # The activations of all members' episodes would not fit into a CPU's caches: there each learns by itself.
         self._one = _OneMember(self._state, self._knobs) if self._members > 1 and context.device.type == "cpu" else None
-        if context.compile_update:
-            self._acting.compile()
+        self._env_steps = np.zeros(self._members, dtype=np.int64)  # [M]
+        self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = max(1, min(_MOST_DEPTH, _MOST_LANES // (self._members * self._num_envs)))
         self._stepper: Stepper | None = None
         self._stepper_width = 0  # of the memory that it writes
         # Vector steps of this rollout and of the last: how many make a block changes only how long it takes.
         self._made, self._made_before = 0, 0
+        if not self._compile_from:
+            self._use_programs(0)
 
     @property
     def gradient_steps(self) -> int:
@@ -72,6 +77,8 @@ class OnPolicyAgent(EngineAgent):
         """Vector steps with the environments on the device, for `env.vectorization=compiled`. Environments that have
         played their share idle, and so do the last steps of a block in which the last episode has ended."""
         stepper = self._stepper_of(envs)
+        if self._compiles and self._compiler is not None:
+            self._compiler.start()
         steps = min(most, self._steps_ahead(envs))
         finished, drawing = self._rollout.finished.copy(), self._drawing()
         streams = {member: self._acting_noise[member].state_dict() for member in drawing}
@@ -88,20 +95,42 @@ class OnPolicyAgent(EngineAgent):
                 self._acting_noise[member].take(int(moved[member]) * self._noise_size * self._num_envs)
         made = max(1, int(moved.max()))
         self._made += made
+        self._env_steps += taken.sum(0)
         found = {tag: value[None].numpy(force=True) for tag, value in self.update().items()}
         return Block(taken[:made], episodes, [made] if found else [], found)
 
     def _stepper_of(self, envs: SteppedByAgent) -> Stepper:
         """The stepper, with room for the steps of a block. When the rollout is widened its memory is
         new, and so is the stepper."""
-        rollout = self._rollout
-        rollout.widen(max(int(rollout.length.max()) + self._depth, min(envs.max_episode_steps or 0, _MOST_ROOM)))
+        rollout, limit = self._rollout, envs.max_episode_steps
+        bounded = 0 if limit is None or limit > _MOST_ROOM else limit
+        rollout.widen(bounded or int(rollout.length.max()) + self._depth)
         if self._stepper is None or rollout.width != self._stepper_width:
             self._stepper_width = rollout.width
             self._stepper = Stepper(self._context, self._algorithm, self._acting, rollout, envs, self._depth)
-            if self._context.compile_update:
+            self._foreseen = {rollout.width >> halved for halved in range(_FORESEEN_LENGTHS)} if bounded else set()
+            if self._compiled and self._foresees(rollout.width):
                 self._stepper.program.compile()
         return self._stepper
+
+    def _foresees(self, steps: int) -> bool:
+        """Whether programs for episodes of so many steps are compiled: beside the run, only those of known shapes."""
+        return self._compile_from == 0 or steps in self._foreseen
+
+    def _programs(self) -> Iterator[Bound]:
+        if self._stepper is not None and self._foresees(self._stepper_width):
+            yield self._stepper.program
+        yield from (learner.program for steps, (_, learner) in self._learners.items() if self._foresees(steps))
+
+    def make_programs(self, envs: SteppedByAgent) -> None:
+        """Compiles all programs that are foreseen, for another process that finds them on disk."""
+        self._stepper_of(envs).program.make_program()
+        for steps in sorted(self._foreseen, reverse=True):
+            self._learner(steps)[1].program.make_program()
+
+    @property
+    def _compiled(self) -> bool:
+        return self._context.compile_update and not self._compiles
 
     def _steps_ahead(self, envs: SteppedByAgent) -> int:
         """Vector steps until the rollout is probably full, and at most those until it certainly is."""
@@ -119,6 +148,7 @@ class OnPolicyAgent(EngineAgent):
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
         self._rollout.add(transition)
+        self._env_steps += transition.active.reshape(self._members, -1).sum(1)
 
     def update(self) -> dict[str, Tensor]:
         if not self._rollout.full[self._running].all():
@@ -127,6 +157,8 @@ class OnPolicyAgent(EngineAgent):
         metrics = self._learn(slice(self._members)) if self._one is None else self._learn_one_by_one(self._one)
         self._rollout.clear()
         self._count_gradient_steps(1)
+        # Here, where all members that run have learned from whole rollouts, and at no other step.
+        self._use_programs(int(self._env_steps[self._running].max(initial=0)))
         return metrics
 
     def _learn_one_by_one(self, one: _OneMember) -> dict[str, Tensor]:
@@ -156,7 +188,7 @@ class OnPolicyAgent(EngineAgent):
             memory = self._rollout.room(steps, members, self._device)
             learning = self._algorithm, state, knobs, self._rollout, memory, members
             learner = Learner(self._context, *learning, draws=0)
-            if self._context.compile_update:
+            if self._compiled and self._foresees(steps):
                 learner.program.compile()
             self._learners[steps] = memory, learner
         return self._learners[steps]
@@ -169,6 +201,8 @@ class OnPolicyAgent(EngineAgent):
             **super().state_dict(member),
             "replay": with_prefix("rollout", self._rollout.state_dict(member)),
             "state": {
+                "env_steps": int(self._env_steps[member]),
+                "compiled": self._compiled,
                 "gradient_steps": int(self._gradient_steps[member]),
                 "draws": self._acting_noise[member].state_dict(),
             },
@@ -177,8 +211,12 @@ class OnPolicyAgent(EngineAgent):
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
         super().load_state_dict(state, member)
         self._rollout.load_state_dict(without_prefix("rollout", state["replay"]), member)
-        self._gradient_steps[member] = state["state"]["gradient_steps"]
-        self._acting_noise[member].load_state_dict(state["state"]["draws"])
+        plain = state["state"]
+        self._gradient_steps[member] = plain["gradient_steps"]
+        self._env_steps[member] = plain.get("env_steps", 0)  # format 1 had neither
+        self._acting_noise[member].load_state_dict(plain["draws"])
+        if plain.get("compiled") and self._compiles:  # since an update before
+            self._use_programs(self._compile_from)
 
 
 class _OneMember:

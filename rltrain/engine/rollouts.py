@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +15,6 @@ from rltrain.engine.agent import EngineAgent, KeptState
 from rltrain.engine.algorithm import Algorithm, Prepared, RolloutAlgorithm, State
 from rltrain.engine.cadence import EveryRollout
 from rltrain.engine.learner import Knobs, Learner
-from rltrain.engine.programs import CompileSwitch
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper
 from rltrain.experience.trajectories import Trajectories, TrajectoryBuffer, TrajectoryMemory
@@ -51,7 +50,6 @@ class RolloutAgent(EngineAgent):
         depth = max(1, min(_MOST_DEPTH, cadence.steps, _MOST_LANES // len(self.active)))
         self._make_stepper = partial(Stepper, context, algorithm, self._acting, self._rollout, depth=depth)
         self._stepper: Stepper | None = None
-        self._compiling = CompileSwitch(context)
         draws = cadence.epochs * self._size
         streams = [make_generator(c.seed, "minibatches") for c in context.configs]
         self._order_draws = RandomBlocks([RandomBlock(stream, block_size=draws) for stream in streams])
@@ -65,15 +63,15 @@ class RolloutAgent(EngineAgent):
     def replay_bytes(self) -> int:
         return self._rollout.nbytes
 
-    def _use_programs(self) -> None:
-        """Switch to compiled programs at the step that was fixed for it."""
-        if not self._compiling.reached(int(self._env_steps.max())):
-            return
-        for program in (self._preparation.program, self._learner.program):
-            program.compile()
+    @property
+    def env_steps(self) -> int:
+        """Of the members that run: they move together."""
+        return int(self._env_steps.max(initial=0, where=self._running))
+
+    def _programs(self) -> Iterator[Bound]:
+        yield from (self._preparation.program, self._learner.program)
         if self._stepper is not None:
-            self._stepper.program.compile()
-        self._acting.compile()
+            yield self._stepper.program
 
     def make_programs(self, envs: SteppedByAgent | None) -> None:
         """Compiles all programs of learning, for another process that finds them on disk."""
@@ -83,7 +81,7 @@ class RolloutAgent(EngineAgent):
             self._make_stepper(envs=envs).program.make_program()
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        self._use_programs()
+        self._use_programs(self.env_steps)
         return super().act(obs)
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
@@ -100,10 +98,10 @@ class RolloutAgent(EngineAgent):
         `env.vectorization=compiled`."""
         if self._stepper is None:
             self._stepper = self._make_stepper(envs=envs)
-        self._use_programs()
+        self._use_programs(self.env_steps)
         stepper = self._stepper
         steps = min(most, stepper.depth, self._rollout.length - self._rollout.made)
-        steps = self._compiling.shorten(steps, int(self._env_steps.max()))
+        steps = self._until_programs(steps, self.env_steps)
         stepper.prepare(self._draw(steps), self._running)
         with torch.no_grad():
             for _ in range(steps):
@@ -117,7 +115,7 @@ class RolloutAgent(EngineAgent):
     def update(self) -> dict[str, Tensor]:
         if not self._rollout.full:
             return {}
-        self._use_programs()
+        self._use_programs(self.env_steps)
         self._anneal()
         self._rollout.send_steps()
         draws = self._order_draws.take(self._cadence.epochs * self._size)
@@ -203,7 +201,7 @@ class RolloutAgent(EngineAgent):
         self._rollout.load_state_dict(without_prefix("rollout", state["replay"]), member)
         self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
         self._gradient_steps[member] = plain["gradient_steps"]
-        self._rollout.made = int(self._env_steps.max()) // self._num_envs % self._rollout.length
+        self._rollout.made = self.env_steps // self._num_envs % self._rollout.length
         self._acting_noise[member].load_state_dict(plain["draws"])
         self._order_draws[member].load_state_dict(plain["order_draws"])
 

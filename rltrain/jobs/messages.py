@@ -186,6 +186,7 @@ def summary(
         ("run folder", shown_path(folder)),
         *((what, shown_path(picture)) for what, picture in pictures.items()),
         ("look", f"tensorboard --logdir {shell_word(folder)}"),
+        ("report", rltrain_command("report", folder)),
         ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
         ("continue", _again(config, folder, *limit.lifted.split())),
     ]

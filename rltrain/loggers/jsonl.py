@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from rltrain.errors import RunFailed
-from rltrain.storage.files import write_atomic
+from rltrain.storage.files import open_regular, write_atomic
 
 _LONGEST_LINE = 1 << 20  # characters; what is longer is no row of ours
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a metrics file; a line that a killed writer left torn is skipped."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    """The rows of a metrics file; a line that a killed writer left torn is skipped.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8", errors="replace") as file:
         while line := file.readline(_LONGEST_LINE):
             try:
                 row = json.loads(line) if line.endswith("\n") else None

@@ -3,8 +3,10 @@ folder."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +47,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         error.filename, error.filename2 = str(path), None
         raise
     fsync_folder(path.parent)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file for reading; what is none, such as a pipe whose other end never writes, is not waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file; with `filename` and `strerror`.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
 
 
 def holder_of(folder: Path) -> str:

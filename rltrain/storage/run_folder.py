@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import socket
-import stat
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
@@ -21,7 +20,7 @@ from typing import Any, BinaryIO, Literal
 import yaml
 
 from rltrain.errors import RequestError, RunFailed
-from rltrain.storage.files import LOCK, first_link, holder_in, write_atomic
+from rltrain.storage.files import LOCK, first_link, holder_in, open_regular, write_atomic
 from rltrain.terminal.text import shown_path
 
 Status = Literal["running", "completed", "interrupted", "failed"]
@@ -232,10 +231,7 @@ def json_text(data: Mapping[str, Any]) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        # Not waiting for the other end of a pipe.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RequestError(f"{path}: cannot be read: not a regular file")
+        with open_regular(path) as file:
             data = file.read(_MAX_TEXT_BYTES + 1)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read: {error.strerror}") from error

@@ -143,6 +143,12 @@ def is_sweep(place: Path) -> bool:
     return (place / JOBS).exists() or (place / "multirun.yaml").exists()
 
 
+def newest_sweep(outputs: Path) -> Path | None:
+    """The sweep under `outputs` whose list or results were written last; None where there is none."""
+    lists = [path for path in outputs.rglob(JOBS) if path.is_file()]
+    return max(lists, key=lambda path: (_written(path), str(path))).parent if lists else None
+
+
 def sweep_of(job: Path) -> Path | None:
     """The sweep that a run folder, which need not exist yet, is a job of; None where it is of none.
 
@@ -168,6 +174,11 @@ def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
         ids = [str((job.config or {}).get("env", {}).get("id", "")) for job in SweepFolder(folder).jobs().values()]
         env_id = next((id for id in ids if ":" in id), "")
     return Interrupted(exit_code, f"sweep stopped; `{rltrain_command('resume', folder, env_id=env_id)}` finishes it")
+
+
+def _written(jobs: Path) -> int:
+    results = jobs.with_name(RESULTS)
+    return max(path.stat().st_mtime_ns for path in (jobs, results) if path.exists())
 
 
 def _overrides(job: Mapping[str, Any]) -> tuple[str, ...] | None:

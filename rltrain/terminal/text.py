@@ -175,6 +175,8 @@ def rltrain_command(*words: str | Path, env_id: str = "") -> str:
     module = module if colon else ""
     reads_run = words[:1] in (("resume",), ("evaluate",), ("export",))
     line = [shell_word(word) if isinstance(word, Path) else quoted(word) for word in ("rltrain", *words)]
+    if words[:1] == ("report",):  # which reads files alone
+        return " ".join(line)
     if reads_run and module and module not in plugins:
         line.append("trust=true")
     path = os.environ.get("PYTHONPATH", "")

@@ -304,7 +304,8 @@ def test_completion_knows_groups_and_environment_ids(rltrain: Shell) -> None:
     ("line", "expected", "not_expected"),
     [
         ("rltrain ", {"resume", "evaluate", "list", "algo=", "total_steps="}, set()),
-        ("rltrain re", {"resume"}, {"evaluate"}),
+        ("rltrain re", {"resume", "report"}, {"evaluate"}),
+        ("rltrain report one out", {"outputs"}, {"algo="}),
         ("rltrain seed=1 ", {"algo="}, {"resume", "evaluate", "list"}),
         ("rltrain seed=1 re", set(), {"resume"}),
         ("rltrain list ", {"algos", "envs", "experiments"}, {"algo=", "list"}),

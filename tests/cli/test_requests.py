@@ -96,7 +96,8 @@ def test_a_stop_that_can_never_come(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("word", "guess"),
     [
-        ("report", ""), ("tune", ""), ("eval", "; did you mean evaluate?"), ("resmue", "; did you mean resume?"),
+        ("repor", "; did you mean report?"), ("tune", ""),
+        ("eval", "; did you mean evaluate?"), ("resmue", "; did you mean resume?"),
         ("trian", "; to train, leave it out"),
     ],
 )  # fmt: skip
@@ -336,7 +337,7 @@ class TestAFolderThatCannotBeUsedYet:
         run.write_record(status="completed")
         assert refused(capsys, command, "run") == "run: holds no whole checkpoint\n"
 
-    @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+    @pytest.mark.parametrize("command", ["evaluate", "export", "report", "resume"])
     @pytest.mark.parametrize("made", [False, True])
     def test_a_job_that_has_not_begun(
         self, command: str, made: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -348,12 +349,12 @@ class TestAFolderThatCannotBeUsedYet:
         assert refused(capsys, command, "sweep/3") == expected
         assert refused(capsys, command, "sweep/4") == "sweep/4: no such folder\n"
 
-    @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+    @pytest.mark.parametrize("command", ["evaluate", "export", "report", "resume"])
     def test_a_name_that_no_file_can_have(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         name = "x" * 300
         assert refused(capsys, command, name) == f"{name}: File name too long\n"
 
-    @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+    @pytest.mark.parametrize("command", ["evaluate", "export", "report", "resume"])
     def test_a_file(self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "run").mkdir()
         RunFolder(tmp_path / "run").write_record(status="running")

@@ -43,7 +43,7 @@ def reported(sweep: Path, jobs: Sequence[ListedJob], notes: Sequence[str] = ()) 
     """The lines of the tables."""
     folder = SweepFolder(sweep)
     folder.add_jobs(jobs, notes)
-    return report_sweep(folder).splitlines()[1:-2]
+    return report_sweep(folder).splitlines()[1:-3]
 
 
 def results(sweep: Path) -> dict[str, Any]:
@@ -112,7 +112,9 @@ def test_a_result_of_a_run_that_has_gone_on_since_is_none(tmp_path: Path) -> Non
     jobs = [swept(tmp_path / str(seed), 10.0, f"seed={seed}") for seed in range(2)]
     (tmp_path / "1" / "run.json").write_text(json.dumps({"status": "interrupted"}))
     assert reported(tmp_path, jobs)[2] == "1    seed=1            -      no result"
-    assert report_sweep(SweepFolder(tmp_path)).endswith(f"1 of 2 jobs done, in {tmp_path}")
+    assert report_sweep(SweepFolder(tmp_path)).endswith(
+        f"1 of 2 jobs done, in {tmp_path}\nreport    rltrain report {tmp_path}"
+    )
 
 
 def test_two_jobs_with_one_seed_are_one_seed(tmp_path: Path) -> None:

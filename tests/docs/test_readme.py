@@ -111,7 +111,7 @@ def test_the_readme_shows_what_it_talks_about() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in BEFORE if not re.match(r"rltrain (-m|evaluate|export|resume)", line)]
+    "line", [line for line in BEFORE if not re.match(r"rltrain (-m|evaluate|export|report|resume)", line)]
 )
 def test_each_choice_composes(line: str, shell: Typist) -> None:
     assert "total_steps: " in shell(line, "--cfg", "job")
@@ -159,6 +159,7 @@ def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
         "evaluation.gif",
         "policy.pt2",
         "q_values.png",
+        "report",
     }  # of other commands, of tables
 
 
@@ -168,7 +169,7 @@ def test_what_is_added_works(block: int, shell: Typist, tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     for line in AFTER[block]:
-        trains = re.search(r"rltrain (?!list|evaluate|export|resume|--)", line)
+        trains = re.search(r"rltrain (?!list|evaluate|export|report|resume|--)", line)
         short = [] if not trains else ["total_steps=300", "eval.period=150", "eval.episodes=1", "checkpoint.period=200"]
         if trains and "hill_climbing" not in line:
             short.append("algo.learning_starts=250")

@@ -148,7 +148,7 @@ class TestFinishedRun:
     def test_its_header_and_summary(self, place: Path, algo: str) -> None:
         words = [line.split()[0] for line in (place / f"{algo}.out").read_text().splitlines() if line]
         assert words[:8] == ["rltrain", "network", "device", "stepping", "resume", "folder", "evaluating", "trained"]
-        assert words[-5:] == ["run", "learning", "look", "evaluate", "continue"]
+        assert words[-6:] == ["run", "learning", "look", "report", "evaluate", "continue"]
         assert all(line.startswith("step ") for line in (place / f"{algo}.err").read_text().splitlines())
 
 

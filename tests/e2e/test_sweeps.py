@@ -118,7 +118,8 @@ class TestStoppedSweep:
         assert resume(sweep) == 0
         said = capsys.readouterr().out
         table = said[said.index("job  what differs") :]
-        assert "3      all jobs" in table and table.endswith(f"3 of 3 jobs done, in {sweep}\n")
+        assert "3      all jobs" in table and f"3 of 3 jobs done, in {sweep}\n" in table
+        assert table.endswith(f"report    rltrain report {sweep}\n")
         kept = json.loads((sweep / "sweep.json").read_text())
         assert [len(setting["jobs"]) for setting in kept["settings"]] == [3]
         assert "3      all jobs" in (sweep / "sweep.txt").read_text()

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, count_loads, dqn_config, drive, run_config
+from small_runs import (
+    CPU,
+    DISCRETE,
+    VECTOR,
+    ScriptedEnvs,
+    count_loads,
+    dqn_config,
+    drive,
+    env_config,
+    reinforce_config,
+    run_config,
+)  # fmt: skip
 
 from rltrain.agents import AgentContext, make_agent
 from rltrain.compute.ahead import program_folder
-from rltrain.compute.compiling import choose_compile, has_compiler
+from rltrain.compute.compiling import Bound, choose_compile, has_compiler
 from rltrain.config.schema import DeviceConfig, RunConfig
+from rltrain.jobs.build import build_envs
 from rltrain.jobs.compile_beside import BesideCompiler
 
 CONFIG = run_config(dqn_config(), device=DeviceConfig("cpu", 0, 1, "auto", "auto", False))
@@ -69,6 +82,48 @@ def test_an_agent_changes_over_at_its_step_and_not_before(monkeypatch: pytest.Mo
     assert set(compiler.calls) == {"start"} and not compiled
     list(drive(agent, envs, 20))
     assert compiler.calls.count("wait") == 1 and compiled == [30]
+
+
+def _from_episodes(**changes: object) -> RunConfig:
+    env = replace(env_config("CartPole-v1"), vectorization="compiled")
+    return replace(run_config(reinforce_config(), env=env, num_envs=2), **changes)  # type: ignore[arg-type]
+
+
+def test_from_whole_episodes_a_long_run_changes_over_where_environments_are_on_the_device() -> None:
+    auto = _from_episodes(device=CONFIG.device, total_steps=100_000_000)
+    assert choose_compile(auto).compile and choose_compile(auto).from_step > 0
+    assert not choose_compile(replace(auto, total_steps=100_000)).compile
+    assert not choose_compile(replace(auto, env=replace(auto.env, vectorization="sync"))).compile
+    assert choose_compile(auto, members=16).from_step < choose_compile(auto).from_step
+
+
+def test_from_whole_episodes_it_changes_over_after_the_update_that_reaches_its_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[Bound] = []
+    monkeypatch.setattr(Bound, "compile", lambda program: compiled.append(program))
+    config, compiler = _from_episodes(), Compiler()
+    with closing(build_envs(config)) as envs:
+        envs.reset()
+        context = AgentContext(
+            config, envs.observation_spec, envs.action_spec, CPU, True, compile_from=100, compiler=compiler
+        )
+        agent = make_agent(context)
+        made, state = 0, agent.state_dict()
+        while not compiled:
+            before, state = made, agent.state_dict()
+            made += int(agent.iterate(envs, 10_000).taken.sum())
+        assert state["state"]["compiled"] is False and agent.state_dict()["state"]["compiled"] is True
+        updates = agent.state_dict()["state"]["gradient_steps"], state["state"]["gradient_steps"]
+        assert made >= 100 and updates[0] == updates[1] + 1 and before < made
+        assert set(compiler.calls[:-1]) == {"start"} and compiler.calls[-1] == "wait"
+        assert agent._stepper.program in compiled
+        continued = make_agent(replace(context, compiler=(later := Compiler())))
+        continued.load_state_dict(agent.state_dict())
+        assert later.calls == ["wait"] and continued._compiled
+        earlier = make_agent(replace(context, compiler=(later := Compiler())))
+        earlier.load_state_dict(state)
+        assert later.calls == [] and not earlier._compiled
 
 
 @pytest.mark.slow

@@ -1,0 +1,153 @@
+"""`rltrain report [DIR ...] [metric=TAG] [out=FOLDER] [--json]`: curves and tables over seeds, for runs and sweeps."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rltrain.commands.evaluate import find_run, not_begun
+from rltrain.config.stored import parse_words
+from rltrain.errors import RequestError
+from rltrain.report.words import PAGE, shown_estimate
+from rltrain.terminal.output import say
+from rltrain.terminal.table import NOTHING, laid_out
+from rltrain.terminal.text import (
+    command_folder,
+    harmless,
+    shown_path,
+    terminal_width,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from rltrain.report.contents import Contents
+    from rltrain.report.runs import Run
+    from rltrain.report.summary import Summary
+
+DEFAULTS = {"out": None, "metric": None, "json": False}
+_MOST_ROWS = 40
+
+
+def main(args: list[str]) -> int:
+    """Writes the report and prints its table; returns the exit code.
+
+    Raises:
+        RequestError: see rltrain.cli.
+        OSError: the report cannot be written.
+    """
+    names, options = parse_words(args, DEFAULTS)
+    _check(options)
+    places = _places(names, announce=not options["json"])
+    out = _out(options["out"], places)
+    from rltrain.report.contents import read_contents
+    from rltrain.report.tables import to_plain
+    from rltrain.report.writing import write_report
+
+    contents = read_contents(places, _called(places), options["metric"])
+    page = write_report(contents, out)
+    if options["json"]:
+        say(json.dumps({**to_plain(contents), "page": str(page)}, indent=2, allow_nan=False))
+    else:
+        say(f"{in_words(contents)}\n\nreport    {shown_path(page)}")
+    return 0
+
+
+def in_words(contents: Contents) -> str:
+    """The table of settings, best first, and what must be known to read it."""
+    from rltrain.report.contents import notes
+    from rltrain.report.statistics import CONFIDENCE
+
+    shown = contents.summaries[:_MOST_ROWS]
+    rows = [_row(contents, summary) for summary in shown]
+    titles = ["seeds", "setting", "final return", "solved", "solve step", "area", "steps/s"]
+    lines = [laid_out(titles, rows, terminal_width())] if rows else []
+    if len(contents.summaries) > len(shown):
+        lines.append(f"not shown: {len(contents.summaries) - len(shown)} settings, which settings.csv has")
+    meaning = (
+        f"final return, area: interquartile means over seeds [{CONFIDENCE:.0%} interval, bootstrap over seeds] of the "
+        f"last network's greedy return, and of the mean {contents.main} over all steps"
+    )
+    said = [meaning, *notes(contents), *(_unfinished(contents, run) for run in contents.unfinished[:_MOST_ROWS])]
+    return "\n".join([*lines, *(wrapped(harmless(line)) for line in said)])
+
+
+def _row(contents: Contents, summary: Summary) -> list[str]:
+    env = f"{summary.setting.env}  " if len(contents.envs) > 1 else ""
+    scored, seeds = len(summary.scores), len(summary.setting.runs)
+    return [
+        str(seeds) if scored == seeds else f"{scored} of {seeds}",
+        f"{env}{summary.setting.variant}",
+        shown_estimate(summary.score),
+        f"{summary.solved} of {summary.judged}" if summary.judged else NOTHING,
+        NOTHING if summary.solve_step is None else f"{summary.solve_step:,.0f}",
+        shown_estimate(summary.area),
+        NOTHING if summary.speed is None else f"{summary.speed:,.0f}",
+    ]
+
+
+def _unfinished(contents: Contents, run: Run) -> str:
+    """Which run left no final score, how far it came and why."""
+    steps = "" if run.steps is None else f" at step {run.steps:,}"
+    return f"{contents.name(run)}: {run.state[:40]}{steps}{f': {run.why}' if run.why else ''}"
+
+
+def _check(options: dict[str, Any]) -> None:
+    if not isinstance(options["json"], bool):
+        raise RequestError(f"json={options['json']}: must be true or false")
+    metric = options["metric"]
+    if metric is not None and (not isinstance(metric, str) or not metric.strip()):
+        raise RequestError(f"metric={metric}: must be the tag of a metric, such as rollout/episode_return")
+
+
+def _places(names: Sequence[str], announce: bool) -> list[Path]:
+    """The folders that are meant, absolute: those named, each once; the newest sweep, or the newest run."""
+    if names:
+        places = list(dict.fromkeys(Path(os.path.normpath(find_run(name))) for name in names))
+        for place in places:
+            if waits := not_begun(place):
+                raise RequestError(f"{shown_path(place)}: {waits}")
+        return places
+    from rltrain.storage.sweep_folder import newest_sweep
+
+    if (sweep := newest_sweep(command_folder() / "outputs")) is None:
+        return [find_run(None, announce)]
+    if announce:
+        say(f"newest sweep: {shown_path(sweep)}")
+    return [sweep]
+
+
+def _called(places: Sequence[Path]) -> list[str]:
+    """Short names of the places: the last parts of their paths, as many as tell them apart."""
+    paths = [place.resolve() for place in places]
+    longest = max(len(path.parts) for path in paths)
+    for count in range(1, longest):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, paths))
+
+
+def _out(given: Any, places: Sequence[Path]) -> Path:
+    """The folder that is written: new, empty, or that of an earlier report.
+
+    Raises:
+        RequestError: it holds something else, or is no folder.
+    """
+    if given is not None:
+        out = command_folder() / str(given)
+    elif len(places) == 1:
+        out = places[0] / "report"
+    else:
+        out = command_folder() / "outputs" / "reports" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    shown = shown_path(out)
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise RequestError(f"{shown}: is {'a link' if out.is_symlink() else 'a file'}; out=FOLDER writes elsewhere")
+    if out.exists() and any(out.iterdir()) and not (out / PAGE).is_file():
+        raise RequestError(f"{shown}: holds other files than a report; out=FOLDER writes elsewhere")
+    if not out.exists() and not out.parent.is_dir() and given is not None:
+        raise RequestError(f"out={given}: there is no folder {shown_path(out.parent)}")
+    return out

@@ -1,0 +1,146 @@
+"""Contents of a report: its runs, their settings, the summaries and the comparison, before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rltrain.errors import RequestError
+from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, improvements
+from rltrain.report.groups import Groups, group_runs
+from rltrain.report.runs import EVALUATION, TRAINING, Run, read_runs
+from rltrain.report.statistics import FEWEST_RUNS
+from rltrain.report.summary import Summary, summarize
+from rltrain.terminal.text import counted, name_ranges
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that a report says.
+
+    Attributes:
+        places, origins: the folders that were asked for, and their names.
+        runs: all of them, also those that are in no setting.
+        summaries: environment by environment, best first.
+        main: the metric of the learning curves and their areas.
+        tags: those that have curves, `main` first.
+        variants: best first.
+        improvements: the best against each of the others.
+        aggregate: None for one environment.
+    """
+
+    places: tuple[Path, ...]
+    origins: tuple[str, ...]
+    runs: tuple[Run, ...]
+    groups: Groups
+    summaries: tuple[Summary, ...]
+    main: str
+    tags: tuple[str, ...]
+    variants: tuple[str, ...]
+    improvements: tuple[Improvement, ...]
+    aggregate: Aggregate | None
+
+    @property
+    def envs(self) -> list[str]:
+        return list(dict.fromkeys(summary.setting.env for summary in self.summaries))
+
+    def of_env(self, env: str) -> list[Summary]:
+        return [summary for summary in self.summaries if summary.setting.env == env]
+
+    def name(self, run: Run) -> str:
+        """The run's folder, within the one that was asked for where that is one alone."""
+        place = self.places[run.origin]
+        inner = str(run.folder.relative_to(place)) if run.folder.is_relative_to(place) else str(run.folder)
+        origin = self.origins[run.origin]
+        if inner == ".":
+            return origin
+        return inner if len(self.origins) == 1 else f"{origin}/{inner}"
+
+    @property
+    def unfinished(self) -> list[Run]:
+        """Runs without a final score."""
+        return [run for run in self.runs if run.result is None]
+
+
+def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | None = None) -> Contents:
+    """Reads the runs in `places` and compares them.
+
+    Args:
+        origins: names of the places.
+        metric: of the learning curves, any tag in metrics.jsonl; unless given, greedy evaluations where all completed
+            runs have them, else training returns, and the other as well.
+
+    Raises:
+        RequestError: a place holds no run, or no run has the metric.
+    """
+    tags = tuple(dict.fromkeys([EVALUATION, TRAINING, *([metric] if metric is not None else [])]))
+    runs = read_runs(places, tags)
+    if metric is not None and all(run.series(metric) is None for run in runs):
+        raise RequestError(f"metric={metric}: no run has the metric {metric} in its metrics.jsonl")
+    groups = group_runs(runs, origins)
+    main = metric or _main(runs)
+    curves = (main,) if metric is not None else tuple(sorted((EVALUATION, TRAINING), key=lambda tag: tag != main))
+    summaries = summarize(groups.settings, curves, main)
+    variants = best_first(summaries)
+    envs = list(dict.fromkeys(summary.setting.env for summary in summaries))
+    ordered = sorted(summaries, key=lambda s: (envs.index(s.setting.env), *_rank(s), variants.index(s.setting.variant)))
+    return Contents(
+        places=tuple(places),
+        origins=tuple(origins),
+        runs=tuple(runs),
+        groups=groups,
+        summaries=tuple(ordered),
+        main=main,
+        tags=tuple(tag for tag in curves if any(tag in summary.curves for summary in summaries)),
+        variants=tuple(variants),
+        improvements=tuple(improvements(summaries, variants)),
+        aggregate=aggregate(summaries),
+    )
+
+
+def notes(contents: Contents) -> list[str]:
+    """Sentences that a reader must know to read the numbers rightly."""
+    found = []
+    settings = [summary.setting for summary in contents.summaries]
+    few = [summary for summary in contents.summaries if len(summary.scores) < FEWEST_RUNS]
+    if few:
+        which = "No setting has" if len(few) == len(settings) else f"{len(few)} of {len(settings)} settings do not have"
+        found.append(
+            f"{which} {FEWEST_RUNS} scored seeds: too few for an interval, and too few to tell settings apart."
+        )
+    if contents.unfinished:
+        found.append(
+            f"{counted(len(contents.unfinished), 'run')} of {len(contents.runs)} left no final score and "
+            f"{'is' if len(contents.unfinished) == 1 else 'are'} in no mean of scores: "
+            f"{name_ranges([contents.name(run) for run in contents.unfinished])}. Where runs fail, the scores of the "
+            "others flatter their setting."
+        )
+    goal = [run for run in contents.runs if run.stopped_at_goal]
+    if goal:
+        found.append(
+            f"{counted(len(goal), 'run')} ended early because stop_at_return was reached. In curves and areas such a "
+            "run keeps its last value from there on: the greedy return of its last network, or its last training value."
+        )
+    repeated = [run for setting in settings for run in setting.repeated]
+    if repeated:
+        found.append(
+            f"{counted(len(repeated), 'run')} repeat a seed of the same setting and do not count: "
+            f"{name_ranges([contents.name(run) for run in repeated])}."
+        )
+    if len(settings) > len(contents.envs):
+        found.append(
+            "The best setting was picked by the scores that are shown, so its own score is likely too high: "
+            "confirm it on fresh seeds."
+        )
+    return found
+
+
+def _rank(summary: Summary) -> tuple[float]:
+    return (float("inf") if summary.score is None else -summary.score.value,)
+
+
+def _main(runs: Sequence[Run]) -> str:
+    done = [run for run in runs if run.result is not None] or runs
+    lines = [run.series(EVALUATION) for run in done]
+    return EVALUATION if lines and all(line is not None and len(line.steps) > 1 for line in lines) else TRAINING

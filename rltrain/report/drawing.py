@@ -1,0 +1,134 @@
+"""Drawing: the style that the figures of a report share, and their PNG and SVG files."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from rltrain.terminal.text import harmless
+
+INK = "#1b1f24"
+"""Of text, axes and grids: nothing else in a figure has this colour, so that the page can draw it in its own."""
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f5539")
+"""Okabe and Ito's colours, which colour-blind readers tell apart, without black and without the yellow that white
+hides; and a brown."""
+GREY = "#8c8c8c"
+_MARKERS = "osD^vPX"
+_LONGEST_LABEL = 44
+_STYLE: dict[Any, Any] = {
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "rltrain",
+    "text.parse_math": False,  # a name may hold dollar signs
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Figures that are made and written inside look alike, and are the same on every machine with these versions."""
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        warnings.simplefilter("ignore")  # letters that the font lacks are shown as boxes
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def panels(count: int, width: float = 3.3, height: float = 2.5, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels; one alone is wider."""
+    columns = min(count, columns)
+    rows = math.ceil(count / columns)
+    if count == 1:
+        width, height = max(width, 5.6), max(height, 3.2)
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
+    return figure, axes
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """A legend under all panels, in as many columns as it has room for; the figure grows by its rows."""
+    if not handles:
+        return
+    width = figure.get_figwidth()
+    widest = max(len(text) for text in labels) * 0.065 + 0.55  # inches
+    columns = max(1, min(len(labels), int(width / widest)))
+    rows = math.ceil(len(labels) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.19 * rows + 0.1)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.8, columnspacing=1.4)
+
+
+def label(text: str) -> str:
+    """A name as a figure shows it: on one line, and not too long."""
+    text = harmless(text)
+    text = text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 3]}..."
+    return f" {text}" if text.startswith("_") else text  # Matplotlib hides what begins with one
+
+
+def colour_of(rank: int) -> str:
+    """Colour of the variant with this rank; grey for those that have none."""
+    return PALETTE[rank] if rank < len(PALETTE) else GREY
+
+
+def marker_of(rank: int) -> str:
+    """Marker of the variant with this rank."""
+    return _MARKERS[rank % len(_MARKERS)]
+
+
+def steps_axis(axes: Axes) -> None:
+    """Environment steps along x."""
+    axes.set_xlabel("environment steps")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.02)
+
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Whether swept numbers are better seen on a logarithmic axis."""
+    return min(values) > 0 and max(values) / min(values) >= 20
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Of a colour's red, green and blue, each from 0 to 1."""
+    return float(np.dot(colour[:3], (0.299, 0.587, 0.114)))
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """On white, 200 dots per inch."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=200, facecolor="white")
+    return picture.getvalue()
+
+
+def svg_text(figure: Figure) -> str:
+    """Without a background and without a date; text is drawn as paths, so that it looks the same everywhere."""
+    picture = io.StringIO()
+    figure.savefig(picture, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return picture.getvalue()

@@ -1,0 +1,174 @@
+"""Settings of a report: groups of runs that differ in their seeds alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rltrain.config.schema import GROUP_CONFIGS
+from rltrain.config.validate import show
+from rltrain.report.runs import Run
+
+ENV, FOLDER = "env.id", "folder"
+_NO_SETTING = ("seed", "name", "dry_run", "log_period", "checkpoint.")
+"""Keys, or the sections before a dot, in which replicates may differ."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs of one environment that differ in their seeds alone.
+
+    Attributes:
+        values: the keys that set it apart -> its values, but for the environment's id.
+        runs: one of each seed; of two of the same seed the first that is completed, or else the first.
+        repeated: the other runs of these seeds.
+    """
+
+    env: str
+    values: Mapping[str, Any]
+    runs: tuple[Run, ...]
+    repeated: tuple[Run, ...]
+
+    @property
+    def variant(self) -> str:
+        """Its values in one line, the same in every environment."""
+        return as_text(self.values) or "all runs"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The settings of a report, and in what they differ.
+
+    Attributes:
+        keys: in whose values they are told apart, the environment's id first.
+        implied: keys whose values differ too, and follow from those of `keys`.
+        left_out: runs whose config cannot be read.
+    """
+
+    settings: tuple[Setting, ...]
+    keys: tuple[str, ...]
+    implied: tuple[str, ...]
+    left_out: tuple[Run, ...]
+
+    @property
+    def envs(self) -> list[str]:
+        return list(dict.fromkeys(setting.env for setting in self.settings))
+
+    @property
+    def variants(self) -> list[str]:
+        return list(dict.fromkeys(setting.variant for setting in self.settings))
+
+
+def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
+    """Settings in the order of their first runs.
+
+    Runs of equal configs and seeds that lie in different folders that were asked for are compared by folder.
+
+    Args:
+        origins: how those folders are called.
+    """
+    known = [run for run in runs if run.config]
+    configs = [{key: value for key, value in run.config.items() if not _is_no_setting(key)} for run in known]
+    if _compares_folders(known, configs):
+        configs = [{**config, FOLDER: origins[run.origin]} for run, config in zip(known, configs, strict=True)]
+    differing = _differing(configs)
+    keys = _telling(differing, configs, [key for run in known for key in _keys(run.typed)])
+    found: dict[str, list[Run]] = {}
+    for run, config in zip(known, configs, strict=True):
+        found.setdefault(_text([config.get(key) for key in differing]), []).append(run)
+    values = {_text([config.get(key) for key in differing]): config for config in configs}
+    settings = [_setting(members, {key: values[text].get(key) for key in keys}) for text, members in found.items()]
+    return Groups(
+        tuple(settings), tuple(keys), tuple(key for key in differing if key not in keys),
+        tuple(run for run in runs if not run.config),
+    )  # fmt: skip
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """Key -> the least of its last parts that no other has: `algo.optimizer.lr` is lr; `algo.name` is algo."""
+    full = {key: key.removesuffix(".name").removesuffix(".id") for key in keys}
+    short = {}
+    for key, name in full.items():
+        parts = name.split(".")
+        tails = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
+        taken = [other for other in full.values() if other != name]
+        short[key] = next(t for t in tails if t == name or not any(o == t or o.endswith(f".{t}") for o in taken))
+    return short
+
+
+def as_text(values: Mapping[str, Any]) -> str:
+    """`lr=0.001 gamma=0.99`."""
+    names = short_names(values)
+    return " ".join(f"{names[key]}={shown(value)}" for key, value in values.items())
+
+
+def shown(value: Any) -> str:
+    """A value as the user would type it, without blanks."""
+    return show(_text(value) if isinstance(value, list) else value)
+
+
+def _setting(members: Sequence[Run], values: Mapping[str, Any]) -> Setting:
+    by_seed: dict[int | None, Run] = {}
+    for run in sorted(members, key=lambda run: run.result is None):  # stable
+        by_seed.setdefault(run.seed, run)
+    runs = sorted(by_seed.values(), key=lambda run: (run.seed is None, run.seed or 0))
+    kept = {run.folder for run in runs}
+    return Setting(
+        members[0].env,
+        {key: value for key, value in values.items() if key != ENV},
+        tuple(runs),
+        tuple(run for run in members if run.folder not in kept),
+    )
+
+
+def _compares_folders(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> bool:
+    origins: dict[str, int] = {}
+    texts = (_text([run.seed, config]) for run, config in zip(runs, configs, strict=True))
+    return any(origins.setdefault(text, run.origin) != run.origin for run, text in zip(runs, texts, strict=True))
+
+
+def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values are not all the same, in the order of the configs."""
+    values: dict[str, set[str]] = {}
+    holders: dict[str, int] = {}
+    for config in configs:
+        for key, value in config.items():
+            values.setdefault(key, set()).add(_text(value))
+            holders[key] = holders.get(key, 0) + 1
+    return [key for key, found in values.items() if len(found) > 1 or holders[key] < len(configs)]
+
+
+def _telling(differing: Sequence[str], configs: Sequence[Mapping[str, Any]], typed: Iterable[str]) -> list[str]:
+    """The keys that tell the settings apart: the environment, all that was typed, and of the others, choices of groups
+    first, those that do not follow from one of these."""
+    texts = {key: [_text(config.get(key)) for config in configs] for key in differing}
+    keys = [key for key in dict.fromkeys([ENV, *typed, FOLDER]) if key in texts]
+    for key in dict.fromkeys([*(f"{group}.name" for group in GROUP_CONFIGS), *differing]):
+        if key in texts and not any(_follows(texts[key], texts[other]) for other in keys):
+            keys.append(key)
+    return keys
+
+
+def _follows(values: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether each of `others` comes with one of `values` alone."""
+    return len(set(zip(values, others, strict=True))) == len(set(others))
+
+
+def _keys(overrides: Iterable[str]) -> Iterable[str]:
+    """The keys that overrides are about: a group's choice is its name, or the environment's id."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        yield f"{key}.id" if key == "env" else f"{key}.name" if key in (*GROUP_CONFIGS, "device") else key
+
+
+def _is_no_setting(key: str) -> bool:
+    return any(key == entry or (entry[-1] == "." and key.startswith(entry)) for entry in _NO_SETTING)
+
+
+def _text(value: Any) -> str:
+    try:
+        return json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
+    except TypeError:  # keys that are no text, in a config that is none of ours
+        return repr(value)

@@ -1,0 +1,189 @@
+"""Runs of a report, as their folders tell of them, which may be a stranger's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rltrain.config.stored import ADDED_KEYS
+from rltrain.config.validate import leaves, show
+from rltrain.errors import RequestError
+from rltrain.report.series import Metrics, Series, read_metrics
+from rltrain.storage.files import holder_of
+from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import RunResult, read_result, read_status
+from rltrain.storage.sweep_folder import SweepFolder, is_sweep
+from rltrain.terminal.text import shown_path
+from rltrain.training.outcome import Outcome, outcome
+
+TRAINING, EVALUATION = "rollout/episode_return", "eval/episode_return"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run.
+
+    Attributes:
+        folder: absolute.
+        origin: the number of the folder that was asked for, in which it lies.
+        typed: the overrides that it was given.
+        config: dotted key -> value, as stored; empty where it cannot be read.
+        state: completed, running, killed, interrupted, failed, not begun, or whatever run.json says.
+        why: for which reason it is not completed, where the run has told one; or what of it cannot be read.
+        result: None for a run that is not completed.
+        wall_seconds: from its last beginning to its end.
+    """
+
+    folder: Path
+    origin: int
+    typed: tuple[str, ...]
+    config: Mapping[str, Any]
+    state: str
+    why: str = ""
+    metrics: Metrics = field(default_factory=lambda: Metrics({}, None, None))
+    result: RunResult | None = None
+    wall_seconds: float | None = None
+    device: str = ""
+
+    @property
+    def env(self) -> str:
+        return show(self.config.get("env.id", ""))
+
+    @property
+    def seed(self) -> int | None:
+        seed = self.config.get("seed")
+        return seed if type(seed) is int else None
+
+    @property
+    def score(self) -> float | None:
+        """The mean greedy return of its last network."""
+        return None if self.result is None else self.result.returns["mean"]
+
+    @property
+    def steps(self) -> int | None:
+        """Environment steps made."""
+        return self.metrics.last_step if self.result is None else self.result.env_step
+
+    @property
+    def outcome(self) -> Outcome | None:
+        result = self.result
+        return None if result is None else outcome(result.returns["mean"], result.threshold, result.solve_step)
+
+    @property
+    def stopped_at_goal(self) -> bool:
+        """Whether reaching `stop_at_return` has ended it, before its steps or episodes were used up."""
+        goal, total, episodes = (self.config.get(key) for key in ("stop_at_return", "total_steps", "total_episodes"))
+        if self.result is None or not isinstance(goal, int | float) or not isinstance(total, int | float):
+            return False
+        return self.result.env_step < total and (episodes is None or self.result.returns["mean"] >= goal)
+
+    def series(self, tag: str) -> Series | None:
+        return self.metrics.series.get(tag)
+
+
+def find_runs(place: Path) -> list[tuple[Path, tuple[str, ...], Mapping[str, Any] | None]]:
+    """(folder, typed overrides, listed config) of each run in a folder: of a run, of a sweep, or of any number of both.
+
+    Raises:
+        RequestError: it holds no run, or the list of a sweep's jobs is malformed.
+    """
+    if (place / "run.json").exists():
+        return [(place, (), None)]
+    found: dict[Path, tuple[tuple[str, ...], Mapping[str, Any] | None]] = {}
+    for folder in _folders(place):
+        if is_sweep(folder):
+            for job in SweepFolder(folder).jobs().values():
+                found.setdefault(job.folder, (job.overrides or (), job.config))
+        elif (folder / "run.json").is_file():
+            found.setdefault(folder, ((), None))
+    if not found:
+        raise RequestError(f"{shown_path(place)}: holds no run")
+    return [(folder, typed, config) for folder, (typed, config) in found.items()]
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    """`place` and the folders below it in which runs and sweeps may lie; links are not followed."""
+    for name, inner, _ in os.walk(place):
+        inner[:] = sorted(folder for folder in inner if folder != "checkpoints" and not folder.startswith("."))
+        yield Path(name)
+
+
+def read_runs(places: Sequence[Path], tags: Collection[str]) -> list[Run]:
+    """The runs in these folders, with the series of `tags`. What is damaged is said by the run that has it.
+
+    Raises:
+        RequestError: one holds no run.
+    """
+    seen: set[Path] = set()
+    runs = []
+    for origin, place in enumerate(places):
+        for folder, typed, config in find_runs(place):
+            if folder not in seen:
+                seen.add(folder)
+                runs.append(read_run(folder, tags, origin, typed, config))
+    return runs
+
+
+def read_run(
+    folder: Path,
+    tags: Collection[str],
+    origin: int = 0,
+    typed: tuple[str, ...] = (),
+    listed: Mapping[str, Any] | None = None,
+) -> Run:
+    """One run; `listed` is its config where the list of a sweep tells it."""
+    run = RunFolder(folder)
+    faults = []
+    config: Mapping[str, Any] = {}
+    try:
+        config = _flat(listed if listed is not None else run.read_config())
+    except (RequestError, RecursionError) as error:
+        faults.append(str(error) if isinstance(error, RequestError) else f"{run.config}: is nested too deeply")
+    state = read_status(run)
+    record = _record(run)
+    if state == "running" and not holder_of(folder):
+        state = "killed"
+    metrics = Metrics({}, None, None)
+    try:
+        if state != "not begun":
+            metrics = read_metrics(run.metrics, tags)
+    except OSError as error:
+        faults.append(f"{run.metrics}: cannot be read: {error.strerror}")
+    result = read_result(run) if state == "completed" else None
+    if state == "completed" and result is None:
+        faults.append(f"{run.result}: holds no result")
+    seconds = record.get("seconds")
+    return Run(
+        folder, origin, typed or _typed(record), config, state, "; ".join([*_reason(record), *faults]), metrics, result,
+        wall_seconds=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e12 else None,
+        device=str(record.get("device", "")),
+    )  # fmt: skip
+
+
+def _record(run: RunFolder) -> Mapping[str, Any]:
+    try:
+        return run.read_record()
+    except RequestError:
+        return {}
+
+
+def _typed(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The overrides that a run alone was given."""
+    words = record.get("argv")
+    return tuple(str(word) for word in words[1:] if "=" in str(word)) if isinstance(words, list) else ()
+
+
+def _reason(record: Mapping[str, Any]) -> list[str]:
+    reason = record.get("reason")
+    return [reason.splitlines()[0]] if isinstance(reason, str) and reason.strip() else []
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted key -> value; with the keys that earlier versions did not store, and without what says nothing."""
+    flat = leaves(config)
+    for key, value in ADDED_KEYS.items():
+        flat.setdefault(key, value)
+    return {key: value for key, value in flat.items() if value is not None and value != {}}

@@ -1,0 +1,130 @@
+"""Series of a run, read from its metrics.jsonl row by row, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rltrain.loggers.jsonl import read_rows
+from rltrain.storage.run_result import LARGEST, MOST_STEPS
+
+SPEED = "time/steps_per_second"
+MOST_POINTS = 4096
+"""Of a series, an even number: those of a longer one are means of neighbouring rows."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A function of environment steps: linear between its points, and constant after the last one.
+
+    Attributes:
+        steps: float64 [N], increasing.
+        values: float64 [N].
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    def at(self, steps: np.ndarray) -> np.ndarray:
+        """Values at `steps`, [G] -> [G]; NaN before the first point."""
+        return np.asarray(np.interp(steps, self.steps, self.values, left=math.nan))
+
+    def means(self, edges: np.ndarray) -> np.ndarray:
+        """Means between neighbouring `edges`, [G + 1] -> [G]; NaN where the first point comes later."""
+        return np.asarray(np.diff(self._integral(edges)) / np.diff(edges))
+
+    def _integral(self, steps: np.ndarray) -> np.ndarray:
+        """From the first point to each of `steps`, NaN before it."""
+        areas = np.concatenate([[0.0], np.cumsum(np.diff(self.steps) * (self.values[1:] + self.values[:-1]) / 2)])
+        place = np.clip(np.searchsorted(self.steps, steps, side="right") - 1, 0, None)
+        beyond = (steps - self.steps[place]) * (self.values[place] + self.at(steps)) / 2
+        return np.asarray(areas[place] + beyond)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The metrics of a run.
+
+    Attributes:
+        series: by tag; only those that have a point.
+        last_step: of the last row; None where there is none.
+        train_seconds: in training, without evaluations; None where no row has a speed.
+    """
+
+    series: dict[str, Series]
+    last_step: int | None
+    train_seconds: float | None
+
+
+def read_metrics(path: Path, tags: Collection[str]) -> Metrics:
+    """The series of `tags` in a metrics file. Rows without a finite value are left out, and so are torn lines.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    points = {tag: _Points() for tag in tags}
+    last, seconds = None, 0.0
+    for row in read_rows(path):
+        step = row["step"]
+        if not 0 <= step < MOST_STEPS:
+            continue
+        for tag, kept in points.items():
+            if (value := _number(row.get(tag))) is not None:
+                kept.add(step, value)
+        speed = _number(row.get(SPEED))
+        if speed is not None and speed > 0 and step > (last or 0):
+            seconds += (step - (last or 0)) / speed
+        last = step if last is None else max(last, step)
+    series = {tag: kept.series() for tag, kept in points.items() if kept}
+    return Metrics(series, last, seconds or None)
+
+
+class _Points:
+    """The points of one series as they come, each the mean of as many rows as keeps them few."""
+
+    def __init__(self) -> None:
+        self.steps, self.values = array("d"), array("d")
+        self._rows_each, self._rows, self._step, self._value = 1, 0, 0.0, 0.0
+
+    def __bool__(self) -> bool:
+        return self._rows > 0 or len(self.steps) > 0
+
+    def add(self, step: int, value: float) -> None:
+        self._rows += 1
+        self._step += step
+        self._value += value
+        if self._rows == self._rows_each:
+            self._end_point()
+
+    def series(self) -> Series:
+        if self._rows:
+            self._end_point()
+        steps, values = np.array(self.steps), np.array(self.values)
+        if (np.diff(steps) <= 0).any():  # no file of ours; of two values of one step the later holds
+            steps, last = np.unique(steps[::-1], return_index=True)
+            values = values[::-1][last]
+        return Series(steps, values)
+
+    def _end_point(self) -> None:
+        self.steps.append(self._step / self._rows)
+        self.values.append(self._value / self._rows)
+        self._rows, self._step, self._value = 0, 0.0, 0.0
+        if len(self.steps) == MOST_POINTS:
+            self.steps, self.values = _halved(self.steps), _halved(self.values)
+            self._rows_each *= 2
+
+
+def _halved(numbers: array[float]) -> array[float]:
+    return array("d", np.array(numbers).reshape(-1, 2).mean(axis=1))
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -LARGEST < value < LARGEST:
+        return None
+    return float(value)

@@ -1,0 +1,121 @@
+"""Statistics of few runs: interquartile mean, stratified bootstrap, performance profile, probability of improvement.
+
+After Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021). A score is
+one number of one run. Runs are resampled, never the episodes inside of one: two episodes of a run share its network.
+
+A resample is told by how often it holds each run, `counts`; whatever is asked of it is then a weighted sum.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+FEWEST_RUNS = 3
+"""Below which no interval is given: resamples of two runs are the two runs and their mean."""
+_TRIMMED = 0.25
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Interquartile mean over the first axis, [N, ...] -> [...]: without the lowest and the highest floor(N / 4)."""
+    return np.asarray(np.sort(scores, axis=0)[_cut(len(scores)) : len(scores) - _cut(len(scores))].mean(axis=0))
+
+
+@functools.lru_cache(maxsize=16)
+def resample_counts(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> np.ndarray:
+    """How often each of `resamples` stratified resamples holds each run, int64 [R, sum(sizes)].
+
+    Always the same for the same sizes, so that a report that is made again is the same.
+
+    Args:
+        sizes: the number of runs in each stratum, whose runs are drawn among themselves: one stratum per environment.
+    """
+    generator = np.random.default_rng(0)
+    counts = np.hstack([generator.multinomial(size, np.full(size, 1 / size), resamples) for size in sizes])
+    counts.setflags(write=False)
+    return counts
+
+
+def resampled_iqm(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Interquartile mean of each resample: scores [N, ...], counts [R, N] -> [R, ...]."""
+    runs = len(scores)
+    first, last = _cut(runs), runs - _cut(runs)
+    columns = scores.reshape(runs, -1)
+    found = np.empty((len(counts), columns.shape[1]))
+    for column in range(columns.shape[1]):
+        order = np.argsort(columns[:, column], kind="stable")
+        ends = np.cumsum(counts[:, order], axis=1)  # [R, N]: the places that a run's copies take end here
+        kept = np.diff(np.clip(ends, first, last), axis=1, prepend=first)
+        found[:, column] = kept @ columns[order, column] / (last - first)
+    return found.reshape(len(counts), *scores.shape[1:])
+
+
+def percentile_interval(resampled: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap interval: a statistic of each resample, [R, ...] -> its low and high end, each [...]."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def iqm_interval(strata: Sequence[np.ndarray]) -> tuple[float, float] | None:
+    """Interval of the interquartile mean over all runs of `strata`, the scores of each environment's runs [N].
+
+    None where an environment has fewer than `FEWEST_RUNS` runs.
+    """
+    sizes = tuple(len(scores) for scores in strata)
+    if not sizes or min(sizes) < FEWEST_RUNS:
+        return None
+    low, high = percentile_interval(resampled_iqm(np.concatenate(strata), resample_counts(sizes)))
+    return float(low), float(high)
+
+
+def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Share of the runs whose score is above each threshold: [N], [T] -> [T]."""
+    return np.asarray((scores[:, None] > thresholds).mean(axis=0))
+
+
+def profile_interval(scores: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Interval of the performance profile at each threshold, each end [T]; None for fewer than `FEWEST_RUNS` runs."""
+    if len(scores) < FEWEST_RUNS:
+        return None
+    above = (scores[:, None] > thresholds).astype(np.float64)
+    return percentile_interval(resample_counts((len(scores),)) @ above / len(scores))
+
+
+def probability_of_improvement(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Probability that a run of X scores above a run of Y, in a random environment; a tie counts half.
+
+    Args:
+        pairs: of each environment the scores of X [N] and of Y [M].
+    """
+    return float(np.mean([_wins(x, y).mean() for x, y in pairs]))
+
+
+def improvement_interval(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float] | None:
+    """Interval of `probability_of_improvement`; None where fewer than `FEWEST_RUNS` runs of either have scores.
+
+    X and Y are resampled independently of each other, in each environment.
+    """
+    sizes = tuple(len(scores) for pair in pairs for scores in pair)
+    if not sizes or min(sizes) < FEWEST_RUNS:
+        return None
+    counts = np.split(resample_counts(sizes), np.cumsum(sizes)[:-1], axis=1)
+    chances = [
+        ((counts[2 * i] @ _wins(x, y)) * counts[2 * i + 1]).sum(axis=1) / (len(x) * len(y))
+        for i, (x, y) in enumerate(pairs)
+    ]
+    low, high = percentile_interval(np.mean(chances, axis=0))
+    return float(low), float(high)
+
+
+def _wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """1 where x is above y, a half where they are equal: [N, M]."""
+    return np.asarray((x[:, None] > y) + 0.5 * (x[:, None] == y))
+
+
+def _cut(runs: int) -> int:
+    return int(_TRIMMED * runs)

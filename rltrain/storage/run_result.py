@@ -1,0 +1,59 @@
+"""A run's end as its folder tells it, which may be a stranger's or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rltrain.errors import RequestError
+from rltrain.storage.run_folder import RunFolder
+
+MOST_STEPS = 1 << 63
+LARGEST = 1e100
+"""Numbers beyond it have overflowed, or will in a sum or a square: they count as not finite."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The greedy episodes of a run's last network, from result.json.
+
+    Attributes:
+        env_step: at which it was trained.
+        returns: mean, std, min and max over `episodes` episodes.
+        threshold: the environment's; None where it has none.
+        solve_step: of the first evaluation that reached the threshold.
+    """
+
+    env_step: int
+    episodes: int
+    returns: Mapping[str, float]
+    threshold: float | None
+    solve_step: int | None
+
+
+def read_result(run: RunFolder) -> RunResult | None:
+    """The result of a run; None where it is missing, damaged, or not of finite numbers."""
+    try:
+        plain = run.read_result()
+        returns = {key: float(plain["episode_return"][key]) for key in ("mean", "std", "min", "max")}
+        threshold, solve_step = plain.get("threshold"), plain.get("solve_step")
+        result = RunResult(
+            env_step=int(plain["env_step"]),
+            episodes=int(plain["episodes"]),
+            returns=returns,
+            threshold=None if threshold is None else float(threshold),
+            solve_step=None if solve_step is None else int(solve_step),
+        )
+    except (RequestError, KeyError, TypeError, ValueError, OverflowError):
+        return None
+    steps = [step for step in (result.env_step, result.solve_step) if step is not None]
+    finite = all(abs(number) < LARGEST for number in (*returns.values(), result.threshold or 0.0))
+    return result if finite and all(0 <= step < MOST_STEPS for step in steps) else None
+
+
+def read_status(run: RunFolder) -> str:
+    """The status in run.json; "not begun" where there is none, "unknown" where it is damaged."""
+    try:
+        return str(run.read_record().get("status")) if run.record.exists() else "not begun"
+    except RequestError:
+        return "unknown"

@@ -1,0 +1,133 @@
+"""Settings: which runs are seeds of one, and what tells two apart."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from written_runs import config, result, write_run, write_sweep
+
+from rltrain.report.groups import Groups, as_text, group_runs, short_names
+from rltrain.report.runs import read_runs
+
+
+def groups(tmp_path: Path, *changes: dict[str, Any], places: int = 1) -> Groups:
+    """Of runs with these changes, which lie in turn in as many folders as there are places."""
+    for number, change in enumerate(changes):
+        write_run(tmp_path / f"place{number % places}" / str(number), final=result(10.0 + number), **change)
+    folders = [tmp_path / f"place{place}" for place in range(places)]
+    return group_runs(read_runs(folders, []), [folder.name for folder in folders])
+
+
+def test_seeds_are_replicates(tmp_path: Path) -> None:
+    found = groups(
+        tmp_path, {"seed": 2}, {"seed": 0}, {"seed": 1, "name": "x", "checkpoint__period": 7, "log_period": 1}
+    )
+    (setting,) = found.settings
+    assert [run.seed for run in setting.runs] == [0, 1, 2]
+    assert (setting.variant, setting.env, found.keys) == ("all runs", "CartPole-v1", ())
+
+
+def test_settings_differ_in_any_other_key(tmp_path: Path) -> None:
+    found = groups(
+        tmp_path,
+        {"algo__gamma": 0.9},
+        {"algo__gamma": 0.9, "seed": 1},
+        {"network__hidden": [8]},
+        {"eval__period": None},
+    )
+    assert [(s.variant, len(s.runs)) for s in found.settings] == [
+        ("gamma=0.9 period=200 hidden=[64,64]", 2),
+        ("gamma=0.99 period=200 hidden=[8]", 1),
+        ("gamma=0.99 period=null hidden=[64,64]", 1),
+    ]
+
+
+def test_keys_that_follow_from_others_are_left_out(tmp_path: Path) -> None:
+    c51 = {"algo": {"name": "c51", "gamma": 0.9, "atoms": 51}}
+    found = groups(tmp_path, {}, c51, {**c51, "env__id": "Acrobot-v1", "total_steps": 5})
+    assert found.keys == ("env.id", "algo.name")
+    assert set(found.implied) == {"total_steps", "algo.gamma", "algo.atoms", "algo.optimizer.name", "algo.optimizer.lr"}
+    assert [(s.env, s.variant) for s in found.settings] == [
+        ("CartPole-v1", "algo=dqn"), ("CartPole-v1", "algo=c51"), ("Acrobot-v1", "algo=c51"),
+    ]  # fmt: skip
+
+
+def test_what_was_typed_comes_first_and_is_told_in_any_case(tmp_path: Path) -> None:
+    jobs = {
+        str(n): (
+            [f"network.hidden=[{size}]", f"seed={n}", f"algo.optimizer.lr={size}"],
+            {"seed": n, "network__hidden": [size], "algo__gamma": size / 10, "algo__optimizer__lr": size},
+            1.0,
+        )
+        for n, size in enumerate((2, 4, 4))
+    }
+    found = group_runs(read_runs([write_sweep(tmp_path / "sweep", jobs)], []), ["sweep"])
+    assert (found.keys, found.implied) == (("network.hidden", "algo.optimizer.lr"), ("algo.gamma",))
+
+
+def test_what_was_typed_for_a_run_alone_is_in_its_record(tmp_path: Path) -> None:
+    for number in range(2):
+        run = write_run(tmp_path / str(number), final=result(1.0), algo__gamma=number, algo__optimizer__lr=number)
+        (run / "run.json").write_text(json.dumps({"status": "completed", "argv": ["rltrain", "algo.optimizer.lr=1"]}))
+    assert group_runs(read_runs([tmp_path], []), ["x"]).keys == ("algo.optimizer.lr",)
+
+
+def test_equal_runs_in_two_folders_are_compared_by_folder(tmp_path: Path) -> None:
+    found = groups(tmp_path, {"seed": 0}, {"seed": 0}, {"seed": 1}, {"seed": 2}, places=2)
+    assert [(s.variant, [run.seed for run in s.runs]) for s in found.settings] == [
+        ("folder=place0", [0, 1]), ("folder=place1", [0, 2]),
+    ]  # fmt: skip
+
+
+def test_seeds_of_one_setting_may_lie_in_two_folders(tmp_path: Path) -> None:
+    found = groups(tmp_path, {"seed": 0}, {"seed": 1}, places=2)
+    assert [[run.seed for run in setting.runs] for setting in found.settings] == [[0, 1]]
+
+
+def test_of_two_runs_of_a_seed_the_first_completed_one_counts(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", status="failed", seed=3)
+    write_run(tmp_path / "b", final=result(1.0), seed=3)
+    write_run(tmp_path / "c", final=result(2.0), seed=3)
+    (setting,) = group_runs(read_runs([tmp_path], []), ["x"]).settings
+    assert [run.score for run in setting.runs] == [1.0]
+    assert [run.folder.name for run in setting.repeated] == ["a", "c"]
+
+
+def test_older_configs_lack_keys_that_have_the_value_of_then(tmp_path: Path) -> None:
+    older = config(seed=1)
+    newer = {**config(), "init_from": None}
+    newer["env"] = {**newer["env"], "wrappers": []}
+    newer["eval"] = {**newer["eval"], "num_envs": "auto"}
+    write_run(tmp_path / "a", final=result(1.0), plain=older)
+    write_run(tmp_path / "b", final=result(1.0), plain=newer)
+    assert len(group_runs(read_runs([tmp_path], []), ["x"]).settings) == 1
+
+
+def test_a_run_without_a_config_is_in_no_setting(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", final=result(1.0))
+    (tmp_path / "a" / "config.yaml").write_text("a: &x [1]\nb: *x\n")
+    write_run(tmp_path / "b", final=result(1.0))
+    found = group_runs(read_runs([tmp_path], []), ["x"])
+    assert [run.folder.name for run in found.left_out] == ["a"]
+    assert "aliases are not allowed" in found.left_out[0].why
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (["algo.optimizer.lr", "algo.gamma"], ["lr", "gamma"]),
+        (["algo.optimizer.lr", "algo.value.lr"], ["optimizer.lr", "value.lr"]),
+        (["algo.name", "network.name", "env.id"], ["algo", "network", "env"]),
+        (["target_update.period", "eval.period", "seed"], ["target_update.period", "eval.period", "seed"]),
+        (["lr", "algo.lr"], ["lr", "algo.lr"]),
+    ],
+)
+def test_names_are_as_short_as_they_can_be(keys: list[str], names: list[str]) -> None:
+    assert list(short_names(keys).values()) == names
+
+
+def test_values_are_shown_as_they_are_typed() -> None:
+    assert as_text({"a": 0.001, "b": None, "c": True, "d": [1, 2], "e": "x"}) == "a=0.001 b=null c=true d=[1,2] e=x"

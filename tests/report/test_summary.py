@@ -1,0 +1,199 @@
+"""Numbers of a setting, computed by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from written_runs import result, row, write_run, write_sweep
+
+from rltrain.report.contents import Contents, notes, read_contents
+from rltrain.report.runs import EVALUATION, TRAINING
+from rltrain.report.summary import Curve, Summary, curve
+
+
+def contents(*places: Path, metric: str | None = None) -> Contents:
+    return read_contents(places, [place.name for place in places], metric)
+
+
+def one(place: Path) -> Summary:
+    (summary,) = contents(place).summaries
+    return summary
+
+
+def line(place: Path, tag: str = TRAINING) -> Curve:
+    return one(place).curves[tag]
+
+
+def flat(last: int, value: float) -> list[dict[str, Any]]:
+    """Rows of a run whose returns are always `value`."""
+    return [row(step, value, value) for step in range(100, last + 1, 100)]
+
+
+def test_scores_of_four_seeds(tmp_path: Path) -> None:
+    finals = [
+        result(500.0, solve_step=400), result(100.0), result(480.0), result(300.0, solve_step=800),
+    ]  # fmt: skip
+    for seed, final in enumerate(finals):
+        write_run(tmp_path / str(seed), final=final, seed=seed)
+    found = one(tmp_path)
+    assert found.scores.tolist() == [500, 100, 480, 300]
+    assert found.score is not None and found.score.value == pytest.approx(390)  # of 300 and 480
+    assert (
+        found.score.low is not None
+        and found.score.high is not None
+        and 100 <= found.score.low < found.score.high <= 500
+    )
+    assert found.std == pytest.approx(np.sqrt((155**2 + 245**2 + 135**2 + 45**2) / 3))
+    assert (found.solved, found.lost, found.judged) == (2, 1, 4)
+    assert found.solve_step == 900  # of 400, never, 1000 (the last network alone), 800: between 800 and 1000
+    assert found.train_seconds == pytest.approx(10.0) and found.speed == pytest.approx(100.0)
+
+
+def test_a_setting_that_few_seeds_solve_has_no_solve_step(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(
+            tmp_path / str(seed),
+            final=result(500.0 if seed == 0 else 1.0, solve_step=400 if seed == 0 else None),
+            seed=seed,
+        )
+    assert one(tmp_path).solve_step is None
+
+
+def test_two_seeds_have_no_interval(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / str(seed), final=result(10.0 * seed), seed=seed)
+    found = one(tmp_path)
+    assert found.score is not None and (found.score.value, found.score.low, found.score.high) == (5.0, None, None)
+    assert np.isnan(line(tmp_path).low).all() and line(tmp_path).iqm[-1] == 5.0
+    assert any("too few for an interval" in note for note in notes(contents(tmp_path)))
+
+
+def test_the_curve_of_equal_grids_keeps_their_steps(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.0, 10.0, 20.0, 90.0)):
+        write_run(tmp_path / str(seed), flat(500, value), result(value, 500), seed=seed)
+    found = line(tmp_path)
+    assert found.steps.tolist() == [100, 200, 300, 400, 500]
+    assert found.iqm == pytest.approx([15.0] * 5) and found.mean == pytest.approx([30.0] * 5)
+    assert found.runs.tolist() == [4] * 5
+    assert (found.low < found.iqm).all() and (found.iqm < found.high).all()
+
+
+def test_unequal_grids_are_interpolated(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [row(100, 0.0), row(300, 20.0)], result(1.0, 300), seed=0)
+    write_run(tmp_path / "b", [row(150, 10.0), row(200, 10.0)], result(1.0, 300), seed=1)
+    found = line(tmp_path)
+    assert found.steps.tolist() == [100, 150, 200, 300]
+    assert found.mean == pytest.approx([0.0, 7.5, 10.0, 15.0])  # the last value holds until the run's end
+    assert found.runs.tolist() == [1, 2, 2, 2]
+
+
+def test_long_runs_are_means_over_cells(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", [row(step, float(step)) for step in range(1, 1002)], result(1.0, 1001), seed=0)
+    found = line(tmp_path)
+    assert len(found.steps) == 200 and found.steps[[0, -1]].tolist() == [6.0, 1001.0]
+    assert found.mean == pytest.approx(found.steps - 2.5)
+
+
+def test_a_run_that_failed_leaves_the_curve_where_it_ended(tmp_path: Path) -> None:
+    for seed, last in enumerate((500, 500, 500)):
+        write_run(tmp_path / str(seed), flat(last, 10.0), result(10.0, last), seed=seed)
+    write_run(tmp_path / "failed", flat(300, 50.0), status="failed", seed=9)
+    found = line(tmp_path)
+    assert found.runs.tolist() == [4, 4, 4, 3, 3]
+    assert found.mean == pytest.approx([20, 20, 20, 10, 10])
+    assert one(tmp_path).scores.tolist() == [10.0] * 3
+    assert any("failed" in note and "1 run of 4" in note for note in notes(contents(tmp_path)))
+
+
+def test_a_run_that_reached_its_goal_keeps_its_value(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", flat(500, 10.0), result(10.0, 500), seed=0, stop_at_return=99, total_steps=500)
+    write_run(tmp_path / "b", flat(200, 100.0), result(98.0, 200), seed=1, stop_at_return=99, total_steps=500)
+    found = contents(tmp_path)
+    assert line(tmp_path).runs.tolist() == [2] * 5 and line(tmp_path).mean == pytest.approx([55.0] * 5)
+    # Greedy: what its last network reached in new episodes, from its end on.
+    assert line(tmp_path, EVALUATION).mean == pytest.approx([55.0, 54.0, 54.0, 54.0, 54.0])
+    assert any("stop_at_return was reached" in note for note in notes(found))
+    area = found.summaries[0].area
+    assert area is not None and area.value == pytest.approx((10.0 + (100 * 100 + 99 * 100 + 98 * 300) / 500) / 2)
+
+
+def test_the_area_is_the_mean_over_all_steps(tmp_path: Path) -> None:
+    # Rises from 100 at step 100 to 1000 at step 1000; before its first point it counts as 100.
+    write_run(tmp_path / "a", [row(s, float(s)) for s in range(100, 1001, 100)], result(1.0, 1000))
+    area = one(tmp_path).area
+    assert area is not None and area.value == pytest.approx((100 * 100 + 900 * 550) / 1000)
+
+
+def test_areas_end_where_the_shortest_completed_run_does(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", flat(1000, 1.0), result(1.0, 1000), seed=0)
+    write_run(tmp_path / "b", flat(400, 2.0), result(1.0, 400), seed=1, total_steps=400)
+    write_run(tmp_path / "c", flat(100, 2.0), status="interrupted", seed=2)
+    found = contents(tmp_path)
+    assert {summary.horizon for summary in found.summaries} == {400}
+
+
+def test_the_best_is_first_in_each_environment(tmp_path: Path) -> None:
+    for env, scores in (("A", (1.0, 5.0)), ("B", (70.0, 80.0))):
+        for gamma, score in zip((0.1, 0.2), scores, strict=True):
+            for seed in range(3):
+                changes = {"env__id": env, "algo__gamma": gamma, "seed": seed}
+                write_run(tmp_path / f"{env}{gamma}{seed}", final=result(score + seed, threshold=100.0), **changes)
+    found = contents(tmp_path)
+    assert [(s.setting.env, s.setting.variant) for s in found.summaries] == [
+        ("A", "gamma=0.2"), ("A", "gamma=0.1"), ("B", "gamma=0.2"), ("B", "gamma=0.1"),
+    ]  # fmt: skip
+    assert found.variants == ("gamma=0.2", "gamma=0.1")
+    (improvement,) = found.improvements
+    assert (improvement.better, improvement.probability, improvement.low) == ("gamma=0.2", 1.0, 1.0)
+    assert found.aggregate is not None
+    # 0 is the mean first training return, a tenth of the final one; 1 is the threshold.
+    zero = np.mean([1, 2, 3, 5, 6, 7]) / 10
+    assert found.aggregate.scales["A"] == (pytest.approx(zero), 100.0)
+    assert found.aggregate.variants["gamma=0.2"].value == pytest.approx(
+        np.mean(sorted((score - z) / (100 - z) for score, z in [
+            *((s, zero) for s in (5, 6, 7)), *((s, np.mean([70, 71, 72, 80, 81, 82]) / 10) for s in (80, 81, 82)),
+        ])[1:-1])
+    )  # fmt: skip
+
+
+def test_one_environment_has_no_aggregate_and_one_setting_no_improvement(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / str(seed), final=result(1.0 + seed), seed=seed)
+    found = contents(tmp_path)
+    assert found.aggregate is None and found.improvements == ()
+    assert not any("picked" in note for note in notes(found))
+
+
+def test_any_metric_has_curves(tmp_path: Path) -> None:
+    rows = [{"step": 100 * i, "train/td_loss": float(i)} for i in (1, 2)]
+    write_run(tmp_path / "a", rows, result(1.0, 200))
+    found = contents(tmp_path, metric="train/td_loss")
+    assert found.tags == ("train/td_loss",) and found.main == "train/td_loss"
+    assert found.summaries[0].curves["train/td_loss"].mean.tolist() == [1.0, 2.0]
+
+
+def test_training_returns_are_the_metric_where_evaluations_are_missing(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", flat(300, 1.0), result(1.0, 300), seed=0)
+    assert contents(tmp_path).main == EVALUATION
+    write_run(tmp_path / "b", [row(100, 1.0), row(200, 1.0, 1.0)], result(1.0, 300), seed=1)
+    assert contents(tmp_path).main == TRAINING
+
+
+def test_jobs_that_have_not_begun_are_told(tmp_path: Path) -> None:
+    jobs: dict[str, Any] = {str(n): ([f"seed={n}"], {"seed": n}, 5.0 if n < 3 else None) for n in range(5)}
+    found = contents(write_sweep(tmp_path / "sweep", jobs))
+    assert len(found.summaries[0].setting.runs) == 5 and found.summaries[0].scores.tolist() == [5.0] * 3
+    assert [(found.name(run), run.state) for run in found.unfinished] == [("3", "not begun"), ("4", "not begun")]
+
+
+def test_nothing_at_all_can_be_summarized(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", status="failed")
+    found = contents(tmp_path)
+    assert (found.tags, found.summaries[0].score, found.summaries[0].area) == ((), None, None)
+
+
+def test_a_curve_needs_a_series() -> None:
+    assert curve([], TRAINING) is None
