@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     # training knows agents and loggers by their protocols.
     "training": {"config.schema", "engine.protocol", "envs", "loggers.logger", "storage"},
-    "report": {"config", "envs", "loggers.jsonl", "storage", "training.outcome"},
+    "report": {"config", "envs", "loggers.curve_events", "loggers.jsonl", "storage", "training.outcome"},
     "storage": set(),
     # Algorithms by name; the engine runs any of them and names none.
     "agents": {"config.schema", "engine", "experience", "maths", "networks"},
@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
 HOMES: dict[str, set[str]] = {
     "hydra": {"config", "commands"},
     "omegaconf": {"config", "commands"},
-    "tensorboard": {"loggers.tensorboard"},
+    "tensorboard": {"loggers.curve_events", "loggers.tensorboard"},
     "tqdm": {"loggers.console", "loggers.evaluation_console"},
     "gymnasium": {"envs", "config.env_source", "config.env_families"},
     "minatar": {"envs.minatar"},

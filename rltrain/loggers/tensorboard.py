@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,18 +132,22 @@ class TensorBoardLogger:
 
 
 def _layout_value() -> Summary.Value:
-    layout = layout_pb2.Layout(
-        category=[
-            layout_pb2.Category(
-                title=category,
-                chart=[
-                    layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=map(_exactly, tags)))
-                    for chart, tags in charts.items()
-                ],
-            )
-            for category, charts in _DASHBOARD.items()
-        ]
-    )
+    categories = [
+        layout_pb2.Category(
+            title=category,
+            chart=[
+                layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=map(_exactly, tags)))
+                for chart, tags in charts.items()
+            ],
+        )
+        for category, charts in _DASHBOARD.items()
+    ]
+    return layout_value(categories)
+
+
+def layout_value(categories: Iterable[layout_pb2.Category]) -> Summary.Value:
+    """The summary that tells the dashboard its charts."""
+    layout = layout_pb2.Layout(category=categories)
     return Summary.Value(
         tag=custom_scalar.CONFIG_SUMMARY_TAG,
         metadata=custom_scalar.create_summary_metadata(),

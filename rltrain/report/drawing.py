@@ -64,7 +64,7 @@ def styled() -> Iterator[None]:
 
 def panels(count: int, width: float = 3.3, height: float = 2.5, columns: int = 3) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels; one alone is wider."""
-    columns = min(count, columns)
+    columns = min(count, columns if count != 4 else 2)
     rows = math.ceil(count / columns)
     if count == 1:
         width, height = max(width, 5.6), max(height, 3.2)
@@ -72,6 +72,12 @@ def panels(count: int, width: float = 3.3, height: float = 2.5, columns: int = 3
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
     return figure, axes
+
+
+def leftmost(panel: Axes) -> bool:
+    """Whether a panel is the first of its row."""
+    place = panel.get_subplotspec()
+    return place is not None and place.is_first_col()
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
@@ -115,7 +121,7 @@ def is_logarithmic(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) / min(values) >= 20
 
 
-def luminance(colour: Sequence[float]) -> float:
+def luminance(colour: np.ndarray) -> float:
     """Of a colour's red, green and blue, each from 0 to 1."""
     return float(np.dot(colour[:3], (0.299, 0.587, 0.114)))
 

@@ -14,10 +14,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from rltrain.report.contents import Contents
-from rltrain.report.drawing import GREY, INK, PALETTE, colour_of, label, legend_below, marker_of, panels, steps_axis
+from rltrain.report.drawing import (
+    GREY,
+    INK,
+    PALETTE,
+    colour_of,
+    label,
+    leftmost,
+    legend_below,
+    marker_of,
+    panels,
+    steps_axis,
+)
 from rltrain.report.runs import EVALUATION, TRAINING
 from rltrain.report.statistics import CONFIDENCE, performance_profile, profile_interval
 from rltrain.report.summary import Curve, Estimate, Summary
+from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
 
 _MOST_PANELS, _MOST_ROWS = 12, 20
 _FEW_POINTS = 30
@@ -71,6 +83,8 @@ def drawings(contents: Contents) -> Iterator[Drawing]:
             f"none: {scales}.",
             partial(aggregate_scores, contents),
         )  # fmt: skip
+    if swept_numbers(contents):
+        yield _over_swept(contents)
     if len(contents.variants) > 1 and max((len(s.scores) for s in contents.summaries), default=0) > 1:
         yield Drawing(
             "performance_profiles", "Performance profiles",
@@ -87,18 +101,27 @@ def drawings(contents: Contents) -> Iterator[Drawing]:
         )  # fmt: skip
 
 
+def _over_swept(contents: Contents) -> Drawing:
+    what = "Final greedy return, interquartile mean over seeds."
+    if is_grid(contents):
+        caption = f"{what} The framed cell is the best of its environment; empty cells have no score."
+        return Drawing("heat_map", "Over two swept numbers", caption, partial(heat_maps, contents))
+    bars = f" Bars are {CONFIDENCE:.0%} bootstrap intervals over seeds; the star is the best setting."
+    return Drawing("slices", "Over swept numbers", what + bars, partial(slices, contents))
+
+
 def curves(contents: Contents, tag: str) -> Figure:
     """One panel for each environment."""
     envs = [env for env in contents.envs if any(tag in s.curves for s in contents.of_env(env))][:_MOST_PANELS]
     figure, axes = panels(len(envs))
-    for place, (env, panel) in enumerate(zip(envs, axes, strict=True)):
+    for env, panel in zip(envs, axes, strict=True):
         for summary in reversed(contents.of_env(env)):
             if tag in summary.curves:
                 _draw_curve(panel, summary, summary.curves[tag], contents.variants.index(summary.setting.variant))
         steps_axis(panel)
         _threshold(panel, contents.of_env(env) if tag in NAMES else [])
         panel.set_title(label(env))
-        if place % 3 == 0:
+        if leftmost(panel):
             panel.set_ylabel(NAMES.get(tag, label(tag)))
     legend_below(figure, *_legend(contents, markers=True))
     return figure
@@ -137,7 +160,7 @@ def profiles(contents: Contents) -> Figure:
     """One panel for each environment."""
     envs = contents.envs[:_MOST_PANELS]
     figure, axes = panels(len(envs))
-    for place, (env, panel) in enumerate(zip(envs, axes, strict=True)):
+    for env, panel in zip(envs, axes, strict=True):
         scored = [summary for summary in contents.of_env(env) if len(summary.scores)]
         every = np.concatenate([summary.scores for summary in scored]) if scored else np.zeros(1)
         margin = 0.05 * (every.max() - every.min()) or 1.0
@@ -148,7 +171,7 @@ def profiles(contents: Contents) -> Figure:
         panel.set_ylim(-0.03, 1.03)
         panel.set_title(label(env))
         panel.set_xlabel("final greedy return")
-        if place % 3 == 0:
+        if leftmost(panel):
             panel.set_ylabel("share of seeds above it")
     legend_below(figure, *_legend(contents, markers=False))
     return figure
@@ -204,9 +227,9 @@ def _rows_figure(titles: Sequence[str], variants: Sequence[str]) -> tuple[Figure
     figure, axes = panels(len(titles), height=0.26 * len(variants) + 0.9)
     if len(titles) == 1:
         figure.set_figheight(0.26 * len(variants) + 0.95)
-    for place, panel in enumerate(axes):
+    for panel in axes:
         panel.set_ylim(len(variants) - 0.4, -0.6)
-        panel.set_yticks(range(len(variants)), names if place % 3 == 0 else [""] * len(variants))
+        panel.set_yticks(range(len(variants)), names if leftmost(panel) else [""] * len(variants))
         panel.tick_params(axis="y", length=0)
         panel.grid(axis="y", visible=False)
     return figure, axes

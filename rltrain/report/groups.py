@@ -22,19 +22,21 @@ class Setting:
 
     Attributes:
         values: the keys that set it apart -> its values, but for the environment's id.
+        texts: the same values as they are shown.
         runs: one of each seed; of two of the same seed the first that is completed, or else the first.
         repeated: the other runs of these seeds.
     """
 
     env: str
     values: Mapping[str, Any]
+    texts: Mapping[str, str]
     runs: tuple[Run, ...]
     repeated: tuple[Run, ...]
 
     @property
     def variant(self) -> str:
         """Its values in one line, the same in every environment."""
-        return as_text(self.values) or "all runs"
+        return as_text(self.texts) or "all runs"
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,13 @@ def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
     found: dict[str, list[Run]] = {}
     for run, config in zip(known, configs, strict=True):
         found.setdefault(_text([config.get(key) for key in differing]), []).append(run)
-    values = {_text([config.get(key) for key in differing]): config for config in configs}
-    settings = [_setting(members, {key: values[text].get(key) for key in keys}) for text, members in found.items()]
+    holders = {_text([config.get(key) for key in differing]): config for config in configs}
+    values = {key: [holders[text].get(key) for text in found] for key in keys}
+    texts = {key: shown(column) for key, column in values.items()}
+    settings = [
+        _setting(members, {key: values[key][place] for key in keys}, {key: texts[key][place] for key in keys})
+        for place, members in enumerate(found.values())
+    ]
     return Groups(
         tuple(settings), tuple(keys), tuple(key for key in differing if key not in keys),
         tuple(run for run in runs if not run.config),
@@ -98,18 +105,25 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return short
 
 
-def as_text(values: Mapping[str, Any]) -> str:
+def as_text(texts: Mapping[str, str]) -> str:
     """`lr=0.001 gamma=0.99`."""
-    names = short_names(values)
-    return " ".join(f"{names[key]}={shown(value)}" for key, value in values.items())
+    names = short_names(texts)
+    return " ".join(f"{names[key]}={text}" for key, text in texts.items())
 
 
-def shown(value: Any) -> str:
-    """A value as the user would type it, without blanks."""
-    return show(_text(value) if isinstance(value, list) else value)
+def shown(values: Sequence[Any]) -> list[str]:
+    """The values of a key as the user would type them, without blanks; numbers of a random search with the digits that
+    tell them apart."""
+    texts = [show(_text(value) if isinstance(value, list) else value) for value in values]
+    different = len(set(texts))
+    for digits in range(3, 17):
+        short = [f"{v:.{digits}g}" if isinstance(v, float) else text for v, text in zip(values, texts, strict=True)]
+        if len(set(short)) == different:
+            return [min(pair, key=len) for pair in zip(texts, short, strict=True)]
+    return texts
 
 
-def _setting(members: Sequence[Run], values: Mapping[str, Any]) -> Setting:
+def _setting(members: Sequence[Run], values: Mapping[str, Any], texts: Mapping[str, str]) -> Setting:
     by_seed: dict[int | None, Run] = {}
     for run in sorted(members, key=lambda run: run.result is None):  # stable
         by_seed.setdefault(run.seed, run)
@@ -118,6 +132,7 @@ def _setting(members: Sequence[Run], values: Mapping[str, Any]) -> Setting:
     return Setting(
         members[0].env,
         {key: value for key, value in values.items() if key != ENV},
+        {key: text for key, text in texts.items() if key != ENV},
         tuple(runs),
         tuple(run for run in members if run.folder not in kept),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rltrain import __version__
 from rltrain.report.contents import Contents, notes
 from rltrain.report.drawing import INK, PALETTE
-from rltrain.report.groups import ENV, short_names, shown
+from rltrain.report.groups import ENV, short_names
 from rltrain.report.page_style import PAGE_STYLE
 from rltrain.report.runs import Run
 from rltrain.report.statistics import CONFIDENCE, FEWEST_RUNS, RESAMPLES
@@ -19,7 +19,7 @@ from rltrain.report.words import shown_estimate
 from rltrain.terminal.table import NOTHING
 from rltrain.terminal.text import counted, harmless, mean_and_std, number
 
-_MOST_RUNS = 200
+_MOST_SETTINGS, _MOST_RUNS = 15, 200
 _LONGEST, _LONGEST_PROSE = 200, 2000
 _ENLARGED = 1.3
 """Size of a figure on the page, of its size on paper."""
@@ -101,11 +101,16 @@ def _settings(contents: Contents, env: str) -> str:
     numbers = ["seeds", "final return: IQM", "mean ± sd", "solved", "solve step", "area: IQM", "train time", "steps/s"]
     rows = [_setting_row(summary, keys) for summary in contents.of_env(env)]
     best = 'class="best"' if len(rows) > 1 and contents.of_env(env)[0].score is not None else ""
-    return f"<section><h2>{_text(env)}</h2>{_table([*told, *numbers], rows, len(told), {0: best})}</section>"
+    head = [*told, *numbers]
+    table = _table(head, rows[:_MOST_SETTINGS], len(told), {0: best})
+    if rest := rows[_MOST_SETTINGS:_MOST_RUNS]:
+        more = f"; settings.csv has {len(rows) - _MOST_RUNS} more" if len(rows) > _MOST_RUNS else ""
+        table += f"<details><summary>{len(rest)} more settings{more}</summary>{_table(head, rest, len(told))}</details>"
+    return f"<section><h2>{_text(env)}</h2>{table}</section>"
 
 
 def _setting_row(summary: Summary, keys: Sequence[str]) -> list[str]:
-    values = [shown(summary.setting.values.get(key)) for key in keys] or [summary.setting.variant]
+    values = [summary.setting.texts[key] for key in keys] or [summary.setting.variant]
     scored, seeds = len(summary.scores), len(summary.setting.runs)
     spread = NOTHING if not scored else number(float(summary.scores.mean()))
     if summary.std is not None:

@@ -19,6 +19,7 @@ from rltrain.storage.sweep_folder import SweepFolder, is_sweep
 from rltrain.terminal.text import shown_path
 from rltrain.training.outcome import Outcome, outcome
 
+_LONGEST = 1e12  # seconds
 TRAINING, EVALUATION = "rollout/episode_return", "eval/episode_return"
 
 
@@ -35,6 +36,7 @@ class Run:
         why: for which reason it is not completed, where the run has told one; or what of it cannot be read.
         result: None for a run that is not completed.
         wall_seconds: from its last beginning to its end.
+        ended: in seconds since 1970.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Run:
     metrics: Metrics = field(default_factory=lambda: Metrics({}, None, None))
     result: RunResult | None = None
     wall_seconds: float | None = None
+    ended: float | None = None
     device: str = ""
 
     @property
@@ -155,10 +158,10 @@ def read_run(
     result = read_result(run) if state == "completed" else None
     if state == "completed" and result is None:
         faults.append(f"{run.result}: holds no result")
-    seconds = record.get("seconds")
+    seconds, started = _seconds(record.get("seconds")), _seconds(record.get("started"))
     return Run(
         folder, origin, typed or _typed(record), config, state, "; ".join([*_reason(record), *faults]), metrics, result,
-        wall_seconds=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e12 else None,
+        wall_seconds=seconds, ended=None if seconds is None or started is None else started + seconds,
         device=str(record.get("device", "")),
     )  # fmt: skip
 
@@ -168,6 +171,10 @@ def _record(run: RunFolder) -> Mapping[str, Any]:
         return run.read_record()
     except RequestError:
         return {}
+
+
+def _seconds(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and 0 <= value < _LONGEST else None
 
 
 def _typed(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ def _keys(contents: Contents, setting: Setting | None) -> Row:
 
 def _value(value: Any) -> Any:
     number = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
-    return value if value is None or number else shown(value)
+    return value if value is None or number else shown([value])[0]
 
 
 def _estimate(name: str, found: Estimate | None) -> Row:

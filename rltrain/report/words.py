@@ -11,7 +11,7 @@ from rltrain.terminal.text import number
 if TYPE_CHECKING:
     from rltrain.report.summary import Estimate
 
-PAGE = "report.html"
+PAGE, TENSORBOARD = "report.html", "tensorboard"
 
 
 def shown_estimate(estimate: Estimate | None) -> str:

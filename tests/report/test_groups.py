@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from written_runs import config, result, write_run, write_sweep
 
-from rltrain.report.groups import Groups, as_text, group_runs, short_names
+from rltrain.report.groups import Groups, as_text, group_runs, short_names, shown
 from rltrain.report.runs import read_runs
 
 
@@ -130,4 +130,10 @@ def test_names_are_as_short_as_they_can_be(keys: list[str], names: list[str]) ->
 
 
 def test_values_are_shown_as_they_are_typed() -> None:
-    assert as_text({"a": 0.001, "b": None, "c": True, "d": [1, 2], "e": "x"}) == "a=0.001 b=null c=true d=[1,2] e=x"
+    assert shown([0.001, None, True, [1, 2], "x", 3, 1e-5]) == ["0.001", "null", "true", "[1,2]", "x", "3", "1e-05"]
+
+
+def test_numbers_have_the_digits_that_tell_them_apart() -> None:
+    assert shown([0.98765432, 0.91234567, 0.5]) == ["0.988", "0.912", "0.5"]
+    assert shown([0.98765432, 0.98765321]) == ["0.987654", "0.987653"]
+    assert as_text({"algo.optimizer.lr": "0.001", "algo.gamma": "1"}) == "lr=0.001 gamma=1"

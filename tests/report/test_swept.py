@@ -1,0 +1,83 @@
+"""Figures over swept numbers, and TensorBoard's curves over seeds."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.patches import Rectangle
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from written_runs import result, write_run, write_sweep
+
+from rltrain.cli import main
+from rltrain.report.contents import Contents, read_contents
+from rltrain.report.drawing import styled
+from rltrain.report.figures import drawings
+from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
+
+
+def swept(tmp_path: Path, settings: list[dict[str, Any]], seeds: int = 1) -> Contents:
+    """Of settings, whose scores are their numbers in the list."""
+    for number, (changes, seed) in enumerate(product(settings, range(seeds))):
+        write_run(tmp_path / str(number), final=result(float(number // seeds)), seed=seed, **changes)
+    return read_contents([tmp_path], ["x"])
+
+
+def names(contents: Contents) -> list[str]:
+    return [drawing.name for drawing in drawings(contents)]
+
+
+def test_two_numbers_make_a_heat_map_with_the_best_framed(tmp_path: Path) -> None:
+    pairs = [
+        {"algo__gamma": gamma, "algo__optimizer__lr": rate} for gamma in (0.9, 0.99) for rate in (0.1, 0.01, 0.001)
+    ]
+    contents = swept(tmp_path, pairs[:5])  # one pair was not tried
+    assert is_grid(contents) and "heat_map" in names(contents) and "slices" not in names(contents)
+    with styled():
+        panel = heat_maps(contents).axes[0]
+    cells = panel.collections[0].get_array()
+    assert cells is not None
+    assert np.ma.filled(cells, -1).tolist() == [[2, 1, 0], [-1, 4, 3]]  # rows: gamma, columns: lr, both rising
+    (frame,) = [patch for patch in panel.patches if isinstance(patch, Rectangle)]
+    assert frame.get_xy() == (0.5, 0.5)
+    assert [text.get_text() for text in panel.texts] == ["2.00", "1.00", "0.00", "4.00", "3.00"]
+
+
+def test_one_number_makes_a_slice(tmp_path: Path) -> None:
+    contents = swept(tmp_path, [{"algo__gamma": g, "algo__name": a} for a in "ab" for g in (0.99, 0.9)], seeds=3)
+    assert swept_numbers(contents) == ["algo.gamma"] and "slices" in names(contents)
+    with styled():
+        (panel,) = slices(contents).axes
+    lines = {str(line.get_label()): line.get_xydata() for line in panel.lines}
+    assert np.asarray(lines["algo=b"]).tolist() == [[0.9, 3], [0.99, 2]]
+    assert np.asarray(lines["best"]).tolist() == [[0.9, 3]]
+
+
+def test_numbers_of_a_random_search_make_slices(tmp_path: Path) -> None:
+    contents = swept(tmp_path, [{"algo__gamma": 1 - 0.1**n, "algo__optimizer__lr": 0.1**n} for n in range(1, 12)])
+    # lr follows from gamma; had both been typed, both would be shown.
+    assert not is_grid(contents) and swept_numbers(contents) == ["algo.gamma"]
+
+
+def test_words_flags_and_lists_are_no_swept_numbers(tmp_path: Path) -> None:
+    contents = swept(tmp_path, [{"network__hidden": [8]}, {"network__hidden": [9]}, {"algo__double": True}])
+    assert swept_numbers(contents) == [] and "slices" not in names(contents)
+
+
+def test_tensorboard_shows_the_curves_over_seeds(tmp_path: Path) -> None:
+    jobs: dict[str, Any] = {str(seed): ([f"seed={seed}"], {"seed": seed}, 10.0 * seed) for seed in range(3)}
+    sweep = write_sweep(tmp_path / "sweep", jobs)
+    assert main(["report", str(sweep), "metric=eval/episode_return"]) == 0
+    (run,) = (sweep / "report" / "tensorboard").iterdir()
+    assert run.name == "000 all runs"
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    events.Reload()
+    last = {tag: events.Scalars(tag)[-1] for tag in events.Tags()["scalars"]}
+    assert {tag: (event.step, event.value) for tag, event in last.items()} == {
+        "eval/episode_return": (1000, 10.0), "eval/episode_return_mean": (1000, 10.0),
+        "eval/episode_return_low": (1000, 0.0), "eval/episode_return_high": (1000, 20.0),
+    }  # fmt: skip
+    assert events.Tags()["tensors"] == ["custom_scalars__config__"]
+    assert last["eval/episode_return"].wall_time == 1e9 + 20  # when the runs ended: the same bytes each time
