@@ -20,10 +20,10 @@ from rltrain.config.env_source import GymnasiumConfigSource
 from rltrain.config.folders import conf_folder, import_plugins, user_folders
 from rltrain.config.info import ComposeInfo, compose_info
 from rltrain.config.keys import as_written
-from rltrain.config.loader import RunConfigLoader
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_sweep
 from rltrain.config.run_name import run_name
 from rltrain.config.schema import RunConfig
+from rltrain.config.sweep_loader import SweepConfigLoader
 from rltrain.config.validate import validate
 
 CONFIG_NAME = "config"
@@ -46,7 +46,7 @@ def create_application(config_dir: str | None = None) -> Hydra:
         search_path.prepend(origin, f"file://{folder}", anchor=SearchPathQuery(provider="main"))
     search_path.prepend("gymnasium", "gymnasium://", anchor=SearchPathQuery(provider="schema"))
     GlobalHydra.instance().clear()
-    hydra = Hydra(task_name="rltrain", config_loader=RunConfigLoader(search_path))
+    hydra = Hydra(task_name="rltrain", config_loader=SweepConfigLoader(search_path))
     GlobalHydra.instance().initialize(hydra)
     return hydra
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import re
 import sys
@@ -29,8 +28,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rltrain.config.folders import USER_ORIGINS
-from rltrain.config.messages import COMPOSE_ERRORS, explain
-from rltrain.config.override_text import as_typed, key_of
+from rltrain.config.override_text import key_of
 from rltrain.config.schema import ALGO_CONFIGS
 from rltrain.config.user_files import check_user_file
 from rltrain.config.validate import to_plain, validate
@@ -47,9 +45,10 @@ def tuned_name(algo: str, env: str) -> str:
 
 
 class RunConfigLoader(ConfigLoaderImpl):
-    """Composes jobs; a sweep's jobs get the folder that was reserved for the sweep."""
+    """Composes a job."""
 
     _choices: dict[str, str]
+    _tuned: list[str]
     _shared_repo: CachingConfigRepository | None = None
 
     def _load_configuration_impl(
@@ -60,35 +59,35 @@ class RunConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        effective = [f"++{line}" if line.startswith(_OPEN) else line for line in overrides]
+        effective = opened(overrides)
+        if run_mode != RunMode.RUN:  # which keys there are is the jobs' affair: a tuned file may choose their groups
+            effective = [line for line in effective if "." not in key_of(line) or key_of(line).startswith("hydra")]
+        cfg = self._composed(config_name, effective, run_mode, from_shell, validate_sweep_overrides)
+        cfg.hydra.overrides.task = of_the_task(overrides)
+        if run_mode == RunMode.RUN:
+            try:
+                write_validated(cfg)
+            except RequestError as error:
+                raise self._with_place(error, overrides) from error
+        return cfg
+
+    def _composed(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *how: bool) -> DictConfig:
+        """Hydra's composition, with the tuned file of the choices; not validated."""
+        self._tuned = []
         try:
             with redirect_stdout(sys.stderr):  # looking an environment up may import packages that greet
                 if run_mode == RunMode.RUN:
-                    effective += self._tuned_override(config_name, effective)
-                else:  # which keys there are is the jobs' affair: a tuned file may choose their groups
-                    effective = [
-                        line for line in effective if "." not in key_of(line) or key_of(line).startswith("hydra")
-                    ]
-                cfg = super()._load_configuration_impl(
-                    config_name, effective, run_mode, from_shell, validate_sweep_overrides
-                )
+                    self._tuned = self._tuned_override(config_name, overrides)
+                return super()._load_configuration_impl(config_name, [*overrides, *self._tuned], run_mode, *how)
         except KeyError as error:
             if any("env_copy" in line for line in overrides):
                 raise RequestError(f"hydra.job.env_copy: the environment variable {error} is not set") from error
             raise
         finally:
             self._shared_repo = None
-        cfg.hydra.overrides.task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]
-        if run_mode == RunMode.RUN:
-            try:
-                _write_validated(cfg)
-            except RequestError as error:
-                raise self._with_place(error, overrides) from error
-        return cfg
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self._sweep_configs: dict[tuple[str, ...], DictConfig] = {}
         self._places: dict[str, str] = {}
 
     def user_file(self, config_path: str) -> Path | None:
@@ -109,26 +108,6 @@ class RunConfigLoader(ConfigLoaderImpl):
         key = re.match(r"[\w.]*", str(error))
         place = self.place(key[0], overrides) if key else ""
         return RequestError(f"{place}{error}") if place else error
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sweep_configs": {}}  # a launcher sends the loader to every worker
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Composed once per job, though the sweeper, our own check and the launcher each ask for it."""
-        key = tuple(sweep_overrides)
-        if key not in self._sweep_configs:
-            self._sweep_configs[key] = self._compose_job(master_config, sweep_overrides)
-        return copy.deepcopy(self._sweep_configs[key])
-
-    def _compose_job(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        try:
-            config = super().load_sweep_config(master_config, sweep_overrides)
-        except (RequestError, *COMPOSE_ERRORS) as error:
-            reason = error if isinstance(error, RequestError) else explain(error, sweep_overrides, self)
-            raise RequestError(f"in the job `{as_typed(sweep_overrides)}`: {reason}") from error
-        config.hydra.mode = RunMode.MULTIRUN
-        config.hydra.sweep.dir = master_config.hydra.sweep.dir
-        return config
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
@@ -168,6 +147,16 @@ class RunConfigLoader(ConfigLoaderImpl):
                 path, result.config, picks, self._choices, str(shown_path(file or Path(f"conf/{path}.yaml")))
             )
         return result
+
+
+def opened(overrides: Sequence[str]) -> list[str]:
+    """The overrides, those of keys that no file need know as additions."""
+    return [f"++{line}" if line.startswith(_OPEN) else line for line in overrides]
+
+
+def of_the_task(overrides: Sequence[str]) -> list[str]:
+    """The overrides that are not Hydra's own."""
+    return [line for line in overrides if not line.lstrip("+~").startswith("hydra")]
 
 
 def _choices_of(defaults: list[ResultDefault]) -> dict[str, str]:
@@ -218,15 +207,29 @@ def _check_replay(cfg: DictConfig, algo: Any) -> None:
         raise RequestError(f"replay={choice}: {algo['name']} has no replay")
 
 
-def _write_validated(cfg: DictConfig) -> None:
+def write_validated(cfg: DictConfig) -> None:
     """Puts the validated values back (1e5 given for an integer is 100000 from here on)."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    app = OmegaConf.create({key: value for key, value in plain.items() if key != "hydra"})
-    resolved = OmegaConf.to_container(app, resolve=True, throw_on_missing=True)
-    assert isinstance(resolved, dict)
+    app = {str(key): value for key, value in plain.items() if key != "hydra"}
+    resolved = app if _is_literal(app) else _resolved(app)
     _check_replay(cfg, resolved["algo"])
-    validated = to_plain(validate({str(key): value for key, value in resolved.items()}))
+    validated = to_plain(validate(resolved))
     with open_dict(cfg):
-        for key in resolved:
-            cfg[key] = validated[str(key)]
+        for key, value in app.items():
+            if repr(value) != repr(validated[key]):  # making nodes takes longer than all else here
+                cfg[key] = validated[key]
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether nothing in plain data is an interpolation, or marked as missing."""
+    if isinstance(value, dict):
+        return all(map(_is_literal, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_literal, value))
+    return not isinstance(value, str) or ("${" not in value and value != "???")
+
+
+def _resolved(app: dict[str, Any]) -> dict[str, Any]:
+    resolved: Any = OmegaConf.to_container(OmegaConf.create(app), resolve=True, throw_on_missing=True)
+    return {str(key): value for key, value in resolved.items()}

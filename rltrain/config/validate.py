@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -100,7 +101,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
             raise RequestError(
                 f"{prefix}{key}: unknown key{where}{suggestion(str(key), _keys(cls))}\nknown: {', '.join(_keys(cls))}"
             )
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     built = {}
     for field in dataclasses.fields(cls):
         key = prefix + field.name
@@ -112,6 +113,12 @@ def _build(cls: type, values: Any, path: str) -> Any:
             raise RequestError(f"{key}: missing")
         built[field.name] = _convert(hint, values.get(field.name), key, limits)
     return cls(**built)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """The types of a class's fields with their marks, evaluated once though a sweep asks for each job."""
+    return get_type_hints(cls, include_extras=True)
 
 
 def _keys(cls: Any) -> list[str]:

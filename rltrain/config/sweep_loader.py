@@ -1,0 +1,121 @@
+"""The config loader of a sweep: what its jobs have in common is composed once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from rltrain.config.loader import RunConfigLoader, of_the_task, opened, write_validated
+from rltrain.config.messages import COMPOSE_ERRORS, explain
+from rltrain.config.override_text import as_typed
+from rltrain.errors import RequestError
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What jobs with the same choices of groups have in common.
+
+    Attributes:
+        config: without the overrides of values, not validated.
+        tuned: the override that chooses the tuned file, if there is one.
+    """
+
+    config: DictConfig
+    tuned: list[str]
+
+
+class SweepConfigLoader(RunConfigLoader):
+    """Composes runs, and the jobs of one sweep, which get the folder that was reserved for the sweep.
+
+    Hydra chooses files by the overrides of groups, and puts the values that are given into what they make. The first
+    takes a tenth of a second and is the same for jobs that differ in numbers only.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._frames: dict[tuple[str, ...], _Frame] = {}
+        self._parsed: dict[str, tuple[Override, bool]] = {}
+        self._groups: dict[str, bool] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_frames": {}, "_parsed": {}}  # a launcher sends the loader to every worker
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job of the sweep, validated.
+
+        Raises:
+            RequestError: it cannot be composed, or is not valid.
+        """
+        try:
+            job = self._from_frame(master_config, sweep_overrides)
+        except (RequestError, *COMPOSE_ERRORS):
+            job = None  # composing the whole says what is wrong
+        return self._compose_whole(master_config, sweep_overrides) if job is None else job
+
+    def _compose_whole(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        try:
+            config = super().load_sweep_config(master_config, sweep_overrides)
+        except (RequestError, *COMPOSE_ERRORS) as error:
+            reason = error if isinstance(error, RequestError) else explain(error, sweep_overrides, self)
+            raise RequestError(f"in the job `{as_typed(sweep_overrides)}`: {reason}") from error
+        return _of_sweep(config, master_config)
+
+    def _from_frame(self, master_config: DictConfig, sweep_overrides: Sequence[str]) -> DictConfig | None:
+        """The same as `_compose_whole`; None where an override deletes something."""
+        name, of_hydra = master_config.hydra.job.config_name, _as_given(master_config.hydra.overrides.hydra)
+        overrides = [*of_hydra, *sweep_overrides]
+        lines = opened(overrides)
+        parsed = [self._parse(line, name, of_hydra) for line in lines]
+        if any(override.is_delete() or override.is_sweep_override() for override, _ in parsed):
+            return None
+        key = tuple(line for line, (_, chooses) in zip(lines, parsed, strict=True) if chooses)
+        if key not in self._frames:
+            config = _of_sweep(self._composed(name, list(key), RunMode.RUN), master_config)
+            self._frames[key] = _Frame(config, self._tuned)
+        frame = self._frames[key]
+        cfg = copy.deepcopy(frame.config)
+        self._apply_overrides_to_config([override for override, chooses in parsed if not chooses], cfg)
+        tuned = [self._parse(line, name, of_hydra)[0] for line in frame.tuned]
+        named = [override for override in (*(found for found, _ in parsed), *tuned) if not override.is_hydra_override()]
+        cfg.hydra.job.override_dirname = get_overrides_dirname(named, **cfg.hydra.job.config.override_dirname)
+        cfg.hydra.overrides.task = of_the_task(overrides)
+        write_validated(cfg)
+        OmegaConf.copy_cache(from_config=master_config, to_config=cfg)
+        return cfg
+
+    def _parse(self, line: str, name: str | None, of_hydra: list[str]) -> tuple[Override, bool]:
+        """An override, and whether it chooses a file, or is about Hydra itself; else it gives a value to a key.
+
+        Args:
+            name: of the primary config.
+            of_hydra: overrides of Hydra's keys, which may say where files are searched.
+        """
+        if line not in self._parsed:
+            override = OverridesParser.create().parse_override(line)
+            key = override.key_or_group
+            if key not in self._groups:
+                _, repo = super()._parse_overrides_and_create_caching_repo(name, of_hydra)
+                self._groups[key] = repo.group_exists(key)
+            self._parsed[line] = override, self._groups[key] or key.startswith("hydra")
+        return self._parsed[line]
+
+
+def _of_sweep(job: DictConfig, master_config: DictConfig) -> DictConfig:
+    job.hydra.mode = RunMode.MULTIRUN
+    job.hydra.sweep.dir = master_config.hydra.sweep.dir
+    return job
+
+
+def _as_given(overrides: ListConfig) -> list[str]:
+    """The overrides as text, in which an interpolation may stand."""
+    lines: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(line) for line in lines]
