@@ -113,8 +113,9 @@ def evaluate(
     }
 
 
-def find_run(name: str | None, announce: bool = True) -> Path:
-    """The folder that the user means, absolute: the one named, or the newest run under outputs/, which is then said.
+def find_run(name: str | None, announce: bool = True, saved: bool = True) -> Path:
+    """The folder that the user means, absolute: the one named, or the newest run under outputs/, which is then said;
+    where `saved`, the newest that has a checkpoint.
 
     Raises:
         RequestError: there is none.
@@ -128,7 +129,7 @@ def find_run(name: str | None, announce: bool = True) -> Path:
         return place
     from rltrain.storage.run_folder import newest_run
 
-    run = newest_run(command_folder() / "outputs")
+    run = newest_run(command_folder() / "outputs", saved)
     if announce:
         say(f"newest run: {shown_path(run)}")
     return run
@@ -160,7 +161,8 @@ def _not_saved(run: RunFolder) -> str:
         shown = f" (checkpoint.period{'=null' if period is None else ''})"
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
     if status in ("running", "failed"):
-        return f"ended before its first checkpoint; `{rltrain_command('resume', run.path)}` begins it anew"
+        again = rltrain_command("resume", run.path, env_id=str((run.read_config().get("env") or {}).get("id", "")))
+        return f"ended before its first checkpoint; `{again}` begins it anew"
     return ""
 
 

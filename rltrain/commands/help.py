@@ -121,7 +121,7 @@ def print_help(command: str | None = None) -> int:
 
 def _general() -> str:
     import_plugins()
-    groups = ("algo", "network", "target_update", "exploration", "device", "experiment")
+    groups = ("algo", "network", "replay", "target_update", "exploration", "device", "experiment")
     lines = [f"  {group:<14} {'  '.join(group_files(group))}" for group in groups]
     lines.insert(1, "  env            any Gymnasium id: `rltrain list envs`")
     return _TEXT.format(version=__version__, choices="\n".join(lines))

@@ -42,7 +42,7 @@ def main(args: list[str]) -> int:
     overrides = [arg for arg in overrides if not arg.startswith("trust=")]
     from rltrain.storage.sweep_folder import is_sweep, sweep_of
 
-    place = find_run(names[0] if names else None)
+    place = find_run(names[0] if names else None, saved=False)
     if not names and (sweep := sweep_of(place)) is not None:
         alone = f"`{rltrain_command('resume', place, *(['trust=true'] if trust else []))}` resumes the job alone"
         say(f"one job of a sweep: {shown_path(sweep)} is resumed ({alone})")
@@ -160,7 +160,7 @@ def _list_changes(
             if "total_steps" in differences:
                 from rltrain.storage.checkpoint import newest_step
 
-                refuse_less(config, {"total_steps": newest_step(folder)}, folder)
+                refuse_less({"total_steps": config.total_steps}, {"total_steps": newest_step(folder)}, folder)
         except RequestError as error:
             raise RequestError(f"job {folder.relative_to(sweep.path)}: {error}") from error
         configs[folder] = to_plain(config)

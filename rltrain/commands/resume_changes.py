@@ -30,8 +30,8 @@ def changed_config(
     Raises:
         RequestError: what is asked for may not be changed, or not to this.
     """
+    refuse_less(dict(parse_changes(overrides)), made, folder)  # before rules between keys, which would speak of others
     config, differences = asked_config(with_earlier_changes(stored, folder, made["total_steps"]), overrides, trust)
-    refuse_less(config, {key: least for key, least in made.items() if key in differences}, folder)
     return config, differences
 
 
@@ -61,14 +61,14 @@ def asked_config(before: RunConfig, overrides: list[str], trust: bool) -> tuple[
     return config, differences
 
 
-def refuse_less(config: RunConfig, made: Mapping[str, int], folder: Path) -> None:
-    """Refuses limits below what a run has made."""
+def refuse_less(asked: Mapping[str, Any], made: Mapping[str, int], folder: Path) -> None:
+    """Refuses limits, of those that are asked for, below what a run has made."""
     for key, least in made.items():
-        asked = getattr(config, key)
-        if asked is not None and asked < least:
+        limit = asked.get(key)
+        if isinstance(limit, int | float) and limit < least:
             noun = key.removeprefix("total_")
             raise RequestError(
-                f"{key}={asked}: {shown_path(folder)} has made {least:,} {noun}, and none can be taken back"
+                f"{key}={limit}: {shown_path(folder)} has made {least:,} {noun}, and none can be taken back"
             )
 
 

@@ -52,8 +52,24 @@ def check_group(override: Override, line: str, loader: Any) -> None:
             raise RequestError(unknown_choice(group, name, loader))
 
 
+_OTHER_WORDS = {
+    ("algo", "doubledqn"): "algo=dqn (algo.double=true, which is its default)",
+    ("algo", "ddqn"): "algo=dqn (algo.double=true, which is its default)",
+    ("algo", "duelingdqn"): "algo=dqn network=dueling",
+    ("algo", "per"): "algo=dqn replay=prioritized",
+    ("algo", "qrdqn"): "algo=qr_dqn",
+    ("algo", "categoricaldqn"): "algo=c51",
+    ("algo", "qlearning"): "algo=q_learning",
+    ("algo", "vpg"): "algo=reinforce",
+    ("replay", "per"): "replay=prioritized",
+}
+"""Words of other programs and of the papers, without hyphens: what they are here."""
+
+
 def unknown_choice(group: str, name: str, loader: Any) -> str:
     """Error text for an unknown choice, with those that exist."""
+    if (meant := _OTHER_WORDS.get((group, re.sub(r"[_-]", "", name.lower())))) is not None:
+        return f"{group}={name}: no such choice; it is {meant}"
     options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]
     matches = closest(name, options, 3, 0.5)
     if group == "env":

@@ -180,7 +180,8 @@ def _check_dqn(config: RunConfig, algo: QNetworkConfig) -> None:
     if config.total_episodes is None and first_update > config.total_steps:
         _refuse(
             f"learning would never start: the first update is due at step {first_update} (algo.learning_starts="
-            f"{algo.learning_starts} + algo.train_period={algo.train_period}), after total_steps={config.total_steps}"
+            f"{algo.learning_starts} + algo.train_period={algo.train_period}), after total_steps={config.total_steps}\n"
+            f"for a short try: algo.learning_starts={max(1, config.total_steps // 10)}, or more steps"
         )
     if first_update <= (algo.n_step - 1) * config.num_envs:
         _refuse(

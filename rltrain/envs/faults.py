@@ -23,6 +23,8 @@ def described(error: BaseException) -> str:
         return " ".join(str(error).split())
     if misread := _misread(error):
         return misread
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg}, at {shown_path(Path(error.filename))}:{error.lineno}"
     place = origin(error)
     return one_line(error) + (f", at {place}" if place else "")
 

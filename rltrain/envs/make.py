@@ -49,6 +49,15 @@ class EnvMaker:
         """Where episodes are cut, None for never."""
         return self.max_episode_steps or self.spec.max_episode_steps
 
+    @property
+    def reward_threshold(self) -> float | None:
+        """The return that counts as solved. With other arguments, or episodes that end earlier, an environment is
+        another task than the one that was registered with a threshold, and has none."""
+        limit = self.spec.max_episode_steps
+        shorter = limit is not None and self.max_episode_steps is not None and self.max_episode_steps < limit
+        other = any(self.spec.kwargs.get(key, self) != value for key, value in self.kwargs.items())
+        return None if shorter or other else self.spec.reward_threshold
+
     def __call__(self) -> gymnasium.Env[Any, Any]:
         def make() -> gymnasium.Env[Any, Any]:
             gymnasium.registry.setdefault(self.spec.id, self.spec)  # a worker may not have it
@@ -166,6 +175,8 @@ def _close_all(envs: list[gymnasium.Env[Any, Any]]) -> None:
 
 def _find(id: str) -> EnvSpec:
     module, _, name = id.rpartition(":")
+    if module.endswith(".py"):
+        raise RequestError(f"env={id}: a module is named without .py: env={module.removesuffix('.py')}:{name}")
     if module:
         try:
             importlib.import_module(module)
@@ -174,7 +185,19 @@ def _find(id: str) -> EnvSpec:
                 raise RequestError(f"env={id}: {error}{hint}") from error
             raise
     register_family(name)
-    return gymnasium.spec(name)
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.UnregisteredEnv as error:
+        if not module:
+            raise
+        theirs = [id for id, spec in gymnasium.registry.items() if _module_of(spec) == module]
+        known = f"; it has {', '.join(theirs)}" if theirs else ", nor any other environment"
+        raise RequestError(f"env={id}: the module {module} has registered no {name}{known}") from error
+
+
+def _module_of(spec: EnvSpec) -> str:
+    entry = spec.entry_point
+    return entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
 
 
 def _refusing(id: str, call: Callable[[], Result]) -> Result:

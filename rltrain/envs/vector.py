@@ -114,7 +114,7 @@ class VectorEnv:
     Attributes:
         observation_space, action_space: Gymnasium's own, before `env.wrappers`.
         observation_spec, action_spec: what the agent sees, after them.
-        reward_threshold: the return that counts as solved, where the environment says so.
+        reward_threshold: the return that counts as solved, where the environment as it is registered says so.
         max_episode_steps: where episodes are cut, None for never.
         draws: whether the environment says that it can be drawn.
         reward_clip: rewards are clipped to [-c, c] for training, None for never.
@@ -140,7 +140,7 @@ class VectorEnv:
         self.observation_spec, self.action_spec = wrappers.spec, action_spec(spaces[1])
         self._bare_spec = observation_spec(spaces[0])
         self._wrappers = wrappers
-        self.reward_threshold = made_by.spec.reward_threshold
+        self.reward_threshold = made_by.reward_threshold
         self.max_episode_steps = made_by.time_limit
         self._group = group
         self._episode_seed = episode_seed

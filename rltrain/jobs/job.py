@@ -34,7 +34,15 @@ from rltrain.jobs.build import (
     load_initial_network,
     open_evaluator,
 )
-from rltrain.jobs.messages import dry_run_text, final_evaluation, header, stopped, stopped_evaluating, summary
+from rltrain.jobs.messages import (
+    dry_run_text,
+    final_evaluation,
+    header,
+    stopped,
+    stopped_before_result,
+    stopped_evaluating,
+    summary,
+)
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.storage import checkpoint
@@ -177,7 +185,7 @@ class _Job:
         stop.answer = WHILE_EVALUATING
         final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested, partly=True)
         if final is None:
-            raise stopped(config, stop.exit_code, trainer.step, run.path)
+            raise stopped_before_result(config, stop.exit_code, trainer.step, run.path)
         mean = self._report(run, trainer, final, parts)
         if final.interrupted:
             raise stopped_evaluating(config, stop.exit_code, final, run.path)

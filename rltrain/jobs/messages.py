@@ -46,10 +46,10 @@ def header(
     sizes = ", ".join(f"{name} {count:,} parameters" for name, count in parts.agent.num_parameters.items())
     chosen = " (auto)" if config.device.name == "auto" else ""
     lines = [
-        f"rltrain   {config.algo.name} on {config.env.id}, seed {config.seed}, {config.total_steps:,} steps, "
+        f"rltrain   {config.algo.name} on {config.env.id}, seed {config.seed}, {limits_in_words(config)}, "
         + counted(config.num_envs, "environment"),
         f"{'table' if config.network is None else 'network':<10}{sizes}",
-        f"device    {parts.device}{chosen}, {counted(parts.threads, 'thread')}, update {how(parts)}",
+        f"device    {parts.device}{chosen}, {counted(parts.threads, 'thread')}{how(parts)}",
         f"stepping  {steps_how(parts)}",
     ]
     if info.tuned is not None:
@@ -74,23 +74,31 @@ def header(
     return "\n".join(lines)
 
 
+def limits_in_words(config: RunConfig) -> str:
+    """The steps, and where they are limited too the episodes, after which a run ends."""
+    episodes = "" if config.total_episodes is None else f" or {counted(config.total_episodes, 'episode')}"
+    return f"{config.total_steps:,} steps{episodes}"
+
+
 def _tuned(name: str, info: ComposeInfo, env_id: str) -> str:
     """That a tuned file applies, and where to see what it set: on one line, so that the command can be copied."""
     count = counted(len(info.tuned_keys), "setting")
     what = f"tuned     {count} of {name}" if info.tuned_keys else f"tuned     {name}, of which everything is overridden"
     overrides = (override for override in info.overrides if not override.startswith("dry_run="))
     command = rltrain_command(*overrides, "--cfg", "job", env_id=env_id)
-    line = f"{what}; `{command}` shows all"
-    return line if len(line) <= terminal_width() else f"{what}; with --cfg job the command shows all"
+    line = f"{what}; `{command}` shows them"
+    return line if len(line) <= terminal_width() else f"{what}; this command with --cfg job shows them"
 
 
 def how(parts: Parts) -> str:
-    """How updates run."""
-    compiled = "not compiled"
+    """How updates run, where it is not the plainest way: `, compiled at the start`."""
+    compiled = ""
     if parts.compiled:
-        compiled = f"compiled from step {parts.compile_from:,} on" if parts.compile_from else "compiled at the start"
+        compiled = (
+            f", compiled from step {parts.compile_from:,} on" if parts.compile_from else ", compiled at the start"
+        )
     if parts.lacks_compiler:
-        compiled = "not compiled (there is no C++ compiler)"
+        compiled = ", not compiled (there is no C++ compiler)"
     return f"{compiled}, captured in CUDA graphs" if parts.cuda_graphs else compiled
 
 
@@ -144,7 +152,7 @@ def _again(config: RunConfig, folder: Path, *changes: str) -> str:
 def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
     """Announces the evaluation that ends a run; `time_limit` is that of its episodes."""
     limits = evaluation_limits(config.total_steps, config.total_steps, episodes, time_limit)
-    bound = f", none after {limits.steps:,} steps; Ctrl-C ends it with those played" if limits else ""
+    bound = f", at most {limits.steps:,} steps in all; Ctrl-C ends it with those played" if limits else ""
     return f"evaluating {episodes} greedy episodes{bound}"
 
 
@@ -152,6 +160,13 @@ def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Inter
     """Last words of a command whose run a signal stopped, once it is saved."""
     again = f"; `{_again(config, folder)}` continues" if config.resumable else ""
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
+
+
+def stopped_before_result(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
+    """Last words of a command whose last evaluation was stopped before an episode of it had ended."""
+    again = f"; `{_again(config, folder)}` evaluates" if config.resumable else ""
+    why = "no episode of the last evaluation had ended"
+    return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, {why}: trained {step:,} steps, saved{again}")
 
 
 def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatistics, folder: Path) -> Interrupted:
@@ -179,6 +194,8 @@ def summary(
     ]
     if limit.early:
         rows.insert(1, ("ended early", str(limit)))
+    elif config.total_episodes is not None:
+        rows.insert(1, ("ended at", str(limit)))
     if envs.reward_threshold is not None:
         rows.append(solved(final.mean, envs.reward_threshold, trainer.solve_step))
     video = ["video=true"] if envs.draws else []
@@ -197,7 +214,7 @@ def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:
     """Whether the last network reaches the threshold, and the step of the first evaluation that did."""
     ended = outcome(mean, threshold, first)
     if ended == "lost":
-        seen = f"; an evaluation reached it at step {first:,}, the last network does not"
+        seen = f"; an evaluation reached it at step {first:,}, the last network does not (checkpoint=best may)"
         return "lost again", f"threshold {threshold:g}{seen}"
     seen = "" if first is None else f", first reached at step {first:,}"
     return "solved" if ended == "solved" else "not solved", f"threshold {threshold:g}{seen}"
@@ -216,7 +233,7 @@ def promise(config: RunConfig, parts: Parts) -> str:
     if parts.device.type != "cpu" and not config.device.deterministic:
         return "closely (exactly with device.deterministic=true or on the CPU)"
     if parts.replays.same is None:
-        return f"exactly (on this kind of machine), if episodes replay (not tried: {parts.replays.why})"
+        return f"exactly (on this kind of machine), if its episodes can be replayed (not tried: {parts.replays.why})"
     return "exactly (on this kind of machine)"
 
 

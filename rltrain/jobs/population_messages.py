@@ -24,7 +24,7 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
             f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
             + ", ".join(differing_keys(configs)),
             f"jobs      {name_ranges([folder.name for folder in folders])}",
-            f"device    {parts.device}, {threads}, update {how(parts)}, "
+            f"device    {parts.device}, {threads}{how(parts)}, "
             f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"stepping  {steps_how(parts)}",
             *([] if parts.replays.same else [wrapped(f"resume    {promise(first, parts)}")]),

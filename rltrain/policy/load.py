@@ -63,6 +63,10 @@ class TrainedPolicy:
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{checkpoint.folder}: {error}") from error
 
+    def __repr__(self) -> str:
+        what = f"{self.config.algo.name} on {self.config.env.id}, step {self.env_step:,}"
+        return f"<TrainedPolicy of {what}, {str(self.checkpoint)!r}>"
+
     def act(self, obs: Any) -> Any:
         """The best action for one observation of the environment, or the best of each for a batch of them.
 

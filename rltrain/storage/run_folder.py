@@ -184,8 +184,11 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
         return super().compose_node(parent, index)
 
 
-def newest_run(outputs: Path) -> Path:
+def newest_run(outputs: Path, saved: bool = False) -> Path:
     """The run under `outputs` whose record was written last.
+
+    Args:
+        saved: of those that have a checkpoint, if any has one.
 
     Raises:
         RequestError: there is none.
@@ -193,6 +196,8 @@ def newest_run(outputs: Path) -> Path:
     records = [path for path in outputs.rglob("run.json") if path.is_file()]
     if not records:
         raise RequestError(f"{shown_path(outputs)}: holds no run; give the folder of one")
+    if saved:
+        records = [path for path in records if any(path.parent.glob("checkpoints/*/manifest.json"))] or records
     return max(records, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent
 
 

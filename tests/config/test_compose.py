@@ -222,3 +222,20 @@ def test_reinforce_has_no_target_network() -> None:
         resolved("algo=reinforce", "exploration=linear")
     with pytest.raises(RequestError, match=r"^experiment=lecture_dqn: picks a target_update, and algo=reinforce has"):
         resolved("algo=reinforce", "experiment=lecture_dqn")
+
+
+@pytest.mark.parametrize("change", ["env.kwargs.sutton_barto_reward=true", "env.max_episode_steps=200"])
+def test_another_task_does_not_end_at_the_return_of_the_tuned_one(change: str) -> None:
+    assert resolved("env=CartPole-v1")["stop_at_return"] == 490.0
+    assert resolved("env=CartPole-v1", change)["stop_at_return"] is None
+    assert resolved("env=CartPole-v1", change, "stop_at_return=150")["stop_at_return"] == 150.0
+    assert resolved("env=CartPole-v1", change)["algo"]["n_step"] == 5  # the rest of the tuned file still holds
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [("algo=double_dqn", "algo=dqn"), ("algo=DDQN", "algo=dqn"), ("algo=dueling-dqn", "algo=dqn network=dueling")],
+)
+def test_words_of_other_programs_are_answered_with_ours(line: str, meant: str) -> None:
+    with pytest.raises(RequestError, match=f"it is {meant}"):
+        resolved(line)

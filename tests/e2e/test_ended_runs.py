@@ -17,7 +17,7 @@ from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, pasted, record_
 
 from rltrain.cli import main
 from rltrain.errors import Interrupted
-from rltrain.jobs.messages import final_evaluation, solved, stopped
+from rltrain.jobs.messages import final_evaluation, solved, stopped, stopped_before_result
 
 EARLY = [
     *COMMON_ARGS, "total_steps=600", "eval.period=200", "eval.episodes=2", "stop_at_return=5",
@@ -139,7 +139,7 @@ def test_episodes_without_a_time_limit_are_announced(tmp_path: Path, capsys: pyt
         assert rltrain_here(tmp_path, "dry_run=true", *args) == 0
         assert "limit" not in capsys.readouterr().out
     config = run_config(dqn_config(), total_steps=70_000)
-    bounded = "evaluating 100 greedy episodes, none after 70,000 steps; Ctrl-C ends it with those played"
+    bounded = "evaluating 100 greedy episodes, at most 70,000 steps in all; Ctrl-C ends it with those played"
     assert final_evaluation(config, 100, 500) == "evaluating 100 greedy episodes"
     assert final_evaluation(config, 100, None) == bounded
 
@@ -162,12 +162,12 @@ def test_the_header_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", "60")
     assert rltrain_here(tmp_path, "dry_run=true") == 0
     header = capsys.readouterr().out.partition("weights ")[0]
-    assert re.search(r"^tuned     \d+ settings of dqn_CartPole-v1; with --cfg job the$", header, re.MULTILINE)
+    assert re.search(r"^tuned     \d+ settings of dqn_CartPole-v1; this command with$", header, re.MULTILINE)
     assert max(map(len, header.splitlines())) <= 60
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("PYTHONPATH", "")
     assert rltrain_here(tmp_path, "dry_run=true", "seed=7") == 0
-    (command,) = re.findall(r"^tuned .*; `(.*)` shows all$", capsys.readouterr().out, re.MULTILINE)
+    (command,) = re.findall(r"^tuned .*; `(.*)` shows them$", capsys.readouterr().out, re.MULTILINE)
     assert rltrain_here(tmp_path, *pasted(command)) == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert (config["seed"], config["exploration"]["steps"]) == (7, 3000)
@@ -209,5 +209,50 @@ def test_a_threshold_that_was_reached_and_lost_is_no_contradiction() -> None:
     assert solved(480.0, 475.0, 2000) == ("solved", "threshold 475, first reached at step 2,000")
     assert solved(480.0, 475.0, None) == ("solved", "threshold 475")
     assert solved(80.0, 475.0, None) == ("not solved", "threshold 475")
-    lost = "threshold 475; an evaluation reached it at step 2,000, the last network does not"
+    lost = "threshold 475; an evaluation reached it at step 2,000, the last network does not (checkpoint=best may)"
     assert solved(80.0, 475.0, 2000) == ("lost again", lost)
+
+
+def test_a_limit_on_episodes_is_said_at_the_beginning_and_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rltrain_here(tmp_path, *COMMON_ARGS, "algo=reinforce", "total_steps=5_000", "total_episodes=8") == 0
+    said = capsys.readouterr().out
+    assert "5,000 steps or 8 episodes, " in said.splitlines()[0]
+    assert re.search(r"^ended at +total_episodes=8$", said, re.MULTILINE)
+
+
+def test_the_newest_run_of_evaluate_is_one_that_has_been_saved(
+    early: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = early.parent / "outputs"
+    shutil.copytree(early, outputs / "whole")
+    (outputs / "crashed").mkdir()
+    (outputs / "crashed" / "run.json").write_text('{"status": "failed"}')
+    (outputs / "crashed" / "config.yaml").write_text("env: {id: 'my_envs:Walk-v0'}")
+    monkeypatch.chdir(early.parent)
+    assert main(["evaluate", "episodes=1"]) == 0
+    assert "newest run: outputs/whole\n" in capsys.readouterr().out
+    assert main(["evaluate", "outputs/crashed"]) == 2
+    assert "rltrain resume outputs/crashed trust=true` begins it anew" in capsys.readouterr().err
+
+
+def test_less_than_a_run_has_made_is_refused_as_that(
+    early: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(early.parent)
+    assert main(["resume", "my run", "total_steps=5"]) == 2
+    assert "total_steps=5: my run has made 200 steps, and none can be taken back" in capsys.readouterr().err
+
+
+def test_a_stop_before_the_last_evaluation_has_an_episode_says_so(tmp_path: Path) -> None:
+    said = str(stopped_before_result(run_config(dqn_config()), 130, 2000, tmp_path))
+    assert said.startswith(
+        "stopped by SIGINT, no episode of the last evaluation had ended: trained 2,000 steps, saved; `"
+    )
+
+
+def test_a_short_try_is_told_what_would_let_it_learn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert rltrain_here(tmp_path, "total_steps=1000", "dry_run=true") == 2
+    (advice,) = re.findall(r"for a short try: (\S+),", capsys.readouterr().err)
+    assert rltrain_here(tmp_path, "total_steps=1000", advice, "dry_run=true") == 0

@@ -91,7 +91,7 @@ class TestWithoutATimeLimit:
         train(self.CONFIG, tmp_path / "run")
         said = " ".join(capsys.readouterr().out.split())
         assert "evaluations cut episodes at 500 steps, and end after 300 steps, the last one after 10,000" in said
-        assert "evaluating 10 greedy episodes, none after 1,000 steps; Ctrl-C ends it with those played " in said
+        assert "evaluating 10 greedy episodes, at most 1,000 steps in all; Ctrl-C ends it with those played " in said
         result = result_of(tmp_path / "run")
         assert result["episodes"] == 8 and result["episodes_asked"] == 10
         assert result["episodes_cut"] == 2 and result["cut_at_step"] == 500
