@@ -37,6 +37,7 @@ from rltrain.terminal.text import shown_path
 
 _LAYERS = ("algo/", "tuned/", "experiment/")  # the files that may speak about other groups
 _OPEN = ("env.kwargs.", "env.kwargs=")
+_TASK = ("env.kwargs", "env.max_episode_steps")
 
 
 def tuned_name(algo: str, env: str) -> str:
@@ -49,6 +50,7 @@ class RunConfigLoader(ConfigLoaderImpl):
 
     _choices: dict[str, str]
     _tuned: list[str]
+    _other_task = False
     _shared_repo: CachingConfigRepository | None = None
 
     def _load_configuration_impl(
@@ -74,6 +76,7 @@ class RunConfigLoader(ConfigLoaderImpl):
     def _composed(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *how: bool) -> DictConfig:
         """Hydra's composition, with the tuned file of the choices; not validated."""
         self._tuned = []
+        self._other_task = any(map(makes_another_task, overrides))
         try:
             with redirect_stdout(sys.stderr):  # looking an environment up may import packages that greet
                 if run_mode == RunMode.RUN:
@@ -146,7 +149,16 @@ class RunConfigLoader(ConfigLoaderImpl):
             _keep_own_sections(
                 path, result.config, picks, self._choices, str(shown_path(file or Path(f"conf/{path}.yaml")))
             )
+            if path.startswith("tuned/") and self._other_task:
+                with open_dict(result.config):
+                    result.config.pop("stop_at_return", None)
         return result
+
+
+def makes_another_task(override: str) -> bool:
+    """Whether an override makes another task of an environment: the return at which its tuned file ends a run means
+    nothing then."""
+    return key_of(override.lstrip("+~")).startswith(_TASK)
 
 
 def opened(overrides: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from rltrain.config.loader import RunConfigLoader, of_the_task, opened, write_validated
+from rltrain.config.loader import RunConfigLoader, makes_another_task, of_the_task, opened, write_validated
 from rltrain.config.messages import COMPOSE_ERRORS, explain
 from rltrain.config.override_text import as_typed
 from rltrain.errors import RequestError
@@ -93,7 +93,8 @@ class SweepConfigLoader(RunConfigLoader):
         return cfg
 
     def _parse(self, line: str, name: str | None, of_hydra: list[str]) -> tuple[Override, bool]:
-        """An override, and whether it chooses a file, or is about Hydra itself; else it gives a value to a key.
+        """An override, and whether it chooses a file or what a file says, or is about Hydra itself; else it gives a
+        value to a key.
 
         Args:
             name: of the primary config.
@@ -105,7 +106,8 @@ class SweepConfigLoader(RunConfigLoader):
             if key not in self._groups:
                 _, repo = super()._parse_overrides_and_create_caching_repo(name, of_hydra)
                 self._groups[key] = repo.group_exists(key)
-            self._parsed[line] = override, self._groups[key] or key.startswith("hydra")
+            chooses = self._groups[key] or key.startswith("hydra") or makes_another_task(line)
+            self._parsed[line] = override, chooses
         return self._parsed[line]
 
 
