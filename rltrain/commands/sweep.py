@@ -19,9 +19,10 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from rltrain.commands.launcher import register_launcher
+from rltrain.commands.checked_job import CheckedJob
+from rltrain.commands.launcher import PopulationLauncher, register_launcher
 from rltrain.commands.sweep_header import PlannedJob, comparison_notes, tuned_lines
 from rltrain.commands.sweep_table import report_sweep, shown_note
 from rltrain.config.application import CONFIG_NAME, job_variables
@@ -70,6 +71,8 @@ class CheckedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         jobs = self._check(job_overrides, initial_job_idx)
         self._announce(jobs)
+        if isinstance(self._launcher, PopulationLauncher):
+            self._launcher.prepare(jobs)
         returns = self._launcher.launch(job_overrides, initial_job_idx)
         for number, (job, overrides) in enumerate(zip(returns, job_overrides, strict=True), start=initial_job_idx):
             if job.status == JobStatus.FAILED:
@@ -81,10 +84,10 @@ class CheckedLauncher(Launcher):
                     job.status, job.return_value = JobStatus.COMPLETED, math.nan
         return returns
 
-    def _announce(self, jobs: Sequence[tuple[Path, PlannedJob]]) -> None:
+    def _announce(self, jobs: Sequence[CheckedJob]) -> None:
         """Lists the jobs; says which tuned settings they have, and what of all jobs until now cannot be compared."""
         first = not self._planned
-        self._planned += [job for _, job in jobs]
+        self._planned += [job.planned for job in jobs]
         if first:
             lines = [
                 f"sweep     {counted(len(jobs), 'job')} in {shown_path(self._folder.path)}",
@@ -96,7 +99,7 @@ class CheckedLauncher(Launcher):
             if note not in self._notes:
                 say(shown_note(note))
         self._notes = notes
-        self._folder.add_jobs([ListedJob(folder, job.config, job.overrides) for folder, job in jobs], notes)
+        self._folder.add_jobs([ListedJob(j.folder, j.planned.config, j.planned.overrides) for j in jobs], notes)
 
     def _untuned(self, jobs: Sequence[PlannedJob]) -> str:
         """The command that makes this sweep without tuned files; why there is none where one of `jobs` refuses it."""
@@ -110,32 +113,38 @@ class CheckedLauncher(Launcher):
         typed = [arg for arg in self._typed if key_of(arg) != "tuned"]
         return rltrain_command(*typed, "tuned=none")
 
-    def _check(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[tuple[Path, PlannedJob]]:
-        """Refuses the sweep if one job is wrong; each job with its folder."""
+    def _check(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[CheckedJob]:
+        """Refuses the sweep if one job is wrong."""
         checked: set[str] = set()
-        jobs: list[tuple[Path, PlannedJob]] = []
+        jobs = []
         for number, overrides in enumerate(job_overrides, start=first):
-            cfg = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-            plain: Any = OmegaConf.to_container(cfg, resolve=False)
-            config = validate({key: value for key, value in plain.items() if key != "hydra"})
+            job = self._composed(number, overrides)
+            config = job.config
             starts = config.init_from and (config.init_from, config.algo, config.network)
-            cfg.hydra.job.num = number
-            variables = job_variables(cfg)
-            what = repr((config.env, config.algo.name, config.device, starts, variables))
+            what = repr((config.env, config.algo.name, config.device, starts, job.variables))
             try:
                 check_typed(config, overrides)
                 if what not in checked:
-                    with variables_set(variables):
+                    with variables_set(job.variables):
                         self._preflight(config)
             except RequestError as error:
                 raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
-            folder = self._folder.path / str(cfg.hydra.sweep.subdir)
-            if wrong := self._folder.unfit(str(cfg.hydra.sweep.subdir)):
-                raise RequestError(f"hydra.sweep.subdir={cfg.hydra.sweep.subdir}: {wrong}")
-            info = compose_info(cfg.hydra, plain)
-            jobs.append((folder, PlannedJob(folder.name, to_plain(config), tuple(overrides), info)))
+            jobs.append(job)
         return jobs
+
+    def _composed(self, number: int, overrides: Sequence[str]) -> CheckedJob:
+        cfg = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        with open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+        subdir = str(cfg.hydra.sweep.subdir)
+        if wrong := self._folder.unfit(subdir):
+            raise RequestError(f"hydra.sweep.subdir={subdir}: {wrong}")
+        folder = self._folder.path / subdir
+        record: Any = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
+        config = validate({key: value for key, value in record.items() if key != "hydra"})
+        planned = PlannedJob(folder.name, to_plain(config), tuple(overrides), compose_info(cfg.hydra, record))
+        return CheckedJob(number, planned, config, job_variables(cfg), folder, record)
 
 
 class _SweepTask:
@@ -195,6 +204,8 @@ def run_sweep(
                 sweeper = Plugins.instance().instantiate_sweeper(
                     config=cfg, hydra_context=context, task_function=_SweepTask(task)
                 )
+                # Each job is checked once: by our launcher.
+                vars(sweeper)["validate_batch_is_legal"] = lambda batch: None
                 callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
                 sweeper.sweep(arguments=_plain(cfg.hydra.overrides.task))
         except SystemExit as stop:

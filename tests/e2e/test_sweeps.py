@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_failing_job_stops_no_other_and_is_the_only_one_resumed(
         for job, (env, seed) in enumerate((env, seed) for env in ("Raises", "FixedLength") for seed in (0, 1))
     ]
     assert [line.endswith("no result") for line in table[1:5]] == [True, True, False, False]
-    assert "2 of 4 jobs done" in table[-1]
+    assert "2 of 4 jobs done" in table[-2]
     sweep = tmp_path / "sweep"
     assert [record_of(job)["status"] for job in jobs_of(sweep)] == ["failed", "failed", "completed", "completed"]
 
@@ -244,3 +245,18 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(
     assert resume(run) == 0
     assert "begins anew" in capsys.readouterr().out
     assert_same_run(tmp_path / "whole", run)
+
+
+def test_hydra_s_files_are_the_same_whether_jobs_train_together_or_one_by_one(tmp_path: Path) -> None:
+    swept = ["seed=0,1", "name='1e5'", "+hydra.job.env_set.RLTRAIN_WORD=word"]
+    for launcher in ("population", "basic"):
+        place = [f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}"]
+        assert rltrain_here(tmp_path, "-m", *(arg for arg in SEEDS if arg != JOB_BY_JOB), *swept, *place) == 0
+
+    def written(launcher: str, job: int, name: str) -> list[str]:
+        lines = (tmp_path / launcher / f"{job}/.hydra/{name}.yaml").read_text().splitlines()
+        return [re.sub(f"([/=]){launcher}", r"\1sweep", line) for line in lines if "auncher" not in line]
+
+    for job in (0, 1):
+        for name in ("config", "hydra", "overrides"):
+            assert written("population", job, name) == written("basic", job, name)
