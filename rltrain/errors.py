@@ -22,6 +22,10 @@ class RunFailed(Exception):
     """The run itself failed: exit code 1, the traceback goes to the run's log."""
 
 
+class Pruned(Exception):
+    """A trial of a search was given up before its end, after its runs were saved: no failure."""
+
+
 class Interrupted(Exception):
     """A signal stopped the command, a run after it was saved.
 

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"commands", "loggers.jsonl", "policy", "storage"},
     "commands": {
         "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
-        "maths.images", "policy", "report", "storage", "training",
+        "loggers.jsonl", "maths.images", "policy", "report", "storage", "training", "tuning",
     },
     "config": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     # training knows agents and loggers by their protocols.
     "training": {"config.schema", "engine.protocol", "envs", "loggers.logger", "storage"},
     "report": {"config", "envs", "loggers.curve_events", "loggers.jsonl", "storage", "training.outcome"},
+    "tuning": {"config", "storage"},
     "storage": set(),
     # Algorithms by name; the engine runs any of them and names none.
     "agents": {"config.schema", "engine", "experience", "maths", "networks"},
@@ -56,6 +57,7 @@ HOMES: dict[str, set[str]] = {
     "ale_py": {"config.env_families"},
     "cloudpickle": {"envs"},
     "matplotlib": {"report"},
+    "optuna": {"tuning"},
     "PIL": {"policy", "report"},
     "safetensors": {"storage"},
     "yaml": {"config", "report.curve", "storage"},
@@ -69,6 +71,7 @@ NO_TORCH = {
     "maths.images",
     "maths.schedules",
     "report",
+    "tuning",
     *BASE,
 }
 NEEDED_TO_REFUSE = {"hydra", "omegaconf", "yaml"}

@@ -6,13 +6,16 @@ import contextlib
 import glob
 import io
 from collections.abc import Callable
+from dataclasses import fields
 
 from hydra._internal.hydra import Hydra
 
 from rltrain.commands.list import LISTS
 from rltrain.config.application import CONFIG_NAME
 from rltrain.config.command_names import COMMANDS
+from rltrain.config.folders import group_files
 from rltrain.config.messages import COMPOSE_ERRORS
+from rltrain.config.schema import TuneConfig
 from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.errors import RequestError
 from rltrain.terminal.output import printing_answers
@@ -49,6 +52,11 @@ def _with_commands(query: Query) -> Query:
     def choices(config_name: str | None, line: str) -> list[str]:
         words = line.split()
         word = words.pop() if words and not line[-1].isspace() else ""
+        if words and words[0] == "tune":
+            rest = line.partition("tune")[2].lstrip()
+            return sorted(
+                [*_of_search(word), *_quietly(query, config_name, rest), *_arguments("tune", words[1:], word)]
+            )
         if words and words[0] in COMMANDS:
             return _arguments(words[0], words[1:], word)
         if (listed := word.removeprefix(_WRAPPERS)) != word:
@@ -66,6 +74,13 @@ def _arguments(command: str, before: list[str], word: str) -> list[str]:
     if command == "list":
         return sorted(name for name in LISTS if name.startswith(word))
     return sorted(glob.glob(f"{glob.escape(word)}*/"))
+
+
+def _of_search(word: str) -> list[str]:
+    """The words of `rltrain tune` that no run has."""
+    options = [f"tune.{field.name}=" for field in fields(TuneConfig)] + ["tune.dir="]
+    spaces = [f"search={name}" for name in group_files("search")]
+    return [option for option in (*options, *spaces) if option.startswith(word)]
 
 
 def _wrappers(listed: str) -> list[str]:

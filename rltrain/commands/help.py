@@ -22,8 +22,9 @@ Commands (each has a --help of its own)
   rltrain evaluate [RUN]         greedy episodes: mean, std, min, max (episodes=100 checkpoint=last|best)
   rltrain report [DIR ...]       curves over seeds with intervals, tables and a page, of runs and sweeps
   rltrain export [RUN]           the greedy policy as a file for torch.export.load, which needs no rltrain
+  rltrain tune [key=value ...]   a search for good settings, over several seeds; `rltrain tune STUDY` goes on
   rltrain list WHAT [PART]       algos, envs, networks, target_updates, explorations, replays, wrappers,
-                                 devices, experiments, tuned
+                                 devices, experiments, tuned, searches
 
 Choices (GROUP=CHOICE)
 {choices}
@@ -96,6 +97,24 @@ rltrain export [RUN] [key=value ...]: writes the greedy policy as a program of t
 It takes observations as the environment gives them, [batch, ...], and returns actions as the environment takes them.
 torch.export.load(FILE).module() loads it. Load only files that you trust: that is torch's format, and torch's promise.
 """,
+    "tune": """\
+rltrain tune [key=value ...]: searches for the settings with the largest greedy return, over several seeds.
+rltrain tune STUDY: goes on with a study that was stopped, or joins one that runs, also from another machine.
+
+  key=value                as for a run: what all trials share; such a key is not searched
+  key=a,b                  searches these; so do 'key=interval(1,9)' and 'key=tag(log,interval(1e-4,1e-2))'
+  search=NAME              what is searched: conf/search/NAME.yaml, or DIR/search/NAME.yaml with --config-dir DIR;
+                           the algorithm's own unless keys with several values are given
+  tune.trials=50           settings that are tried, each on tune.seeds=3 seeds from tune.first_seed=1000 up
+  tune.batch=8             trials that are suggested and trained together, as one program where they can be
+  tune.pruner=median       a trial below the median of earlier ones is given up; none; both: tune.startup, tune.warmup
+  tune.confirm=10          fresh seeds on which the best settings are trained at the end
+  tune.seed=0              of the suggestions
+  tune.dir=FOLDER          the study's folder; outputs/tune/<date>/<time>_<algo>_<env> unless given
+  trust=true               imports the module of a study of env=module:id
+
+Leaves the best settings as a tuned file, and says the command that uses them. Needs the extra `tune` (Optuna).
+""",
     "list": """\
 rltrain list WHAT [PART]: what can be chosen, one line each; those whose name contains PART.
 
@@ -109,6 +128,7 @@ rltrain list WHAT [PART]: what can be chosen, one line each; those whose name co
   devices                  device=
   experiments              recipes (experiment=)
   tuned                    settings that apply by themselves to their algorithm and environment
+  searches                 spaces of `rltrain tune` (search=)
 """,
 }
 

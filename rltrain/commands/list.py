@@ -19,8 +19,15 @@ LISTS = {
     "devices": "device",
     "experiments": "experiment",
     "tuned": "tuned",
+    "searches": "search",
 }
-_NOUNS = {"algo": "algorithm", "env": "environment", "target_update": "target update", "tuned": "tuned file"}
+_NOUNS = {
+    "algo": "algorithm",
+    "env": "environment",
+    "target_update": "target update",
+    "tuned": "tuned file",
+    "search": "search space",
+}
 
 
 def main(args: list[str]) -> int:

@@ -40,16 +40,24 @@ def main(args: list[str]) -> int:
         raise RequestError(f"{' '.join(names)}: resume takes one folder and key=value changes")
     trust = any(parse_value(arg.partition("=")[2]) is True for arg in overrides if arg.startswith("trust="))
     overrides = [arg for arg in overrides if not arg.startswith("trust=")]
+    from rltrain.storage.study_folder import is_study, study_of
     from rltrain.storage.sweep_folder import is_sweep, sweep_of
 
     place = find_run(names[0] if names else None, saved=False)
-    if not names and (sweep := sweep_of(place)) is not None:
+    if not names and (study := study_of(place)) is not None:
+        say(f"one run of a search: {shown_path(study)} goes on")
+        place = study
+    elif not names and (sweep := sweep_of(place)) is not None:
         alone = f"`{rltrain_command('resume', place, *(['trust=true'] if trust else []))}` resumes the job alone"
         say(f"one job of a sweep: {shown_path(sweep)} is resumed ({alone})")
         return _resume_sweep(sweep, overrides, trust)
     if (place / "run.json").exists():
         resume_run(place, overrides, trust)
         return 0
+    if is_study(place):
+        from rltrain.commands.tune import join
+
+        return join(place, overrides, trust)
     if waits := not_begun(place):
         raise RequestError(f"{shown_path(place)}: {waits}")
     if not is_sweep(place):

@@ -31,13 +31,14 @@ class _Saved:
 
 
 def populations_of(
-    jobs: Mapping[Path, Mapping[str, Any] | None], extends: bool, change: Change
+    jobs: Mapping[Path, Mapping[str, Any] | None], extends: bool, change: Change, bundle: int = 1
 ) -> list[list[MemberJob]]:
     """The populations among a sweep's jobs; the jobs that are in none are continued one by one.
 
     Args:
         jobs: folder of each -> its config as plain data, or None where only its run says it.
         extends: whether completed runs go on too, under changed limits.
+        bundle: every so many jobs that begin stay in one population.
     """
     from rltrain.storage.checkpoint import has_checkpoint
 
@@ -55,7 +56,7 @@ def populations_of(
     for folder in _cut_in_their_first_save(begun, {folder.name for folder in new}):
         new[folder] = jobs[folder]
         del begun[folder.name]
-    return [*_stored(begun, extends, change), *_beginning(new, change)]
+    return [*_stored(begun, extends, change), *_beginning(new, change, bundle)]
 
 
 def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str]) -> list[Path]:
@@ -153,7 +154,7 @@ def _common_saves(folders: list[Path]) -> list[_Saved] | None:
     return None
 
 
-def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change) -> list[list[MemberJob]]:
+def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change, bundle: int) -> list[list[MemberJob]]:
     """Jobs that have nothing yet, or nothing left, in the groups in which a new sweep would train them."""
     from rltrain.jobs.pool import members_of_each
     from rltrain.jobs.population_job import MemberJob
@@ -170,7 +171,7 @@ def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change) -> 
         if len(group) == 1:
             continue
         most = members_of_each(configs[group[0]], len(group))
-        for part in group_jobs([configs[n] for n in group], most):
+        for part in group_jobs([configs[n] for n in group], most, bundle):
             if len(part) > 1:
                 members = [group[i] for i in part]
                 populations.append([MemberJob(configs[n], folders[n], None, changed[n][1]) for n in members])

@@ -19,7 +19,7 @@ OPTIONAL_GROUPS = {"network": "network", "target_update": "target network", "exp
 
 def groups_of(loader: Any) -> set[str]:
     """The groups of the config: algo, env, ..."""
-    return set(loader.list_groups("")) - {"hydra"}
+    return set(loader.list_groups("")) - {"hydra", "search"}
 
 
 def check_group(override: Override, line: str, loader: Any) -> None:

@@ -1,3 +1,3 @@
 """The words that are commands when they come first; anything else is `rltrain [key=value ...]`."""
 
-COMMANDS = ("resume", "evaluate", "report", "export", "list")
+COMMANDS = ("resume", "evaluate", "report", "export", "tune", "list")

@@ -42,6 +42,8 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             raise RequestError(f"{line}: a key cannot be deleted; `rltrain --cfg job` shows all of them")
         if key in _GROUP_OF:
             raise RequestError(f"{line}: use {_GROUP_OF[key]}={line.partition('=')[2]}")
+        if key in ("search", "tune") or key.startswith("tune."):
+            raise RequestError(f"{line}: belongs to a search: rltrain tune ...")
         if key in groups:
             check_group(override, line, loader)
         elif message := unknown_key(key, {}):

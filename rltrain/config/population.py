@@ -17,13 +17,17 @@ _COMMON = (
 MOST_MEMBERS = 256
 
 
-def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS) -> list[list[int]]:
+def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS, bundle: int = 1) -> list[list[int]]:
     """Indices of jobs that differ only in what a batch can carry, in groups of nearly equal size of at most
-    `most_members`; groups and their jobs are in the order of the jobs."""
+    `most_members`; groups and their jobs are in the order of the jobs.
+
+    Args:
+        bundle: every so many jobs, which differ in their seeds only, stay in one group.
+    """
     alike: dict[str, list[int]] = {}
     for number, config in enumerate(configs):
         alike.setdefault(structure(config) or f"alone {number}", []).append(number)
-    return [part for jobs in alike.values() for part in _parts(jobs, most_members)]
+    return [part for jobs in alike.values() for part in _parts(jobs, most_members, bundle)]
 
 
 def structure(config: RunConfig) -> str | None:
@@ -52,9 +56,9 @@ def differences(configs: Sequence[RunConfig]) -> list[str]:
     return [" ".join(f"{key}={show(_get(to_plain(config), key))}" for key in keys) for config in configs]
 
 
-def _parts(jobs: list[int], most: int) -> list[list[int]]:
-    count = -(-len(jobs) // most)
-    size = -(-len(jobs) // count)
+def _parts(jobs: list[int], most: int, bundle: int) -> list[list[int]]:
+    bundles, most_bundles = -(-len(jobs) // bundle), max(1, most // bundle)
+    size = bundle * -(-bundles // -(-bundles // most_bundles))
     return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 

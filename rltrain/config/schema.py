@@ -325,6 +325,21 @@ class DeviceConfig:
     deterministic: bool
 
 
+@dataclass(frozen=True)
+class TuneConfig:
+    """`tune`, of `rltrain tune`: a search for settings; it is no part of a run's config."""
+
+    trials: Annotated[int, Range(1, 100_000)]
+    seeds: Annotated[int, Range(1, 1000)]
+    first_seed: Annotated[int, Range(0)]
+    batch: Annotated[int, Range(1, 1000)]
+    startup: Annotated[int, Range(1)]
+    pruner: Literal["median", "none"]
+    warmup: Annotated[float, Range(0, 1)]
+    confirm: Annotated[int, Range(0, 1000)]
+    seed: Annotated[int, Range(0)]
+
+
 AnyNetworkConfig = NetworkConfig | CNNConfig | DuelingConfig | StateActionConfig
 AlgoConfig = DQNConfig | C51Config | QRDQNConfig | ReinforceConfig | PPOConfig | QLearningConfig
 TargetUpdateConfig = HardUpdateConfig | SoftUpdateConfig

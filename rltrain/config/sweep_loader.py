@@ -22,7 +22,7 @@ from rltrain.errors import RequestError
 
 @dataclass(frozen=True)
 class _Frame:
-    """What jobs with the same choices of groups have in common.
+    """Config that jobs with the same choices of groups have in common.
 
     Attributes:
         config: without the overrides of values, not validated; pickled, as each job copies it (deepcopy takes six

@@ -8,6 +8,7 @@ import functools
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -35,9 +36,23 @@ def validate(plain: Mapping[str, Any]) -> schema.RunConfig:
     return config
 
 
+def build_section(cls: type, plain: Mapping[str, Any], path: str) -> Any:
+    """The typed section `path`, of a config or by itself; keys that contradict each other are not looked for.
+
+    Raises:
+        RequestError: as `validate`.
+    """
+    return _build(cls, plain, path)
+
+
 def to_plain(config: Any) -> dict[str, Any]:
     """The inverse of `validate`: dicts, lists, strings, numbers, booleans and None only."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """A shipped YAML file of settings, which is known to be right."""
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
 
 
 def closest(word: str, candidates: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -23,7 +23,7 @@ from rltrain.envs.returned import Mistake
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.trial import try_random_steps
 from rltrain.envs.wrappers.stack import statistics_in
-from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed, one_line
+from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed, one_line
 from rltrain.jobs.build import (
     EVAL_ENVS,
     VECTORIZATION,
@@ -51,6 +51,7 @@ from rltrain.storage.run_folder import RunFolder, git_state, versions
 from rltrain.terminal.output import say
 from rltrain.terminal.text import command_folder, shown_path
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
+from rltrain.training.pruning import SeedPruning
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 from rltrain.training.trainer import Trainer, last_logged_step
 from rltrain.types import Ring
@@ -62,35 +63,55 @@ Changes = Sequence[Mapping[str, Any]]
 """Of the config, in the form that run.json has: step, key, from, to."""
 
 
-def train(config: RunConfig, folder: Path, console: bool = True, info: ComposeInfo | None = None) -> float:
+def train(
+    config: RunConfig,
+    folder: Path,
+    console: bool = True,
+    info: ComposeInfo | None = None,
+    pruning: SeedPruning | None = None,
+) -> float:
     """Trains one job in `folder` and returns the last network's greedy mean return.
 
     Args:
         console: whether a progress bar may be drawn (a single run, not a sweep's job).
         info: how the config came about, for the header.
+        pruning: of the trial whose seed it is.
 
     Raises:
         RequestError: the request cannot be carried out here (no such device, a foreign checkpoint to start from).
         RunFailed: the run failed; its checkpoints are intact.
         Interrupted: a signal stopped it, after saving.
+        Pruned: the trial was given up.
     """
-    return _Job(config, folder, console, info or ComposeInfo(), None).run()
+    return _Job(config, folder, console, info or ComposeInfo(), None, pruning=pruning).run()
 
 
 def resume(
-    config: RunConfig, folder: Path, source: checkpoint.Checkpoint, changes: Changes = (), console: bool = True
+    config: RunConfig,
+    folder: Path,
+    source: checkpoint.Checkpoint,
+    changes: Changes = (),
+    console: bool = True,
+    pruning: SeedPruning | None = None,
 ) -> float:
     """Continues the run in `folder` from `source`; like `train` otherwise.
 
     Args:
         changes: what is new in its config, for run.json.
     """
-    return _Job(config, folder, console, ComposeInfo(), source, last_logged_step(source), changes).run()
+    log_from = last_logged_step(source)
+    return _Job(config, folder, console, ComposeInfo(), source, log_from, changes, pruning).run()
 
 
-def begin_again(config: RunConfig, folder: Path, changes: Changes = (), console: bool = True) -> float:
+def begin_again(
+    config: RunConfig,
+    folder: Path,
+    changes: Changes = (),
+    console: bool = True,
+    pruning: SeedPruning | None = None,
+) -> float:
     """Trains a run whose folder holds no checkpoint, though it may hold rows and events of an earlier try."""
-    return _Job(config, folder, console, ComposeInfo(), None, 0, changes).run()
+    return _Job(config, folder, console, ComposeInfo(), None, 0, changes, pruning).run()
 
 
 def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
@@ -121,6 +142,7 @@ class _Job:
     source: checkpoint.Checkpoint | None
     log_from: int | None = None  # what was logged of later steps is dropped; None: the folder is new
     changes: Changes = ()
+    pruning: SeedPruning | None = None
     began: bool = False
 
     def run(self) -> float:
@@ -131,6 +153,9 @@ class _Job:
             except (Interrupted, KeyboardInterrupt) as error:
                 reason = error.reason if isinstance(error, Interrupted) else "stopped by SIGINT"
                 run.write_record(status="interrupted", reason=reason, **timing(started))
+                raise
+            except Pruned as error:
+                run.write_record(status="pruned", reason=str(error), **timing(started))
                 raise
             except BaseException as error:
                 if isinstance(error, RequestError) and not self.began:
@@ -160,13 +185,17 @@ class _Job:
             logger = build_logger(config, run, self.log_from, screen)
             try:
                 keeper = Keeper(config, run, parts, evaluator)
-                trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop)
+                trainer = Trainer(
+                    config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop, pruning=self.pruning
+                )
                 exact = source is None or load(trainer, source)
                 self._write_record(run, parts)
                 self.began = True
                 say(header(config, self.info, parts, run.path, source, exact))
                 if not trainer.run():
                     raise stopped(config, stop.exit_code, trainer.step, run.path)
+                if trainer.pruned:
+                    raise Pruned(f"pruned at step {trainer.step:,}")
                 logger.close(True)
             finally:
                 logger.close()

@@ -20,7 +20,7 @@ from typing import Any
 from rltrain.compute.device import available_cores, run_device
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
-from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.population_job import MemberJob, Outcome, most_members, train_population
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.interrupts import RUN_SIGNALS
@@ -135,7 +135,7 @@ class _Pool:
         finally:
             ended.connection.close()
         ended.process.wait()
-        kinds = {"request": RequestError, "failed": RunFailed}
+        kinds = {"request": RequestError, "failed": RunFailed, "pruned": Pruned}
         return [mean if error is None else kinds[error[0]](error[1]) for mean, error in answer]
 
     def _forward(self, number: int) -> None:
@@ -165,6 +165,11 @@ def _gpu(place: int) -> str:
 
 
 def _to_plain(job: MemberJob) -> dict[str, Any]:
-    source = None if job.source is None else str(job.source)
-    folder = str(job.folder)
-    return {"config": to_plain(job.config), "folder": folder, "source": source, "changes": job.changes, "own": job.own}
+    return {
+        "config": to_plain(job.config),
+        "folder": str(job.folder),
+        "source": None if job.source is None else str(job.source),
+        "changes": job.changes,
+        "own": job.own,
+        "pruning": job.pruning,
+    }

@@ -18,12 +18,13 @@ from rltrain.config.population import MOST_MEMBERS, differences
 from rltrain.config.schema import RunConfig
 from rltrain.envs.probe import probe
 from rltrain.envs.process_state import process_kept, variables_set
-from rltrain.errors import CheckpointError, Interrupted, RequestError, RunFailed
+from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
 from rltrain.jobs.job import Keeper, evaluated_before, explained, timing, write_report, write_start
 from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.population_messages import population_header, population_line
 from rltrain.loggers.evaluation_console import EvaluationConsole
+from rltrain.loggers.jsonl import read_evaluations
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
 from rltrain.storage import checkpoint
@@ -33,6 +34,7 @@ from rltrain.terminal.text import rltrain_command
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
 from rltrain.training.members import MemberAgent, evaluate_apart
 from rltrain.training.population import MemberOutput, Population
+from rltrain.training.pruning import PruningRule, SeedPruning, TrialPruning
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 from rltrain.training.trainer import last_logged_step
 
@@ -44,8 +46,9 @@ ENTRY = "population"
 @dataclass
 class MemberJob:
     """One job: what to train, where, from which checkpoint (None: from the beginning), what a resume changed, which
-    overrides set it apart from the sweep's other jobs ("": what sets it apart from those of its population), and the
-    environment variables that hold meanwhile, the same for all of a population."""
+    overrides set it apart from the sweep's other jobs ("": what sets it apart from those of its population), the
+    environment variables that hold meanwhile, the same for all of a population, and when the trial of whose seeds it is
+    one is given up: the others are in the same population."""
 
     config: RunConfig
     folder: Path
@@ -53,6 +56,7 @@ class MemberJob:
     changes: list[dict[str, Any]] = field(default_factory=list)
     own: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
+    pruning: PruningRule | None = None
 
 
 Outcome = float | BaseException
@@ -121,6 +125,7 @@ class _PopulationJob:
                 self._note_failures(population)
                 if stop.requested:
                     raise self._stopped(stop)
+                self._note_pruned(population)
                 self._report(population, evaluator, parts, stop)
             finally:
                 self._close_loggers()
@@ -138,7 +143,7 @@ class _PopulationJob:
                 log_from = 0  # an earlier try that ended before its first checkpoint
             self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
             keepers.append(Keeper(job.config, run, parts, evaluator))
-        outputs = [MemberOutput(*pair) for pair in zip(self.loggers, keepers, strict=True)]
+        outputs = [MemberOutput(*parts) for parts in zip(self.loggers, keepers, self._prunings(), strict=True)]
         population = Population(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
         names = [job.folder.name for job in self.jobs]
         for member, keeper in enumerate(keepers):
@@ -148,6 +153,22 @@ class _PopulationJob:
             write_start(run, job.config, parts, job.changes)
         self.began = True
         return population
+
+    def _prunings(self) -> list[SeedPruning | None]:
+        """Each member's part in the pruning of its trial, which knows what was evaluated before the checkpoints."""
+        trials: dict[int, TrialPruning] = {}
+        found: list[SeedPruning | None] = []
+        seeds: dict[int, int] = {}
+        for job, run, source in zip(self.jobs, self.runs, self.sources, strict=True):
+            if job.pruning is None or job.config.eval.period is None:
+                found.append(None)
+                continue
+            trial = trials.setdefault(job.pruning.trial, TrialPruning(job.pruning))
+            seed = seeds[job.pruning.trial] = seeds.get(job.pruning.trial, -1) + 1
+            if source is not None:
+                trial.report(seed, read_evaluations(run.metrics, job.config.eval.period, last_logged_step(source)))
+            found.append(SeedPruning(trial, seed))
+        return found
 
     def _load_initial_networks(self, parts: Parts) -> None:
         for member, job in enumerate(self.jobs):
@@ -200,6 +221,11 @@ class _PopulationJob:
             with suppress(OSError), self.runs[member].log.open("a") as log:
                 traceback.print_exception(failure, file=log)
 
+    def _note_pruned(self, population: Population) -> None:
+        for member, trainer in enumerate(population.trainers):
+            if trainer.pruned and member not in self.outcomes:
+                self.outcomes[member] = Pruned(f"pruned at step {trainer.step:,}")
+
     def _stopped(self, stop: StopSignal) -> Interrupted:
         reason, sweep = Interrupted(stop.exit_code).reason, self.jobs[0].folder.parent
         again = rltrain_command("resume", sweep, env_id=self.jobs[0].config.env.id)
@@ -225,6 +251,8 @@ class _PopulationJob:
                     "status": "interrupted",
                     "reason": outcome.reason if isinstance(outcome, Interrupted) else "stopped by SIGINT",
                 }
+            elif isinstance(outcome, Pruned):
+                status = {"status": "pruned", "reason": str(outcome)}
             elif isinstance(outcome, BaseException):
                 status = {"status": "failed", "reason": str(outcome)}
             run.write_record(**status, population=[job.folder.name for job in self.jobs], **timing(started))

@@ -41,12 +41,13 @@ def serve() -> None:
 def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, str] | None]]:
     from rltrain.config.folders import import_plugins
     from rltrain.config.validate import validate
-    from rltrain.errors import Interrupted, RequestError
+    from rltrain.errors import Interrupted, Pruned, RequestError
     from rltrain.jobs.population_job import MemberJob, train_population
 
     def member(job: dict[str, Any]) -> MemberJob:
         source = None if job["source"] is None else Path(job["source"])
-        return MemberJob(validate(job["config"]), Path(job["folder"]), source, job["changes"], job["own"])
+        config, folder = validate(job["config"]), Path(job["folder"])
+        return MemberJob(config, folder, source, job["changes"], job["own"], pruning=job["pruning"])
 
     try:
         import_plugins()
@@ -55,7 +56,11 @@ def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, st
         return [(None, ("request", str(error)))] * len(jobs)
     except Interrupted as error:
         return [(None, ("failed", str(error)))] * len(jobs)
-    return [(None, ("failed", str(o))) if isinstance(o, BaseException) else (o, None) for o in outcomes]
+    kinds = ["pruned" if isinstance(outcome, Pruned) else "failed" for outcome in outcomes]
+    return [
+        (None, (kind, str(outcome))) if isinstance(outcome, BaseException) else (outcome, None)
+        for kind, outcome in zip(kinds, outcomes, strict=True)
+    ]
 
 
 def _stop_with_parent(file: int) -> None:

@@ -32,6 +32,20 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
 
 
+def read_evaluations(path: Path, period: int, until: int | None = None) -> dict[int, float]:
+    """The evaluations in a metrics file: number (step // period) -> greedy mean return; none where there is no file.
+
+    Args:
+        until: the last environment step that counts.
+    """
+    found = {}
+    for row in read_rows(path) if path.exists() else ():
+        value = row.get("eval/episode_return")
+        if isinstance(value, int | float) and math.isfinite(value) and (until is None or row["step"] <= until):
+            found[row["step"] // period] = float(value)
+    return found
+
+
 class JsonlLogger:
     """Appends rows to a file; every row is in the file when `log` returns. A non-finite value becomes null.
 

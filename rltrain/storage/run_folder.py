@@ -23,7 +23,7 @@ from rltrain.errors import RequestError, RunFailed
 from rltrain.storage.files import LOCK, first_link, holder_in, open_regular, write_atomic
 from rltrain.terminal.text import shown_path
 
-Status = Literal["running", "completed", "interrupted", "failed"]
+Status = Literal["running", "completed", "interrupted", "failed", "pruned"]
 _MAX_TEXT_BYTES = 16 << 20
 
 
@@ -91,7 +91,7 @@ class RunFolder:
         Raises:
             RunFailed: it cannot be written; so do the other writing methods.
         """
-        self._write(self.config, yaml.dump(dict(plain), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
+        self._write(self.config, plain_yaml(plain))
 
     def read_config(self) -> dict[str, Any]:
         """config.yaml as plain data. Interpolations stay text, tags and aliases are refused.
@@ -99,14 +99,7 @@ class RunFolder:
         Raises:
             RequestError: missing or no plain YAML mapping.
         """
-        try:
-            plain = yaml.load(_read_text(self.config), Loader=_PlainLoader)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise RequestError(f"{self.config}: no plain YAML: {reason[:200]}") from error
-        if not isinstance(plain, dict):
-            raise RequestError(f"{self.config}: holds no mapping of keys")
-        return plain
+        return read_plain_yaml(self.config)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json: the last network's greedy episodes."""
@@ -232,6 +225,27 @@ def _git(folder: Path, *arguments: str) -> str:
 def json_text(data: Mapping[str, Any]) -> str:
     """As the JSON files of a folder are written."""
     return json.dumps(data, indent=2, allow_nan=False) + "\n"
+
+
+def plain_yaml(plain: Mapping[str, Any]) -> str:
+    """As the YAML files of a folder are written."""
+    return str(yaml.dump(dict(plain), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
+
+
+def read_plain_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping, of bounded size. Interpolations stay text, tags and aliases are refused.
+
+    Raises:
+        RequestError: it is missing or holds something else.
+    """
+    try:
+        plain = yaml.load(_read_text(path), Loader=_PlainLoader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise RequestError(f"{path}: no plain YAML: {reason[:200]}") from error
+    if not isinstance(plain, dict):
+        raise RequestError(f"{path}: holds no mapping of keys")
+    return plain
 
 
 def _read_text(path: Path) -> str:

@@ -21,6 +21,7 @@ from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.members import MemberAgent, MemberEnvs, MemberEvaluator, SharedEvaluation, join_env_states
+from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import require_finite
 from rltrain.training.stopping import StopRequest
 from rltrain.training.trainer import Checkpointer, Trainer
@@ -28,10 +29,11 @@ from rltrain.types import Episode
 
 
 class MemberOutput(NamedTuple):
-    """Where one member's rows and checkpoints go."""
+    """Where one member's rows and checkpoints go, and what may end it as a trial's."""
 
     logger: Logger
     checkpointer: Checkpointer
+    pruning: SeedPruning | None = None
 
 
 class _MemberStop:
@@ -87,6 +89,7 @@ class Population:
                 device,
                 _MemberStop(self),
                 saves_periodically=False,
+                pruning=output.pruning,
             )
             for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
         ]

@@ -17,6 +17,7 @@ from rltrain.errors import CheckpointError, RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
+from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import Recorder
 from rltrain.training.stopping import StopRequest
 from rltrain.types import Episode
@@ -68,8 +69,10 @@ class Trainer:
         device: torch.device,
         stop: StopRequest,
         saves_periodically: bool = True,
+        pruning: SeedPruning | None = None,
     ) -> None:
-        """`saves_periodically` is False for a member of a population, which saves all its members together."""
+        """`saves_periodically` is False for a member of a population, which saves all its members together; `pruning`
+        may end a trial's run at an evaluation."""
         self._config = config
         self._envs = envs
         self._agent = agent
@@ -77,6 +80,7 @@ class Trainer:
         self._logger = logger
         self._checkpointer = checkpointer
         self._stop = stop
+        self._pruning = pruning
         self._prunes = saves_periodically
         self._save_period = config.checkpoint.period if saves_periodically else None
         # What an agent that steps by itself has measured comes from the host.
@@ -118,8 +122,13 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether a limit is reached and everything that was due then is done."""
-        return self._limit_reached and self._duties_from is None
+        """Whether a limit is reached, or the run given up, and everything that was due then is done."""
+        return (self._limit_reached or self.pruned) and self._duties_from is None
+
+    @property
+    def pruned(self) -> bool:
+        """Whether the trial that the run belongs to was given up."""
+        return self._pruning is not None and self._pruning.pruned
 
     @property
     def saved(self) -> bool:
@@ -242,8 +251,17 @@ class Trainer:
             self._logger.log(self.step, row)
         save = self._crossed(self._save_period)
         self._duties_from = None
+        if self._pruning is not None:
+            self._tell_pruning(self._pruning, evaluation)
         if save:
             self.save()
+
+    def _tell_pruning(self, pruning: SeedPruning, evaluation: EpisodeStatistics | None) -> None:
+        period = self._config.eval.period
+        if evaluation is not None and period is not None:
+            pruning.report(self.step // period, evaluation.mean)
+        if self._limit_reached:
+            pruning.end()
 
     def _log_row(self) -> dict[str, float]:
         seconds = self.train_seconds - self._row_seconds
@@ -323,6 +341,8 @@ class Trainer:
         self._duties_from = state["duties_from"]
         self.train_seconds = state["train_seconds"]
         self._row_step, self._row_seconds = state["row_step"], state["row_seconds"]
+        if self._pruning is not None and self._duties_from is None:
+            self._tell_pruning(self._pruning, None)
         self._note_saved()
         return exact
 

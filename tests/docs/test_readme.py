@@ -15,7 +15,9 @@ import pytest
 import rltrain.jobs.job
 from rltrain.agents import AGENTS, POLICIES
 from rltrain.cli import main
+from rltrain.commands.tune_request import plan, read_request
 from rltrain.config.schema import ALGO_CONFIGS, NETWORK_CONFIGS
+from rltrain.config.search_space import read_space
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.networks import NETWORKS
 
@@ -111,10 +113,33 @@ def test_the_readme_shows_what_it_talks_about() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in BEFORE if not re.match(r"rltrain (-m|evaluate|export|report|resume)", line)]
+    "line", [line for line in BEFORE if not re.match(r"rltrain (-m|evaluate|export|report|resume|tune)", line)]
 )
 def test_each_choice_composes(line: str, shell: Typist) -> None:
     assert "total_steps: " in shell(line, "--cfg", "job")
+
+
+TUNE_PAGE = (ROOT / "docs" / "tune.md").read_text()
+SEARCHES = [
+    line
+    for text in (README, TUNE_PAGE)
+    for block in shell_blocks(text)
+    for line in block
+    if line.startswith("rltrain tune")
+]
+
+
+@pytest.mark.parametrize("line", SEARCHES)
+def test_each_search_can_be_made(line: str) -> None:
+    pytest.importorskip("optuna")
+    assert plan(read_request(shlex.split(line)[2:])).space
+
+
+def test_the_page_of_searches_shows_a_space(tmp_path: Path) -> None:
+    (text,) = code_blocks("yaml", TUNE_PAGE)
+    (tmp_path / "shown.yaml").write_text(text)
+    dimensions = [(d.key, d.under) for d in read_space(tmp_path / "shown.yaml")]
+    assert dimensions[2] == ("exploration.steps", "exploration=linear") and len(SEARCHES) == 3
 
 
 def test_the_sweep_s_jobs_are_all_right(shell: Typist) -> None:

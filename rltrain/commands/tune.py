@@ -1,0 +1,242 @@
+"""`rltrain tune [key=value ...]`: a search for settings; `rltrain tune STUDY` joins one, or goes on with it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rltrain import __version__
+from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
+from rltrain.commands.tune_request import Plan, Request, plan, read_request, require_optuna, stored_plan, tune_config
+from rltrain.config.run_name import reserve_folder, run_name
+from rltrain.config.search_space import shown_values, with_values
+from rltrain.config.stored import require_trusted
+from rltrain.config.validate import to_plain, validate
+from rltrain.errors import Interrupted, RequestError
+from rltrain.storage.study_folder import (
+    Batch,
+    StudyFolder,
+    Trial,
+    TrialResult,
+    drop_checkpoints,
+    holder_of_batch,
+    is_study,
+    write_trials,
+)
+from rltrain.storage.sweep_folder import ListedJob, SweepFolder
+from rltrain.terminal.interrupts import sigint_raises
+from rltrain.terminal.output import say
+from rltrain.terminal.text import command_folder, counted, number, rltrain_command, shown_path, wrapped
+
+if TYPE_CHECKING:
+    from rltrain.tuning.search import Search
+
+_MOST_REFUSED = 1000
+"""Settings in a row that contradict each other: then the space holds hardly any others."""
+
+
+def main(args: list[str]) -> int:
+    """Searches; returns the exit code.
+
+    Raises:
+        RequestError, RunFailed, Interrupted: see rltrain.cli.
+    """
+    gc.disable()  # as for a run: composing makes many small objects that live
+    try:
+        request = read_request(args)
+        if request.study is None:
+            folder, asked = _begin(request)
+        else:
+            folder, asked = _join(request)
+    finally:
+        gc.enable()
+    with sigint_raises():
+        return work(folder, asked)
+
+
+def join(folder: Path, overrides: list[str], trust: bool) -> int:
+    """`rltrain resume STUDY`: the same as `rltrain tune STUDY`."""
+    request = read_request(overrides)
+    with sigint_raises():
+        return work(*_join(replace(request, study=folder, trust=trust)))
+
+
+def _begin(request: Request) -> tuple[StudyFolder, Plan]:
+    asked = plan(request)
+    from rltrain.commands.train import preflight
+
+    preflight(asked.config)
+    now = datetime.now()
+    name = run_name(asked.config.algo.name, asked.config.env.id, asked.config.name)
+    wanted = request.folder or f"outputs/tune/{now:%Y-%m-%d}/{now:%H-%M-%S}_{name}"
+    folder = StudyFolder(reserve_folder(Path(wanted), exact=request.folder is not None))
+    made = {"rltrain": __version__, "made": f"{now:%Y-%m-%d %H:%M}", "config_dir": _config_dir(request)}
+    with folder.locked():
+        folder.write({**made, **asked.to_plain()})
+    _announce(folder, asked)
+    return folder, asked
+
+
+def _config_dir(request: Request) -> str | None:
+    return None if request.config_dir is None else str(command_folder() / request.config_dir)
+
+
+def _join(request: Request) -> tuple[StudyFolder, Plan]:
+    """A study that is there already, with the settings of the search that may change."""
+    assert request.study is not None
+    folder = StudyFolder(command_folder() / request.study)
+    if not is_study(folder.path):
+        known = folder.path.is_dir()
+        raise RequestError(f"{request.study}: {'is no study: it has no study.yaml' if known else 'no such folder'}")
+    if request.overrides or request.search or request.folder:
+        words = [*request.overrides, f"search={request.search}" if request.search else f"tune.dir={request.folder}"]
+        raise RequestError(f"{words[0]}: a study keeps what it searches; only tune.trials and tune.confirm may change")
+    require_optuna()
+    with folder.locked():
+        plain = folder.read()
+        asked = stored_plan(plain)
+        require_trusted(asked.config, request.trust)
+        for name in request.tune:
+            if name not in ("trials", "confirm"):
+                raise RequestError(f"tune.{name}: a study keeps it; only tune.trials and tune.confirm may change")
+        if request.tune:
+            asked = replace(asked, tune=tune_config({**to_plain(asked.tune), **request.tune}))
+            folder.write({**plain, "tune": to_plain(asked.tune)})
+    _announce(folder, asked)
+    return folder, asked
+
+
+def _announce(folder: StudyFolder, asked: Plan) -> None:
+    tune, config = asked.tune, asked.config
+    seeds = f"{counted(tune.seeds, 'seed')} ({tune.first_seed} to {tune.first_seed + tune.seeds - 1})"
+    lines = [
+        f"tune      {config.algo.name} on {config.env.id}: {counted(tune.trials, 'trial')} of {seeds}"
+        f" and {config.total_steps:,} steps, in {shown_path(folder.path)}",
+        *([f"tuned     the search starts from {asked.info.tuned}"] if asked.info.tuned else []),
+        f"space     {'; '.join(map(str, asked.space))}",
+        *([f"fixed     {', '.join(asked.left)}: of the space, not searched here"] if asked.left else []),
+    ]
+    say("\n".join(map(wrapped, lines)))
+
+
+def work(folder: StudyFolder, asked: Plan) -> int:
+    """Trains batches until there are enough trials, then ends the study, unless another process trains on."""
+    from rltrain.commands.tune_end import end_study
+
+    try:
+        while True:
+            with ExitStack() as holding:
+                with folder.locked():
+                    batch = _next_batch(folder, asked)
+                    if batch is None:
+                        break
+                    holding.enter_context(batch.sweep)
+                _train(batch)
+                with folder.locked():
+                    _tell(folder, asked, batch)
+        if held := [batch for batch in folder.batches() if not batch.told]:
+            count = counted(sum(len(batch.trials) for batch in held), "trial")
+            say(wrapped(f"tune      {count} left, trained by {holder_of_batch(held[0].path)}, which ends the study"))
+            return 0
+        return end_study(folder, asked)
+    except Interrupted as error:
+        again = rltrain_command("tune", folder.path, env_id=asked.config.env.id)
+        raise Interrupted(error.exit_code, f"search stopped, its runs are saved; `{again}` goes on") from error
+
+
+def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
+    """An unfinished batch that nobody trains, or a new one; None where there is nothing to do. The study is locked."""
+    batches = folder.batches()
+    for batch in batches:
+        if not batch.told and not holder_of_batch(batch.path):
+            return batch
+    search = open_search(folder, asked)
+    search.fail_lost({trial.number for batch in batches for trial in batch.trials})
+    room = asked.tune.trials - sum(len(batch.trials) for batch in batches)
+    return _new_batch(folder, asked, search, batches, min(room, asked.tune.batch)) if room > 0 else None
+
+
+def _new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequence[Batch], count: int) -> Batch:
+    path = folder.new_batch()
+    seeds = range(asked.tune.first_seed, asked.tune.first_seed + asked.tune.seeds)
+    trials: list[Trial] = []
+    jobs: list[ListedJob] = []
+    refused = 0
+    while len(trials) < count:
+        name, values = search.ask()
+        try:
+            config = trial_config(asked, values)
+        except RequestError as error:
+            search.tell(name, TrialResult("failed", reason=str(error)))
+            refused += 1
+            if refused == _MOST_REFUSED:
+                raise RequestError(f"the space holds hardly any settings that go together: {error}") from error
+            continue
+        runs = [(f"trial_{name}_seed_{seed}", {**config, "seed": seed}) for seed in seeds]
+        trials.append(Trial(name, values, tuple(run for run, _ in runs)))
+        jobs += [ListedJob(path / run, plain, (shown_values(values), f"seed={plain['seed']}")) for run, plain in runs]
+    SweepFolder(path).add_jobs(jobs)
+    write_trials(path, trials, limits(asked, batches))  # the last: with it the batch is there
+    return Batch(path)
+
+
+def trial_config(asked: Plan, values: dict[str, Any]) -> dict[str, Any]:
+    """A trial's config as plain data, with the study's first seed.
+
+    Raises:
+        RequestError: its settings contradict each other.
+    """
+    return to_plain(validate(with_values(to_plain(asked.config), values)))
+
+
+def limits(asked: Plan, batches: Sequence[Batch]) -> dict[int, float]:
+    """The returns below which a trial of the next batch is given up, by the trials that are complete."""
+    from rltrain.tuning.search import medians
+
+    tune, config = asked.tune, asked.config
+    if tune.pruner == "none" or config.eval.period is None:
+        return {}
+    results = [trial.result for batch in batches for trial in batch.trials]
+    complete = [result.evaluations for result in results if result is not None and result.state == "complete"]
+    last = config.total_steps // config.eval.period
+    first = -(-int(config.total_steps * tune.warmup) // config.eval.period)
+    return medians(complete, last, first, tune.startup)
+
+
+def _train(batch: Batch) -> None:
+
+    for trial in batch.trials:
+        say(wrapped(f"trial {trial.number:<3} {shown_values(trial.values)}"))
+    listed = batch.sweep.jobs()
+    of_run = {batch.path / run: trial.number for trial in batch.trials for run in trial.runs}
+    if listed.keys() != of_run.keys():
+        raise RequestError(f"{batch.path}: its lists of jobs and of trials do not fit")
+    names = {folder: f"seed={folder.name.rpartition('_')[2]}" for folder in of_run}
+    train_jobs(listed, of_run, batch.limits, names)
+
+
+def _tell(folder: StudyFolder, asked: Plan, batch: Batch) -> None:
+    results = [trial_result(batch.path, trial, asked.config.eval.period) for trial in batch.trials]
+    search = open_search(folder, asked)
+    for trial, result in zip(batch.trials, results, strict=True):
+        search.tell(trial.number, result)
+        say(wrapped(f"trial {trial.number:<3} {_in_words(result)}"))
+    batch.tell(results)
+    for trial in batch.trials:
+        for run in trial.runs:
+            drop_checkpoints(batch.path / run)
+
+
+def _in_words(result: TrialResult) -> str:
+    if result.state == "failed":
+        return f"failed: {result.reason}"
+    assert result.value is not None or result.state == "pruned"
+    value = "nothing yet" if result.value is None else number(result.value)
+    if result.state == "pruned":
+        return f"{result.reason}, at {value}: below the median of the trials before it"
+    return f"{value} (seeds: {' '.join(map(number, result.seeds))}), {result.env_step:,.0f} steps"

@@ -1,0 +1,169 @@
+"""Training of a study's jobs, as populations where they differ in numbers only, and what they reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from rltrain.commands.resume_population import populations_of
+from rltrain.config.schema import RunConfig
+from rltrain.config.stored import validate_stored
+from rltrain.errors import Pruned, RequestError, RunFailed
+from rltrain.storage.study_folder import Trial, TrialResult
+from rltrain.storage.sweep_folder import ListedJob
+
+if TYPE_CHECKING:
+    from rltrain.commands.tune_request import Plan
+    from rltrain.storage.checkpoint import Checkpoint
+    from rltrain.storage.study_folder import StudyFolder
+    from rltrain.training.pruning import PruningRule, TrialPruning
+    from rltrain.tuning.search import Search
+
+
+def train_jobs(
+    jobs: Mapping[Path, ListedJob], trials: Mapping[Path, int], limits: Mapping[int, float], names: Mapping[Path, str]
+) -> None:
+    """Trains to their ends the jobs that have none yet, from their checkpoints where they have some. Each leaves in its
+    folder how it ended; a job that fails stops no other.
+
+    Args:
+        trials: the trial of each job; the jobs of a trial follow each other.
+        limits: see `PruningRule`.
+        names: what a job is called on the terminal.
+
+    Raises:
+        Interrupted: a signal stopped them, after they were saved.
+        RequestError: nothing can be trained here.
+    """
+    from rltrain.training.pruning import PruningRule
+
+    left = {folder: job.config for folder, job in jobs.items() if not _ended(folder)}
+    sizes = {trial: sum(other == trial for other in trials.values()) for trial in trials.values()}
+    rules = {folder: PruningRule(trial, sizes[trial], limits) for folder, trial in trials.items()} if limits else {}
+
+    def unchanged(stored: RunConfig, _: Path, __: Checkpoint | None) -> tuple[RunConfig, list[dict[str, Any]]]:
+        return stored, []
+
+    populations = populations_of(left, False, unchanged, max(sizes.values()))
+    for job in (job for population in populations for job in population):
+        job.own, job.pruning = names[job.folder], rules.get(job.folder)
+        del left[job.folder]
+    if populations:
+        from rltrain.jobs.pool import train_populations
+
+        train_populations(populations)
+    for folder in left:
+        with suppress(RunFailed, Pruned):
+            _train_alone(folder, jobs[folder], rules)
+
+
+def open_search(folder: StudyFolder, asked: Plan) -> Search:
+    """Optuna's part of the study, which is locked."""
+    from rltrain.tuning.search import Search
+
+    return Search(folder.journal, asked.space, asked.tune.seed, asked.tune.startup)
+
+
+def _ended(folder: Path) -> bool:
+    return _status(folder) in ("completed", "pruned", "failed")
+
+
+def _status(folder: Path) -> str:
+    from rltrain.storage.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    return str(run.read_record().get("status")) if run.record.exists() else "not begun"
+
+
+def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]) -> None:
+    from rltrain.jobs.build import stored_config
+    from rltrain.jobs.job import begin_again, resume, train
+    from rltrain.storage.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
+    from rltrain.training.pruning import SeedPruning
+
+    source = read_checkpoint(newest_checkpoint(folder)) if folder.is_dir() and has_checkpoint(folder) else None
+    pruning = None
+    if folder in rules:
+        runs = [other for other, rule in rules.items() if rule.trial == rules[folder].trial]
+        pruning = SeedPruning(_known(rules[folder], runs, folder, source), runs.index(folder))
+    if source is not None:
+        resume(stored_config(source), folder, source, console=False, pruning=pruning)
+        return
+    config = validate_stored(job.config or {})
+    if (folder / "run.json").exists():
+        begin_again(config, folder, console=False, pruning=pruning)
+    else:
+        folder.mkdir(exist_ok=True)
+        train(config, folder, console=False, pruning=pruning)
+
+
+def _known(rule: PruningRule, runs: Sequence[Path], own: Path, source: Checkpoint | None) -> TrialPruning:
+    """Pruning of a trial whose seeds are trained one after the other, with all that they have found."""
+    from rltrain.loggers.jsonl import read_evaluations
+    from rltrain.storage.run_folder import RunFolder
+    from rltrain.training.pruning import TrialPruning
+    from rltrain.training.trainer import last_logged_step
+
+    trial = TrialPruning(rule)
+    for seed, folder in enumerate(runs):
+        run = RunFolder(folder)
+        if folder != own and _ended(folder):
+            trial.report(seed, read_evaluations(run.metrics, _period(folder)))
+            trial.end(seed)
+        elif folder == own and source is not None:
+            trial.report(seed, read_evaluations(run.metrics, _period(folder), last_logged_step(source)))
+    return trial
+
+
+def _period(folder: Path) -> int:
+    from rltrain.storage.run_folder import RunFolder
+
+    return int(RunFolder(folder).read_config()["eval"]["period"] or 1)
+
+
+def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
+    """Result of a trial whose runs have ended.
+
+    Its value is the mean over the seeds of what each run reports at its end: the mean return of 100 greedy episodes of
+    its last network. That is what a run with these settings will report, where the best evaluation of several is not.
+
+    Args:
+        folder: the batch's.
+        period: between two evaluations, in environment steps.
+    """
+    from rltrain.loggers.jsonl import read_evaluations
+    from rltrain.storage.run_folder import RunFolder
+    from rltrain.training.pruning import means_over_seeds
+
+    runs = [RunFolder(folder / name) for name in trial.runs]
+    evaluations: dict[int, float] = {}
+    if period is not None:
+        of_seeds = [read_evaluations(run.metrics, period) for run in runs]
+        evaluations = means_over_seeds(of_seeds, range(len(runs)))
+    statuses = {run.path.name: _status(run.path) for run in runs}
+    for run in runs:
+        if statuses[run.path.name] not in ("completed", "pruned"):
+            reason = _reason(run.path) or statuses[run.path.name]
+            return TrialResult("failed", evaluations=evaluations, reason=f"{run.path.name}: {reason}")
+    if "pruned" in statuses.values():
+        # Up to the evaluation at which it was given up: seeds that end earlier or later count until then.
+        value = list(evaluations.values())[-1] if evaluations else None
+        step = max(evaluations, default=0) * (period or 0)
+        return TrialResult("pruned", value, (), float(step), evaluations, f"pruned at step {step:,}")
+    try:
+        results = [run.read_result() for run in runs]
+        seeds = tuple(float(result["episode_return"]["mean"]) for result in results)
+        steps = fmean(float(result["env_step"]) for result in results)
+    except (RequestError, KeyError, TypeError, ValueError) as error:
+        return TrialResult("failed", evaluations=evaluations, reason=f"no result: {error}")
+    return TrialResult("complete", fmean(seeds), seeds, steps, evaluations)
+
+
+def _reason(folder: Path) -> str:
+    from rltrain.storage.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    return " ".join(str(run.read_record().get("reason") or "").split()) if run.record.exists() else ""

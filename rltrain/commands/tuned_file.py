@@ -1,0 +1,134 @@
+"""The best settings of a study as a tuned file, which applies by itself where it lies beside the user's configs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rltrain import __version__
+from rltrain.commands.tune_request import Plan
+from rltrain.config.application import compose
+from rltrain.config.loader import tuned_name
+from rltrain.config.schema import GROUP_CONFIGS
+from rltrain.config.search_space import with_values
+from rltrain.config.validate import leaves, to_plain
+from rltrain.errors import RunFailed
+from rltrain.storage.files import write_atomic
+from rltrain.storage.run_folder import plain_yaml
+from rltrain.storage.study_folder import StudyFolder, Trial
+from rltrain.terminal.text import counted, number
+
+_RESAMPLES = 10_000
+_LEFT_OUT = ("seed", "name", "init_from", "dry_run", "device", "checkpoint")
+"""Keys, or sections, that a tuned file leaves to who uses it."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Returns of fresh seeds with the best settings.
+
+    Attributes:
+        returns: seed -> the greedy return of its last network; without the runs that failed.
+        asked: how many seeds were trained.
+    """
+
+    returns: Mapping[int, float]
+    asked: int
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return fmean(self.returns.values())
+
+    def to_plain(self) -> dict[str, Any]:
+        """As study.json has it."""
+        low, high = interval(list(self.returns.values()))
+        seeds = {str(seed): value for seed, value in self.returns.items()}
+        return {"mean": self.mean, "interval_95": [low, high], "seeds": seeds, "asked": self.asked}
+
+    def __str__(self) -> str:
+        low, high = (number(end) for end in interval(list(self.returns.values())))
+        count = counted(len(self.returns), "fresh seed")
+        failed = f", {self.asked - len(self.returns)} failed" if len(self.returns) < self.asked else ""
+        seeds = f"({min(self.returns)} to {max(self.returns)}{failed})"
+        return f"{number(self.mean)} on {count} {seeds}, 95 % interval {low} to {high}"
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of the mean of `values`; the same each time."""
+    import numpy as np
+
+    sample = np.asarray(values)
+    draws = np.random.default_rng(0).integers(0, len(sample), (_RESAMPLES, len(sample)))
+    low, high = np.quantile(sample[draws].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def value_of(trial: Trial) -> float:
+    """The return of a trial that is complete."""
+    assert trial.result is not None and trial.result.value is not None
+    return trial.result.value
+
+
+def write_tuned(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None = None) -> Path:
+    """Writes the settings as conf/tuned/<algo>_<env>.yaml in the study's folder: what they have apart from the
+    algorithm's own defaults. It applies with `--config-dir STUDY/conf`.
+
+    Raises:
+        RunFailed: it cannot be written.
+    """
+    config = with_values(to_plain(asked.config), winner.values)
+    algo, env = asked.config.algo.name, asked.config.env.id
+    chosen = {group: str(config[group]["name"]) for group in GROUP_CONFIGS if config.get(group) and group != "algo"}
+    picked = [f"{group}={name}" for group, name in chosen.items()]
+    before = leaves(to_plain(compose([f"algo={algo}", f"env={env}", "tuned=none", *picked])[0]))
+    differing = {
+        key: value
+        for key, value in leaves(config).items()
+        if key.partition(".")[0] not in _LEFT_OUT and (key not in before or before[key] != value)
+    }
+    content = {"defaults": [{f"override /{group}": name} for group, name in chosen.items()], **_nested(differing)}
+    path = folder.path / "conf" / "tuned" / f"{tuned_name(algo, env)}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {key: value for key, value in content.items() if value}
+    write_text(path, f"# @package _global_\n{_header(folder, asked, winner, confirmed)}{plain_yaml(kept)}")
+    return path
+
+
+def _header(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None) -> str:
+    tune, config = asked.tune, asked.config
+    seeds = f"{counted(tune.seeds, 'seed')} ({tune.first_seed} to {tune.first_seed + tune.seeds - 1})"
+    lines = [
+        f"{config.env.id} with {config.algo.name}: trial {winner.number} of {tune.trials} of the study"
+        f" {folder.path.name} (rltrain {__version__}).",
+        f"Its mean over {seeds} after at most {config.total_steps:,} steps was the best: {number(value_of(winner))}.",
+        *([f"Confirmed: {confirmed}."] if confirmed is not None else []),
+        f"Searched: {'; '.join(map(str, asked.space))}.",
+    ]
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        section = nested
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return nested
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of the study.
+
+    Raises:
+        RunFailed: it cannot be written.
+    """
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error

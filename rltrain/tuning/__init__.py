@@ -1,0 +1,1 @@
+"""Optuna, asked for settings and told what they reached."""

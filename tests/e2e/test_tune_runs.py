@@ -1,0 +1,204 @@
+"""`rltrain tune` that trains: trials in populations and alone, given up, stopped, killed, joined."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from halves import often
+from whole_runs import Crash, KillAfter, StopAfter, assert_same_checkpoint, newest, rltrain_process, rows, stopping
+
+pytest.importorskip("optuna")
+
+from rltrain.commands.tune_batch import train_jobs, trial_result
+from rltrain.config.application import compose
+from rltrain.config.search_space import with_values
+from rltrain.config.validate import to_plain
+from rltrain.errors import Interrupted
+from rltrain.loggers.jsonl import read_evaluations
+from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.study_folder import Trial
+from rltrain.storage.sweep_folder import ListedJob, SweepFolder
+from rltrain.training.pruning import means_over_seeds
+
+SMALL = [
+    "device=cpu", "device.compile=false", "network.hidden=[8]", "log_period=100", "total_steps=600", "eval.period=100",
+    "eval.episodes=3", "checkpoint.period=150", "algo.learning_starts=50", "algo.batch_size=8", "tuned=none",
+    "env.vectorization=sync", "env.max_episode_steps=60",
+]  # fmt: skip
+SEEDS = (1000, 1001)
+
+
+def batch(folder: Path, values: list[dict[str, Any]], *changes: str) -> SweepFolder:
+    """A batch of trials with two seeds each, not begun."""
+    plain = to_plain(compose(["algo=dqn", "env=CartPole-v1", *SMALL, *changes])[0])
+    folder.mkdir(parents=True)
+    sweep = SweepFolder(folder)
+    for number, of_trial in enumerate(values):
+        for seed in SEEDS:
+            config = with_values(plain, {**of_trial, "seed": seed})
+            sweep.add_jobs([ListedJob(folder / f"trial_{number}_seed_{seed}", config, (f"seed={seed}",))])
+    return sweep
+
+
+def train(sweep: SweepFolder, limits: Mapping[int, float], stop: StopAfter | None = None) -> int:
+    """Trains a batch, until `stop`; the looks that it took."""
+    stop = stop or StopAfter()
+    jobs = sweep.jobs()
+    trials = {run: int(run.name.split("_")[1]) for run in jobs}
+    with stopping(stop):
+        try:
+            train_jobs(jobs, trials, limits, {run: run.name for run in jobs})
+        except (Interrupted, Crash):
+            assert stop._allowed is not None
+    stop.aftermath()
+    return stop.looks
+
+
+def statuses(sweep: SweepFolder) -> dict[str, str]:
+    return {run.name: RunFolder(run).read_record()["status"] for run in sweep.jobs()}
+
+
+def means(sweep: SweepFolder, trial: int) -> dict[int, float]:
+    runs = [run for run in sweep.jobs() if run.name.startswith(f"trial_{trial}_")]
+    return means_over_seeds([read_evaluations(run / "metrics.jsonl", 100) for run in runs], range(len(runs)))
+
+
+LRS = [{"algo.optimizer.lr": 1e-3}, {"algo.optimizer.lr": 1e-2}, {"algo.optimizer.lr": 3e-4}]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> SweepFolder:
+    """Three trials as one population, none given up."""
+    sweep = batch(tmp_path_factory.mktemp("whole") / "batch", LRS)
+    train(sweep, {})
+    return sweep
+
+
+def parting(sweep: SweepFolder, trials: int) -> tuple[dict[int, float], list[int]]:
+    """A limit that gives some of the trials up and some not, and which; in the middle of the run."""
+    at = 3
+    best = {trial: max(value for n, value in means(sweep, trial).items() if n <= at) for trial in range(trials)}
+    low, *_, high = sorted(best.values())
+    assert low < high
+    return {at: high}, [trial for trial, value in best.items() if value < high]
+
+
+def test_trials_that_differ_in_numbers_train_as_one_program(whole: SweepFolder) -> None:
+    assert set(statuses(whole).values()) == {"completed"}
+    for run in whole.jobs():
+        assert len(RunFolder(run).read_record()["population"]) == 6
+        assert newest(run).step == 600
+
+
+def test_a_trial_that_is_given_up_ends_with_all_its_seeds_and_disturbs_no_other(
+    whole: SweepFolder, tmp_path: Path
+) -> None:
+    limits, losers = parting(whole, 3)
+    sweep = batch(tmp_path / "batch", LRS)
+    train(sweep, limits)
+    for run in sweep.jobs():
+        same = whole.path / run.name
+        if int(run.name.split("_")[1]) in losers:
+            assert RunFolder(run).read_record()["status"] == "pruned"
+            assert not RunFolder(run).result.exists()
+            assert rows(run) == [row for row in rows(same) if row["step"] <= 300]
+        else:
+            assert RunFolder(run).read_record()["status"] == "completed"
+            assert_same_checkpoint(newest(run), newest(same))
+            assert rows(run) == rows(same)
+
+
+def test_the_result_of_a_trial(whole: SweepFolder, tmp_path: Path) -> None:
+    limits, losers = parting(whole, 3)
+    sweep = batch(tmp_path / "batch", LRS)
+    train(sweep, limits)
+    for number in range(3):
+        trial = Trial(number, {}, tuple(f"trial_{number}_seed_{seed}" for seed in SEEDS))
+        result = trial_result(sweep.path, trial, 100)
+        reported = [RunFolder(whole.path / run).read_result()["episode_return"]["mean"] for run in trial.runs]
+        if number in losers:
+            assert result.state == "pruned" and result.value == means(whole, number)[3] and result.seeds == ()
+        else:
+            assert result.state == "complete" and result.seeds == tuple(reported)
+            assert result.value == pytest.approx(sum(reported) / 2)
+            assert result.evaluations == means(whole, number)
+
+
+@pytest.mark.parametrize("how", often(["stop", "kill"], kept=["kill"]))
+@pytest.mark.parametrize("share", often([0.2, 0.45, 0.8], kept=[0.45]))
+def test_a_batch_that_ended_in_the_middle_ends_as_if_it_had_not(
+    how: str, share: float, whole: SweepFolder, tmp_path: Path
+) -> None:
+    limits, _ = parting(whole, 3)
+    unbroken = batch(tmp_path / "unbroken" / "batch", LRS)
+    looks = train(unbroken, limits)
+    sweep = batch(tmp_path / "batch", LRS)
+    at = int(looks * share)
+    train(sweep, limits, StopAfter(at) if how == "stop" else KillAfter(at, sweep.path))
+    assert set(statuses(sweep).values()) <= {"interrupted", "running"}
+    train(sweep, limits)
+    assert statuses(sweep) == statuses(unbroken)
+    for run in sweep.jobs():
+        assert rows(run) == rows(unbroken.path / run.name)
+        assert_same_checkpoint(newest(run), newest(unbroken.path / run.name))
+
+
+def test_trials_of_one_seed_that_train_alone_are_given_up_too(tmp_path: Path) -> None:
+    """In worker processes each run trains by itself; its seeds one after the other."""
+    sweep = batch(tmp_path / "batch", LRS[:1], "env.vectorization=async", "num_envs=2", "total_steps=400")
+    train(sweep, {2: 1e9})
+    first, second = statuses(sweep).values()
+    assert (first, second) == ("completed", "pruned"), "what all seeds reach is known when the last has come so far"
+    assert newest(list(sweep.jobs())[1]).step == 200
+
+
+STUDY = ["tune", "algo=dqn", "env=CartPole-v1", *SMALL, "tune.batch=2", "tune.seeds=2", "tune.startup=2"]
+
+
+def outcome(study: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((study / "study.json").read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_a_killed_search_is_taken_up_by_others_and_two_processes_share_one(tmp_path: Path) -> None:
+    """One process is killed while it trains; two go on together. Every trial is there once, and was trained once."""
+    args = [*STUDY, "tune.trials=8", "tune.confirm=2", "tune.dir=study", "total_steps=3000", "checkpoint.period=500"]
+    study = tmp_path / "study"
+    process = rltrain_process(tmp_path, *args)
+    deadline = time.monotonic() + 120
+    while not any(study.glob("batch_*/*/checkpoints/step_*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (study / "study.json").exists()
+    both = [rltrain_process(tmp_path, "tune", "study") for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    found = outcome(study)
+    assert [trial["number"] for trial in found["trials"]] == list(range(8))
+    assert all(trial["result"]["state"] in ("complete", "pruned") for trial in found["trials"])
+    assert found["confirmation"]["asked"] == 2
+    trained = [line for out, _ in said for line in out.splitlines() if line.startswith("trial ") and "lr=" in line]
+    assert len(trained) == 8, "the killed batch again, and each other trial in one process"
+    assert sum("use it" in out for out, _ in said) == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_search_tidily(tmp_path: Path) -> None:
+    args = [*STUDY, "tune.trials=2", "tune.confirm=0", "tune.dir=study", "total_steps=20000"]
+    process = rltrain_process(tmp_path, *args)
+    deadline = time.monotonic() + 120
+    while not any(tmp_path.glob("study/batch_*/*/checkpoints/step_*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "search stopped, its runs are saved" in error
+    assert "rltrain tune study" in error and "Traceback" not in out + error
