@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rltrain.errors import RunFailed
 from rltrain.storage.files import open_regular, write_atomic
 
-_LONGEST_LINE = 1 << 20  # characters; what is longer is no row of ours
+_LONGEST_LINE = 1 << 20  # bytes; what is longer is no row of ours
+_BEGINS = b'{"step": '
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -22,14 +23,44 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         OSError: it cannot be read.
     """
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8", errors="replace") as file:
+    with open_regular(path) as file:
         while line := file.readline(_LONGEST_LINE):
-            try:
-                row = json.loads(line) if line.endswith("\n") else None
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict) and type(row.get("step")) is int:
-                yield row
+            yield from _parsed(line)
+
+
+def _parsed(line: bytes) -> list[dict[str, Any]]:
+    """The row in a line; nothing where it is none, or torn."""
+    try:
+        row = json.loads(line.decode(errors="replace")) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return []
+    return [row] if isinstance(row, dict) and type(row.get("step")) is int else []
+
+
+def read_tags(path: Path, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows that `read_rows` gives, but of each only the step and these tags.
+
+    A row as JsonlLogger writes it is not parsed as a whole: a report reads millions of them.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    names = {tag.encode(): tag for tag in tags}
+    found = re.compile(b', "(' + b"|".join(map(re.escape, names)) + b')": ([^,}]+)').findall
+    with open_regular(path) as file:
+        while line := file.readline(_LONGEST_LINE):
+            # With one brace and no backslash, what looks like a key is one of the row's.
+            if line[: len(_BEGINS)] == _BEGINS and line[-2:] == b"}\n" and line.rfind(b"{") == 0 and b"\\" not in line:
+                try:
+                    row: dict[str, Any] = {"step": int(line[len(_BEGINS) : line.find(b",")])}
+                    for name, text in found(line):
+                        row[names[name]] = None if text == b"null" else float(text)
+                    yield row
+                    continue
+                except ValueError:
+                    pass
+            for row in _parsed(line):
+                yield {"step": row["step"], **{tag: row[tag] for tag in tags if tag in row}}
 
 
 def read_evaluations(path: Path, period: int, until: int | None = None) -> dict[int, float]:

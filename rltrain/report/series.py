@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rltrain.loggers.jsonl import read_rows
+from rltrain.loggers.jsonl import read_tags
 from rltrain.storage.run_result import LARGEST, MOST_STEPS
 
 SPEED = "time/steps_per_second"
@@ -70,18 +70,18 @@ def read_metrics(path: Path, tags: Collection[str]) -> Metrics:
     """
     points = {tag: _Points() for tag in tags}
     last, seconds = None, 0.0
-    for row in read_rows(path):
+    for row in read_tags(path, [SPEED, *tags]):
         step = row["step"]
         if not 0 <= step < MOST_STEPS:
             continue
         for tag, kept in points.items():
-            if (value := _number(row.get(tag))) is not None:
+            if tag in row and (value := _number(row[tag])) is not None:
                 kept.add(step, value)
         speed = _number(row.get(SPEED))
         if speed is not None and speed > 0 and step > (last or 0):
             seconds += (step - (last or 0)) / speed
         last = step if last is None else max(last, step)
-    series = {tag: kept.series() for tag, kept in points.items() if kept}
+    series = {tag: found.series() for tag, found in points.items() if found}
     return Metrics(series, last, seconds or None)
 
 
@@ -96,6 +96,11 @@ class _Points:
         return self._rows > 0 or len(self.steps) > 0
 
     def add(self, step: int, value: float) -> None:
+        if self._rows_each == 1:
+            self.steps.append(step)
+            self.values.append(value)
+            self._keep_few()
+            return
         self._rows += 1
         self._step += step
         self._value += value
@@ -115,6 +120,9 @@ class _Points:
         self.steps.append(self._step / self._rows)
         self.values.append(self._value / self._rows)
         self._rows, self._step, self._value = 0, 0.0, 0.0
+        self._keep_few()
+
+    def _keep_few(self) -> None:
         if len(self.steps) == MOST_POINTS:
             self.steps, self.values = _halved(self.steps), _halved(self.values)
             self._rows_each *= 2
@@ -125,6 +133,6 @@ def _halved(numbers: array[float]) -> array[float]:
 
 
 def _number(value: Any) -> float | None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not -LARGEST < value < LARGEST:
-        return None
-    return float(value)
+    if type(value) is int:
+        value = float(value) if -LARGEST < value < LARGEST else None
+    return value if type(value) is float and -LARGEST < value < LARGEST else None

@@ -18,6 +18,7 @@ CONFIDENCE = 0.95
 FEWEST_RUNS = 3
 """Below which no interval is given: resamples of two runs are the two runs and their mean."""
 _TRIMMED = 0.25
+_LARGEST_BLOCK = 1 << 21  # numbers that are worked on at once
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -42,16 +43,22 @@ def resample_counts(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> np.nd
 
 def resampled_iqm(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Interquartile mean of each resample: scores [N, ...], counts [R, N] -> [R, ...]."""
-    runs = len(scores)
+    runs, resamples = len(scores), len(counts)
     first, last = _cut(runs), runs - _cut(runs)
     columns = scores.reshape(runs, -1)
-    found = np.empty((len(counts), columns.shape[1]))
-    for column in range(columns.shape[1]):
-        order = np.argsort(columns[:, column], kind="stable")
-        ends = np.cumsum(counts[:, order], axis=1)  # [R, N]: the places that a run's copies take end here
-        kept = np.diff(np.clip(ends, first, last), axis=1, prepend=first)
-        found[:, column] = kept @ columns[order, column] / (last - first)
-    return found.reshape(len(counts), *scores.shape[1:])
+    by_run = np.ascontiguousarray(
+        counts.T, np.int32 if runs > 10_000 else np.int16
+    )  # [N, R]: small, so that it is fast
+    found = np.empty((columns.shape[1], resamples))
+    together = max(1, _LARGEST_BLOCK // (runs * resamples))
+    for start in range(0, columns.shape[1], together):
+        order = np.argsort(columns[:, start : start + together], axis=0, kind="stable")  # [N, C]
+        # Where, of the places of a sorted resample, the copies of each run end; then how many of them are kept.
+        ends = np.clip(np.cumsum(by_run[order], axis=0, dtype=by_run.dtype), first, last)  # [N, C, R]
+        kept = np.diff(ends, axis=0, prepend=by_run.dtype.type(first))
+        ordered = np.take_along_axis(columns[:, start : start + together], order, axis=0)  # [N, C]
+        found[start : start + together] = np.matmul(ordered.T[:, None, :], kept.transpose(1, 0, 2))[:, 0]
+    return found.T.reshape(resamples, *scores.shape[1:]) / (last - first)
 
 
 def percentile_interval(resampled: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from rltrain.report.statistics import (
     resampled_iqm,
 )
 
-MOST_POINTS = 200
+MOST_POINTS = 100
 """Of a curve over seeds: where the runs have more, each point is the mean since the one before."""
 
 

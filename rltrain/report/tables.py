@@ -50,11 +50,10 @@ def csv_files(contents: Contents) -> dict[str, str]:
 
 def run_rows(contents: Contents) -> list[Row]:
     """A row for each run, in the order of the settings, and then those that are in none."""
-    rows = [
-        _run_row(contents, run, setting, run in setting.runs)
-        for setting in (summary.setting for summary in contents.summaries)
-        for run in (*setting.runs, *setting.repeated)
-    ]
+    rows = []
+    for setting in (summary.setting for summary in contents.summaries):
+        rows += [_run_row(contents, run, setting, True) for run in setting.runs]
+        rows += [_run_row(contents, run, setting, False) for run in setting.repeated]
     return rows + [_run_row(contents, run, None, False) for run in contents.groups.left_out]
 
 

@@ -20,7 +20,7 @@ from rltrain.storage.files import first_link, write_atomic
 from rltrain.storage.run_folder import json_text
 from rltrain.terminal.text import shown_path
 
-_MOST_EVENT_FILES = 200
+_MOST_EVENT_FILES = 60
 _LONGEST_NAME = 80
 
 
@@ -57,12 +57,12 @@ def _draw(contents: Contents, out: Path) -> Iterator[Figure]:
 
 
 def _write_events(contents: Contents, out: Path) -> None:
-    """Writes a TensorBoard run for each setting: the interquartile mean under the metric's own tag, and what is beside
-    it."""
+    """Writes a TensorBoard run for each of the best settings, the interquartile mean under the metric's own tag."""
     shutil.rmtree(out, ignore_errors=True)
     ended = max((run.ended for run in contents.runs if run.ended is not None), default=0.0)
-    for number, summary in enumerate(contents.summaries[:_MOST_EVENT_FILES]):
-        if summary.curves:
+    variants = contents.variants[: max(1, _MOST_EVENT_FILES // max(1, len(contents.envs)))]
+    for number, summary in enumerate(contents.summaries):
+        if summary.curves and summary.setting.variant in variants:
             folder = out / _folder_name(number, contents, summary)
             folder.mkdir(parents=True)
             curves = {

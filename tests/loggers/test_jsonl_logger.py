@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rltrain.errors import RunFailed
-from rltrain.loggers.jsonl import JsonlLogger, read_rows
+from rltrain.loggers.jsonl import JsonlLogger, read_rows, read_tags
 
 
 def write(path: Path, steps: range, resume_step: int | None = None) -> None:
@@ -88,3 +88,36 @@ def test_a_full_disk_names_the_file_and_leaves_whole_rows(tmp_path: Path) -> Non
     assert [row["step"] for row in read_rows(path)] == list(range(len(list(read_rows(path)))))
     write(path, range(10, 12), resume_step=9)
     assert [row["step"] for row in read_rows(path)] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "a": 1.5, "b": -2e-05, "c": 3}',
+        '{"step": 1, "b": null, "a": 0.0}',
+        '{"step": 1}',
+        '{"step": 1.0, "a": 1.0}',
+        '{"step": true, "a": 1.0}',
+        '{"a": 1.0, "step": 1}',
+        '{ "step" : 1 , "a" : 1.0 }',
+        '{"step":1,"a":1.0}',
+        '{"step": 1, "a": 1.0, "a": 2.0}',
+        '{"step": 1, "a": "2.0"}',
+        '{"step": 1, "a": "x, \\"b\\": 7"}',
+        '{"step": 1, "x": "y, \\"a\\": 7"}',
+        '{"step": 1, "x": {"y": 0, "a": 7}}',
+        '{"step": 1, "x": [{"y": 0, "a": 7}], "a": 8}',
+        '{"step": 1, "a": [1, 2]}',
+        '{"step": 1, "a": true}',
+        '{"step": 1, "a": 1.0',
+        '{"step": , "a": 1.0}',
+        "null",
+    ],
+)
+def test_tags_are_those_of_the_parsed_row(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f"{line}\n" + '{"step": 2, "a": 5.0, "x/y": 1.0}\n{"step": 3, "a": 6')
+    rows = [{tag: row[tag] for tag in ("step", "a", "b") if tag in row} for row in read_rows(path)]
+    assert list(read_tags(path, ["a", "b"])) == rows
+    assert rows[-1] == {"step": 2, "a": 5.0}
+    assert list(read_tags(path, ["x/y"]))[-1] == {"step": 2, "x/y": 1.0}

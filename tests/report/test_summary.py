@@ -93,8 +93,8 @@ def test_unequal_grids_are_interpolated(tmp_path: Path) -> None:
 def test_long_runs_are_means_over_cells(tmp_path: Path) -> None:
     write_run(tmp_path / "a", [row(step, float(step)) for step in range(1, 1002)], result(1.0, 1001), seed=0)
     found = line(tmp_path)
-    assert len(found.steps) == 200 and found.steps[[0, -1]].tolist() == [6.0, 1001.0]
-    assert found.mean == pytest.approx(found.steps - 2.5)
+    assert len(found.steps) == 100 and found.steps[[0, -1]].tolist() == [11.0, 1001.0]
+    assert found.mean == pytest.approx(found.steps - 5.0)
 
 
 def test_a_run_that_failed_leaves_the_curve_where_it_ended(tmp_path: Path) -> None:
