@@ -182,7 +182,7 @@ def _refuse(config: RunConfig, tune: TuneConfig) -> None:
 
 
 def _split(overrides: Sequence[str]) -> tuple[list[str], list[Dimension]]:
-    """Overrides with one value, and dimensions of those with several: `algo.n_step=1,3`, `algo.gamma=interval(0.9,1)`."""
+    """Overrides with one value, and dimensions of those with several: `algo.n_step=1,3`, `algo.gamma=interval(0,1)`."""
     typed, swept = [], []
     for line in overrides:
         try:
