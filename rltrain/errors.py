@@ -7,7 +7,7 @@ import re
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "classic-control": "render", "toy-text": "render"}
 """An extra of Gymnasium -> the extra of ours that brings what it is for."""
 
-_PACKAGES = {"minatar": "minatar", "ale_py": "atari"}
+_PACKAGES = {"minatar": "minatar", "ale_py": "atari", "wandb": "wandb"}
 
 
 class RequestError(Exception):

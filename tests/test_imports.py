@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"commands", "loggers.jsonl", "policy", "storage"},
     "commands": {
         "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
-        "loggers.jsonl", "maths.images", "policy", "report", "storage", "training", "tuning",
+        "loggers.further", "loggers.jsonl", "maths.images", "policy", "report", "storage", "training", "tuning",
     },
     "config": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
@@ -51,6 +51,7 @@ HOMES: dict[str, set[str]] = {
     "hydra": {"config", "commands"},
     "omegaconf": {"config", "commands"},
     "tensorboard": {"loggers.curve_events", "loggers.tensorboard"},
+    "wandb": {"loggers.wandb"},
     "tqdm": {"loggers.console", "loggers.evaluation_console"},
     "gymnasium": {"envs", "config.env_source", "config.env_families"},
     "minatar": {"envs.minatar"},

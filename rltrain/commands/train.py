@@ -149,6 +149,10 @@ def preflight(config: RunConfig) -> None:
         from rltrain.compute.device import resolve_device
 
         resolve_device(config.device)
+    for name in config.loggers:
+        from rltrain.loggers.further import find_logger
+
+        find_logger(name)
     if config.init_from is not None:
         from rltrain.jobs.build import check_initial_network
 

@@ -66,6 +66,9 @@ def _refuse(message: str) -> None:
 
 
 def _check_run(config: RunConfig) -> None:
+    for name in config.loggers:
+        if name != "wandb" and re.fullmatch(r"[\w.]+:[^\W\d]\w*", name) is None:
+            _refuse(f"loggers=[{name}]: is neither wandb nor module:Class")
     if config.name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", config.name):
         _refuse(f"name={config.name}: must be letters, digits, '_', '-' and '.', at most 100 (it names a folder)")
     if not config.env.id:

@@ -367,6 +367,12 @@ class RunConfig:
     exploration: ExplorationConfig | None
     env: EnvConfig
     device: DeviceConfig
+    loggers: tuple[str, ...] = ()
+
+    @property
+    def imports(self) -> str:
+        """A `module:name` of the user's that it imports, the environment's before a logger's; empty where none is."""
+        return next((name for name in (self.env.id, *self.loggers) if ":" in name), "")
 
     @property
     def resumable(self) -> bool:

@@ -19,7 +19,7 @@ Arguments = dict[str, Any]
 Differences = dict[str, tuple[Any, Any]]
 """Dotted key -> its value before and after."""
 
-ADDED_KEYS: dict[str, Any] = {"env.wrappers": [], "device.cuda_graphs": False, "eval.num_envs": "auto"}
+ADDED_KEYS: dict[str, Any] = {"env.wrappers": [], "device.cuda_graphs": False, "eval.num_envs": "auto", "loggers": []}
 """Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
 the key (which need not be its default). One that may be null needs no line: it is null."""
 
@@ -188,15 +188,16 @@ def recorded_changes(record: Mapping[str, Any], since: int) -> list[tuple[str, A
 
 
 def require_trusted(config: RunConfig, trust: bool) -> None:
-    """Refuses a stored config whose environment id imports a module, unless the user said that it may.
+    """Refuses a stored config whose environment id or loggers import a module, unless the user said that they may.
 
     Raises:
-        RequestError: `env.id` is `module:id`, and neither `trust=true` nor RLTRAIN_PLUGINS covers the module.
+        RequestError: one is `module:name`, and neither `trust=true` nor RLTRAIN_PLUGINS covers the module.
     """
-    module, colon, _ = config.env.id.partition(":")
     plugins = [name.strip() for name in os.environ.get("RLTRAIN_PLUGINS", "").split(",")]
-    if colon and not trust and module not in plugins:
-        raise RequestError(
-            f"env.id={config.env.id}: the stored config would import the Python module {module}\n"
-            f"if you know where it comes from, say trust=true (or RLTRAIN_PLUGINS={module})"
-        )
+    for key, value in (("env.id", config.env.id), *(("loggers", name) for name in config.loggers)):
+        module, colon, _ = value.partition(":")
+        if colon and not trust and module not in plugins:
+            raise RequestError(
+                f"{key}={value}: the stored config would import the Python module {module}\n"
+                f"if you know where it comes from, say trust=true (or RLTRAIN_PLUGINS={module})"
+            )

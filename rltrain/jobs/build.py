@@ -27,6 +27,7 @@ from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.jobs.compile_beside import BesideCompiler
 from rltrain.jobs.vectorizing import choose_vectorization, stepped
+from rltrain.loggers.further import find_logger
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import EvaluationDisplay, Logger, MultiLogger
 from rltrain.seeding import EpisodeSeeds
@@ -232,8 +233,10 @@ def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, scr
     """All loggers of a run; `screen` is what shows a person how it goes."""
     from rltrain.loggers.tensorboard import TensorBoardLogger
 
-    tensorboard = TensorBoardLogger(run.path, resume_step, to_plain(config))
-    return MultiLogger([JsonlLogger(run.metrics, resume_step), tensorboard, screen])
+    plain = to_plain(config)
+    further = [find_logger(name)(run.path, resume_step, plain) for name in config.loggers]
+    tensorboard = TensorBoardLogger(run.path, resume_step, plain)
+    return MultiLogger([JsonlLogger(run.metrics, resume_step), tensorboard, *further, screen])
 
 
 def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None, member: int = 0) -> None:

@@ -45,6 +45,7 @@ from rltrain.jobs.messages import (
 )
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.evaluation_console import EvaluationConsole
+from rltrain.loggers.logger import Logger
 from rltrain.storage import checkpoint
 from rltrain.storage.checkpoint_parts import PartWriter
 from rltrain.storage.run_folder import RunFolder, git_state, versions
@@ -196,17 +197,21 @@ class _Job:
                     raise stopped(config, stop.exit_code, trainer.step, run.path)
                 if trainer.pruned:
                     raise Pruned(f"pruned at step {trainer.step:,}")
+                screen.close()
+                mean = self._finish(run, trainer, evaluator, parts, stop, logger)
                 logger.close(True)
             finally:
                 logger.close()
-            return self._finish(run, trainer, evaluator, parts, stop)
+            return mean
 
     def _evaluator(self, parts: Parts) -> Evaluator:
         most = max(self.config.eval.episodes, REPORT_EPISODES)
         display, before = EvaluationConsole(bar=self.console), evaluated_before(self.source)
         return build_evaluator([self.config], most, parts.envs.statistics, display, before)
 
-    def _finish(self, run: RunFolder, trainer: Trainer, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> float:
+    def _finish(
+        self, run: RunFolder, trainer: Trainer, evaluator: Evaluator, parts: Parts, stop: StopSignal, logger: Logger
+    ) -> float:
         """Evaluates the trained network and reports, over the episodes there are where a signal stopped that."""
         config = self.config
         parts.envs.close()  # a machine may hold no more environments than these
@@ -215,7 +220,7 @@ class _Job:
         final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested, partly=True)
         if final is None:
             raise stopped_before_result(config, stop.exit_code, trainer.step, run.path)
-        mean = self._report(run, trainer, final, parts)
+        mean = self._report(run, trainer, final, parts, logger)
         if final.interrupted:
             raise stopped_evaluating(config, stop.exit_code, final, run.path)
         return mean
@@ -223,10 +228,12 @@ class _Job:
     def _write_record(self, run: RunFolder, parts: Parts) -> None:
         write_start(run, self.config, parts, self.changes)
 
-    def _report(self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts) -> float:
+    def _report(
+        self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts, logger: Logger
+    ) -> float:
         """result.json, learning_curve.png and the table at the end."""
         threshold = parts.envs.reward_threshold
-        pictures = write_report(run, self.config, trainer, final, threshold, parts.agent)
+        pictures = write_report(run, self.config, trainer, final, threshold, parts.agent, logger)
         say(summary(self.config, trainer, final, parts.envs, run.path, pictures))
         return final.mean
 
@@ -265,8 +272,9 @@ def write_report(
     final: EpisodeStatistics,
     threshold: float | None,
     agent: HasState,
+    logger: Logger,
 ) -> dict[str, Path]:
-    """result.json and the pictures, whose paths it returns by what they show."""
+    """result.json, the loggers' result and the pictures, whose paths it returns by what they show."""
     from rltrain.report.curve import plot_learning_curve
 
     run.write_result(
@@ -278,6 +286,7 @@ def write_report(
             "solve_step": trainer.solve_step,
         }
     )
+    logger.result(trainer.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
     return {"learning curve": plot_learning_curve(run.path), **_plot_table(run, config, agent.state_dict())}
 
 

@@ -146,7 +146,7 @@ def _bounds(config: RunConfig, time_limit: int | None) -> str:
 
 
 def _again(config: RunConfig, folder: Path, *changes: str) -> str:
-    return rltrain_command("resume", folder, *changes, env_id=config.env.id)
+    return rltrain_command("resume", folder, *changes, env_id=config.imports)
 
 
 def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
@@ -204,7 +204,7 @@ def summary(
         *((what, shown_path(picture)) for what, picture in pictures.items()),
         ("look", f"tensorboard --logdir {shell_word(folder)}"),
         ("report", rltrain_command("report", folder)),
-        ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
+        ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.imports)),
         ("continue", _again(config, folder, *limit.lifted.split())),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)

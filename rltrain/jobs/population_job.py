@@ -188,7 +188,6 @@ class _PopulationJob:
     def _report(self, population: Population, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:
         """Every member that ended: its result, its curve, its line."""
         ended = [member for member in range(len(self.jobs)) if member not in self.outcomes]
-        self._close_loggers(completed=True)
         if not ended:
             return
         keys = dict.fromkeys(ended, REPORT_KEY)
@@ -208,10 +207,11 @@ class _PopulationJob:
                 continue
             job, threshold = self.jobs[member], parts.envs.reward_threshold
             agent = MemberAgent(parts.agent, member, job.config.num_envs)
-            write_report(self.runs[member], job.config, trainer, final, threshold, agent)
+            write_report(self.runs[member], job.config, trainer, final, threshold, agent, self.loggers[member])
             say(population_line(job.folder.name, job.own or own[member], trainer, final, threshold))
             if not final.interrupted:
                 self.outcomes[member] = final.mean
+                self.loggers[member].close(True)
         if any(member not in self.outcomes for member in ended):
             raise self._stopped(stop)
 
@@ -228,12 +228,12 @@ class _PopulationJob:
 
     def _stopped(self, stop: StopSignal) -> Interrupted:
         reason, sweep = Interrupted(stop.exit_code).reason, self.jobs[0].folder.parent
-        again = rltrain_command("resume", sweep, env_id=self.jobs[0].config.env.id)
+        again = rltrain_command("resume", sweep, env_id=self.jobs[0].config.imports)
         return Interrupted(stop.exit_code, f"{reason}, saved; `{again}` continues")
 
-    def _close_loggers(self, completed: bool | None = None) -> None:
-        for member, logger in enumerate(self.loggers):
-            logger.close(None if member in self.outcomes else completed)
+    def _close_loggers(self) -> None:
+        for logger in self.loggers:
+            logger.close()
 
     def _end_all(self, error: BaseException, started: float) -> None:
         """The records of the members that had no outcome of their own when the whole program ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TextIO
 
+from rltrain.loggers.logger import NullLogger
 from rltrain.loggers.pace import Pace
 from rltrain.terminal.output import errors
 from rltrain.terminal.text import draws_bars, number
@@ -13,7 +14,7 @@ _NAMES = {"rollout/episode_return": "return", "eval/episode_return": "eval"}
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"  # tqdm's own time left takes the steps before learning for all
 
 
-class ConsoleLogger:
+class ConsoleLogger(NullLogger):
     """Shows step, return, steps per second and the time left.
 
     Args:

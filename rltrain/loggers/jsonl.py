@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rltrain.errors import RunFailed
+from rltrain.loggers.logger import NullLogger
 from rltrain.storage.files import open_regular, write_atomic
 
 _LONGEST_LINE = 1 << 20  # bytes; what is longer is no row of ours
@@ -77,7 +78,7 @@ def read_evaluations(path: Path, period: int, until: int | None = None) -> dict[
     return found
 
 
-class JsonlLogger:
+class JsonlLogger(NullLogger):
     """Appends rows to a file; every row is in the file when `log` returns. A non-finite value becomes null.
 
     Args:
@@ -111,9 +112,6 @@ class JsonlLogger:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
             raise self._failure(error) from error
-
-    def flush(self) -> None:
-        pass
 
     def close(self, completed: bool | None = None) -> None:
         if self._descriptor is not None:

@@ -12,6 +12,9 @@ class Logger(Protocol):
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         """Record the scalars of one step."""
 
+    def result(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Record the evaluation that ends the run, after its last step."""
+
     def flush(self) -> None:
         """Hand everything recorded to the operating system."""
 
@@ -24,9 +27,12 @@ class Logger(Protocol):
 
 
 class NullLogger:
-    """Logs nowhere."""
+    """Logs nowhere; a logger that does without one of these inherits it."""
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        pass
+
+    def result(self, step: int, scalars: Mapping[str, float]) -> None:
         pass
 
     def flush(self) -> None:
@@ -45,6 +51,10 @@ class MultiLogger:
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         for logger in self._loggers:
             logger.log(step, scalars)
+
+    def result(self, step: int, scalars: Mapping[str, float]) -> None:
+        for logger in self._loggers:
+            logger.result(step, scalars)
 
     def flush(self) -> None:
         for logger in self._loggers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from rltrain.loggers.logger import NullLogger
 from rltrain.loggers.pace import Pace
 from rltrain.terminal.output import errors
 from rltrain.terminal.text import number
@@ -70,7 +71,7 @@ class PopulationConsole:
         return "  ".join(part for part in (*parts, f"{speed} together", left) if part)
 
 
-class MemberConsole:
+class MemberConsole(NullLogger):
     """Hands one member's rows to the console of all."""
 
     def __init__(self, console: PopulationConsole, member: int) -> None:
@@ -79,7 +80,3 @@ class MemberConsole:
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         self._console.log(self._member, step, scalars)
-
-    def flush(self) -> None: ...
-
-    def close(self, completed: bool | None = None) -> None: ...

@@ -94,6 +94,9 @@ class TensorBoardLogger:
         if time.monotonic() >= self._flush_at:
             self.flush()
 
+    def result(self, step: int, scalars: Mapping[str, float]) -> None:
+        self.log(step, scalars)
+
     def flush(self) -> None:
         self._flush_at = time.monotonic() + _FLUSH_SECONDS
         if self._writer is not None:

@@ -22,6 +22,7 @@ DQN: dict[str, Any] = {
     "stop_at_return": None,
     "init_from": None,
     "dry_run": False,
+    "loggers": [],
     "eval": {"period": 500, "episodes": 5, "num_envs": "auto"},
     "checkpoint": {"period": None, "keep": 1, "replay": True},
     "algo": {

@@ -106,7 +106,7 @@ def test_a_sweep_says_which_job_is_which(
         assert f"job {number}     {overrides}  {result['env_step']} steps, greedy return {found}" in lines
         row = [str(number), *overrides.split(), str(result["env_step"]), *found.split()]
         assert [line.split() for line in lines].count(row) == 1
-    assert {tuple(line.split()[:3]) for line in lines[-7:-3]} == {("2", *setting.split()) for setting in settings}
+    assert {tuple(line.split()[:3]) for line in lines[-8:-4]} == {("2", *setting.split()) for setting in settings}
 
 
 def test_a_member_s_line_says_whether_its_threshold_was_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,9 @@ class TestFinishedRun:
             for tag, value in row.items():
                 if tag != "step":
                     expected.setdefault(tag, []).append((row["step"], float(np.float32(value))))
+        end, returns = newest(run).step, result_of(run)["episode_return"]
+        for tag, number in (("final/episode_return", "mean"), ("final/episode_return_std", "std")):
+            expected[tag] = [(end, float(np.float32(returns[number])))]
         assert event_series(run) == expected
 
     def test_its_result_is_what_evaluate_finds(

@@ -1,0 +1,163 @@
+"""Loggers of `loggers=[...]`: one of the user's own, and Weights & Biases."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import rltrain.jobs.job
+from rltrain.cli import main
+from rltrain.errors import RequestError
+from rltrain.loggers.further import find_logger
+
+SHORT = [
+    "algo=reinforce", "total_steps=300", "eval.period=150", "eval.episodes=1", "log_period=100", "hydra.run.dir=run",
+]  # fmt: skip
+OWN = """
+import json
+from rltrain.loggers.logger import NullLogger
+
+class Lines(NullLogger):
+    def __init__(self, folder, resume_step, config):
+        self._file = open(folder / "lines.txt", "a")
+        self._write("begin", resume_step, config["seed"])
+
+    def _write(self, *what):
+        print(json.dumps(what), file=self._file, flush=True)
+
+    def log(self, step, scalars):
+        self._write("log", step, sorted(scalars))
+
+    def result(self, step, scalars):
+        self._write("result", step, scalars)
+
+    def close(self, completed=None):
+        if not self._file.closed:
+            self._write("close", completed)
+            self._file.close()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_logger.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rltrain.jobs.job, "REPORT_EPISODES", 2)
+    monkeypatch.delitem(sys.modules, "own_logger", raising=False)
+    return tmp_path
+
+
+def lines(run: Path) -> list[list[Any]]:
+    return [json.loads(line) for line in (run / "lines.txt").read_text().splitlines()]
+
+
+def test_a_logger_of_one_s_own_is_told_all(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "loggers=[own_logger:Lines]", "seed=7"]) == 0
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    told = lines(folder / "run")
+    assert told[0] == ["begin", None, 7]
+    assert [line[1:] for line in told if line[0] == "log"] == [
+        [row["step"], sorted(set(row) - {"step"})] for row in rows
+    ]
+    mean = json.loads((folder / "run" / "result.json").read_text())["episode_return"]["mean"]
+    assert told[-2][:2] == ["result", 300] and told[-2][2]["final/episode_return"] == mean
+    assert told[-1] == ["close", True]
+    assert "rltrain resume run total_steps=600 trust=true\n" in capsys.readouterr().out
+
+
+def test_a_resumed_run_tells_it_where_it_continues(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "loggers=[own_logger:Lines]"]) == 0
+    assert main(["resume", "run", "total_steps=400"]) == 2
+    assert "loggers=own_logger:Lines: the stored config would import" in capsys.readouterr().err
+    assert main(["resume", "run", "total_steps=400", "trust=true"]) == 0
+    assert lines(folder / "run")[-1] == ["close", True]
+    assert ["begin", 300, 0] in lines(folder / "run")
+
+
+def test_each_member_of_a_population_has_its_own(folder: Path) -> None:
+    sweep = [*SHORT[:-1], "loggers=[own_logger:Lines]", "seed=3,4", "hydra.sweep.dir=sweep"]
+    assert main(["-m", *sweep]) == 0
+    for number, seed in enumerate((3, 4)):
+        told = lines(folder / "sweep" / str(number))
+        assert told[0] == ["begin", None, seed] and told[-1] == ["close", True]
+        assert sum(line[0] == "result" for line in told) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tensorboards", "neither wandb nor module:Class"),
+        ("no_such_module:Logger", "No module named 'no_such_module'"),
+        ("own_logger:Words", "the module own_logger has no Words"),
+    ],
+)
+def test_what_is_no_logger_is_refused_before_anything_is_written(
+    name: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SHORT, f"loggers=[{name}]"]) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / "run").exists()
+
+
+def test_wandb_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"pip install 'rltrain\[wandb\]'"):
+        find_logger("wandb")
+
+
+class FakeWandb(ModuleType):
+    """Takes what W&B would be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.__spec__ = ModuleSpec("wandb", None)
+        self.begun: list[dict[str, Any]] = []
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.summary: dict[str, float] = {}
+        self.ended: list[int] = []
+
+    Settings = dict
+
+    def init(self, **how: Any) -> FakeWandb:
+        self.begun.append(how)
+        return self
+
+    def log(self, scalars: dict[str, float], step: int) -> None:
+        self.rows.append((step, scalars))
+
+    def finish(self, exit_code: int) -> None:
+        self.ended.append(exit_code)
+
+
+def test_wandb_gets_the_rows_the_config_and_the_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delitem(sys.modules, "rltrain.loggers.wandb", raising=False)
+    assert main([*SHORT, "loggers=[wandb]", "seed=5"]) == 0
+    assert main(["resume", "run", "total_steps=400"]) == 0
+    first, second = fake.begun
+    assert first["config"]["seed"] == 5 and first["config"]["algo"]["name"] == "reinforce"
+    assert first["id"] == second["id"] and first["resume"] == "allow"
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [step for step, _ in fake.rows] == [row["step"] for row in rows]
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert fake.summary["final/episode_return"] == result["episode_return"]["mean"]
+    assert fake.ended == [0, 0]
+
+
+def test_the_page_s_logger_logs(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "loggers.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (folder / "csv_logger.py").write_text(code)
+    assert main([*SHORT, "loggers=[csv_logger:CsvLogger]"]) == 0
+    rows = [line.split(",") for line in (folder / "run" / "returns.csv").read_text().splitlines()]
+    result = json.loads((folder / "run" / "result.json").read_text())
+    assert len(rows) > 2 and rows[-1] == ["300", str(result["episode_return"]["mean"])]
