@@ -104,20 +104,22 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _places(names: Sequence[str], announce: bool) -> list[Path]:
-    """The folders that are meant, absolute: those named, each once; the newest sweep, or the newest run."""
+    """The folders that are meant, absolute: those named, each once; the newest sweep or study, or the newest run."""
     if names:
         places = list(dict.fromkeys(Path(os.path.normpath(find_run(name))) for name in names))
         for place in places:
             if waits := not_begun(place):
                 raise RequestError(f"{shown_path(place)}: {waits}")
         return places
+    from rltrain.storage.study_folder import study_of
     from rltrain.storage.sweep_folder import newest_sweep
 
     if (sweep := newest_sweep(command_folder() / "outputs")) is None:
         return [find_run(None, announce)]
+    study = study_of(sweep)
     if announce:
-        say(f"newest sweep: {shown_path(sweep)}")
-    return [sweep]
+        say(f"newest {'sweep' if study is None else 'study'}: {shown_path(study or sweep)}")
+    return [study or sweep]
 
 
 def _called(places: Sequence[Path]) -> list[str]:

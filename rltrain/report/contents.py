@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rltrain.errors import RequestError
-from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, improvements
+from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, best_in, improvements
 from rltrain.report.groups import Groups, group_runs
 from rltrain.report.runs import EVALUATION, TRAINING, Run, read_runs
 from rltrain.report.statistics import FEWEST_RUNS
@@ -59,8 +60,8 @@ class Contents:
 
     @property
     def unfinished(self) -> list[Run]:
-        """Runs without a final score."""
-        return [run for run in self.runs if run.result is None]
+        """Runs that no score counts: without one, or without a config."""
+        return [run for run in self.runs if run.result is None or not run.config]
 
 
 def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | None = None) -> Contents:
@@ -104,17 +105,23 @@ def notes(contents: Contents) -> list[str]:
     found = []
     settings = [summary.setting for summary in contents.summaries]
     few = [summary for summary in contents.summaries if len(summary.scores) < FEWEST_RUNS]
-    if few:
-        which = "No setting has" if len(few) == len(settings) else f"{len(few)} of {len(settings)} settings do not have"
+    if few and len(settings) == 1:
+        found.append(f"{counted(len(few[0].scores), 'scored seed')}: an interval needs {FEWEST_RUNS}.")
+    elif few:
+        which = "No setting has" if len(few) == len(settings) else f"{len(few)} of {len(settings)} settings lack"
+        found.append(f"{which} {FEWEST_RUNS} scored seeds: too few for an interval, or to tell settings apart.")
+    if unscored := [run for run in contents.unfinished if run.config]:
+        states = Counter(run.state[:40] for run in unscored)
         found.append(
-            f"{which} {FEWEST_RUNS} scored seeds: too few for an interval, and too few to tell settings apart."
+            f"{counted(len(unscored), 'run')} of {len(contents.runs)} left no final score "
+            f"({', '.join(f'{count} {state}' for state, count in states.items())}), and no mean of scores counts "
+            f"{'it' if len(unscored) == 1 else 'them'}: {name_ranges([contents.name(run) for run in unscored])}. "
+            "Where runs fail, the scores of the others flatter their setting."
         )
-    if contents.unfinished:
+    if left_out := contents.groups.left_out:
         found.append(
-            f"{counted(len(contents.unfinished), 'run')} of {len(contents.runs)} left no final score and "
-            f"{'is' if len(contents.unfinished) == 1 else 'are'} in no mean of scores: "
-            f"{name_ranges([contents.name(run) for run in contents.unfinished])}. Where runs fail, the scores of the "
-            "others flatter their setting."
+            f"Of {counted(len(left_out), 'run')} the config cannot be read, so that nothing counts them: "
+            f"{name_ranges([contents.name(run) for run in left_out])}."
         )
     goal = [run for run in contents.runs if run.stopped_at_goal]
     if goal:
@@ -128,7 +135,7 @@ def notes(contents: Contents) -> list[str]:
             f"{counted(len(repeated), 'run')} repeat a seed of the same setting and do not count: "
             f"{name_ranges([contents.name(run) for run in repeated])}."
         )
-    if len(settings) > len(contents.envs):
+    if any(best_in(contents.summaries, env) is not None for env in contents.envs):
         found.append(
             "The best setting was picked by the scores that are shown, so its own score is likely too high: "
             "confirm it on fresh seeds."

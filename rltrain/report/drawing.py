@@ -26,7 +26,6 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 hides; and a brown."""
 GREY = "#8c8c8c"
 _MARKERS = "osD^vPX"
-_LONGEST_LABEL = 44
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -92,11 +91,16 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.8, columnspacing=1.4)
 
 
-def label(text: str) -> str:
+def label(text: str, longest: int = 44) -> str:
     """A name as a figure shows it: on one line, and not too long."""
     text = harmless(text)
-    text = text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 3]}..."
+    text = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return f" {text}" if text.startswith("_") else text  # Matplotlib hides what begins with one
+
+
+def title(panel: Axes, text: str) -> None:
+    """A title that is no wider than its panel."""
+    panel.set_title(label(text, 32))
 
 
 def colour_of(rank: int) -> str:

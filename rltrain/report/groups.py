@@ -14,6 +14,7 @@ from rltrain.report.runs import Run
 ENV, FOLDER = "env.id", "folder"
 _NO_SETTING = ("seed", "name", "dry_run", "log_period", "checkpoint.")
 """Keys, or the sections before a dot, in which replicates may differ."""
+_VAGUE = ("start", "end", "steps", "period", "unit", "decay", "size", "kwargs")
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,14 @@ def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Key -> the least of its last parts that no other has: `algo.optimizer.lr` is lr; `algo.name` is algo."""
+    """Key -> the least of its last parts that no other has and that say enough: `algo.optimizer.lr` is lr,
+    `exploration.steps` stays, `algo.name` is algo."""
     full = {key: key.removesuffix(".name").removesuffix(".id") for key in keys}
     short = {}
     for key, name in full.items():
         parts = name.split(".")
-        tails = (".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1))
+        vague = len(parts) > 1 and parts[-1] in _VAGUE
+        tails = (".".join(parts[start:]) for start in range(len(parts) - (2 if vague else 1), -1, -1))
         taken = [other for other in full.values() if other != name]
         short[key] = next(t for t in tails if t == name or not any(o == t or o.endswith(f".{t}") for o in taken))
     return short
@@ -173,7 +176,7 @@ def _follows(values: Sequence[str], others: Sequence[str]) -> bool:
 
 def _keys(overrides: Iterable[str]) -> Iterable[str]:
     """The keys that overrides are about: a group's choice is its name, or the environment's id."""
-    for override in overrides:
+    for override in (word for words in overrides for word in words.split()):  # a study's are several in one
         key = override.lstrip("+~").partition("=")[0]
         yield f"{key}.id" if key == "env" else f"{key}.name" if key in (*GROUP_CONFIGS, "device") else key
 

@@ -87,7 +87,7 @@ def _subtitle(contents: Contents) -> str:
     seeds = sorted({len(summary.scores) for summary in contents.summaries})
     many = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else "".join(map(str, seeds))
     envs = ", ".join(contents.envs)
-    return f"{runs} in {settings} on {envs}; {many or 'no'} scored seeds each; metric of the curves: {contents.main}"
+    return f"{runs} in {settings} on {envs}; scored seeds each: {many or 'none'}; metric of the curves: {contents.main}"
 
 
 def _warnings(lines: Sequence[str]) -> str:
@@ -158,7 +158,7 @@ def _unfinished(contents: Contents) -> str:
     more = len(contents.unfinished) - len(rows)
     rest = f"<p>and {more} more, which runs.csv has</p>" if more else ""
     table = _table(["run", "state", "steps", "why"], rows, 2, left=(3,))
-    return f"<section><h2>Runs without a final score</h2>{table}{rest}</section>"
+    return f"<section><h2>Runs that no score counts</h2>{table}{rest}</section>"
 
 
 def _differences(contents: Contents) -> str:
@@ -192,7 +192,7 @@ def _reading(contents: Contents) -> str:
         "IQM": "interquartile mean over seeds: the lowest and the highest quarter (rounded down) are left out.",
         "Interval": f"{CONFIDENCE:.0%} percentile bootstrap of {RESAMPLES:,} resamples over the n seeds of a setting "
         "(over environments: stratified). Runs are resampled, never episodes. There is none for fewer than "
-        f"{FEWEST_RUNS} seeds, and for few it is too narrow: read it as the least that is not known.",
+        f"{FEWEST_RUNS} seeds, and for few it is too narrow: the true uncertainty is larger.",
         "mean ± sd": "over seeds, with the sample's standard deviation (n - 1).",
         "Solved": f"the final return reaches the environment's threshold ({thresholds}). Lost: an evaluation during "
         "training reached it, and the last network does not.",

@@ -144,7 +144,8 @@ def read_run(
     try:
         config = _flat(listed if listed is not None else run.read_config())
     except (RequestError, RecursionError) as error:
-        faults.append(str(error) if isinstance(error, RequestError) else f"{run.config}: is nested too deeply")
+        deep = f"{run.config.name}: is nested too deeply"
+        faults.append(str(error).replace(f"{folder}/", "") if isinstance(error, RequestError) else deep)
     state = read_status(run)
     record = _record(run)
     if state == "running" and not holder_of(folder):
@@ -154,10 +155,10 @@ def read_run(
         if state != "not begun":
             metrics = read_metrics(run.metrics, tags)
     except OSError as error:
-        faults.append(f"{run.metrics}: cannot be read: {error.strerror}")
+        faults.append(f"{run.metrics.name}: cannot be read: {error.strerror}")
     result = read_result(run) if state == "completed" else None
     if state == "completed" and result is None:
-        faults.append(f"{run.result}: holds no result")
+        faults.append(f"{run.result.name}: holds no result")
     seconds, started = _seconds(record.get("seconds")), _seconds(record.get("started"))
     return Run(
         folder, origin, typed or _typed(record), config, state, "; ".join([*_reason(record), *faults]), metrics, result,

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
-from rltrain.report.drawing import INK, PALETTE, colour_of, is_logarithmic, label, luminance, marker_of, panels
+from rltrain.report.drawing import INK, PALETTE, colour_of, is_logarithmic, label, luminance, marker_of, panels, title
 from rltrain.report.groups import ENV, FOLDER, as_text, short_names
 from rltrain.report.summary import Summary
 from rltrain.terminal.text import number
@@ -54,7 +54,7 @@ def heat_maps(contents: Contents) -> Figure:
     figure, axes = panels(len(parts), max(2.6, 0.62 * wide + 1.5), max(2.1, 0.34 * high + 1.1))
     for (env, rest, summaries), panel in zip(parts, axes, strict=True):
         _draw_heat_map(panel, figure, summaries, keys, best_in(contents.summaries, env))
-        panel.set_title(label(f"{env} {rest}".strip()))
+        title(panel, f"{env} {rest}".strip())
     return figure
 
 
@@ -65,7 +65,7 @@ def slices(contents: Contents) -> Figure:
     figure, axes = panels(len(places), columns=min(3, len(keys)) if len(keys) > 1 else 3)
     for (env, key), panel in zip(places, axes, strict=True):
         _draw_slice(panel, contents, env, key)
-        panel.set_title(label(env))
+        title(panel, env)
         panel.set_xlabel(label(short_names(keys)[key]))
         panel.set_ylabel("final greedy return")
     return figure

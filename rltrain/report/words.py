@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rltrain.report.summary import Estimate
 
 PAGE, TENSORBOARD = "report.html", "tensorboard"
+_LONG = 1e9
+"""From which on numbers are written with an exponent."""
 
 
 def shown_estimate(estimate: Estimate | None) -> str:
@@ -20,5 +22,5 @@ def shown_estimate(estimate: Estimate | None) -> str:
         return NOTHING
     ends: Sequence[float] = [end for end in (estimate.low, estimate.high) if end is not None]
     scale = max(map(abs, (estimate.value, *ends)))
-    interval = f" [{', '.join(number(end, scale) for end in ends)}]" if ends else ""
-    return number(estimate.value, scale) + interval
+    value, *shown = (number(n, scale) if scale < _LONG else f"{n:.4g}" for n in (estimate.value, *ends))
+    return value + (f" [{', '.join(shown)}]" if shown else "")

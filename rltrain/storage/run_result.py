@@ -54,6 +54,7 @@ def read_result(run: RunFolder) -> RunResult | None:
 def read_status(run: RunFolder) -> str:
     """The status in run.json; "not begun" where there is none, "unknown" where it is damaged."""
     try:
-        return str(run.read_record().get("status")) if run.record.exists() else "not begun"
+        status = run.read_record().get("status") if run.record.exists() else "not begun"
     except RequestError:
         return "unknown"
+    return status if isinstance(status, str) else "unknown"

@@ -39,9 +39,9 @@ def test_settings_differ_in_any_other_key(tmp_path: Path) -> None:
         {"eval__period": None},
     )
     assert [(s.variant, len(s.runs)) for s in found.settings] == [
-        ("gamma=0.9 period=200 hidden=[64,64]", 2),
-        ("gamma=0.99 period=200 hidden=[8]", 1),
-        ("gamma=0.99 period=null hidden=[64,64]", 1),
+        ("gamma=0.9 eval.period=200 hidden=[64,64]", 2),
+        ("gamma=0.99 eval.period=200 hidden=[8]", 1),
+        ("gamma=0.99 eval.period=null hidden=[64,64]", 1),
     ]
 
 
@@ -58,7 +58,7 @@ def test_keys_that_follow_from_others_are_left_out(tmp_path: Path) -> None:
 def test_what_was_typed_comes_first_and_is_told_in_any_case(tmp_path: Path) -> None:
     jobs = {
         str(n): (
-            [f"network.hidden=[{size}]", f"seed={n}", f"algo.optimizer.lr={size}"],
+            [f"network.hidden=[{size}] algo.optimizer.lr={size}", f"seed={n}"],
             {"seed": n, "network__hidden": [size], "algo__gamma": size / 10, "algo__optimizer__lr": size},
             1.0,
         )
@@ -123,6 +123,7 @@ def test_a_run_without_a_config_is_in_no_setting(tmp_path: Path) -> None:
         (["algo.name", "network.name", "env.id"], ["algo", "network", "env"]),
         (["target_update.period", "eval.period", "seed"], ["target_update.period", "eval.period", "seed"]),
         (["lr", "algo.lr"], ["lr", "algo.lr"]),
+        (["exploration.steps", "total_steps"], ["exploration.steps", "total_steps"]),
     ],
 )
 def test_names_are_as_short_as_they_can_be(keys: list[str], names: list[str]) -> None:

@@ -141,7 +141,7 @@ def test_a_stranger_s_words_stay_words(sweep: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_failed_runs_are_named_with_their_reason(sweep: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (sweep / "report" / "report.html").read_text()
-    assert "Runs without a final score" in page and "loss is NaN &lt;script" in page
+    assert "Runs that no score counts" in page and "loss is NaN &lt;script" in page
     assert main(["report", str(sweep), "out=other"]) == 0
     said = capsys.readouterr().out
     assert "2 of 3" in said and "0: failed at step 1,000: loss is NaN <script>" in said and "\x1b" not in said
