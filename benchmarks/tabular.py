@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import rltrain
+from rltrain.report import curve
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
@@ -123,6 +124,8 @@ def page(done: Sequence[tuple[TableRow, list[TableOutcome]]], pictures: Path) ->
         sampled_line = "| sampled | " + " | ".join(f"{o.sampled:.2f}" for o in outcomes) + " |"
         parts += [f"### {row.name}", f"{head}\n{exact_line}\n{sampled_line}"]
         source = ROOT / "outputs" / "results" / row.name / "0"
+        if (source / "metrics.jsonl").exists():
+            curve.plot_learning_curve(source)  # a sweep draws none of its jobs'
         for picture in ("q_values", "learning_curve"):
             if (source / f"{picture}.png").exists():
                 name = f"{row.name}_{picture}.png"

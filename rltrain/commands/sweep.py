@@ -37,6 +37,7 @@ from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
 from rltrain.terminal.output import errors, say
+from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import counted, rltrain_command, shown_path, wrapped
 
 Preflight = Callable[[RunConfig], None]
@@ -256,10 +257,12 @@ def _one_line(error: Exception, folder: Path) -> Exception:
 
 
 def _tell_failures(launchers: Sequence[CheckedLauncher]) -> bool:
-    """Names each job that failed; whether there was one."""
+    """Names the jobs that failed, of many the first; whether there was one."""
     failures = [failure for launcher in launchers for failure in launcher.failures]
-    for number, line, error in failures:
+    for number, line, error in failures[:MOST_ROWS]:
         print(f"job {number} failed ({line}): {error}", file=errors())
+    if left := failures[MOST_ROWS:]:
+        print(f"{counted(len(left), 'more job')} failed: each run.json says why", file=errors())
     return bool(failures)
 
 

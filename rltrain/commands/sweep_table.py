@@ -8,7 +8,7 @@ from typing import TypeVar
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
 from rltrain.storage.sweep_folder import RESULTS_TEXT, SweepFolder
-from rltrain.terminal.table import laid_out
+from rltrain.terminal.table import MOST_ROWS, laid_out
 from rltrain.terminal.text import (
     counted,
     harmless,
@@ -20,7 +20,6 @@ from rltrain.terminal.text import (
     wrapped,
 )
 
-_MOST_ROWS = 40
 _LOST = "lost: an evaluation reached the threshold, the last network does not"
 _Row = TypeVar("_Row", JobResult, SettingResult)
 
@@ -65,7 +64,7 @@ def _tables(jobs: Sequence[JobResult], settings: Sequence[SettingResult], width:
     if len(jobs) < 2 or all(job.returns is None for job in jobs):
         return []
     tables = []
-    most = len(jobs) if width is None else _MOST_ROWS
+    most = len(jobs) if width is None else MOST_ROWS
     if len(jobs) <= most or not settings:
         shown = list(jobs) if len(jobs) <= most else _best(jobs, most)
         tables.append(_with_more(_of_jobs(shown, len(jobs), width), len(jobs) - len(shown), "jobs"))

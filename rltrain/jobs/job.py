@@ -17,7 +17,7 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
-from rltrain.envs.grid_world import grid_world
+from rltrain.envs.grid_world import GridWorld, grid_world
 from rltrain.envs.process_state import process_kept
 from rltrain.envs.returned import Mistake
 from rltrain.envs.space_data import space_to_plain
@@ -74,7 +74,7 @@ def train(
     """Trains one job in `folder` and returns the last network's greedy mean return.
 
     Args:
-        console: whether a progress bar may be drawn (a single run, not a sweep's job).
+        console: a single run, not a sweep's job: a progress bar may be drawn, and its learning curve is.
         info: how the config came about, for the header.
         pruning: of the trial whose seed it is.
 
@@ -226,14 +226,15 @@ class _Job:
         return mean
 
     def _write_record(self, run: RunFolder, parts: Parts) -> None:
-        write_start(run, self.config, parts, self.changes)
+        write_start(run, self.config, conditions(parts), self.changes)
 
     def _report(
         self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts, logger: Logger
     ) -> float:
-        """result.json, learning_curve.png and the table at the end."""
+        """result.json, pictures and the table at the end."""
         threshold = parts.envs.reward_threshold
-        pictures = write_report(run, self.config, trainer, final, threshold, parts.agent, logger)
+        write_result(run, trainer, final, threshold, logger)
+        pictures = draw(run, self.config, parts.agent, curve=self.console)
         say(summary(self.config, trainer, final, parts.envs, run.path, pictures))
         return final.mean
 
@@ -243,18 +244,25 @@ def evaluated_before(source: checkpoint.Checkpoint | None) -> object:
     return None if source is None else source.manifest.get(EVAL_ENVS)
 
 
-def write_start(run: RunFolder, config: RunConfig, parts: Parts, changes: Changes = ()) -> None:
+def conditions(parts: Parts) -> dict[str, Any]:
+    """Conditions under which a run, or all members of a population, are trained, for run.json."""
+    return {
+        "device": str(parts.device),
+        "threads": parts.threads,
+        "versions": versions(),
+        "git": git_state(command_folder()),
+        "argv": sys.argv,
+    }
+
+
+def write_start(run: RunFolder, config: RunConfig, conditions: Mapping[str, Any], changes: Changes = ()) -> None:
     """config.yaml, and in run.json what the run starts with, and what this start has changed of its config."""
     before = run.read_record().get("changes", []) if changes and run.record.exists() else []
     run.write_config(to_plain(config))
     run.write_record(
         status="running",
         seed=config.seed,
-        device=str(parts.device),
-        threads=parts.threads,
-        versions=versions(),
-        git=git_state(command_folder()),
-        argv=sys.argv,
+        **conditions,
         **({"changes": [*before, *changes]} if changes else {}),
     )
 
@@ -265,18 +273,10 @@ class HasState(Protocol):
     def state_dict(self) -> StateDict: ...
 
 
-def write_report(
-    run: RunFolder,
-    config: RunConfig,
-    trainer: Trainer,
-    final: EpisodeStatistics,
-    threshold: float | None,
-    agent: HasState,
-    logger: Logger,
-) -> dict[str, Path]:
-    """result.json, the loggers' result and the pictures, whose paths it returns by what they show."""
-    from rltrain.report.curve import plot_learning_curve
-
+def write_result(
+    run: RunFolder, trainer: Trainer, final: EpisodeStatistics, threshold: float | None, logger: Logger
+) -> None:
+    """Writes result.json, and tells the loggers."""
     run.write_result(
         {
             "env_step": trainer.step,
@@ -287,13 +287,28 @@ def write_report(
         }
     )
     logger.result(trainer.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
-    return {"learning curve": plot_learning_curve(run.path), **_plot_table(run, config, agent.state_dict())}
 
 
-def _plot_table(run: RunFolder, config: RunConfig, state: StateDict) -> dict[str, Path]:
-    """Where a table was learned in a grid world, its picture."""
+def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> dict[str, Path]:
+    """Draws the pictures of a run that has ended; their paths by what they show.
+
+    Args:
+        curve: whether that is the learning curve too: it takes a tenth of a second, as long as a small job of a sweep
+            trains. `rltrain report` draws those of a sweep together.
+    """
+    pictures = {}
+    if curve:
+        from rltrain.report.curve import plot_learning_curve
+
+        pictures["learning curve"] = plot_learning_curve(run.path)
+    if (grid := grid_world(config.env)) is not None:
+        pictures |= _draw_table(run, config, agent.state_dict(), grid)
+    return pictures
+
+
+def _draw_table(run: RunFolder, config: RunConfig, state: StateDict, grid: GridWorld) -> dict[str, Path]:
     table = state["network"].get("q_table")
-    if table is None or (grid := grid_world(config.env)) is None:
+    if table is None:
         return {}
     from rltrain.report.q_values import plot_q_values
 

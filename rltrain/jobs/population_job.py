@@ -20,9 +20,9 @@ from rltrain.envs.probe import probe
 from rltrain.envs.process_state import process_kept, variables_set
 from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
-from rltrain.jobs.job import Keeper, evaluated_before, explained, timing, write_report, write_start
+from rltrain.jobs.job import Keeper, conditions, draw, evaluated_before, explained, timing, write_result, write_start
 from rltrain.jobs.messages import final_evaluation
-from rltrain.jobs.population_messages import population_header, population_line
+from rltrain.jobs.population_messages import population_header, population_line, population_summary
 from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.jsonl import read_evaluations
 from rltrain.loggers.logger import Logger
@@ -30,13 +30,14 @@ from rltrain.loggers.population_console import PopulationConsole
 from rltrain.storage import checkpoint
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
+from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import rltrain_command
-from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, Evaluator
+from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
 from rltrain.training.members import MemberAgent, evaluate_apart
 from rltrain.training.population import MemberOutput, Population
 from rltrain.training.pruning import PruningRule, SeedPruning, TrialPruning
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
-from rltrain.training.trainer import last_logged_step
+from rltrain.training.trainer import Trainer, last_logged_step
 
 _log = logging.getLogger(__name__)
 ENTRY = "population"
@@ -149,8 +150,9 @@ class _PopulationJob:
         for member, keeper in enumerate(keepers):
             keeper.entries = partial(_entry, population, names, member)
         self._load(population)
+        now = conditions(parts)
         for job, run in zip(self.jobs, self.runs, strict=True):
-            write_start(run, job.config, parts, job.changes)
+            write_start(run, job.config, now, job.changes)
         self.began = True
         return population
 
@@ -197,7 +199,7 @@ class _PopulationJob:
         if self.answers_signals:
             stop.answer = WHILE_EVALUATING
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
-        own = differences([job.config for job in self.jobs])
+        told: dict[int, tuple[Trainer, EpisodeStatistics]] = {}
         for member in ended:
             if finals is None or member not in finals:
                 continue  # it was stopped before one of its episodes had ended
@@ -205,15 +207,26 @@ class _PopulationJob:
             if isinstance(final, RunFailed):
                 self.outcomes[member] = final
                 continue
-            job, threshold = self.jobs[member], parts.envs.reward_threshold
-            agent = MemberAgent(parts.agent, member, job.config.num_envs)
-            write_report(self.runs[member], job.config, trainer, final, threshold, agent, self.loggers[member])
-            say(population_line(job.folder.name, job.own or own[member], trainer, final, threshold))
+            run, config = self.runs[member], self.jobs[member].config
+            write_result(run, trainer, final, parts.envs.reward_threshold, self.loggers[member])
+            draw(run, config, MemberAgent(parts.agent, member, config.num_envs), curve=False)
+            told[member] = trainer, final
             if not final.interrupted:
                 self.outcomes[member] = final.mean
                 self.loggers[member].close(True)
+        self._tell(told, parts.envs.reward_threshold)
         if any(member not in self.outcomes for member in ended):
             raise self._stopped(stop)
+
+    def _tell(self, told: Mapping[int, tuple[Trainer, EpisodeStatistics]], threshold: float | None) -> None:
+        """Prints how members ended: a line for each where they are few, else one for all."""
+        if len(told) > MOST_ROWS:
+            say(population_summary(list(told.values()), threshold))
+            return
+        own = differences([job.config for job in self.jobs])
+        for member, ended in told.items():
+            job = self.jobs[member]
+            say(population_line(job.folder.name, job.own or own[member], *ended, threshold))
 
     def _note_failures(self, population: Population) -> None:
         self.outcomes |= {member: explained(error, self.runs[member]) for member, error in population.failures.items()}

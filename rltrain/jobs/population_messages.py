@@ -1,15 +1,16 @@
-"""Messages of a population to its user: the header before it, a line per member after it."""
+"""Messages of a population to its user: the header before it, a line per member, or for all, after it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
 from rltrain.jobs.messages import how, promise, steps_how
-from rltrain.terminal.text import mean_and_std, name_ranges, shown_path, wrapped
+from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.outcome import outcome
 from rltrain.training.trainer import Trainer
@@ -42,3 +43,17 @@ def population_line(name: str, own: str, trainer: Trainer, final: EpisodeStatist
         again = ", lost again" if outcome(final.mean, threshold, trainer.solve_step) == "lost" else ""
         ended += f", threshold first reached at step {trainer.solve_step:,}{again}"
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
+
+
+def population_summary(ended: Sequence[tuple[Trainer, EpisodeStatistics]], threshold: float | None) -> str:
+    """How all members ended, in a line; each is in the sweep's table."""
+    means = [final.mean for _, final in ended]
+    steps = fmean(trainer.step for trainer, _ in ended)
+    text = (
+        f"{counted(len(ended), 'job')} ended after {steps:,.0f} steps on average, greedy return {number(fmean(means))}"
+    )
+    text += f" on average ({number(min(means))} to {number(max(means))})"
+    if threshold is not None:
+        solved = sum(outcome(final.mean, threshold, trainer.solve_step) == "solved" for trainer, final in ended)
+        text += f", {solved} solved"
+    return wrapped(text)

@@ -163,7 +163,7 @@ class _LogFile(logging.FileHandler):
         """Say nothing: on a full disk the standard handler prints a traceback for every record."""
 
 
-class _PlainDumper(yaml.SafeDumper):  # type: ignore[misc]
+class _PlainDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
     def ignore_aliases(self, data: Any) -> bool:
         return True
 

@@ -9,6 +9,8 @@ from rltrain.terminal.text import harmless
 _GAP = "  "
 NOTHING = "-"
 """A cell that says nothing."""
+MOST_ROWS = 40
+"""Of a list on the terminal; of more the best are shown, or what they have in common."""
 
 
 def laid_out(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, elastic: int = 1) -> str:
