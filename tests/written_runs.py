@@ -29,6 +29,9 @@ def config(**changes: Any) -> dict[str, Any]:
     return changed
 
 
+RECORD = {"device": "cpu", "versions": {"rltrain": "1", "torch": "2"}, "started": 1e9, "seconds": 20.0}
+
+
 def row(
     step: int, training: float | None = None, evaluation: float | None = None, speed: float = 100.0
 ) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def write_run(
     """A run's folder. Its rows, unless given, rise in a line to `final`, the greedy return at its end."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config(**changes) if plain is None else plain))
-    (folder / "run.json").write_text(json.dumps({"status": status, "device": "cpu", "started": 1e9, "seconds": 20.0}))
+    (folder / "run.json").write_text(json.dumps({"status": status, **RECORD}))
     if final is not None and not rows:
         last, mean = final["env_step"], final["episode_return"]["mean"]
         rows = [row(s, mean * s / last, mean * s / last if s % 200 == 0 else None) for s in range(100, last + 1, 100)]

@@ -49,6 +49,11 @@ class Contents:
     def of_env(self, env: str) -> list[Summary]:
         return [summary for summary in self.summaries if summary.setting.env == env]
 
+    def title(self, env: str) -> str:
+        """The environment, and how many seeds each of its settings has where that is one number."""
+        counts = {len(summary.setting.runs) for summary in self.of_env(env)}
+        return f"{env}, {counted(counts.pop(), 'seed')}" if len(counts) == 1 else env
+
     def name(self, run: Run) -> str:
         """The run's folder, within the one that was asked for where that is one alone."""
         place = self.places[run.origin]
@@ -135,12 +140,28 @@ def notes(contents: Contents) -> list[str]:
             f"{counted(len(repeated), 'run')} repeat a seed of the same setting and do not count: "
             f"{name_ranges([contents.name(run) for run in repeated])}."
         )
+    if lost := [run for run in contents.runs if run.metrics.not_finite]:
+        found.append(
+            f"Of {counted(len(lost), 'run')} some returns are not finite, and are left out of the curves: "
+            f"{name_ranges([contents.name(run) for run in lost])}."
+        )
+    found += _mixed("versions", [run.versions for run in contents.runs], "their numbers may differ for that alone")
+    found += _mixed("devices", [run.device for run in contents.runs], "their speeds cannot be compared")
     if any(best_in(contents.summaries, env) is not None for env in contents.envs):
         found.append(
             "The best setting was picked by the scores that are shown, so its own score is likely too high: "
             "confirm it on fresh seeds."
         )
     return found
+
+
+def _mixed(what: str, values: Sequence[str], so: str) -> list[str]:
+    """A sentence on runs that were not made alike; nothing where they were."""
+    told = Counter(value[:60] for value in values if value)
+    if len(told) < 2:
+        return []
+    shown = "; ".join(f"{value} ({counted(count, 'run')})" for value, count in told.most_common(4))
+    return [f"Runs were made with several {what}, so that {so}: {shown}."]
 
 
 def _rank(summary: Summary) -> tuple[float]:

@@ -121,7 +121,7 @@ def curves(contents: Contents, tag: str) -> Figure:
                 _draw_curve(panel, summary, summary.curves[tag], contents.variants.index(summary.setting.variant))
         steps_axis(panel)
         _threshold(panel, contents.of_env(env) if tag in NAMES else [])
-        title(panel, env)
+        title(panel, contents.title(env))
         if leftmost(panel):
             panel.set_ylabel(NAMES.get(tag, label(tag)))
     legend_below(figure, *_legend(contents, markers=True))
@@ -140,7 +140,7 @@ def final_scores(contents: Contents) -> Figure:
                 panel.plot(summary.scores, below, "o", color=colour_of(row), markersize=2.8, markeredgewidth=0)
                 _draw_estimate(panel, row, summary.score)
         _threshold(panel, contents.of_env(env), across=True)
-        title(panel, env)
+        title(panel, contents.title(env))
         panel.set_xlabel("final greedy return")
     return figure
 
@@ -170,7 +170,7 @@ def profiles(contents: Contents) -> Figure:
             rank = contents.variants.index(summary.setting.variant)
             _draw_profile(panel, summary.scores, thresholds, rank)
         panel.set_ylim(-0.03, 1.03)
-        title(panel, env)
+        title(panel, contents.title(env))
         panel.set_xlabel("final greedy return")
         if leftmost(panel):
             panel.set_ylabel("share of seeds above it")

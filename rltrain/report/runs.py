@@ -50,6 +50,7 @@ class Run:
     wall_seconds: float | None = None
     ended: float | None = None
     device: str = ""
+    versions: str = ""
 
     @property
     def env(self) -> str:
@@ -139,15 +140,15 @@ def read_run(
 ) -> Run:
     """One run; `listed` is its config where the list of a sweep tells it."""
     run = RunFolder(folder)
-    faults = []
+    record, faults = _record(run), []
     config: Mapping[str, Any] = {}
     try:
-        config = _flat(listed if listed is not None else run.read_config())
+        # A list of jobs reads faster, but does not know what `resume` has changed in one job.
+        config = _flat(listed if listed is not None and "changes" not in record else run.read_config())
     except (RequestError, RecursionError) as error:
         deep = f"{run.config.name}: is nested too deeply"
         faults.append(str(error).replace(f"{folder}/", "") if isinstance(error, RequestError) else deep)
     state = read_status(run)
-    record = _record(run)
     if state == "running" and not holder_of(folder):
         state = "killed"
     metrics = Metrics({}, None, None)
@@ -163,7 +164,7 @@ def read_run(
     return Run(
         folder, origin, typed or _typed(record), config, state, "; ".join([*_reason(record), *faults]), metrics, result,
         wall_seconds=seconds, ended=None if seconds is None or started is None else started + seconds,
-        device=str(record.get("device", "")),
+        device=str(record.get("device", "")), versions=_versions(record),
     )  # fmt: skip
 
 
@@ -176,6 +177,16 @@ def _record(run: RunFolder) -> Mapping[str, Any]:
 
 def _seconds(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and 0 <= value < _LONGEST else None
+
+
+def _versions(record: Mapping[str, Any]) -> str:
+    """Those that decide a run's numbers, as far as they are told."""
+    told = record.get("versions")
+    return (
+        ", ".join(f"{name} {show(told[name])}" for name in ("rltrain", "torch") if name in told)
+        if isinstance(told, dict)
+        else ""
+    )
 
 
 def _typed(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -55,11 +55,13 @@ class Metrics:
         series: by tag; only those that have a point.
         last_step: of the last row; None where there is none.
         train_seconds: in training, without evaluations; None where no row has a speed.
+        not_finite: how many values were left out since they are NaN, infinite or no numbers.
     """
 
     series: dict[str, Series]
     last_step: int | None
     train_seconds: float | None
+    not_finite: int = 0
 
 
 def read_metrics(path: Path, tags: Collection[str]) -> Metrics:
@@ -69,20 +71,23 @@ def read_metrics(path: Path, tags: Collection[str]) -> Metrics:
         OSError: the file cannot be read.
     """
     points = {tag: _Points() for tag in tags}
-    last, seconds = None, 0.0
+    last, seconds, not_finite = None, 0.0, 0
     for row in read_tags(path, [SPEED, *tags]):
         step = row["step"]
         if not 0 <= step < MOST_STEPS:
             continue
         for tag, kept in points.items():
-            if tag in row and (value := _number(row[tag])) is not None:
-                kept.add(step, value)
+            if tag in row:
+                if (value := _number(row[tag])) is not None:
+                    kept.add(step, value)
+                else:
+                    not_finite += 1
         speed = _number(row.get(SPEED))
         if speed is not None and speed > 0 and step > (last or 0):
             seconds += (step - (last or 0)) / speed
         last = step if last is None else max(last, step)
     series = {tag: found.series() for tag, found in points.items() if found}
-    return Metrics(series, last, seconds or None)
+    return Metrics(series, last, seconds or None, not_finite)
 
 
 class _Points:

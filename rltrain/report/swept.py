@@ -65,7 +65,7 @@ def slices(contents: Contents) -> Figure:
     figure, axes = panels(len(places), columns=min(3, len(keys)) if len(keys) > 1 else 3)
     for (env, key), panel in zip(places, axes, strict=True):
         _draw_slice(panel, contents, env, key)
-        title(panel, env)
+        title(panel, contents.title(env))
         panel.set_xlabel(label(short_names(keys)[key]))
         panel.set_ylabel("final greedy return")
     return figure

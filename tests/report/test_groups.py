@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from written_runs import config, result, write_run, write_sweep
 
 from rltrain.report.groups import Groups, as_text, group_runs, short_names, shown
@@ -66,6 +67,14 @@ def test_what_was_typed_comes_first_and_is_told_in_any_case(tmp_path: Path) -> N
     }
     found = group_runs(read_runs([write_sweep(tmp_path / "sweep", jobs)], []), ["sweep"])
     assert (found.keys, found.implied) == (("network.hidden", "algo.optimizer.lr"), ("algo.gamma",))
+
+
+def test_a_job_that_resume_has_changed_has_its_own_config(tmp_path: Path) -> None:
+    sweep = write_sweep(tmp_path / "sweep", {str(n): ([f"seed={n}"], {"seed": n}, 1.0) for n in range(2)})
+    (sweep / "1" / "config.yaml").write_text(yaml.safe_dump(config(seed=1, total_steps=2000)))
+    assert len(group_runs(read_runs([sweep], []), ["x"]).settings) == 1
+    (sweep / "1" / "run.json").write_text(json.dumps({"status": "completed", "changes": [{"key": "total_steps"}]}))
+    assert group_runs(read_runs([sweep], []), ["x"]).keys == ("total_steps",)
 
 
 def test_what_was_typed_for_a_run_alone_is_in_its_record(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from written_runs import result, row, write_run, write_sweep
+from written_runs import RECORD, result, row, write_run, write_sweep
 
 from rltrain.report.contents import Contents, notes, read_contents
 from rltrain.report.runs import EVALUATION, TRAINING
@@ -187,6 +188,24 @@ def test_jobs_that_have_not_begun_are_told(tmp_path: Path) -> None:
     found = contents(write_sweep(tmp_path / "sweep", jobs))
     assert len(found.summaries[0].setting.runs) == 5 and found.summaries[0].scores.tolist() == [5.0] * 3
     assert [(found.name(run), run.state) for run in found.unfinished] == [("3", "not begun"), ("4", "not begun")]
+
+
+def test_returns_that_are_not_finite_are_told(tmp_path: Path) -> None:
+    rows = [row(100, 1.0, 1.0), {"step": 200, TRAINING: None}, {"step": 300, TRAINING: float("nan")}]
+    write_run(tmp_path / "a", rows, result(1.0, 300))
+    assert any("not finite" in note and note.endswith(": a.") for note in notes(contents(tmp_path)))
+
+
+def test_runs_that_were_not_made_alike_are_told(tmp_path: Path) -> None:
+    for seed in range(3):
+        run = write_run(tmp_path / str(seed), final=result(1.0), seed=seed)
+        assert not any("several" in note for note in notes(contents(tmp_path)))
+    (run / "run.json").write_text(json.dumps({"status": "completed", **RECORD, "device": "cuda:0"}))
+    assert [note for note in notes(contents(tmp_path)) if "several" in note] == [
+        "Runs were made with several devices, so that their speeds cannot be compared: cpu (2 runs); cuda:0 (1 run)."
+    ]
+    (run / "run.json").write_text(json.dumps({"status": "completed", **RECORD, "versions": {"torch": "3"}}))
+    assert any("several versions" in note and "torch 3 (1 run)" in note for note in notes(contents(tmp_path)))
 
 
 def test_nothing_at_all_can_be_summarized(tmp_path: Path) -> None:
