@@ -6,6 +6,7 @@
 # make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
 # make bench-gpu  updates and training on the GPU, eager, compiled and as populations, beside SB3
 # make saving     what checkpoints cost, as a share of the training between them
+# make sweep-cost what a job of a sweep costs beside its training, at 1, 32, 256 and 1,000 jobs (minutes)
 # make same-numbers REV=main   trains every case of the tests at REV and here: equal bit for bit (minutes)
 # make faults     kills writers a hundred times while they save (minutes)
 # make results, make recipes   the runs behind docs/results/tuned.md and recipes.md (about an hour of two cores)
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all lint check bench bench-gpu bench-render scale saving results recipes mutants faults same-numbers clean
+.PHONY: train test test-all lint check bench bench-gpu bench-render scale saving sweep-cost results recipes mutants faults same-numbers clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -78,6 +79,9 @@ scale: $(STAMP)
 
 saving: $(STAMP)
 	@$(BIN)/python benchmarks/saving.py
+
+sweep-cost: $(STAMP)
+	@$(BIN)/python benchmarks/sweep_cost.py
 
 results: $(STAMP)
 	@$(BIN)/python benchmarks/results.py results

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, open_dict
 
 from rltrain.commands.checked_job import CheckedJob
 from rltrain.config.override_text import as_typed, own_overrides
-from rltrain.config.population import group_jobs
+from rltrain.config.population import divided, group_jobs
 from rltrain.config.run_name import remove_unused
 from rltrain.config.schema import RunConfig
 from rltrain.envs.process_state import variables_set
@@ -135,6 +135,5 @@ def _sized_groups(configs: Sequence[RunConfig]) -> list[list[int]]:
             continue
         from rltrain.jobs.pool import members_of_each
 
-        most = members_of_each(configs[group[0]], len(group))
-        parts += [[group[i] for i in part] for part in group_jobs([configs[n] for n in group], most)]
+        parts += divided(group, members_of_each(configs[group[0]], len(group)))
     return parts

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rltrain.config.population import group_jobs
+from rltrain.config.population import divided, group_jobs
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError
@@ -170,10 +170,8 @@ def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change, bun
     for group in group_jobs(configs):
         if len(group) == 1:
             continue
-        most = members_of_each(configs[group[0]], len(group))
-        for part in group_jobs([configs[n] for n in group], most, bundle):
-            if len(part) > 1:
-                members = [group[i] for i in part]
+        for members in divided(group, members_of_each(configs[group[0]], len(group)), bundle):
+            if len(members) > 1:
                 populations.append([MemberJob(configs[n], folders[n], None, changed[n][1]) for n in members])
     for population in populations:
         for job in population:

@@ -17,17 +17,23 @@ _COMMON = (
 MOST_MEMBERS = 256
 
 
-def group_jobs(configs: Sequence[RunConfig], most_members: int = MOST_MEMBERS, bundle: int = 1) -> list[list[int]]:
-    """Indices of jobs that differ only in what a batch can carry, in groups of nearly equal size of at most
-    `most_members`; groups and their jobs are in the order of the jobs.
-
-    Args:
-        bundle: every so many jobs, which differ in their seeds only, stay in one group.
-    """
+def group_jobs(configs: Sequence[RunConfig]) -> list[list[int]]:
+    """Indices of jobs that differ only in what a batch can carry; groups and their jobs are in the jobs' order."""
     alike: dict[str, list[int]] = {}
     for number, config in enumerate(configs):
         alike.setdefault(structure(config) or f"alone {number}", []).append(number)
-    return [part for jobs in alike.values() for part in _parts(jobs, most_members, bundle)]
+    return list(alike.values())
+
+
+def divided(jobs: Sequence[int], most: int, bundle: int = 1) -> list[list[int]]:
+    """A group of jobs in parts of nearly equal size of at most `most`, in their order.
+
+    Args:
+        bundle: every so many jobs, which differ in their seeds only, stay in one part.
+    """
+    bundles, most_bundles = -(-len(jobs) // bundle), max(1, most // bundle)
+    size = bundle * -(-bundles // -(-bundles // most_bundles))
+    return [list(jobs[start : start + size]) for start in range(0, len(jobs), size)]
 
 
 def structure(config: RunConfig) -> str | None:
@@ -54,12 +60,6 @@ def differences(configs: Sequence[RunConfig]) -> list[str]:
     """For each config the keys in which it and the others differ, with its values: `seed=3 algo.gamma=0.9`."""
     keys = differing_keys(configs)
     return [" ".join(f"{key}={show(_get(to_plain(config), key))}" for key in keys) for config in configs]
-
-
-def _parts(jobs: list[int], most: int, bundle: int) -> list[list[int]]:
-    bundles, most_bundles = -(-len(jobs) // bundle), max(1, most // bundle)
-    size = bundle * -(-bundles // -(-bundles // most_bundles))
-    return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
 def _get(plain: Mapping[str, Any], key: str) -> Any:

@@ -18,10 +18,11 @@ from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from rltrain.compute.device import available_cores, run_device
+from rltrain.config.population import MOST_MEMBERS
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
-from rltrain.jobs.population_job import MemberJob, Outcome, most_members, train_population
+from rltrain.jobs.population_job import MemberJob, Outcome, fitting_members, train_population
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.interrupts import RUN_SIGNALS
 from rltrain.terminal.output import answers_file
@@ -46,7 +47,7 @@ def places(config: RunConfig) -> int:
 def members_of_each(config: RunConfig, members: int) -> int:
     """How many of `members` jobs like this one should train in one process."""
     parts = max(1, min(places(config), members // _MEMBERS_PER_PROCESS))
-    return max(1, min(-(-members // parts), most_members(config) // parts))
+    return max(1, min(-(-members // parts), fitting_members(config) // parts, MOST_MEMBERS))
 
 
 def train_populations(populations: Sequence[Sequence[MemberJob]]) -> list[list[Outcome]]:

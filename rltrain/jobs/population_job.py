@@ -14,7 +14,7 @@ from typing import Any
 
 from rltrain.compute.device import free_memory, run_device
 from rltrain.config.algorithms import card_of
-from rltrain.config.population import MOST_MEMBERS, differences
+from rltrain.config.population import differences
 from rltrain.config.schema import RunConfig
 from rltrain.envs.probe import probe
 from rltrain.envs.process_state import process_kept, variables_set
@@ -277,8 +277,8 @@ def _entry(population: Population, names: list[str], member: int) -> dict[str, A
     return {ENTRY: {"members": names, "member": member, "moment": population.moment, "ended": ended}}
 
 
-def most_members(config: RunConfig) -> int:
+def fitting_members(config: RunConfig) -> int:
     """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
     observation, action = probe(config.env)
     needed = card_of(config.algo).experience_bytes(config.algo, config.num_envs, observation, action)
-    return max(1, min(MOST_MEMBERS, free_memory(run_device(config)) // 2 // needed))
+    return max(1, free_memory(run_device(config)) // 2 // needed)

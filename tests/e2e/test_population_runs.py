@@ -33,7 +33,7 @@ from whole_runs import (
 
 import rltrain.jobs.pool
 from rltrain.config.application import compose
-from rltrain.config.population import group_jobs
+from rltrain.config.population import divided, group_jobs
 from rltrain.envs.replays import Replays
 from rltrain.errors import Interrupted
 from rltrain.jobs.population_job import MemberJob, train_population
@@ -299,11 +299,26 @@ def test_jobs_are_grouped_by_what_a_batch_can_carry() -> None:
         for gamma in (0.9, 0.99)
     ]
     assert [len(group) for group in group_jobs(choices)] == [4, 4, 4, 4]
-    assert [len(part) for part in group_jobs(choices, 3)] == [2] * 8
     alone = [replace(config, env=replace(config.env, vectorization="async")) for config in choices]
     assert [len(group) for group in group_jobs(alone)] == [1] * 16
     clipped = [compose(["tuned=none", f"algo.max_grad_norm={bound}"])[0] for bound in ("1.0", "2.0", "null")]
     assert group_jobs(clipped) == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "fit", "sizes"),
+    [(3, 1000, [3]), (9, 1000, [5, 4]), (1000, 10_000, [250] * 4), (600, 10_000, [200] * 3), (10, 4, [2] * 5)],
+)
+def test_a_group_is_divided_among_the_cores_as_memory_and_the_largest_population_allow(
+    jobs: int, fit: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rltrain.jobs import pool
+
+    monkeypatch.setattr(pool, "places", lambda config: 2)
+    monkeypatch.setattr(pool, "fitting_members", lambda config: fit)
+    parts = divided(range(jobs), pool.members_of_each(compose(["tuned=none"])[0], jobs))
+    assert [len(part) for part in parts] == sizes
+    assert [job for part in parts for job in part] == list(range(jobs))
 
 
 @pytest.mark.slow
