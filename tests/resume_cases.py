@@ -18,6 +18,7 @@ from rltrain.config.schema import (
     EvalConfig,
     ExponentialConfig,
     HardUpdateConfig,
+    LinearConfig,
     PerEpisodeConfig,
     PrioritizedConfig,
     QNetworkConfig,
@@ -115,6 +116,10 @@ CASES: dict[str, RunConfig] = {
     "dqn exponential": dqn(exploration=ExponentialConfig("exponential", 1.0, 0.1, 50)),
     "dqn per episode": dqn(exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.8), num_envs=3),
     "dqn constant": dqn(exploration=ConstantConfig("constant", 0.3)),
+    "dqn held actions, 3 envs": dqn(exploration=LinearConfig("linear", 1.0, 0.2, 60, 1.5), num_envs=3),
+    "dqn held actions, stepped in the program": dqn(
+        exploration=LinearConfig("linear", 1.0, 0.2, 60, 1.5), env=IN_THE_PROGRAM, num_envs=3
+    ),
     "dqn discrete observations": dqn(env=env_config("probe_envs:Chain-v0")),
     "dqn observations of parts": dqn(env=env_config("probe_envs:Votes-v0"), num_envs=2),
     "dqn images": dqn(env=env_config("probe_envs:Images-v0"), num_envs=2),

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from rltrain.config.schema import DQNConfig, QNetworkConfig
-from rltrain.engine.algorithm import Build, Draw, Learned, Noise, State
+from rltrain.engine.algorithm import DURATION, Build, Draw, Learned, Noise, State
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.experience import Batch, WeightedBatch
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
-from rltrain.maths.schedules import Schedule, make_schedule
+from rltrain.maths.persistence import zeta_quantile
+from rltrain.maths.schedules import Schedule, always, make_schedule
 from rltrain.maths.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
 from rltrain.networks.flat import FlatNetwork
 
@@ -35,7 +36,7 @@ class DQN:
 
     acts = "q_network"
     learns: tuple[str, ...] = ("q_network",)
-    noise = Noise("exploration", "uniform", 2)
+    noise: Noise = Noise("exploration", "uniform", 2)
     metrics: tuple[str, ...] = ("train/td_loss", "train/q_value", "train/grad_norm")
     networks: Mapping[str, FlatNetwork]
     follows: Mapping[str, str]
@@ -55,6 +56,9 @@ class DQN:
         self.cadence = UpdatesPerStep(config.learning_starts, config.train_period, config.gradient_steps)
         exploration = build.config.exploration
         self.schedules = {} if exploration is None else {"epsilon": make_schedule(exploration)}
+        if exploration is not None and exploration.duration is not None:
+            self.noise = Noise("exploration", "uniform", 3)
+            self.schedules = {**self.schedules, DURATION: always(exploration.duration)}
         optional = {"max_grad_norm": config.max_grad_norm, "max_grad_value": config.max_grad_value}
         self.knobs = {
             "lr": config.optimizer.lr,
@@ -70,11 +74,16 @@ class DQN:
         return output
 
     def draw(self, noise: np.ndarray, scheduled: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        uniform = noise.reshape(*noise.shape[:2], 2, -1)  # [steps, M, 2, N]
-        return {
+        uniform = noise.reshape(*noise.shape[:2], self.noise.size, -1)  # [steps, M, 2 or 3, N]
+        drawn = {
             "explore": uniform[:, :, 0] < scheduled["epsilon"],
             "random_action": (uniform[:, :, 1] * self.num_actions).astype(np.int64),
         }
+        if DURATION in scheduled:
+            exponents = scheduled[DURATION][0, :, 0]  # [M]
+            of_members = [zeta_quantile(uniform[:, m, 2], float(mu)) for m, mu in enumerate(exponents)]
+            drawn[DURATION] = np.stack(of_members, axis=1)
+        return drawn
 
     def choose_blindly(self, drawn: Mapping[str, np.ndarray]) -> np.ndarray | None:
         return drawn["random_action"] if drawn["explore"].all() else None

@@ -146,6 +146,10 @@ def _check_groups(config: RunConfig, *needed: str) -> None:
 
 def _check_q_learning(config: RunConfig) -> None:
     _check_groups(config, "exploration")
+    if config.exploration is not None and config.exploration.duration is not None:
+        _refuse(
+            f"exploration.duration={config.exploration.duration:g}: q_learning holds no action; DQN, C51 and QR-DQN do"
+        )
     if config.device.name == "cuda":
         _refuse("device=cuda: the table of q_learning is in the CPU's memory; use device=cpu")
     if config.device.compile is True:

@@ -14,6 +14,9 @@ _COMMON = (
     "name", "seed", "total_steps", "total_episodes", "stop_at_return", "init_from",
 )  # fmt: skip
 
+_OPTIONAL = ("algo.max_grad_norm", "algo.max_grad_value", "exploration.duration")
+"""Numbers that may be null, which is another program than a number."""
+
 MOST_MEMBERS = 256
 
 
@@ -44,7 +47,7 @@ def structure(config: RunConfig) -> str | None:
     plain = to_plain(config)
     carried = {key: _take(plain, key) for key in (*_COMMON, *per_member_keys(config))}
     # A bound that is not there is another program, not another number.
-    optional = {key: carried[key] is None for key in ("algo.max_grad_norm", "algo.max_grad_value") if key in carried}
+    optional = {key: carried[key] is None for key in _OPTIONAL if key in carried}
     return json.dumps([plain, optional], sort_keys=True)
 
 

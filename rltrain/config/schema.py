@@ -130,6 +130,7 @@ class LinearConfig:
     start: Annotated[float, Range(0, 1), PER_MEMBER]
     end: Annotated[float, Range(0, 1), PER_MEMBER]
     steps: Annotated[int, Range(1), PER_MEMBER]
+    duration: Annotated[float | None, Range(above=1), PER_MEMBER] = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class ExponentialConfig:
     start: Annotated[float, Range(0, 1), PER_MEMBER]
     end: Annotated[float, Range(0, 1), PER_MEMBER]
     decay: Annotated[float, Range(above=0), PER_MEMBER]
+    duration: Annotated[float | None, Range(above=1), PER_MEMBER] = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class PerEpisodeConfig:
     start: Annotated[float, Range(0, 1), PER_MEMBER]
     end: Annotated[float, Range(0, 1), PER_MEMBER]
     decay: Annotated[float, Range(above=0, high=1), PER_MEMBER]
+    duration: Annotated[float | None, Range(above=1), PER_MEMBER] = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,7 @@ class ConstantConfig:
 
     name: Literal["constant"]
     end: Annotated[float, Range(0, 1), PER_MEMBER]
+    duration: Annotated[float | None, Range(above=1), PER_MEMBER] = None
 
 
 @dataclass(frozen=True)

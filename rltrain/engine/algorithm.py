@@ -59,6 +59,11 @@ class Build:
         return make_network(config or self.config.network, self.observation, outputs, seed, self.device)
 
 
+DURATION = "duration"
+"""The schedule, and the draw, of an algorithm whose random actions are held: the draws "explore" and "random_action"
+say where one begins and which, and this one for how many vector steps."""
+
+
 class Noise(NamedTuple):
     """The random numbers of acting: so many per environment and vector step, from the stream of a purpose."""
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from rltrain.compute.compiling import Bound
 from rltrain.config.schema import PerEpisodeConfig, QNetworkConfig
 from rltrain.engine.agent import EngineAgent
-from rltrain.engine.algorithm import Algorithm
+from rltrain.engine.algorithm import DURATION, Algorithm
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
@@ -24,6 +24,7 @@ from rltrain.engine.targets import Due, MemberTargets
 from rltrain.experience import make_replay
 from rltrain.experience.in_place import TransitionStore
 from rltrain.experience.n_step import NStepWindow
+from rltrain.maths.persistence import HeldActions
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 from rltrain.types import Episode, Transition
 
@@ -73,6 +74,8 @@ class OffPolicyAgent(EngineAgent):
         self._replay_draws = RandomBlocks(
             [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
         )
+        self._num_actions = context.action.n
+        self._held = HeldActions(len(self.active)) if DURATION in algorithm.schedules else None
         self._env_steps, self._episodes = (np.zeros(self._members, dtype=np.int64) for _ in range(2))  # each [M]
 
     def _choose_steps_per_call(self) -> int:
@@ -102,6 +105,12 @@ class OffPolicyAgent(EngineAgent):
     @property
     def replay_bytes(self) -> int:
         return self.replay.nbytes
+
+    def _draw(self, steps: int) -> dict[str, np.ndarray]:
+        drawn = super()._draw(steps)
+        if self._held is not None:
+            self._held.hold(drawn["explore"], drawn["random_action"], drawn.pop(DURATION))
+        return drawn
 
     def _scheduled(self, steps: int) -> dict[str, np.ndarray]:
         ahead = np.arange(0, steps * self._num_envs, self._num_envs)  # [steps]
@@ -226,7 +235,9 @@ class OffPolicyAgent(EngineAgent):
         self._window.forget(envs)
 
     def state_dict(self, member: int = 0) -> StateDict:
-        envs = self._envs_of(member)
+        envs, held = self._envs_of(member), {}
+        if self._held is not None:
+            held = {"held_actions": self._held.state_dict(envs)}
         return {
             **super().state_dict(member),
             "replay": {
@@ -241,6 +252,7 @@ class OffPolicyAgent(EngineAgent):
                 "target_seen": [int(self._targets.seen_steps[member]), int(self._targets.seen_episodes[member])],
                 "exploration_draws": self._acting_noise[member].state_dict(),
                 "replay_draws": self._replay_draws[member].state_dict(),
+                **held,
             },
         }
 
@@ -254,3 +266,5 @@ class OffPolicyAgent(EngineAgent):
         self._targets.seen_steps[member], self._targets.seen_episodes[member] = plain["target_seen"]
         self._acting_noise[member].load_state_dict(plain["exploration_draws"])
         self._replay_draws[member].load_state_dict(plain["replay_draws"])
+        if self._held is not None:
+            self._held.load_state_dict(plain["held_actions"], self._envs_of(member), self._num_actions)

@@ -40,6 +40,11 @@ def constant(config: ConstantConfig) -> Schedule:
     return lambda _, __: config.end
 
 
+def always(number: float) -> Schedule:
+    """The same number throughout."""
+    return lambda _, __: number
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "linear": linear,
     "exponential": exponential,

@@ -20,6 +20,7 @@ from rltrain.compute.exchange import Exchange
 from rltrain.config.schema import (
     DQNConfig,
     HardUpdateConfig,
+    LinearConfig,
     PerEpisodeConfig,
     ReinforceConfig,
     RunConfig,
@@ -119,6 +120,7 @@ CASES = {
         CARTPOLE, algo=dqn_config(train_period=1, gradient_steps=2), target_update=SoftUpdateConfig("soft", 0.1, 1,
                                                                                                   "gradient_steps")
     ),
+    "held actions": replace(CARTPOLE, exploration=LinearConfig("linear", 1.0, 0.3, 60, 1.5)),
     "an update now and then": replace(CARTPOLE, algo=dqn_config(train_period=12, gradient_steps=4)),
     "returns of 3 steps, a ring that is full": replace(CARTPOLE, algo=dqn_config(n_step=3, buffer_size=100)),
     "returns of 5 steps, cut, epsilon by episodes, target by gradient steps": run_config(

@@ -178,7 +178,10 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
         ("exploration.decay=0.9", "exploration.decay=0.9: unknown key of exploration=linear; it belongs to"),
         ('algo.gamma="', 'algo.gamma=": cannot be read as key=value'),
         ("seed=${nothing}", "seed: Interpolation key 'nothing' not found"),
-        ("evalute", "evalute: is neither key=value nor a command (resume, evaluate, report, export, list); did you"),
+        (
+            "evalute",
+            "evalute: is neither key=value nor a command (resume, evaluate, report, export, tune, list); did you",
+        ),
         ("network@x=mlp", "network@x=mlp: a group cannot be moved"),
         ("experiment=lecture", "experiment=lecture: no such choice; did you mean lecture_dqn?"),
     ],

@@ -236,6 +236,19 @@ def test_members_are_the_runs_that_they_would_be_alone_also_past_the_end_of_one(
     assert [now["state"][key] for key in counters] == [ended["state"]["agent"][key] for key in counters]
 
 
+def test_members_hold_their_actions_for_durations_of_their_own() -> None:
+    """As they would alone; the exponents are so low that most of what is tried is held."""
+    own: list[Changes] = [{"exploration": LinearConfig("linear", 1.0, 0.5, 150, mu)} for mu in (1.2, 4.0, 1.5)]
+    together = Together(members("soft", *own))
+    together.population.run()
+    for member, config in enumerate(members("soft", *own)):
+        single = Single(config)
+        single.trainer.run()
+        assert_member_equals(together, member, single)
+        state = single.keeper.saved[-1][1]["state"]["agent"]["held_actions"]
+        assert together.keepers[member].saved[-1][1]["state"]["agent"]["held_actions"] == state
+
+
 @pytest.mark.parametrize("failing", [0, 1])
 @pytest.mark.parametrize("case", ["soft", "reinforce", "ppo"])
 def test_a_member_whose_loss_is_not_finite_fails_alone(case: str, failing: int) -> None:
