@@ -58,7 +58,7 @@ def main(args: list[str]) -> int:
 
 def in_words(contents: Contents) -> str:
     """The table of settings, best first, and what must be known to read it."""
-    from rltrain.report.contents import notes
+    from rltrain.report.notes import notes
     from rltrain.report.statistics import CONFIDENCE
 
     shown = contents.summaries[:_MOST_ROWS]

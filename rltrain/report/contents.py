@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rltrain.errors import RequestError
-from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, best_in, improvements
+from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, improvements
 from rltrain.report.groups import Groups, group_runs
 from rltrain.report.runs import EVALUATION, TRAINING, Run, read_runs
-from rltrain.report.statistics import FEWEST_RUNS
 from rltrain.report.summary import Summary, summarize
-from rltrain.terminal.text import counted, name_ranges
+from rltrain.terminal.text import counted
 
 
 @dataclass(frozen=True)
@@ -103,65 +101,6 @@ def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | 
         improvements=tuple(improvements(summaries, variants)),
         aggregate=aggregate(summaries),
     )
-
-
-def notes(contents: Contents) -> list[str]:
-    """Sentences that a reader must know to read the numbers rightly."""
-    found = []
-    settings = [summary.setting for summary in contents.summaries]
-    few = [summary for summary in contents.summaries if len(summary.scores) < FEWEST_RUNS]
-    if few and len(settings) == 1:
-        found.append(f"{counted(len(few[0].scores), 'scored seed')}: an interval needs {FEWEST_RUNS}.")
-    elif few:
-        which = "No setting has" if len(few) == len(settings) else f"{len(few)} of {len(settings)} settings lack"
-        found.append(f"{which} {FEWEST_RUNS} scored seeds: too few for an interval, or to tell settings apart.")
-    if unscored := [run for run in contents.unfinished if run.config]:
-        states = Counter(run.state[:40] for run in unscored)
-        found.append(
-            f"{counted(len(unscored), 'run')} of {len(contents.runs)} left no final score "
-            f"({', '.join(f'{count} {state}' for state, count in states.items())}), and no mean of scores counts "
-            f"{'it' if len(unscored) == 1 else 'them'}: {name_ranges([contents.name(run) for run in unscored])}. "
-            "Where runs fail, the scores of the others flatter their setting."
-        )
-    if left_out := contents.groups.left_out:
-        found.append(
-            f"Of {counted(len(left_out), 'run')} the config cannot be read, so that nothing counts them: "
-            f"{name_ranges([contents.name(run) for run in left_out])}."
-        )
-    goal = [run for run in contents.runs if run.stopped_at_goal]
-    if goal:
-        found.append(
-            f"{counted(len(goal), 'run')} ended early because stop_at_return was reached. In curves and areas such a "
-            "run keeps its last value from there on: the greedy return of its last network, or its last training value."
-        )
-    repeated = [run for setting in settings for run in setting.repeated]
-    if repeated:
-        found.append(
-            f"{counted(len(repeated), 'run')} repeat a seed of the same setting and do not count: "
-            f"{name_ranges([contents.name(run) for run in repeated])}."
-        )
-    if lost := [run for run in contents.runs if run.metrics.not_finite]:
-        found.append(
-            f"Of {counted(len(lost), 'run')} some returns are not finite, and are left out of the curves: "
-            f"{name_ranges([contents.name(run) for run in lost])}."
-        )
-    found += _mixed("versions", [run.versions for run in contents.runs], "their numbers may differ for that alone")
-    found += _mixed("devices", [run.device for run in contents.runs], "their speeds cannot be compared")
-    if any(best_in(contents.summaries, env) is not None for env in contents.envs):
-        found.append(
-            "The best setting was picked by the scores that are shown, so its own score is likely too high: "
-            "confirm it on fresh seeds."
-        )
-    return found
-
-
-def _mixed(what: str, values: Sequence[str], so: str) -> list[str]:
-    """A sentence on runs that were not made alike; nothing where they were."""
-    told = Counter(value[:60] for value in values if value)
-    if len(told) < 2:
-        return []
-    shown = "; ".join(f"{value} ({counted(count, 'run')})" for value, count in told.most_common(4))
-    return [f"Runs were made with several {what}, so that {so}: {shown}."]
 
 
 def _rank(summary: Summary) -> tuple[float]:

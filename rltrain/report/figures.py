@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,87 +26,14 @@ from rltrain.report.drawing import (
     title,
 )
 from rltrain.report.runs import EVALUATION, TRAINING
-from rltrain.report.statistics import CONFIDENCE, performance_profile, profile_interval
+from rltrain.report.statistics import performance_profile, profile_interval
 from rltrain.report.summary import Curve, Estimate, Summary
-from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
 
-_MOST_PANELS, _MOST_ROWS = 12, 20
+MOST_ROWS = 20
+"""Settings that a figure with a row for each shows."""
+_MOST_PANELS = 12
 _FEW_POINTS = 30
 NAMES = {EVALUATION: "greedy evaluation return", TRAINING: "training return"}
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that is made when it is needed.
-
-    Attributes:
-        name: of its files, without the ending.
-        title, caption: what the page says above and below it.
-    """
-
-    name: str
-    title: str
-    caption: str
-    make: Callable[[], Figure]
-
-
-def drawings(contents: Contents) -> Iterator[Drawing]:
-    """The figures that this report's runs can fill, in the order of the page."""
-    interval = f"{CONFIDENCE:.0%} bootstrap interval over seeds"
-    for tag in contents.tags:
-        what = NAMES.get(tag, tag)
-        yield Drawing(
-            "learning_curves"
-            if tag == contents.main
-            else "training_curves"
-            if tag == TRAINING
-            else "evaluation_curves",
-            f"Learning curves: {what}",
-            f"Interquartile mean over seeds; the band is the {interval}, where there are three seeds or more. "
-            "Dashed: not all seeds reach this step." + _greys(contents),
-            partial(curves, contents, tag),
-        )
-    if any(len(summary.scores) for summary in contents.summaries):
-        yield Drawing(
-            "final_scores", "Final scores",
-            f"Greedy return of the last network: each dot is a seed, the mark their interquartile mean, the bar the "
-            f"{interval}." + _rows_shown(len(contents.variants)),
-            partial(final_scores, contents),
-        )  # fmt: skip
-    if contents.aggregate is not None and len(contents.aggregate.variants) > 0:
-        scales = ", ".join(f"{env} from {a:.4g} to {b:.4g}" for env, (a, b) in contents.aggregate.scales.items())
-        yield Drawing(
-            "aggregate", "All environments together",
-            "Interquartile mean of normalized scores over seeds and environments, with its stratified bootstrap "
-            "interval. 0 is the return with which training began, 1 the threshold, or the best score where there is "
-            f"none: {scales}.",
-            partial(aggregate_scores, contents),
-        )  # fmt: skip
-    if swept_numbers(contents):
-        yield _over_swept(contents)
-    if len(contents.variants) > 1 and max((len(s.scores) for s in contents.summaries), default=0) > 1:
-        yield Drawing(
-            "performance_profiles", "Performance profiles",
-            f"Share of the seeds whose final return is above the value on the axis, with its {interval}. Higher is "
-            "better; curves that cross say that neither setting is better in every respect." + _greys(contents),
-            partial(profiles, contents),
-        )  # fmt: skip
-    if contents.improvements:
-        yield Drawing(
-            "probability_of_improvement", "Probability of improvement",
-            f"Probability that a seed of {label(contents.variants[0])} ends above a seed of the other setting, with "
-            f"its {interval}; at one half neither is better." + _rows_shown(len(contents.improvements)),
-            partial(chances, contents),
-        )  # fmt: skip
-
-
-def _over_swept(contents: Contents) -> Drawing:
-    what = "Final greedy return, interquartile mean over seeds."
-    if is_grid(contents):
-        caption = f"{what} The framed cell is the best of its environment; empty cells have no score."
-        return Drawing("heat_map", "Over two swept numbers", caption, partial(heat_maps, contents))
-    bars = f" Bars are {CONFIDENCE:.0%} bootstrap intervals over seeds; the star is the best setting."
-    return Drawing("slices", "Over swept numbers", what + bars, partial(slices, contents))
 
 
 def curves(contents: Contents, tag: str) -> Figure:
@@ -130,7 +55,7 @@ def curves(contents: Contents, tag: str) -> Figure:
 
 def final_scores(contents: Contents) -> Figure:
     """One panel for each environment; a row for each variant."""
-    variants = contents.variants[:_MOST_ROWS]
+    variants = contents.variants[:MOST_ROWS]
     figure, axes = _rows_figure(contents.envs[:_MOST_PANELS], variants)
     for env, panel in zip(contents.envs, axes, strict=False):
         for summary in contents.of_env(env):
@@ -148,7 +73,7 @@ def final_scores(contents: Contents) -> Figure:
 def aggregate_scores(contents: Contents) -> Figure:
     """A row for each variant that has scores in all environments."""
     assert contents.aggregate is not None
-    variants = [variant for variant in contents.variants if variant in contents.aggregate.variants][:_MOST_ROWS]
+    variants = [variant for variant in contents.variants if variant in contents.aggregate.variants][:MOST_ROWS]
     figure, (panel,) = _rows_figure([""], variants)
     for row, variant in enumerate(variants):
         _draw_estimate(panel, row, contents.aggregate.variants[variant], contents.variants.index(variant))
@@ -180,7 +105,7 @@ def profiles(contents: Contents) -> Figure:
 
 def chances(contents: Contents) -> Figure:
     """A row for each variant that the best one is compared with."""
-    found = contents.improvements[:_MOST_ROWS]
+    found = contents.improvements[:MOST_ROWS]
     figure, (panel,) = _rows_figure([""], [improvement.other for improvement in found])
     for row, improvement in enumerate(found):
         estimate = Estimate(improvement.probability, improvement.low, improvement.high)
@@ -263,12 +188,3 @@ def _legend(contents: Contents, markers: bool) -> tuple[list[Artist], list[str]]
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6))
         labels.append("threshold")
     return handles, labels
-
-
-def _greys(contents: Contents) -> str:
-    rest = len(contents.variants) - len(PALETTE)
-    return f" The best {len(PALETTE)} settings have colours, the other {rest} are grey." if rest > 0 else ""
-
-
-def _rows_shown(count: int) -> str:
-    return f" Of {count} settings the best {_MOST_ROWS} are shown." if count > _MOST_ROWS else ""

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rltrain import __version__
-from rltrain.report.contents import Contents, notes
+from rltrain.report.contents import Contents
 from rltrain.report.drawing import INK, PALETTE
+from rltrain.report.glossary import SOURCE, glossary
 from rltrain.report.groups import ENV, short_names
+from rltrain.report.notes import notes
 from rltrain.report.page_style import PAGE_STYLE
 from rltrain.report.runs import Run
-from rltrain.report.statistics import CONFIDENCE, FEWEST_RUNS, RESAMPLES
+from rltrain.report.statistics import CONFIDENCE
 from rltrain.report.summary import Summary
 from rltrain.report.words import shown_estimate
 from rltrain.terminal.table import NOTHING
@@ -176,36 +178,11 @@ def _differences(contents: Contents) -> str:
 
 
 def _reading(contents: Contents) -> str:
-    episodes = sorted({run.result.episodes for run in contents.runs if run.result is not None})
-    count = " or ".join(map(str, episodes[:3])) or "100"
-    known = {
-        s.setting.env: run.result.threshold
-        for s in contents.summaries
-        for run in s.setting.runs
-        if run.result is not None and run.result.threshold is not None
-    }
-    thresholds = ", ".join(f"{env} {threshold:g}" for env, threshold in known.items()) or "none of these has one"
-    horizons = {s.setting.env: s.horizon for s in contents.summaries if s.horizon is not None}
-    until = ", ".join(f"{env} {steps:,}" for env, steps in horizons.items()) or "no run is completed"
-    meaning = {
-        "Final return": f"mean undiscounted return of the last network over {count} greedy episodes, one per seed.",
-        "IQM": "interquartile mean over seeds: the lowest and the highest quarter (rounded down) are left out.",
-        "Interval": f"{CONFIDENCE:.0%} percentile bootstrap of {RESAMPLES:,} resamples over the n seeds of a setting "
-        "(over environments: stratified). Runs are resampled, never episodes. There is none for fewer than "
-        f"{FEWEST_RUNS} seeds, and for few it is too narrow: the true uncertainty is larger.",
-        "mean ± sd": "over seeds, with the sample's standard deviation (n - 1).",
-        "Solved": f"the final return reaches the environment's threshold ({thresholds}). Lost: an evaluation during "
-        "training reached it, and the last network does not.",
-        "Solve step": "median over seeds of the environment step of the first evaluation that reached the threshold. "
-        f"A seed that never did counts as infinite; {NOTHING} is an infinite median.",
-        "Area": f"mean of {contents.main} over environment steps, until the last that all completed runs made "
-        f"({until}); before its first value a run counts as that one, and it is linear between its points.",
-        "Train time, steps/s": "medians over seeds, in training alone, without evaluations. Runs that were trained as "
-        "one program, or side by side, share their machine.",
-    }
-    items = "".join(f"<dt>{_text(word)}</dt><dd>{_text(text, _LONGEST_PROSE)}</dd>" for word, text in meaning.items())
-    source = "Agarwal et al., Deep Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021."
-    return f"<section><h2>How to read it</h2><dl>{items}</dl><p>The statistics are those of {source}</p></section>"
+    items = "".join(
+        f"<dt>{_text(word)}</dt><dd>{_text(meaning, _LONGEST_PROSE)}</dd>"
+        for word, meaning in glossary(contents).items()
+    )
+    return f"<section><h2>How to read it</h2><dl>{items}</dl><p>{_text(SOURCE)}</p></section>"
 
 
 def _runs(contents: Contents) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from rltrain import __version__
-from rltrain.report.contents import Contents, notes
+from rltrain.report.contents import Contents
 from rltrain.report.groups import ENV, Setting, shown
+from rltrain.report.notes import notes
 from rltrain.report.runs import Run
 from rltrain.report.statistics import CONFIDENCE, FEWEST_RUNS, RESAMPLES
 from rltrain.report.summary import Estimate, Summary

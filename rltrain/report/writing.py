@@ -11,7 +11,7 @@ from rltrain.errors import RequestError
 from rltrain.loggers.curve_events import HIGH, LOW, MEAN, write_curves
 from rltrain.report.contents import Contents
 from rltrain.report.drawing import png_bytes, styled, svg_text
-from rltrain.report.figures import drawings
+from rltrain.report.drawings import drawings
 from rltrain.report.page import Figure, page
 from rltrain.report.summary import Summary
 from rltrain.report.tables import csv_files, to_plain

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from written_runs import RECORD, result, row, write_run, write_sweep
 
-from rltrain.report.contents import Contents, notes, read_contents
+from rltrain.report.contents import Contents, read_contents
+from rltrain.report.notes import notes
 from rltrain.report.runs import EVALUATION, TRAINING
 from rltrain.report.summary import Curve, Summary, curve
 

@@ -14,7 +14,7 @@ from written_runs import result, write_run, write_sweep
 from rltrain.cli import main
 from rltrain.report.contents import Contents, read_contents
 from rltrain.report.drawing import styled
-from rltrain.report.figures import drawings
+from rltrain.report.drawings import drawings
 from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
 
 

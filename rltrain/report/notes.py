@@ -1,0 +1,81 @@
+"""Notes of a report: sentences that a reader must know to read its numbers rightly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rltrain.report.comparison import best_in
+from rltrain.report.contents import Contents
+from rltrain.report.runs import Run
+from rltrain.report.statistics import FEWEST_RUNS
+from rltrain.terminal.text import counted, name_ranges
+
+
+def notes(contents: Contents) -> list[str]:
+    """The notes on these runs, the gravest first."""
+    return [
+        *_few_seeds(contents),
+        *_uncounted(contents),
+        *_ended_early(contents),
+        *_mixed("versions", [run.versions for run in contents.runs], "their numbers may differ for that alone"),
+        *_mixed("devices", [run.device for run in contents.runs], "their speeds cannot be compared"),
+        *_picked(contents),
+    ]
+
+
+def _few_seeds(contents: Contents) -> Iterator[str]:
+    count = len(contents.summaries)
+    few = [summary for summary in contents.summaries if len(summary.scores) < FEWEST_RUNS]
+    if few and count == 1:
+        yield f"{counted(len(few[0].scores), 'scored seed')}: an interval needs {FEWEST_RUNS}."
+    elif few:
+        which = "No setting has" if len(few) == count else f"{len(few)} of {count} settings lack"
+        yield f"{which} {FEWEST_RUNS} scored seeds: too few for an interval, or to tell settings apart."
+
+
+def _uncounted(contents: Contents) -> Iterator[str]:
+    if unscored := [run for run in contents.unfinished if run.config]:
+        states = Counter(run.state[:40] for run in unscored)
+        yield (
+            f"{counted(len(unscored), 'run')} of {len(contents.runs)} left no final score "
+            f"({', '.join(f'{count} {state}' for state, count in states.items())}), and no mean of scores counts "
+            f"{'it' if len(unscored) == 1 else 'them'}: {_names(contents, unscored)}. "
+            "Where runs fail, the scores of the others flatter their setting."
+        )
+    if left_out := contents.groups.left_out:
+        whose = _names(contents, left_out)
+        yield f"Of {counted(len(left_out), 'run')} the config cannot be read, so that nothing counts them: {whose}."
+    if repeated := [run for summary in contents.summaries for run in summary.setting.repeated]:
+        whose = _names(contents, repeated)
+        yield f"{counted(len(repeated), 'run')} repeat a seed of the same setting and do not count: {whose}."
+    if lost := [run for run in contents.runs if run.metrics.not_finite]:
+        whose = _names(contents, lost)
+        yield f"Of {counted(len(lost), 'run')} some returns are not finite, and are left out of the curves: {whose}."
+
+
+def _ended_early(contents: Contents) -> Iterator[str]:
+    if count := sum(run.stopped_at_goal for run in contents.runs):
+        yield (
+            f"{counted(count, 'run')} ended early because stop_at_return was reached. In curves and areas such a run "
+            "keeps its last value from there on: the greedy return of its last network, or its last training value."
+        )
+
+
+def _mixed(what: str, values: Sequence[str], so: str) -> Iterator[str]:
+    told = Counter(value[:60] for value in values if value)
+    if len(told) > 1:
+        shown = "; ".join(f"{value} ({counted(count, 'run')})" for value, count in told.most_common(4))
+        yield f"Runs were made with several {what}, so that {so}: {shown}."
+
+
+def _picked(contents: Contents) -> Iterator[str]:
+    if any(best_in(contents.summaries, env) is not None for env in contents.envs):
+        yield (
+            "The best setting was picked by the scores that are shown, so its own score is likely too high: "
+            "confirm it on fresh seeds."
+        )
+
+
+def _names(contents: Contents, runs: Sequence[Run]) -> str:
+    return name_ranges([contents.name(run) for run in runs])
