@@ -96,13 +96,13 @@ class TrajectoryBuffer:
 
     def add(self, transition: Transition) -> None:
         """One vector step; rows of environments that idle hold nothing of meaning."""
-        arrays, at = self._steps.host, self.made
-        t, lead = transition, (self._members, self._num_envs)
-        for name, column in (
-            ("obs", t.obs), ("action", t.action), ("reward", t.reward), ("next_obs", t.next_obs),
-            ("terminated", t.terminated), ("ended", t.terminated | t.truncated),
-        ):  # fmt: skip
-            arrays[name][:, at] = column.reshape(*lead, *column.shape[1:])
+        at, t = self.made, transition
+        columns = t.obs, t.action, t.reward, t.next_obs, t.terminated, t.terminated | t.truncated
+        for array, column in zip(self._steps.host.values(), columns, strict=True):
+            if self._members == 1:  # the same in half the time
+                array[0, at] = column
+            else:
+                array[:, at] = column.reshape(self._members, self._num_envs, *column.shape[1:])
         self.made = at + 1
 
     def playing(self, memory: TrajectoryMemory, running: Tensor) -> Tensor:
