@@ -55,5 +55,6 @@ def _value_network(network: AnyNetworkConfig | None, hidden: tuple[int, ...]) ->
     if isinstance(network, CNNConfig):
         return replace(network, hidden=hidden, output_scale=1.0)
     # A plug-in's network may have keys of its own.
-    activation = network.activation if isinstance(network, NetworkConfig) else "relu"
-    return NetworkConfig("mlp", hidden, activation, 1.0)
+    if not isinstance(network, NetworkConfig):
+        return NetworkConfig("mlp", hidden, "relu", 1.0)
+    return NetworkConfig("mlp", hidden, network.activation, 1.0, network.init)

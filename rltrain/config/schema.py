@@ -65,6 +65,7 @@ class NetworkConfig:
     hidden: Annotated[tuple[int, ...], Range(1)]
     activation: Activation
     output_scale: Annotated[float, Range(above=0)]
+    init: Literal["orthogonal"] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class CNNConfig:
     channel_axis: Literal["auto", "first", "last"]
     activation: Activation
     output_scale: Annotated[float, Range(above=0)]
+    init: Literal["orthogonal"] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rltrain.maths.images import convolutions
 from rltrain.networks.dueling import DuelingHead
 from rltrain.networks.encoder import as_float
 from rltrain.networks.mlp import ACTIVATIONS, dense
+from rltrain.networks.orthogonal import init_orthogonal
 from rltrain.types import ObservationSpec
 
 
@@ -38,6 +39,11 @@ class CNN(nn.Module):
             if config.dueling
             else nn.Sequential(*dense(width, hidden, config.activation, outputs, scale))
         )
+
+        if config.init == "orthogonal":
+            init_orthogonal(self.convolutions)
+            for stack in self.head.stacks if isinstance(self.head, DuelingHead) else [self.head]:
+                init_orthogonal(stack.children(), scale)
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [..., *obs] -> [..., outputs]."""

@@ -31,6 +31,10 @@ class DuelingHead(nn.Module):
         self.value = nn.Sequential(*dense(width, hidden, activation, 1, output_scale))
         self.advantage = nn.Sequential(*dense(width, hidden, activation, outputs, output_scale))
 
+    @property
+    def stacks(self) -> tuple[nn.Sequential, nn.Sequential]:
+        return self.value, self.advantage
+
     def forward(self, features: Tensor) -> Tensor:
         """features [..., width] -> [..., outputs]."""
         return combine_streams(self.value(features), self.advantage(features))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rltrain.config.schema import NetworkConfig
 from rltrain.networks.encoder import ObservationEncoder
+from rltrain.networks.orthogonal import init_orthogonal
 from rltrain.types import ObservationSpec
 
 _FEW = 16  # inputs; from so many on both orders take as long
@@ -67,6 +68,8 @@ class MLP(nn.Module):
         super().__init__()
         encoder = ObservationEncoder(observation)
         layers = dense(encoder.out_features, config.hidden, config.activation, outputs, config.output_scale)
+        if config.init == "orthogonal":
+            init_orthogonal(layers, config.output_scale)
         self.layers = nn.Sequential(encoder, *layers)
         is_vector = observation.kind == "box" and observation.dtype == "float32" and len(observation.shape) == 1
         self._activate_in_numpy = IN_NUMPY.get(config.activation) if is_vector else None

@@ -18,7 +18,7 @@ from rltrain.errors import RequestError
 GROUPS = ("network", "target_update", "exploration")
 IDS = {"MinAtar-Breakout-v1": "MinAtar/Breakout-v1"}
 """What a tuned file's name cannot hold."""
-REFUSED = {("reinforce", "dueling"), ("reinforce", "state_action")}
+REFUSED = {(algo, network) for algo in ("reinforce", "ppo", "a2c") for network in ("dueling", "state_action")}
 TUNED = sorted(path.stem for path in (conf_folder() / "tuned").glob("*_*.yaml"))
 
 

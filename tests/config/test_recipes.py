@@ -42,7 +42,7 @@ ENV: dict[str, Any] = {
     "step_timeout": None,
 }
 CARTPOLE = {**ENV, "id": "CartPole-v1"}
-ONE_LAYER = {"name": "mlp", "hidden": [128], "activation": "relu", "output_scale": 1.0}
+ONE_LAYER = {"name": "mlp", "hidden": [128], "activation": "relu", "output_scale": 1.0, "init": None}
 LECTURE_DQN = {
     **RUN,
     "total_steps": 100_000,
@@ -98,7 +98,7 @@ GUIDE_DQN = {
     "total_steps": 300_000,
     "total_episodes": 600,
     "env": CARTPOLE,
-    "network": {"name": "mlp", "hidden": [128, 128], "activation": "relu", "output_scale": 1.0},
+    "network": {"name": "mlp", "hidden": [128, 128], "activation": "relu", "output_scale": 1.0, "init": None},
     "algo": {
         "name": "dqn",
         "gamma": 0.99,

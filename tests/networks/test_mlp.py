@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rltrain.config.schema import NetworkConfig
+from rltrain.config.schema import CNNConfig, NetworkConfig
 from rltrain.networks import make_network
 from rltrain.networks.encoder import ObservationEncoder
 from rltrain.networks.mlp import ACTIVATIONS, MLP
@@ -102,3 +102,22 @@ def test_in_numpy_it_is_the_same_function_of_the_present_weights(activation: Any
 def test_where_numpy_would_need_more_it_is_left_to_torch(observation: ObservationSpec, activation: Any) -> None:
     network = make_network(NetworkConfig("mlp", (8,), activation, 1.0), observation, 3, 0, torch.device("cpu"))
     assert network.in_numpy is None
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_orthogonal_weights_keep_lengths_and_the_last_layer_has_its_scale(dueling: bool) -> None:
+    def check(weight: torch.Tensor, gain: float) -> None:
+        rows = weight.detach().flatten(1)
+        gram = rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows
+        torch.testing.assert_close(gram, gain**2 * torch.eye(len(gram)), rtol=1e-4, atol=1e-5)
+
+    mlp = MLP(NetworkConfig("mlp", (5, 4), "tanh", 0.01, "orthogonal"), VECTOR, 2)
+    layers = CNNConfig("cnn", (3,), (2,), (1,), (8,), dueling, "auto", "relu", 0.5, "orthogonal")
+    cnn = make_network(layers, ObservationSpec("box", (4, 4, 3), "uint8"), 2, 0, torch.device("cpu")).module()
+    for network, scale in ((mlp, 0.01), (cnn, 0.5)):
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                assert not parameter.any()
+            else:
+                is_last = parameter.shape[0] == 2 or (dueling and parameter.shape[0] == 1)
+                check(parameter, scale if is_last else math.sqrt(2.0))
