@@ -49,7 +49,7 @@ def main(args: list[str]) -> int:
     from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 
     policy = load(best_folder(place) if best else place, _device(options))
-    require_trusted(policy.config, options["trust"])
+    require_trusted(replace(policy.config, loggers=()), options["trust"])
     if options["video"]:
         from rltrain.policy.video import check_drawing
 

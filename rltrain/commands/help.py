@@ -58,7 +58,7 @@ rltrain evaluate [RUN] [key=value ...]: plays greedy episodes; prints mean, std,
   seed=0                   of the episodes; the run's own unless given
   checkpoint=last|best     the newest, or that of the best evaluation of the run
   device=cpu|cuda|auto     where the network computes
-  video=true               also writes one episode as evaluation.gif (needs the extra `render`)
+  video=true               also writes one episode: evaluation.mp4 with the extra `video`, else evaluation.gif
   --json                   prints JSON, as in evaluation.json
   trust=true               imports the module of a run of env=module:id
 

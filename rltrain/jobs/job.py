@@ -286,7 +286,8 @@ def write_result(
             "solve_step": trainer.solve_step,
         }
     )
-    logger.result(trainer.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
+    if not final.interrupted:  # the whole evaluation will come
+        logger.result(trainer.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
 
 
 def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> dict[str, Path]:

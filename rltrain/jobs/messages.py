@@ -204,7 +204,7 @@ def summary(
         *((what, shown_path(picture)) for what, picture in pictures.items()),
         ("look", f"tensorboard --logdir {shell_word(folder)}"),
         ("report", rltrain_command("report", folder)),
-        ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.imports)),
+        ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
         ("continue", _again(config, folder, *limit.lifted.split())),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)

@@ -34,13 +34,14 @@ def pictures_of(rendered: Any) -> list[Image.Image]:
 def same_size(pictures: list[Image.Image]) -> list[Image.Image]:
     """The pictures on canvases of one size, each in the upper left corner: a GIF has one size."""
     size = max(p.width for p in pictures), max(p.height for p in pictures)
-    return [picture if picture.size == size else _on_canvas(picture, size) for picture in pictures]
+    return [picture if picture.size == size else with_palette(on_canvas(picture, size)) for picture in pictures]
 
 
-def _on_canvas(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+def on_canvas(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB picture of that size with the picture in its upper left corner, cut where it is larger."""
     canvas = Image.new("RGB", size)
     canvas.paste(picture.convert("RGB"), (0, 0))
-    return with_palette(canvas)
+    return canvas
 
 
 def with_palette(picture: Image.Image) -> Image.Image:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from rltrain.envs.make import find_environment
 from rltrain.errors import RequestError, RunFailed, missing_extra, one_line
-from rltrain.policy.frames import NoFrame, pictures_of, same_size, with_palette
+from rltrain.policy.frames import NoFrame, on_canvas, pictures_of, same_size, with_palette
 from rltrain.policy.load import TrainedPolicy
 from rltrain.seeding import derive_seed
 from rltrain.training.evaluator import REPORT_KEY
 
-_MOST_FRAMES = 1_000
+_MOST_FRAMES_GIF, _MOST_FRAMES_MP4 = 1_000, 20_000  # a GIF is held in memory, with all its pictures
 _DEFAULT_FPS = 30.0
 _FASTEST_MILLISECONDS = 20  # browsers slow down what is faster
 
@@ -38,29 +41,44 @@ def check_drawing(policy: TrainedPolicy) -> None:
 
 
 def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
-    """Plays the first episode of a reported evaluation and writes `evaluation.gif` into `folder`.
+    """Plays the first episode of a reported evaluation and writes it into `folder`: `evaluation.mp4` where the extra
+    `video` is installed, else `evaluation.gif`.
 
     Raises:
         RequestError: the environment cannot draw itself.
         RunFailed: it failed.
         OSError: the file cannot be written.
     """
-    pictures: list[Image.Image] = []
     with _film(policy) as film:
-        film.begin(seed)
-        ended = False
-        while not ended and len(pictures) < _MOST_FRAMES:
-            pictures += [with_palette(picture) for picture in film.draw()]
-            ended = film.step()
-        if not pictures:
-            pictures = [with_palette(picture) for picture in film.draw()]
-        if not pictures:
-            raise film.refusal("render() gives no frames")
-        milliseconds = film.frame_milliseconds
-    path = folder / "evaluation.gif"
-    first, *others = same_size(pictures[:_MOST_FRAMES])
+        if importlib.util.find_spec("imageio_ffmpeg") is None:
+            return _write_gif(folder / "evaluation.gif", film, seed)
+        return _write_mp4(folder / "evaluation.mp4", film, seed)
+
+
+def _write_gif(path: Path, film: _Film, seed: int) -> Path:
+    pictures = [with_palette(picture) for picture in islice(film.episode(seed), _MOST_FRAMES_GIF)]
+    first, *others = same_size(pictures)
     path.unlink(missing_ok=True)  # a link would be followed
-    first.save(path, save_all=True, append_images=others, duration=milliseconds, loop=0)
+    first.save(path, save_all=True, append_images=others, duration=film.frame_milliseconds, loop=0)
+    return path
+
+
+def _write_mp4(path: Path, film: _Film, seed: int) -> Path:
+    """H.264 as browsers play it, written while the episode is played."""
+    from imageio_ffmpeg import write_frames
+
+    pictures = film.episode(seed)
+    first = next(pictures)
+    size = first.width + first.width % 2, first.height + first.height % 2  # the codec halves the colours' resolution
+    path.unlink(missing_ok=True)  # a link would be followed
+    fps = 1000 / film.frame_milliseconds
+    writer = write_frames(str(path), size, fps=fps, macro_block_size=2, ffmpeg_log_level="error")
+    writer.send(None)
+    try:
+        for picture in chain([first], islice(pictures, _MOST_FRAMES_MP4 - 1)):
+            writer.send(np.asarray(on_canvas(picture, size)))
+    finally:
+        writer.close()
     return path
 
 
@@ -81,6 +99,24 @@ class _Film:
         action = self._policy.act(self._obs)
         self._obs, _, terminated, truncated, _ = self._carefully(lambda: self._env.step(action))
         return bool(terminated or truncated)
+
+    def episode(self, seed: int) -> Iterator[Image.Image]:
+        """RGB pictures of the first episode of the evaluation of that seed, one at least.
+
+        Raises:
+            RequestError: the environment draws none.
+        """
+        self.begin(seed)
+        drawn, ended = 0, False
+        while not ended:
+            for picture in self.draw():
+                drawn += 1
+                yield picture
+            ended = self.step()
+        if not drawn and not (pictures := self.draw()):
+            raise self.refusal("render() gives no frames")
+        elif not drawn:
+            yield from pictures
 
     def draw(self) -> list[Image.Image]:
         """Pictures of the environment as it is now: one, several of one that renders lists, or none."""

@@ -182,6 +182,7 @@ def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
     assert told - found <= {
         "evaluation.json",
         "evaluation.gif",
+        "evaluation.mp4",
         "policy.pt2",
         "q_values.png",
         "report",

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from probe_envs import Scarce
 from small_runs import dqn_config, env_config, reinforce_config, run_config
@@ -183,6 +188,23 @@ class TestVideo:
     def test_what_can_be_drawn(self, films: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["evaluate", str(films / how), "video=true", "episodes=1"]) == 0
         assert (films / how / "evaluation.gif").read_bytes()[:6] == b"GIF89a"
+
+    def test_it_is_an_mp4_where_the_extra_is_installed(self, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        written: list[tuple[str, tuple[int, int], list[np.ndarray]]] = []
+
+        def write_frames(path: str, size: tuple[int, int], **how: object) -> Generator[None, np.ndarray, None]:
+            written.append((path, size, []))
+            with suppress(GeneratorExit):
+                while True:
+                    written[-1][2].append((yield))
+
+        fake = ModuleType("imageio_ffmpeg")
+        fake.__spec__, fake.__dict__["write_frames"] = ModuleSpec("imageio_ffmpeg", None), write_frames
+        monkeypatch.setitem(sys.modules, "imageio_ffmpeg", fake)
+        assert main(["evaluate", str(films / "rgb"), "video=true", "episodes=1"]) == 0
+        ((path, (width, height), frames),) = written
+        assert path == str(films / "rgb" / "evaluation.mp4") and width % 2 == height % 2 == 0
+        assert len(frames) >= 2 and {frame.shape for frame in frames} == {(height, width, 3)}
 
     def test_it_is_offered_where_there_is_one(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for env, drawn in (("probe_envs:Film-v0", True), ("probe_envs:Bandit-v0", False)):
