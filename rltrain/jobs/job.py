@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
+from rltrain.config.algorithms import card_of
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
@@ -302,7 +303,8 @@ def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> 
         from rltrain.report.curve import plot_learning_curve
 
         pictures["learning curve"] = plot_learning_curve(run.path)
-    if (grid := grid_world(config.env)) is not None:
+    # Of a table alone: looking makes an environment, of which a machine may hold no more.
+    if card_of(config.algo).discrete_observations and (grid := grid_world(config.env)) is not None:
         pictures |= _draw_table(run, config, agent.state_dict(), grid)
     return pictures
 
