@@ -24,7 +24,7 @@ REPORT_EPISODES = 100
 REPORT_KEY = 0
 """The stream of reported results; an evaluation during training uses its environment step, which is never 0."""
 CONFIRM_KEY_OFFSET = 1 << 48
-_MOST_LANES_OF_ALL = 320  # of a population's evaluation
+_MOST_MADE = 320  # environments for a population's evaluation, where each is made by itself
 _MAKING_SECONDS = 2.0  # after which no further environment is made; a simulator may take seconds for one
 
 
@@ -39,7 +39,7 @@ class Evaluator:
         episodes: the most that one evaluation will play.
         statistics: gives what the wrappers know of the environment (`VectorEnv.statistics`), asked at each evaluation.
         num_envs: how many episodes are played side by side, of each member; which ones does not depend on it. auto: up
-            to 20, less where environments take long to make or the machine can hold no more.
+            to 20, less where environments take long to make, are many or the machine can hold no more.
         period, total_steps: of the run's training, by which `evaluation_limits` goes; of a population, each member's
             total_steps.
         display: shows how far an evaluation is.
@@ -78,13 +78,14 @@ class Evaluator:
         """
         if self._envs is None:
             members = len(self._seeds)
-            most = max(1, _MOST_LANES_OF_ALL // members)
-            wanted = min(MOST_LANES, most) if self._num_envs == "auto" else self._num_envs
-            wanted = min(self._episodes, wanted) * members
+            lanes = min(self._episodes, MOST_LANES if self._num_envs == "auto" else self._num_envs)
+            way = choose_exact(self._config, lanes * members).way
+            if self._num_envs == "auto" and way in ("sync", "async"):
+                lanes = min(lanes, max(1, _MOST_MADE // members))
             seconds = _MAKING_SECONDS if self._num_envs == "auto" else None
-            config = replace(self._config, vectorization=choose_exact(self._config, wanted).way)
+            config = replace(self._config, vectorization=way)
             envs = make_vector_env(
-                config, wanted, self._episode_seed, members, frozen=True, least=members, seconds=seconds
+                config, lanes * members, self._episode_seed, members, frozen=True, least=members, seconds=seconds
             )
             self._envs, self._lanes = envs, envs.num_envs // members
         return self._envs

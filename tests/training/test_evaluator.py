@@ -193,6 +193,16 @@ class TestEnvironments:
         with pytest.raises(RequestError, match="the port is in use"):
             Evaluator(env_config("probe_envs:Scarce-v0", most=2), [0, 1, 2], 5).open()
 
+    @pytest.mark.parametrize(("vectorization", "of_each"), [("auto", 20), ("batched", 20), ("sync", 320 // 30)])
+    def test_many_members_have_few_each_but_where_a_twin_steps_all_at_once(
+        self, vectorization: Any, of_each: int
+    ) -> None:
+        config = replace(env_config("CartPole-v1"), vectorization=vectorization)
+        evaluator = Evaluator(config, list(range(30)), 100)
+        evaluator.open()
+        assert evaluator.num_envs == of_each
+        evaluator.close()
+
     def test_few_where_each_takes_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_MAKING_SECONDS", 0.05)
         evaluator = Evaluator(env_config("probe_envs:Scarce-v0", most=90, seconds=0.03), 0, 100)
