@@ -195,17 +195,20 @@ def trial_config(asked: Plan, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def limits(asked: Plan, batches: Sequence[Batch]) -> dict[int, float]:
-    """The returns below which a trial of the next batch is given up, by the trials that are complete."""
+    """The returns below which a trial of the next batch is given up."""
     from rltrain.tuning.search import medians
 
     tune, config = asked.tune, asked.config
     if tune.pruner == "none" or config.eval.period is None:
         return {}
     results = [trial.result for batch in batches for trial in batch.trials]
-    complete = [result.evaluations for result in results if result is not None and result.state == "complete"]
+    found = {
+        state: [result.evaluations for result in results if result is not None and result.state == state]
+        for state in ("complete", "pruned")
+    }
     last = config.total_steps // config.eval.period
     first = -(-int(config.total_steps * tune.warmup) // config.eval.period)
-    return medians(complete, last, first, tune.startup)
+    return medians(found["complete"], found["pruned"], last, first, tune.startup)
 
 
 def _train(batch: Batch) -> None:

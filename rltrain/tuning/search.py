@@ -153,11 +153,18 @@ def _mend(journal: Path) -> None:
             file.truncate(whole)
 
 
-def medians(complete: Sequence[Mapping[int, float]], last: int, first: int, least: int) -> dict[int, float]:
-    """The limits below which a trial is given up: the median over complete trials at each evaluation.
+Evaluations = Mapping[int, float]
+"""Number of an evaluation -> mean over a trial's seeds."""
+
+
+def medians(
+    complete: Sequence[Evaluations], pruned: Sequence[Evaluations], last: int, first: int, least: int
+) -> dict[int, float]:
+    """The limits below which a trial is given up: the median at each evaluation over the trials that have come so far.
 
     Args:
-        complete: of each trial: number of an evaluation -> mean over seeds. One that ended early stays at its last.
+        complete: of each such trial. One that ended early stays at its last.
+        pruned: likewise; without them the limits would rise with each trial that is given up.
         last: the number of the last evaluation, at which there is nothing left to save.
         first: the first at which a trial may be given up.
         least: as many trials must be complete.
@@ -167,9 +174,13 @@ def medians(complete: Sequence[Mapping[int, float]], last: int, first: int, leas
         return {}
     limits = {}
     for number in range(max(1, first), last):
-        values = [_until(evaluations, number) for evaluations in known]
-        limits[number] = float(np.median([value for value in values if value is not None] or [-math.inf]))
-    return {number: value for number, value in limits.items() if math.isfinite(value)}
+        of_complete = [_until(evaluations, number) for evaluations in known]
+        values = [
+            value for value in (*of_complete, *(given_up.get(number) for given_up in pruned)) if value is not None
+        ]
+        if values:
+            limits[number] = float(np.median(values))
+    return limits
 
 
 def _until(evaluations: Mapping[int, float], number: int) -> float | None:

@@ -141,8 +141,11 @@ def test_a_journal_is_never_a_pickle_nor_a_pipe(tmp_path: Path) -> None:
         search(tmp_path)
 
 
-def test_limits_are_medians_over_what_is_complete() -> None:
+def test_limits_are_medians_over_the_trials_that_came_so_far() -> None:
     complete = [{1: 1.0, 2: 5.0, 3: 9.0}, {1: 2.0, 2: 3.0}, {1: 7.0, 2: 7.0, 3: 7.0}]
-    assert medians(complete, last=3, first=2, least=3) == {2: 5.0}
-    assert medians(complete, last=4, first=1, least=3) == {1: 2.0, 2: 5.0, 3: 7.0}, "the one that ended stays at 3"
-    assert medians(complete, last=4, first=1, least=4) == {}
+    assert medians(complete, [], last=3, first=2, least=3) == {2: 5.0}
+    assert medians(complete, [], last=4, first=1, least=3) == {1: 2.0, 2: 5.0, 3: 7.0}, "the one that ended stays at 3"
+    assert medians(complete, [], last=4, first=1, least=4) == {}
+    pruned = [{1: 0.0}, {1: 1.0, 2: 4.0}]
+    assert medians(complete, pruned, last=4, first=1, least=3) == {1: 1.0, 2: 4.5, 3: 7.0}, "each as far as it came"
+    assert medians(complete[:2], pruned, last=4, first=1, least=3) == {}
