@@ -9,7 +9,7 @@ from typing import Any
 
 from rltrain.commands.tune_batch import open_search, train_jobs
 from rltrain.commands.tune_request import Plan
-from rltrain.commands.tuned_file import Confirmation, value_of, write_text, write_tuned
+from rltrain.commands.tuned_file import Confirmation, tuned_settings, value_of, write_text, write_tuned
 from rltrain.config.search_space import shown_values, with_values
 from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError, RunFailed
@@ -48,14 +48,15 @@ def end_study(folder: StudyFolder, asked: Plan) -> int:
     winner = best[0]
     _write_results(folder, asked, trials, winner, None)
     _draw(folder, asked, trials)
-    write_tuned(folder, asked, winner)
+    settings = tuned_settings(asked, winner)
+    write_tuned(folder, asked, winner, settings, None)
     if asked.tune.confirm:
         confirmed = _confirm(folder, asked, winner)
         if confirmed is None:
             return 0
         say(wrapped(f"confirmed {confirmed}; the search had found {number(value_of(winner))}"))
         _write_results(folder, asked, trials, winner, confirmed)
-        write_tuned(folder, asked, winner, confirmed)
+        write_tuned(folder, asked, winner, settings, confirmed)
     conf = f"--config-dir={shown_path(folder.path / 'conf')}"
     say(f"use it    {rltrain_command(f'algo={asked.config.algo.name}', f'env={asked.config.env.id}', conf)}")
     return 0

@@ -73,13 +73,8 @@ def value_of(trial: Trial) -> float:
     return trial.result.value
 
 
-def write_tuned(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None = None) -> Path:
-    """Writes the settings as conf/tuned/<algo>_<env>.yaml in the study's folder: what they have apart from the
-    algorithm's own defaults. It applies with `--config-dir STUDY/conf`.
-
-    Raises:
-        RunFailed: it cannot be written.
-    """
+def tuned_settings(asked: Plan, winner: Trial) -> dict[str, Any]:
+    """The content of a tuned file: what a trial's settings have apart from the algorithm's own defaults."""
     config = with_values(to_plain(asked.config), winner.values)
     algo, env = asked.config.algo.name, asked.config.env.id
     chosen = {group: str(config[group]["name"]) for group in GROUP_CONFIGS if config.get(group) and group != "algo"}
@@ -91,11 +86,21 @@ def write_tuned(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Conf
         if key.partition(".")[0] not in _LEFT_OUT and (key not in before or before[key] != value)
     }
     content = {"defaults": [{f"override /{group}": name} for group, name in chosen.items()], **_nested(differing)}
-    path = folder.path / "conf" / "tuned" / f"{tuned_name(algo, env)}.yaml"
+    return {key: value for key, value in content.items() if value}
+
+
+def write_tuned(
+    folder: StudyFolder, asked: Plan, winner: Trial, content: Mapping[str, Any], confirmed: Confirmation | None
+) -> None:
+    """Writes the settings as conf/tuned/<algo>_<env>.yaml in the study's folder; it applies with
+    `--config-dir STUDY/conf`.
+
+    Raises:
+        RunFailed: it cannot be written.
+    """
+    path = folder.path / "conf" / "tuned" / f"{tuned_name(asked.config.algo.name, asked.config.env.id)}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {key: value for key, value in content.items() if value}
-    write_text(path, f"# @package _global_\n{_header(folder, asked, winner, confirmed)}{plain_yaml(kept)}")
-    return path
+    write_text(path, f"# @package _global_\n{_header(folder, asked, winner, confirmed)}{plain_yaml(content)}")
 
 
 def _header(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None) -> str:
