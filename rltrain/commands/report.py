@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rltrain.commands.evaluate import find_run, not_begun
 from rltrain.config.stored import parse_words
 from rltrain.errors import RequestError
-from rltrain.report.words import PAGE, shown_estimate
+from rltrain.report.words import PAGE, shown_estimate, shown_solved
 from rltrain.terminal.output import say
 from rltrain.terminal.table import NOTHING, laid_out
 from rltrain.terminal.text import (
@@ -82,7 +82,7 @@ def _row(contents: Contents, summary: Summary) -> list[str]:
         str(seeds) if scored == seeds else f"{scored} of {seeds}",
         f"{env}{summary.setting.variant}",
         shown_estimate(summary.score),
-        f"{summary.solved} of {summary.judged}" if summary.judged else NOTHING,
+        shown_solved(summary),
         NOTHING if summary.solve_step is None else f"{summary.solve_step:,.0f}",
         shown_estimate(summary.area),
         NOTHING if summary.speed is None else f"{summary.speed:,.0f}",

@@ -49,8 +49,9 @@ class Contents:
 
     def title(self, env: str) -> str:
         """The environment, and how many seeds each of its settings has where that is one number."""
-        counts = {len(summary.setting.runs) for summary in self.of_env(env)}
-        return f"{env}, {counted(counts.pop(), 'seed')}" if len(counts) == 1 else env
+        counts = [len(summary.setting.runs) for summary in self.of_env(env)]
+        each = " each" if len(counts) > 1 else ""
+        return f"{env}, {counted(counts[0], 'seed')}{each}" if len(set(counts)) == 1 else env
 
     def name(self, run: Run) -> str:
         """The run's folder, within the one that was asked for where that is one alone."""

@@ -122,7 +122,7 @@ def steps_axis(axes: Axes) -> None:
 
 def is_logarithmic(values: Sequence[float]) -> bool:
     """Whether swept numbers are better seen on a logarithmic axis."""
-    return min(values) > 0 and max(values) / min(values) >= 20
+    return min(values) > 0 and max(values) / min(values) >= 10
 
 
 def luminance(colour: np.ndarray) -> float:

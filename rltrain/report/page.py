@@ -17,7 +17,7 @@ from rltrain.report.page_style import PAGE_STYLE
 from rltrain.report.runs import Run
 from rltrain.report.statistics import CONFIDENCE
 from rltrain.report.summary import Summary
-from rltrain.report.words import shown_estimate
+from rltrain.report.words import shown_estimate, shown_solved
 from rltrain.terminal.table import NOTHING
 from rltrain.terminal.text import counted, harmless, mean_and_std, number
 
@@ -117,13 +117,12 @@ def _setting_row(summary: Summary, keys: Sequence[str]) -> list[str]:
     spread = NOTHING if not scored else number(float(summary.scores.mean()))
     if summary.std is not None:
         spread = mean_and_std(float(summary.scores.mean()), summary.std).replace("+-", "±")
-    lost = f", {summary.lost} lost" if summary.lost else ""
     return [
         *values,
         str(seeds) if scored == seeds else f"{scored} of {seeds}",
         shown_estimate(summary.score),
         spread,
-        f"{summary.solved} of {summary.judged}{lost}" if summary.judged else NOTHING,
+        shown_solved(summary),
         NOTHING if summary.solve_step is None else f"{summary.solve_step:,.0f}",
         shown_estimate(summary.area),
         _duration(summary.train_seconds),

@@ -123,8 +123,10 @@ def _draw_slice(panel: Axes, contents: Contents, env: str, key: str) -> None:
         _draw_line(panel, members, key, rank if joined else 0, rest if joined else "")
     best = best_in(contents.summaries, env)
     if best is not None and best.score is not None:
-        panel.plot(float(best.setting.values[key]), best.score.value, "*", color=_STAR, markersize=13,
-                   markeredgecolor=INK, markeredgewidth=0.7, zorder=5, label="best")  # fmt: skip
+        place = (float(best.setting.values[key]), best.score.value)
+        panel.plot(*place, "*", color=_STAR, markersize=13, markeredgecolor=INK, markeredgewidth=0.7, zorder=5)
+        panel.annotate("best", place, (0, 8), textcoords="offset points", ha="center", va="bottom")
+        panel.margins(y=0.18)
     values = _values(scored, key)
     if values and is_logarithmic(values):
         panel.set_xscale("log")
@@ -132,7 +134,7 @@ def _draw_slice(panel: Axes, contents: Contents, env: str, key: str) -> None:
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if 0 < len(values) <= _MOST_TICKS:
         panel.set_xticks(values, [f"{value:g}" for value in values])
-    if joined and scored:
+    if joined and len(lines) > 1:
         panel.legend(loc="best", fontsize=7)
 
 

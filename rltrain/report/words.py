@@ -9,7 +9,7 @@ from rltrain.terminal.table import NOTHING
 from rltrain.terminal.text import number
 
 if TYPE_CHECKING:
-    from rltrain.report.summary import Estimate
+    from rltrain.report.summary import Estimate, Summary
 
 PAGE, TENSORBOARD = "report.html", "tensorboard"
 _LONG = 1e9
@@ -24,3 +24,9 @@ def shown_estimate(estimate: Estimate | None) -> str:
     scale = max(map(abs, (estimate.value, *ends)))
     value, *shown = (number(n, scale) if scale < _LONG else f"{n:.4g}" for n in (estimate.value, *ends))
     return value + (f" [{', '.join(shown)}]" if shown else "")
+
+
+def shown_solved(summary: Summary) -> str:
+    """`3 of 5, 1 lost`; nothing where no run can be judged."""
+    lost = f", {summary.lost} lost" if summary.lost else ""
+    return f"{summary.solved} of {summary.judged}{lost}" if summary.judged else NOTHING
