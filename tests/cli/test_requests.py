@@ -96,7 +96,7 @@ def test_a_stop_that_can_never_come(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("word", "guess"),
     [
-        ("repor", "; did you mean report?"), ("tune", ""),
+        ("repor", "; did you mean report?"), ("tnue", "; did you mean tune?"),
         ("eval", "; did you mean evaluate?"), ("resmue", "; did you mean resume?"),
         ("trian", "; to train, leave it out"),
     ],
