@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rltrain.report.summary import Summary
 
 DEFAULTS = {"out": None, "metric": None, "json": False}
-_MOST_ROWS = 40
+_MOST_ROWS, _MOST_NAMED = 40, 10
 
 
 def main(args: list[str]) -> int:
@@ -71,7 +71,10 @@ def in_words(contents: Contents) -> str:
         f"final return, area: interquartile means over seeds [{CONFIDENCE:.0%} interval, bootstrap over seeds] of the "
         f"last network's greedy return, and of the mean {contents.main} over all steps"
     )
-    said = [meaning, *notes(contents), *(_unfinished(contents, run) for run in contents.unfinished[:_MOST_ROWS])]
+    named = [_unfinished(contents, run) for run in contents.unfinished[:_MOST_NAMED]]
+    if more := len(contents.unfinished) - len(named):
+        named.append(f"and {more} more, which the page names")
+    said = [meaning, *notes(contents), *named]
     return "\n".join([*lines, *(wrapped(harmless(line)) for line in said)])
 
 
@@ -92,7 +95,8 @@ def _row(contents: Contents, summary: Summary) -> list[str]:
 def _unfinished(contents: Contents, run: Run) -> str:
     """Which run left no final score, how far it came and why."""
     steps = "" if run.steps is None else f" at step {run.steps:,}"
-    return f"{contents.name(run)}: {run.state[:40]}{steps}{f': {run.why}' if run.why else ''}"
+    why = f": {run.why}" if run.why and not run.why.startswith(run.state) else ""
+    return f"{contents.name(run)}: {run.state[:40]}{steps}{why}"
 
 
 def _check(options: dict[str, Any]) -> None:

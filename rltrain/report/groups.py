@@ -122,7 +122,8 @@ def shown(values: Sequence[Any]) -> list[str]:
     for digits in range(3, 17):
         short = [f"{v:.{digits}g}" if isinstance(v, float) else text for v, text in zip(values, texts, strict=True)]
         if len(set(short)) == different:
-            return [min(pair, key=len) for pair in zip(texts, short, strict=True)]
+            return [few if len(few) < len(text) and ("e" in text or "e" not in few) else text
+                    for text, few in zip(texts, short, strict=True)]  # fmt: skip
     return texts
 
 

@@ -111,7 +111,8 @@ def find_runs(place: Path) -> list[tuple[Path, tuple[str, ...], Mapping[str, Any
 def _folders(place: Path) -> Iterator[Path]:
     """`place` and the folders below it in which runs and sweeps may lie; links are not followed."""
     for name, inner, _ in os.walk(place):
-        inner[:] = sorted(folder for folder in inner if folder != "checkpoints" and not folder.startswith("."))
+        runs = (folder for folder in inner if folder != "checkpoints" and not folder.startswith("."))
+        inner[:] = sorted(runs, key=lambda folder: folder.zfill(9) if folder.isdecimal() else folder)  # 2 before 10
         yield Path(name)
 
 

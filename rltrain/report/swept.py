@@ -32,7 +32,7 @@ def swept_numbers(contents: Contents) -> list[str]:
         key
         for key in keys
         if all(_is_number(s.setting.values.get(key)) for s in contents.summaries)
-        and len({s.setting.values[key] for s in contents.summaries}) > 1
+        and any(len(_values(contents.of_env(env), key)) > 1 for env in contents.envs)
     ]
 
 
@@ -61,7 +61,8 @@ def heat_maps(contents: Contents) -> Figure:
 def slices(contents: Contents) -> Figure:
     """A panel for each environment and each swept number."""
     keys = swept_numbers(contents)
-    places = [(env, key) for env in contents.envs for key in keys][:_MOST_PANELS]
+    places = [(env, key) for env in contents.envs for key in keys if len(_values(contents.of_env(env), key)) > 1]
+    places = places[:_MOST_PANELS]
     figure, axes = panels(len(places), columns=min(3, len(keys)) if len(keys) > 1 else 3)
     for (env, key), panel in zip(places, axes, strict=True):
         _draw_slice(panel, contents, env, key)
@@ -117,7 +118,7 @@ def _draw_slice(panel: Axes, contents: Contents, env: str, key: str) -> None:
     for summary in scored:
         rest = as_text({other: value for other, value in summary.setting.texts.items() if other != key})
         lines.setdefault(rest, []).append(summary)
-    joined = len(lines) <= _MOST_LINES
+    joined = len(lines) <= _MOST_LINES and any(len(members) > 1 for members in lines.values())
     for rank, (rest, members) in enumerate(lines.items()):
         members.sort(key=lambda summary: float(summary.setting.values[key]))
         _draw_line(panel, members, key, rank if joined else 0, rest if joined else "")

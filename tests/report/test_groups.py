@@ -145,5 +145,6 @@ def test_values_are_shown_as_they_are_typed() -> None:
 
 def test_numbers_have_the_digits_that_tell_them_apart() -> None:
     assert shown([0.98765432, 0.91234567, 0.5]) == ["0.988", "0.912", "0.5"]
+    assert shown([9000.0, 0.00012345678]) == ["9000.0", "0.000123"]
     assert shown([0.98765432, 0.98765321]) == ["0.987654", "0.987653"]
     assert as_text({"algo.optimizer.lr": "0.001", "algo.gamma": "1"}) == "lr=0.001 gamma=1"

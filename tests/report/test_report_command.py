@@ -148,6 +148,19 @@ def test_failed_runs_are_named_with_their_reason(sweep: Path, here: Path, capsys
     assert said.endswith("report    other/report.html\n")
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_of_many_failed_runs_the_terminal_names_some(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(14):
+        write_run(here / "sweep" / str(seed), [row(100, 1.0)], status="pruned", seed=seed)
+        reason = {"status": "pruned", "reason": "pruned at step 100"}
+        (here / "sweep" / str(seed) / "run.json").write_text(json.dumps(reason))
+    assert main(["report", "sweep"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") < 25 and "\n9: pruned at step 100\nand 4 more, which the page names\n" in said
+    assert "14 runs of 14 left no final score (14 pruned)" in " ".join(said.split())
+    assert (here / "sweep" / "report" / "report.html").read_text().count("<td>pruned</td>") == 28
+
+
 def test_tables_have_a_row_for_each(sweep: Path) -> None:
     def rows(name: str) -> list[dict[str, str]]:
         with open(sweep / "report" / name, newline="") as file:
