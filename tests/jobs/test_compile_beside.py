@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -148,3 +150,14 @@ def test_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler.start()
     compiler.close()
     assert compiler._process is not None and compiler._process.returncode == -9
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not group by session")
+def test_the_other_process_gives_way_to_the_run() -> None:
+    code = (
+        "from rltrain.jobs.compile_programs import _give_way; _give_way(); print(open('/proc/self/autogroup').read())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, start_new_session=True
+    ).stdout
+    assert said.split()[1:] == ["nice", "19"]
