@@ -78,8 +78,14 @@ class Run:
         return f"rltrain.Run({str(self.path)!r})"
 
     def _repr_png_(self) -> bytes | None:
-        """The learning curve, which a notebook shows for a run."""
-        return self._folder.learning_curve.read_bytes() if self._folder.learning_curve.exists() else None
+        """The learning curve, which a notebook shows for a run; a sweep's job has it drawn here."""
+        if self._folder.learning_curve.exists():
+            return self._folder.learning_curve.read_bytes()
+        if not self._folder.metrics.exists():
+            return None
+        from rltrain.report.curve import learning_curve_png
+
+        return learning_curve_png(self.path)
 
 
 class Sweep(Sequence[Run]):

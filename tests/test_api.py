@@ -64,6 +64,8 @@ def test_a_sweep_holds_its_runs_in_the_order_of_the_jobs() -> None:
     sweep = rltrain.sweep([*SHORT, "seed=7,5,6"])
     assert [run.config["seed"] for run in sweep] == [7, 5, 6] == [run.config["seed"] for run in sweep[:]]
     assert len(sweep) == 3 and {run.status for run in sweep} == {"completed"}
+    picture = sweep[0]._repr_png_()
+    assert picture is not None and picture.startswith(b"\x89PNG") and not list(sweep[0].path.glob("*.png"))
     assert [job["folder"] for job in sweep.results["jobs"]] == [run.path.name for run in sweep]
     assert [run.path for run in rltrain.Sweep(sweep.path)] == [run.path for run in sweep]
 

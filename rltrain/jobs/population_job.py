@@ -28,6 +28,7 @@ from rltrain.loggers.jsonl import read_evaluations
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
 from rltrain.storage import checkpoint
+from rltrain.storage.files import written_together
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
 from rltrain.terminal.table import MOST_ROWS
@@ -151,8 +152,9 @@ class _PopulationJob:
             keeper.entries = partial(_entry, population, names, member)
         self._load(population)
         now = conditions(parts)
-        for job, run in zip(self.jobs, self.runs, strict=True):
-            write_start(run, job.config, now, job.changes)
+        with written_together():
+            for job, run in zip(self.jobs, self.runs, strict=True):
+                write_start(run, job.config, now, job.changes)
         self.began = True
         return population
 
@@ -199,24 +201,30 @@ class _PopulationJob:
         if self.answers_signals:
             stop.answer = WHILE_EVALUATING
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
+        told = self._write_results(population, parts, {} if finals is None else finals)
+        self._tell(told, parts.envs.reward_threshold)
+        if any(member not in self.outcomes for member in ended):
+            raise self._stopped(stop)
+
+    @written_together()
+    def _write_results(
+        self, population: Population, parts: Parts, finals: Mapping[int, EpisodeStatistics | RunFailed]
+    ) -> dict[int, tuple[Trainer, EpisodeStatistics]]:
+        """The results of the members that were evaluated; who was stopped before one of its episodes had ended is not
+        among them."""
         told: dict[int, tuple[Trainer, EpisodeStatistics]] = {}
-        for member in ended:
-            if finals is None or member not in finals:
-                continue  # it was stopped before one of its episodes had ended
-            trainer, final = population.trainers[member], finals[member]
+        for member, final in finals.items():
             if isinstance(final, RunFailed):
                 self.outcomes[member] = final
                 continue
-            run, config = self.runs[member], self.jobs[member].config
+            trainer, run, config = population.trainers[member], self.runs[member], self.jobs[member].config
             write_result(run, trainer, final, parts.envs.reward_threshold, self.loggers[member])
             draw(run, config, MemberAgent(parts.agent, member, config.num_envs), curve=False)
             told[member] = trainer, final
             if not final.interrupted:
                 self.outcomes[member] = final.mean
                 self.loggers[member].close(True)
-        self._tell(told, parts.envs.reward_threshold)
-        if any(member not in self.outcomes for member in ended):
-            raise self._stopped(stop)
+        return told
 
     def _tell(self, told: Mapping[int, tuple[Trainer, EpisodeStatistics]], threshold: float | None) -> None:
         """Prints how members ended: a line for each where they are few, else one for all."""
@@ -255,6 +263,7 @@ class _PopulationJob:
         if isinstance(error, Interrupted) or not isinstance(error, Exception):
             self._write_records(started)
 
+    @written_together()
     def _write_records(self, started: float) -> None:
         for member, run in enumerate(self.runs):
             outcome = self.outcomes[member]

@@ -32,16 +32,24 @@ def plot_learning_curve(run: Path) -> Path:
     Raises:
         OSError: there are no metrics, or the picture cannot be written.
     """
-    figure = learning_curve(run)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
     path = run / "learning_curve.png"
-    write_atomic(path, picture.getvalue())
+    write_atomic(path, learning_curve_png(run))
     return path
 
 
+def learning_curve_png(run: Path) -> bytes:
+    """The picture as the content of a PNG file, not yet written.
+
+    Raises:
+        OSError: there are no metrics.
+    """
+    picture = io.BytesIO()
+    learning_curve(run).savefig(picture, format="png")
+    return picture.getvalue()
+
+
 def learning_curve(run: Path) -> Figure:
-    """The picture, not yet written.
+    """The picture as a figure.
 
     Raises:
         OSError: there are no metrics.

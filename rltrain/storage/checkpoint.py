@@ -41,7 +41,7 @@ from rltrain.storage.checkpoint_files import (
     write_text,
 )
 from rltrain.storage.checkpoint_parts import PartWriter, in_parts, read_parts
-from rltrain.storage.files import fsync_folder
+from rltrain.storage.files import fsync
 from rltrain.terminal.output import warn
 from rltrain.types import Ring
 
@@ -254,7 +254,9 @@ def _write_files(
     content = {**json.loads(texts[MANIFEST]), "files": files, "parts": parts}
     content["sha256"] = digest_of_manifest(content)
     write_text(folder / MANIFEST, json.dumps(content, indent=1))
-    fsync_folder(folder)
+    for path in folder.iterdir():  # once all are written: a disk commits them in one go
+        fsync(path)
+    fsync(folder)
 
 
 def _move_into_place(writing: Path, folder: Path) -> None:
@@ -263,7 +265,7 @@ def _move_into_place(writing: Path, folder: Path) -> None:
         shutil.rmtree(previous, ignore_errors=True)
         folder.rename(previous)
     writing.rename(folder)
-    fsync_folder(folder.parent)
+    fsync(folder.parent)
     shutil.rmtree(previous, ignore_errors=True)
 
 

@@ -29,13 +29,13 @@ _MAX_MANIFEST_BYTES = 16 << 20
 
 
 def write_text(path: Path, text: str) -> dict[str, Any]:
-    """Make a new file, on the disk when this returns; its size and SHA-256."""
+    """Make a new file, which the caller brings to the disk; its size and SHA-256."""
     path.write_bytes(text.encode())
     return _seal(path)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Make a new safetensors file, on the disk when this returns; its size and SHA-256.
+    """Make a new safetensors file, which the caller brings to the disk; its size and SHA-256.
 
     Tensors on a device, non-contiguous ones and those that share memory are copied on the host first.
 
@@ -63,7 +63,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _seal(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
-        os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"size": file.tell(), "sha256": digest}
 

@@ -403,7 +403,7 @@ def test_replacing_never_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     watch(checkpoint.Path, "rename")
     watch(checkpoint.shutil, "rmtree")
-    watch(checkpoint, "fsync_folder")
+    watch(checkpoint, "fsync")
     write(best, 2, value=2.0)
     assert seen[0] == 1
     assert seen[-1] == 2

@@ -8,11 +8,13 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from rltrain.errors import RequestError, RunFailed
+from rltrain.storage import files
 from rltrain.storage.run_folder import RunFolder, git_state, newest_run, versions
 
 HOLDER = """
@@ -224,3 +226,48 @@ def test_git_state(tmp_path: Path) -> None:
     assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (tmp_path / "file").write_text("2")
     assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
+
+
+class TestWrittenTogether:
+    @pytest.fixture
+    def done(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The names of what is brought to the disk (+) and put in place (>), in their order."""
+        done: list[str] = []
+        sync, replace = files.fsync, os.replace
+        monkeypatch.setattr(files, "fsync", lambda path: (done.append(f"+{path.name}"), sync(path)))
+        monkeypatch.setattr(files.os, "replace", lambda a, b: (done.append(f">{b.name}"), replace(a, b)))
+        return done
+
+    def test_no_file_has_its_name_before_all_are_on_the_disk(self, tmp_path: Path, done: list[str]) -> None:
+        with files.written_together():
+            files.write_atomic(tmp_path / "a", "1")
+            files.write_atomic(tmp_path / "b", b"2")
+            assert not (tmp_path / "a").exists() and done == []
+        assert done == ["+.writing_a", "+.writing_b", ">a", ">b", f"+{tmp_path.name}"]
+        assert [(tmp_path / name).read_text() for name in "ab"] == ["1", "2"]
+        files.write_atomic(tmp_path / "a", "3")
+        assert (tmp_path / "a").read_text() == "3"
+
+    def test_what_was_written_before_an_error_stays(self, tmp_path: Path) -> None:
+        with suppress(KeyError), files.written_together():
+            files.write_atomic(tmp_path / "a", "1")
+            raise KeyError
+        assert (tmp_path / "a").read_text() == "1" and len(list(tmp_path.iterdir())) == 1
+
+    def test_a_disk_that_refuses_leaves_everything_as_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(path: Path) -> None:
+            if path.name == ".writing_b":
+                raise OSError(28, "No space left on device")
+
+        (tmp_path / "a").write_text("0")
+        monkeypatch.setattr(files, "fsync", full)
+        together = ExitStack()
+        together.enter_context(files.written_together())
+        for name in "abc":
+            files.write_atomic(tmp_path / name, "1")
+        with pytest.raises(OSError, match="No space left") as error:
+            together.close()
+        assert error.value.filename == str(tmp_path / "b")
+        assert (tmp_path / "a").read_text() == "0" and len(list(tmp_path.iterdir())) == 1
