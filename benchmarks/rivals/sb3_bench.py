@@ -1,4 +1,4 @@
-"""Stable-Baselines3's DQN on the benchmark's work, and its A2C beside REINFORCE. Prints one JSON line.
+"""Stable-Baselines3's DQN and PPO on the benchmark's work, and its A2C beside REINFORCE. Prints one JSON line.
 
 One torch thread: on small networks its default of one per core is about half as fast. The clock starts at `--skip`
 environment steps, after the first updates; `warmup_seconds` is what went before, imports left out. Differs from the
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3 import A2C, DQN
+from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -42,6 +42,14 @@ A2C_WORKS = ("reinforce", "reinforce32")
 A2C_ENVS = 16
 # One update per 1,024 environment steps, some 16 episodes when learning begins.
 A2C_SETTINGS: dict[str, Any] = {"n_steps": 64, "gae_lambda": 1.0, "policy_kwargs": {"net_arch": [64, 64]}}
+PPO_WORKS = ("ppo", "ppo32")
+# CleanRL's: four environments, 128 steps, four minibatches of 128, four epochs.
+PPO_ENVS = 4
+PPO_SETTINGS: dict[str, Any] = {
+    "n_steps": 128, "batch_size": 128, "n_epochs": 4, "ent_coef": 0.01,
+    "learning_rate": lambda left: 2.5e-4 * left,
+    "policy_kwargs": {"net_arch": {"pi": [64, 64], "vf": [64, 64]}},
+}  # fmt: skip
 # RL Zoo's settings for CartPole-v1.
 ZOO: dict[str, Any] = {
     "learning_rate": 2.3e-3,
@@ -98,6 +106,9 @@ def train(job: tuple[str, int, int, int, str]) -> dict[str, float]:
     if work in A2C_WORKS:
         env = make_vec_env("CartPole-v1", A2C_ENVS, seed=seed)
         return timed(A2C("MlpPolicy", env, seed=seed, device=device, **A2C_SETTINGS), steps, skip, begun)
+    if work in PPO_WORKS:
+        env = make_vec_env("CartPole-v1", PPO_ENVS, seed=seed)
+        return timed(PPO("MlpPolicy", env, seed=seed, device=device, **PPO_SETTINGS), steps, skip, begun)
     num_envs, settings = WORKS[work]
     env = make_vec_env("CartPole-v1", num_envs, seed=seed)
     fraction = EXPLORATION_STEPS / steps
@@ -128,7 +139,7 @@ def covered(intervals: list[tuple[float, float]]) -> float:
 
 
 def throughput(work: str, steps: int, skip: int, seed: int, device: str) -> dict[str, Any]:
-    if work in ("w32", "reinforce32"):
+    if work in ("w32", "reinforce32", "ppo32"):
         cores = len(os.sched_getaffinity(0))
         with multiprocessing.get_context("spawn").Pool(cores) as pool:
             runs = pool.map(train, [(work, steps, skip, seed + k, device) for k in range(SEEDS)], chunksize=1)
@@ -150,7 +161,7 @@ def solve(seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=(*WORKS, *A2C_WORKS, "solved"))
+    parser.add_argument("work", choices=(*WORKS, *A2C_WORKS, *PPO_WORKS, "solved"))
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each seed")
     parser.add_argument("--skip", type=int, default=2_000, help="environment steps before the clock starts")
     parser.add_argument("--seed", type=int, default=0)

@@ -31,6 +31,8 @@ REJAX = Rival(
         "cleanrl": "rejax updates after every vector step, here after every tenth",
         "reinforce": "rejax has no REINFORCE",
         "reinforce32": "rejax has no REINFORCE",
+        "ppo": "rejax's PPO is not set up here",
+        "ppo32": "rejax's PPO is not set up here",
     },
 )
 SYNC = Ours("rltrain, sync", ("env.vectorization=sync",))
@@ -44,6 +46,8 @@ WORKS = (
     Work("cleanrl", "CleanRL's settings: 1 environment, MLP 120-84", 60_000, 2_000),
     Work("reinforce", "REINFORCE: 16 environments, 16 episodes per update", 400_000, 50_000),
     Work("reinforce32", "REINFORCE: 32 seeds, steps per second in total", 100_000, 20_000),
+    Work("ppo", "PPO, CleanRL's settings: 4 environments, 128 steps, 4 minibatches, 4 epochs", 200_000, 5_000),
+    Work("ppo32", "PPO: 32 seeds, steps per second in total", 50_000, 5_000),
 )
 PARTS = (*(work.name for work in WORKS), "solved", "floor", "profile")
 SEEDS = range(5)

@@ -111,12 +111,15 @@ DQN = (
 )
 W1 = (*DQN, "num_envs=10", "network.hidden=[64,64]", "algo.loss=huber", "algo.optimizer.lr=5e-4")
 REINFORCE = ("algo=reinforce", *ALONE, "num_envs=16", "algo.episodes_per_update=16")
+PPO = ("algo=ppo", *ALONE)  # the defaults: four environments, 128 steps, four minibatches, four epochs
 WORKS = {
     "w1": W1,
     "w32": ("-m", *W1, "seed=range(0,32)"),
     "cleanrl": (*DQN, "num_envs=1", "network.hidden=[120,84]", "algo.loss=mse", "algo.optimizer.lr=2.5e-4"),
     "reinforce": REINFORCE,
     "reinforce32": ("-m", *REINFORCE, "seed=range(0,32)"),
+    "ppo": PPO,
+    "ppo32": ("-m", *PPO, "seed=range(0,32)"),
 }
 
 
