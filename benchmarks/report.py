@@ -73,13 +73,13 @@ def _row(place: int, value: float, noise: np.ndarray) -> dict[str, float]:
     return row
 
 
-def measure(sweep: Path) -> tuple[float, float]:
-    """Seconds and MiB of `rltrain report sweep`, in a process of its own."""
+def measure(sweep: Path) -> tuple[float, float, float]:
+    """Seconds, those of the processor, and MiB of `rltrain report sweep`, in a process of its own."""
     begin = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "rltrain", "report", str(sweep)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0
-    return time.perf_counter() - begin, usage.ru_maxrss / 1024
+    return time.perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -89,8 +89,9 @@ def main() -> None:
             sweep = Path(folder) / "sweep"
             write_sweep(sweep, settings, runs, rows)
             size = sum(path.stat().st_size for path in sweep.rglob("*.jsonl")) / 2**20
-            seconds, memory = measure(sweep)
-            print(f"{runs:,} runs of {rows:,} rows ({size:,.0f} MiB), {name}: {seconds:.1f} s, {memory:.0f} MiB")
+            seconds, worked, memory = measure(sweep)
+            took = f"{seconds:.1f} s, of which the processor {worked:.1f} s, {memory:.0f} MiB"
+            print(f"{runs:,} runs of {rows:,} rows ({size:,.0f} MiB), {name}: {took}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 
 from rltrain.report.contents import Contents
 from rltrain.report.drawing import PALETTE, label
-from rltrain.report.figures import MOST_ROWS, NAMES, aggregate_scores, chances, curves, final_scores, profiles
+from rltrain.report.figures import (
+    MOST_PANELS,
+    MOST_ROWS,
+    NAMES,
+    aggregate_scores,
+    chances,
+    curves,
+    final_scores,
+    profiles,
+)
 from rltrain.report.runs import TRAINING
 from rltrain.report.statistics import CONFIDENCE
 from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
@@ -55,7 +64,7 @@ def _curves(contents: Contents, tag: str) -> Drawing:
         "learning_curves" if tag == contents.main else other,
         f"Learning curves: {NAMES.get(tag, tag)}",
         f"Interquartile mean over seeds; the band is the {_INTERVAL}, where there are three seeds or more. "
-        "Dashed: not all seeds reach this step." + _greys(contents),
+        "Dashed: not all seeds reach this step." + _shown(contents),
         partial(curves, contents, tag),
     )
 
@@ -65,7 +74,7 @@ def _final_scores(contents: Contents) -> Drawing:
         "final_scores",
         "Final scores",
         "Greedy return of the last network: each dot is a seed, the mark their interquartile mean, the bar the "
-        f"{_INTERVAL}." + _rows_shown(len(contents.variants)),
+        f"{_INTERVAL}." + _rows_shown(len(contents.variants)) + _panels_shown(contents),
         partial(final_scores, contents),
     )
 
@@ -96,7 +105,7 @@ def _profiles(contents: Contents) -> Drawing:
         "performance_profiles",
         "Performance profiles",
         f"Share of the seeds whose final return is above the value on the axis, with its {_INTERVAL}. Higher is "
-        "better; curves that cross say that neither setting is better in every respect." + _greys(contents),
+        "better; curves that cross say that neither setting is better in every respect." + _shown(contents),
         partial(profiles, contents),
     )
 
@@ -111,9 +120,15 @@ def _chances(contents: Contents) -> Drawing:
     )
 
 
-def _greys(contents: Contents) -> str:
+def _panels_shown(contents: Contents) -> str:
+    count = len(contents.envs)
+    return f" Of {count} environments the first {MOST_PANELS} are shown." if count > MOST_PANELS else ""
+
+
+def _shown(contents: Contents) -> str:
     rest = len(contents.variants) - len(PALETTE)
-    return f" The best {len(PALETTE)} settings have colours, the other {rest} are grey." if rest > 0 else ""
+    greys = f" The best {len(PALETTE)} settings have colours, the other {rest} are grey." if rest > 0 else ""
+    return greys + _panels_shown(contents)
 
 
 def _rows_shown(count: int) -> str:

@@ -31,14 +31,15 @@ from rltrain.report.summary import Curve, Estimate, Summary
 
 MOST_ROWS = 20
 """Settings that a figure with a row for each shows."""
-_MOST_PANELS = 12
+MOST_PANELS = 12
+"""Environments that a figure with a panel for each shows."""
 _FEW_POINTS = 30
 NAMES = {EVALUATION: "greedy evaluation return", TRAINING: "training return"}
 
 
 def curves(contents: Contents, tag: str) -> Figure:
     """One panel for each environment."""
-    envs = [env for env in contents.envs if any(tag in s.curves for s in contents.of_env(env))][:_MOST_PANELS]
+    envs = [env for env in contents.envs if any(tag in s.curves for s in contents.of_env(env))][:MOST_PANELS]
     figure, axes = panels(len(envs))
     for env, panel in zip(envs, axes, strict=True):
         for summary in reversed(contents.of_env(env)):
@@ -56,7 +57,7 @@ def curves(contents: Contents, tag: str) -> Figure:
 def final_scores(contents: Contents) -> Figure:
     """One panel for each environment; a row for each variant."""
     variants = contents.variants[:MOST_ROWS]
-    figure, axes = _rows_figure(contents.envs[:_MOST_PANELS], variants)
+    figure, axes = _rows_figure(contents.envs[:MOST_PANELS], variants)
     for env, panel in zip(contents.envs, axes, strict=False):
         for summary in contents.of_env(env):
             if summary.setting.variant in variants and summary.score is not None:
@@ -84,7 +85,7 @@ def aggregate_scores(contents: Contents) -> Figure:
 
 def profiles(contents: Contents) -> Figure:
     """One panel for each environment."""
-    envs = contents.envs[:_MOST_PANELS]
+    envs = contents.envs[:MOST_PANELS]
     figure, axes = panels(len(envs))
     for env, panel in zip(envs, axes, strict=True):
         scored = [summary for summary in contents.of_env(env) if len(summary.scores)]

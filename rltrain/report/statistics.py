@@ -18,6 +18,7 @@ CONFIDENCE = 0.95
 FEWEST_RUNS = 3
 """Below which no interval is given: resamples of two runs are the two runs and their mean."""
 _TRIMMED = 0.25
+_MOST_SHORT = 10_000  # runs whose places fit into 16 bits
 _LARGEST_BLOCK = 1 << 21  # numbers that are worked on at once
 
 
@@ -28,7 +29,7 @@ def iqm(scores: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def resample_counts(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> np.ndarray:
-    """How often each of `resamples` stratified resamples holds each run, int64 [R, sum(sizes)].
+    """How often each of `resamples` stratified resamples holds each run, int16 [R, sum(sizes)].
 
     Always the same for the same sizes, so that a report that is made again is the same.
 
@@ -36,7 +37,8 @@ def resample_counts(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> np.nd
         sizes: the number of runs in each stratum, whose runs are drawn among themselves: one stratum per environment.
     """
     generator = np.random.default_rng(0)
-    counts = np.hstack([generator.multinomial(size, np.full(size, 1 / size), resamples) for size in sizes])
+    drawn = [generator.multinomial(size, np.full(size, 1 / size), resamples) for size in sizes]
+    counts = np.hstack(drawn).astype(np.int32 if max(sizes) > _MOST_SHORT else np.int16)  # short is fast, and kept
     counts.setflags(write=False)
     return counts
 
