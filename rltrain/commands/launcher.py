@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from typing import TYPE_CHECKING
@@ -19,11 +20,13 @@ from omegaconf import DictConfig, open_dict
 
 from rltrain.commands.checked_job import CheckedJob
 from rltrain.config.override_text import as_typed, own_overrides
-from rltrain.config.population import divided, group_jobs
+from rltrain.config.population import differing_keys, divided, group_jobs
 from rltrain.config.run_name import remove_unused
 from rltrain.config.schema import RunConfig
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError
+from rltrain.terminal.output import say
+from rltrain.terminal.text import name_ranges, wrapped
 
 if TYPE_CHECKING:
     from rltrain.jobs.population_job import Outcome
@@ -41,6 +44,8 @@ class PopulationLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
+        if all(job.config.dry_run for job in self._jobs):
+            return self._look_at_each_kind()
         groups = _groups(self._jobs)
         if self._config.hydra.callbacks:  # which are told of the beginning and the end of each job
             groups = [[number] for number in range(len(self._jobs))]
@@ -49,6 +54,20 @@ class PopulationLauncher(Launcher):
         for group in groups:
             if len(group) == 1:
                 returns[group[0]] = self._run(self._jobs[group[0]])
+        return [returns[number] for number in range(len(self._jobs))]
+
+    def _look_at_each_kind(self) -> list[JobReturn]:
+        """A dry run of the first job of each kind: those that would train as one program differ in numbers only."""
+        kinds = group_jobs([replace(job.config, dry_run=False) for job in self._jobs])
+        returns: dict[int, JobReturn] = {}
+        for first, *others in kinds:
+            returns[first] = self._run(self._jobs[first])
+            returns |= {number: _returned(self._jobs[number], None) for number in others}
+            if others:
+                alike = [self._jobs[number] for number in (first, *others)]
+                names = name_ranges([str(job.number) for job in alike[1:]])
+                keys = ", ".join(differing_keys([job.config for job in alike]))
+                say(wrapped(f"alike     job {names}: differing in {keys or 'nothing'} only"))
         return [returns[number] for number in range(len(self._jobs))]
 
     def _run(self, job: CheckedJob) -> JobReturn:
@@ -92,7 +111,7 @@ class PopulationLauncher(Launcher):
         }
 
 
-def _returned(job: CheckedJob, outcome: Outcome) -> JobReturn:
+def _returned(job: CheckedJob, outcome: Outcome | None) -> JobReturn:
     status = JobStatus.FAILED if isinstance(outcome, BaseException) else JobStatus.COMPLETED
     returned = JobReturn(overrides=list(job.planned.overrides), status=status)
     returned.return_value = outcome

@@ -5,6 +5,7 @@ A subclass of such a dataclass has the card of its nearest parent; a plug-in may
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from math import prod
@@ -125,13 +126,19 @@ def per_member_keys(config: RunConfig) -> list[str]:
 def _marked(section: Any, path: str) -> Iterator[str]:
     if not is_dataclass(section):
         return
-    hints = get_type_hints(type(section), include_extras=True)
+    cls: Any = type(section)
+    hints = _hints(cls)
     for field in fields(section):
         key, hint = f"{path}.{field.name}", hints[field.name]
         if get_origin(hint) is Annotated and PER_MEMBER in get_args(hint):
             yield key
         else:
             yield from _marked(getattr(section, field.name), key)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
 
 def _bytes_of(observation: ObservationSpec) -> int:

@@ -31,8 +31,10 @@ def own_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _as_typed(override: str) -> str:
-    plain = re.sub(r"\\(.)", r"\1", override)
-    text = plain if _meaning(plain) == _meaning(override) else override
+    text = override
+    if "\\" in override:
+        plain = re.sub(r"\\(.)", r"\1", override)
+        text = plain if _meaning(plain) == _meaning(override) else override
     return shlex.quote(text) if any(character.isspace() for character in text) else text
 
 

@@ -91,11 +91,14 @@ def test_how_a_run_ends(rltrain: Shell, args: list[str], exit_code: int, message
 
 def test_a_dry_run_trains_nothing_and_leaves_no_folder(rltrain: Shell, tmp_path: Path) -> None:
     assert rltrain("dry_run=true", "seed=3").stdout == "looked at dqn CartPole-v1 3 tuned=dqn_CartPole-v1\n"
-    swept = rltrain("-m", "dry_run=true", "seed=3,4").stdout.splitlines()
-    assert [line for line in swept if line.startswith(("looked", "trained"))] == [
-        f"looked at dqn CartPole-v1 {seed} tuned=dqn_CartPole-v1" for seed in (3, 4)
+    swept = rltrain("-m", "dry_run=true", "target_update=soft,hard", "seed=range(3,6)").stdout.splitlines()
+    assert [line for line in swept if line.startswith(("looked", "trained", "alike"))] == [
+        "looked at dqn CartPole-v1 3 tuned=dqn_CartPole-v1",
+        "alike     job 1, 2: differing in seed only",
+        "looked at dqn CartPole-v1 3 tuned=dqn_CartPole-v1",
+        "alike     job 4, 5: differing in seed only",
     ]
-    assert swept[-1] == "sweep     2 jobs, nothing was trained or written"
+    assert swept[-1] == "sweep     6 jobs, nothing was trained or written"
     assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
 
 
