@@ -39,12 +39,15 @@ def resample_counts(sizes: tuple[int, ...], resamples: int = RESAMPLES) -> np.nd
     generator = np.random.default_rng(0)
     drawn = [generator.multinomial(size, np.full(size, 1 / size), resamples) for size in sizes]
     counts = np.hstack(drawn).astype(np.int32 if max(sizes) > _MOST_SHORT else np.int16)  # short is fast, and kept
+    counts = counts[np.lexsort(counts.T)]  # equal resamples, of which few runs have many, are neighbours
     counts.setflags(write=False)
     return counts
 
 
 def resampled_iqm(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Interquartile mean of each resample: scores [N, ...], counts [R, N] -> [R, ...]."""
+    begins = np.flatnonzero(np.append(True, (counts[1:] != counts[:-1]).any(axis=1)))
+    repeats, counts = np.diff(np.append(begins, len(counts))), counts[begins]
     runs, resamples = len(scores), len(counts)
     first, last = _cut(runs), runs - _cut(runs)
     columns = scores.reshape(runs, -1)
@@ -60,7 +63,8 @@ def resampled_iqm(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
         kept = np.diff(ends, axis=0, prepend=by_run.dtype.type(first))
         ordered = np.take_along_axis(columns[:, start : start + together], order, axis=0)  # [N, C]
         found[start : start + together] = np.matmul(ordered.T[:, None, :], kept.transpose(1, 0, 2))[:, 0]
-    return found.T.reshape(resamples, *scores.shape[1:]) / (last - first)
+    found = np.repeat(found.T, repeats, axis=0) / (last - first)
+    return found.reshape(len(found), *scores.shape[1:])
 
 
 def percentile_interval(resampled: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
