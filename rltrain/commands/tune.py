@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rltrain import __version__
 from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
 from rltrain.commands.tune_request import Plan, Request, plan, read_request, require_optuna, stored_plan, tune_config
+from rltrain.commands.tune_trials import check_batch, new_batch
 from rltrain.config.run_name import reserve_folder, run_name
-from rltrain.config.search_space import shown_values, with_values
+from rltrain.config.search_space import shown_values
 from rltrain.config.stored import require_trusted
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError
 from rltrain.storage.study_folder import (
     Batch,
     StudyFolder,
-    Trial,
     TrialResult,
     drop_checkpoints,
     holder_of_batch,
     is_study,
-    write_trials,
 )
-from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 from rltrain.terminal.interrupts import sigint_raises
 from rltrain.terminal.output import say
 from rltrain.terminal.text import command_folder, counted, number, rltrain_command, shown_path, wrapped
 
 if TYPE_CHECKING:
-    from rltrain.tuning.search import Search
-
-_MOST_REFUSED = 1000
-"""Settings in a row that contradict each other: then the space holds hardly any others."""
+    pass
 
 
 def main(args: list[str]) -> int:
@@ -136,7 +130,7 @@ def work(folder: StudyFolder, asked: Plan) -> int:
                     if batch is None:
                         break
                     holding.enter_context(batch.sweep)
-                _train(batch)
+                _train(batch, asked)
                 with folder.locked():
                     _tell(folder, asked, batch)
         if held := [batch for batch in folder.batches() if not batch.told]:
@@ -158,67 +152,16 @@ def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
     search = open_search(folder, asked)
     search.fail_lost({trial.number for batch in batches for trial in batch.trials})
     room = asked.tune.trials - sum(len(batch.trials) for batch in batches)
-    return _new_batch(folder, asked, search, batches, min(room, asked.tune.batch)) if room > 0 else None
+    return new_batch(folder, asked, search, batches, min(room, asked.tune.batch)) if room > 0 else None
 
 
-def _new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequence[Batch], count: int) -> Batch:
-    path = folder.new_batch()
-    seeds = range(asked.tune.first_seed, asked.tune.first_seed + asked.tune.seeds)
-    trials: list[Trial] = []
-    jobs: list[ListedJob] = []
-    refused = 0
-    while len(trials) < count:
-        name, values = search.ask()
-        try:
-            config = trial_config(asked, values)
-        except RequestError as error:
-            search.tell(name, TrialResult("failed", reason=str(error)))
-            refused += 1
-            if refused == _MOST_REFUSED:
-                raise RequestError(f"the space holds hardly any settings that go together: {error}") from error
-            continue
-        runs = [(f"trial_{name}_seed_{seed}", {**config, "seed": seed}) for seed in seeds]
-        trials.append(Trial(name, values, tuple(run for run, _ in runs)))
-        jobs += [ListedJob(path / run, plain, (shown_values(values), f"seed={plain['seed']}")) for run, plain in runs]
-    SweepFolder(path).add_jobs(jobs)
-    write_trials(path, trials, limits(asked, batches))  # the last: with it the batch is there
-    return Batch(path)
+def _train(batch: Batch, asked: Plan) -> None:
 
-
-def trial_config(asked: Plan, values: dict[str, Any]) -> dict[str, Any]:
-    """A trial's config as plain data, with the study's first seed.
-
-    Raises:
-        RequestError: its settings contradict each other.
-    """
-    return to_plain(validate(with_values(to_plain(asked.config), values)))
-
-
-def limits(asked: Plan, batches: Sequence[Batch]) -> dict[int, float]:
-    """The returns below which a trial of the next batch is given up."""
-    from rltrain.tuning.search import medians
-
-    tune, config = asked.tune, asked.config
-    if tune.pruner == "none" or config.eval.period is None:
-        return {}
-    results = [trial.result for batch in batches for trial in batch.trials]
-    found = {
-        state: [result.evaluations for result in results if result is not None and result.state == state]
-        for state in ("complete", "pruned")
-    }
-    last = config.total_steps // config.eval.period
-    first = -(-int(config.total_steps * tune.warmup) // config.eval.period)
-    return medians(found["complete"], found["pruned"], last, first, tune.startup)
-
-
-def _train(batch: Batch) -> None:
-
+    check_batch(batch, asked)
     for trial in batch.trials:
         say(wrapped(f"trial {trial.number:<3} {shown_values(trial.values)}"))
     listed = batch.sweep.jobs()
     of_run = {batch.path / run: trial.number for trial in batch.trials for run in trial.runs}
-    if listed.keys() != of_run.keys():
-        raise RequestError(f"{batch.path}: its lists of jobs and of trials do not fit")
     names = {folder: f"seed={folder.name.rpartition('_')[2]}" for folder in of_run}
     train_jobs(listed, of_run, batch.limits, names)
 

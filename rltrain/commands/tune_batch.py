@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rltrain.commands.resume_population import populations_of
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
-from rltrain.errors import Pruned, RequestError, RunFailed
+from rltrain.errors import CheckpointError, Pruned, RequestError, RunFailed
 from rltrain.storage.study_folder import Trial, TrialResult
 from rltrain.storage.sweep_folder import ListedJob
 
@@ -44,10 +44,13 @@ def train_jobs(
     sizes = {trial: sum(other == trial for other in trials.values()) for trial in trials.values()}
     rules = {folder: PruningRule(trial, sizes[trial], limits) for folder, trial in trials.items()} if limits else {}
 
-    def unchanged(stored: RunConfig, _: Path, __: Checkpoint | None) -> tuple[RunConfig, list[dict[str, Any]]]:
-        return stored, []
+    def unchanged(stored: RunConfig, folder: Path, _: Checkpoint | None) -> tuple[RunConfig, list[dict[str, Any]]]:
+        return _unchanged(stored, jobs[folder]), []
 
-    populations = populations_of(left, False, unchanged, max(sizes.values()))
+    try:
+        populations = populations_of(left, False, unchanged, max(sizes.values()))
+    except CheckpointError:
+        populations = []  # job by job
     for job in (job for population in populations for job in population):
         job.own, job.pruning = names[job.folder], rules.get(job.folder)
         del left[job.folder]
@@ -56,7 +59,7 @@ def train_jobs(
 
         train_populations(populations)
     for folder in left:
-        with suppress(RunFailed, Pruned):
+        with suppress(RunFailed, Pruned, CheckpointError):
             _train_alone(folder, jobs[folder], rules)
 
 
@@ -68,14 +71,24 @@ def open_search(folder: StudyFolder, asked: Plan) -> Search:
 
 
 def _ended(folder: Path) -> bool:
-    return _status(folder) in ("completed", "pruned", "failed")
+    return _status(folder) in ("completed", "pruned", "failed", "damaged")
 
 
 def _status(folder: Path) -> str:
     from rltrain.storage.run_folder import RunFolder
 
     run = RunFolder(folder)
-    return str(run.read_record().get("status")) if run.record.exists() else "not begun"
+    try:
+        return str(run.read_record().get("status")) if run.record.exists() else "not begun"
+    except RequestError:
+        return "damaged"  # its trial has failed; the others go on
+
+
+def _unchanged(stored: RunConfig, job: ListedJob) -> RunConfig:
+    """The config of a run's own files, which may be a stranger's, if it is that of its job."""
+    if stored != validate_stored(job.config or {}):
+        raise RequestError(f"{job.folder}: holds the run of another config than its job's")
+    return stored
 
 
 def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]) -> None:
@@ -90,7 +103,7 @@ def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]
         runs = [other for other, rule in rules.items() if rule.trial == rules[folder].trial]
         pruning = SeedPruning(_known(rules[folder], runs, folder, source), runs.index(folder))
     if source is not None:
-        resume(stored_config(source), folder, source, console=False, pruning=pruning)
+        resume(_unchanged(stored_config(source), job), folder, source, console=False, pruning=pruning)
         return
     config = validate_stored(job.config or {})
     if (folder / "run.json").exists():
@@ -165,5 +178,7 @@ def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
 def _reason(folder: Path) -> str:
     from rltrain.storage.run_folder import RunFolder
 
-    run = RunFolder(folder)
-    return " ".join(str(run.read_record().get("reason") or "").split()) if run.record.exists() else ""
+    try:
+        return " ".join(str(RunFolder(folder).read_record().get("reason") or "").split())
+    except RequestError:
+        return ""

@@ -22,7 +22,7 @@ from rltrain.storage.study_folder import StudyFolder, Trial
 from rltrain.terminal.text import counted, number
 
 _RESAMPLES = 10_000
-_LEFT_OUT = ("seed", "name", "init_from", "dry_run", "device", "checkpoint")
+_LEFT_OUT = ("seed", "name", "init_from", "dry_run", "loggers", "device", "checkpoint")
 """Keys, or sections, that a tuned file leaves to who uses it."""
 
 

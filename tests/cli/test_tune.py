@@ -333,7 +333,26 @@ def test_a_folder_of_runs_that_is_not_inside_the_study_is_refused(
     place.write_text(json.dumps(content))
     training.stop_in = -1
     assert main(["tune", "study"]) == 2
-    assert "its lists of jobs and of trials do not fit" in capsys.readouterr().err
+    assert "its jobs are not those of the trials" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["jobs.json", "trials.json"])
+def test_a_batch_that_asks_for_other_runs_than_its_study_is_refused(
+    name: str, training: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that would import a stranger's module, for which nobody was asked."""
+    training.stop_in = 1
+    assert main([*BASE, "tune.trials=1", "tune.seeds=1"]) == 130
+    place = Path("study/batch_000", name)
+    content = json.loads(place.read_text())
+    if name == "jobs.json":
+        content["jobs"][0]["config"]["env"]["id"] = "evil:CartPole-v1"
+    else:
+        content["trials"][0]["values"]["env.id"] = "evil:CartPole-v1"
+    place.write_text(json.dumps(content))
+    training.stop_in = -1
+    assert main(["tune", "study"]) == 2
+    assert f"{name}: " in capsys.readouterr().err and len(training.calls) == 1
 
 
 def test_the_interval_is_that_of_the_mean() -> None:

@@ -150,6 +150,18 @@ def test_a_batch_that_ended_in_the_middle_ends_as_if_it_had_not(
         assert_same_checkpoint(newest(run), newest(unbroken.path / run.name))
 
 
+def test_a_damaged_run_fails_its_trial_and_no_other(whole: SweepFolder, tmp_path: Path) -> None:
+    sweep = batch(tmp_path / "batch", LRS[:2])
+    record, *others = [run / "run.json" for run in sweep.jobs()]
+    record.parent.mkdir()
+    record.write_text("{")
+    train(sweep, {})
+    assert [RunFolder(run.parent).read_record()["status"] for run in others] == ["completed"] * 3
+    first, second = (Trial(n, {}, tuple(f"trial_{n}_seed_{seed}" for seed in SEEDS)) for n in (0, 1))
+    assert trial_result(sweep.path, first, 100).reason == "trial_0_seed_1000: damaged"
+    assert trial_result(sweep.path, second, 100).state == "complete"
+
+
 def test_trials_of_one_seed_that_train_alone_are_given_up_too(tmp_path: Path) -> None:
     """In worker processes each run trains by itself; its seeds one after the other."""
     sweep = batch(tmp_path / "batch", LRS[:1], "env.vectorization=async", "num_envs=2", "total_steps=400")

@@ -1,0 +1,91 @@
+"""The trials of a batch: settings that are suggested, the runs that they ask for, and when they are given up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rltrain.commands.tune_request import Plan
+from rltrain.config.search_space import shown_values, with_values
+from rltrain.config.stored import validate_stored
+from rltrain.config.validate import to_plain, validate
+from rltrain.errors import RequestError
+from rltrain.storage.study_folder import TRIALS, Batch, StudyFolder, Trial, TrialResult, write_trials
+from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
+
+if TYPE_CHECKING:
+    from rltrain.tuning.search import Search
+
+_MOST_REFUSED = 1000
+"""Settings in a row that contradict each other: then the space holds hardly any others."""
+
+
+def search_seeds(asked: Plan) -> range:
+    """The seeds of each trial."""
+    return range(asked.tune.first_seed, asked.tune.first_seed + asked.tune.seeds)
+
+
+def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequence[Batch], count: int) -> Batch:
+    """A batch of `count` trials that are suggested now, written down; the study is locked."""
+    path = folder.new_batch()
+    seeds = search_seeds(asked)
+    trials: list[Trial] = []
+    jobs: list[ListedJob] = []
+    refused = 0
+    while len(trials) < count:
+        name, values = search.ask()
+        try:
+            config = trial_config(asked, values)
+        except RequestError as error:
+            search.tell(name, TrialResult("failed", reason=str(error)))
+            refused += 1
+            if refused == _MOST_REFUSED:
+                raise RequestError(f"the space holds hardly any settings that go together: {error}") from error
+            continue
+        runs = [(f"trial_{name}_seed_{seed}", {**config, "seed": seed}) for seed in seeds]
+        trials.append(Trial(name, values, tuple(run for run, _ in runs)))
+        jobs += [ListedJob(path / run, plain, (shown_values(values), f"seed={plain['seed']}")) for run, plain in runs]
+    SweepFolder(path).add_jobs(jobs)
+    write_trials(path, trials, limits(asked, batches))  # the last: with it the batch is there
+    return Batch(path)
+
+
+def trial_config(asked: Plan, values: dict[str, Any]) -> dict[str, Any]:
+    """A trial's config as plain data, with the study's first seed.
+
+    Raises:
+        RequestError: its settings contradict each other.
+    """
+    return to_plain(validate(with_values(to_plain(asked.config), values)))
+
+
+def limits(asked: Plan, batches: Sequence[Batch]) -> dict[int, float]:
+    """The returns below which a trial of the next batch is given up."""
+    from rltrain.tuning.search import medians
+
+    tune, config = asked.tune, asked.config
+    if tune.pruner == "none" or config.eval.period is None:
+        return {}
+    results = [trial.result for batch in batches for trial in batch.trials]
+    found = {
+        state: [result.evaluations for result in results if result is not None and result.state == state]
+        for state in ("complete", "pruned")
+    }
+    last = config.total_steps // config.eval.period
+    first = -(-int(config.total_steps * tune.warmup) // config.eval.period)
+    return medians(found["complete"], found["pruned"], last, first, tune.startup)
+
+
+def check_batch(batch: Batch, asked: Plan) -> None:
+    """Refuses a batch whose files, which may be a stranger's, ask for other runs than the study does."""
+    keys, of_runs = {dimension.key for dimension in asked.space}, dict[Path, dict[str, Any]]()
+    seeds = search_seeds(asked)
+    for trial in batch.trials:
+        if trial.values.keys() != keys or len(trial.runs) != len(seeds):
+            raise RequestError(f"{batch.path / TRIALS}: trial {trial.number} is none of this study")
+        config = trial_config(asked, dict(trial.values))
+        of_runs |= {batch.path / run: {**config, "seed": seed} for run, seed in zip(trial.runs, seeds, strict=True)}
+    listed = {folder: to_plain(validate_stored(job.config or {})) for folder, job in batch.sweep.jobs().items()}
+    if listed != of_runs:
+        raise RequestError(f"{batch.path / JOBS}: its jobs are not those of the trials")
