@@ -20,6 +20,7 @@ RUN: dict[str, Any] = {
     "stop_at_return": None,
     "init_from": None,
     "dry_run": False,
+    "loggers": [],
     "eval": {"period": 5000, "episodes": 10, "num_envs": "auto"},
     "checkpoint": {"period": 10000, "keep": 3, "replay": True},
     "device": {
@@ -66,7 +67,7 @@ LECTURE_DQN = {
         "optimizer": {"name": "adam", "lr": 0.001, "eps": 1e-08, "weight_decay": 0.0, "amsgrad": False},
     },
     "target_update": {"name": "hard", "period": 10, "unit": "episodes"},
-    "exploration": {"name": "per_episode", "start": 1.0, "end": 0.1, "decay": 0.995},
+    "exploration": {"name": "per_episode", "start": 1.0, "end": 0.1, "decay": 0.995, "duration": None},
 }
 NOTES_DQN = {
     **RUN,
@@ -91,7 +92,7 @@ NOTES_DQN = {
         "optimizer": {"name": "adam", "lr": 0.002, "eps": 1e-08, "weight_decay": 0.0, "amsgrad": False},
     },
     "target_update": {"name": "hard", "period": 10, "unit": "gradient_steps"},
-    "exploration": {"name": "constant", "end": 0.01},
+    "exploration": {"name": "constant", "end": 0.01, "duration": None},
 }
 GUIDE_DQN = {
     **RUN,
@@ -116,7 +117,7 @@ GUIDE_DQN = {
         "optimizer": {"name": "adamw", "lr": 0.0001, "eps": 1e-08, "weight_decay": 0.01, "amsgrad": True},
     },
     "target_update": {"name": "soft", "tau": 0.005, "period": 1, "unit": "env_steps"},
-    "exploration": {"name": "exponential", "start": 0.9, "end": 0.05, "decay": 1000.0},
+    "exploration": {"name": "exponential", "start": 0.9, "end": 0.05, "decay": 1000.0, "duration": None},
 }
 LECTURE_REINFORCE = {
     **RUN,
@@ -144,7 +145,7 @@ GUIDE_Q_LEARNING = {
     "env": {**ENV, "id": "FrozenLake-v1"},
     "network": None,
     "algo": {"name": "q_learning", "gamma": 0.99, "alpha": 0.1, "alpha_decay": 0.0, "initial_value": 0.0},
-    "exploration": {"name": "per_episode", "start": 1.0, "end": 0.1, "decay": 0.999},
+    "exploration": {"name": "per_episode", "start": 1.0, "end": 0.1, "decay": 0.999, "duration": None},
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "lecture_dqn": LECTURE_DQN,
