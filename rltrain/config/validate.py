@@ -136,8 +136,9 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 
-def _keys(cls: Any) -> list[str]:
-    return [field.name for field in dataclasses.fields(cls)]
+@functools.cache
+def _keys(cls: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
 
 
 def keys_of(plain: Mapping[str, Any], path: Sequence[str]) -> list[str]:
@@ -152,7 +153,8 @@ def keys_of(plain: Mapping[str, Any], path: Sequence[str]) -> list[str]:
             cls = group.get(name) if isinstance(name, str) else None
         elif dataclasses.is_dataclass(cls):
             cls = get_type_hints(cls).get(part)
-    return _keys(cls) if dataclasses.is_dataclass(cls) else []
+    known = dataclasses.is_dataclass(cls)
+    return list(_keys(cls)) if known else []
 
 
 def _optional(hint: Any) -> bool:
@@ -186,6 +188,7 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
     return _convert_scalar(hint, value, key, limits)
 
 
+@functools.lru_cache(maxsize=1024)
 def _decoded(text: str) -> Any:
     """The number, the list, true, false or null that stands in a text: the value of ${oc.env:NAME} is one always."""
     try:
