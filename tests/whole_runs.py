@@ -144,11 +144,12 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def event_series(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Tag -> (step, value) as TensorBoard shows it, from all event files of the run."""
+    """Tag -> (step, value) as TensorBoard shows it, from all event files of the run; of the evaluations that ended it,
+    where it was extended, the last."""
     accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
     accumulator.Reload()
     return {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)][-1 if tag.startswith("final/") else 0 :]
         for tag in accumulator.Tags()["scalars"]
         if tag not in CLOCKS
     }

@@ -34,7 +34,7 @@ WARM = WarmConfig(**vars(dqn_config()), warmth=0.5, width=3)
         (
             run_config(dqn_config()),
             "algo.gamma algo.max_grad_norm algo.max_grad_value algo.optimizer.lr target_update.period"
-            " exploration.start exploration.end exploration.steps",
+            " exploration.start exploration.end exploration.steps exploration.duration",
         ),
         (
             run_config(reinforce_config()),
@@ -48,7 +48,7 @@ WARM = WarmConfig(**vars(dqn_config()), warmth=0.5, width=3)
         (
             run_config(q_learning_config()),
             "algo.gamma algo.alpha algo.alpha_decay algo.initial_value exploration.start exploration.end"
-            " exploration.steps",
+            " exploration.steps exploration.duration",
         ),
     ],
     ids=["dqn", "reinforce", "ppo", "q_learning"],
