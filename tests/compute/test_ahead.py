@@ -48,6 +48,7 @@ def test_results_have_the_form_and_the_numbers_of_the_function() -> None:
         assert list(found[1]) == ["one", "same"]
 
 
+@pytest.mark.slow
 def test_a_program_is_loaded_by_whoever_comes_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "program_folder", lambda: tmp_path / "programs")
     x = torch.linspace(0.0, 1.0, 7)

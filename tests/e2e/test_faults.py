@@ -181,6 +181,7 @@ for folder, *args in json.loads(sys.argv[1]):
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name not in own} == before
         assert not list(closed.iterdir())
 
+    @pytest.mark.slow
     def test_to_read(self, tmp_path: Path) -> None:
         run = tmp_path / "run"
         train(RUN, run, StopAfter(50))

@@ -44,8 +44,7 @@ BATCHED_OFTEN = [
 ]
 TOGETHER_OFTEN = [
     "dqn stepped in the program, 3 envs",
-    "dqn n-step, 3 envs", "dqn soft by steps, rmsprop", "dqn per episode", "dqn wrappers, 3 envs, n-step",
-    "reinforce mean baseline, 2 envs", "reinforce box actions, 4 envs",
+    "dqn n-step, 3 envs", "dqn wrappers, 3 envs, n-step", "reinforce box actions, 4 envs",
     "ppo limited, values clipped, rmsprop", "q_learning falling step size, 3 envs",
 ]  # fmt: skip
 COMPILED = [

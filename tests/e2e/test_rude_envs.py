@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from halves import often
 from whole_runs import COMMON_ARGS, assert_same_data, newest, record_of
 
 from rltrain import load
@@ -89,7 +90,7 @@ class TestWanders:
         for path in (tmp_path, Path(tempfile.gettempdir())):
             assert not list(path.rglob("outputs"))
 
-    @pytest.mark.parametrize("launcher", ["population", "basic"])
+    @pytest.mark.parametrize("launcher", often(["population", "basic"], ["population"]))
     def test_the_jobs_of_a_sweep_are_in_one_folder(
         self, launcher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -197,7 +198,7 @@ class TestNeeds:
         monkeypatch.setenv("SIM_REWARD", "1")
         assert main(copies) == 0
 
-    @pytest.mark.parametrize("launcher", ["population", "basic"])
+    @pytest.mark.parametrize("launcher", often(["population", "basic"], ["population"]))
     def test_a_sweep(self, launcher: str, tmp_path: Path) -> None:
         args = ["-m", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", "seed=0,1", "algo.gamma=0.9"]
         assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD='3${hydra:job.num}'"]) == 0

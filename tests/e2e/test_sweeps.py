@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from halves import often
 from whole_runs import (
     COMMON_ARGS,
     KillAfter,
@@ -133,7 +134,7 @@ class TestStoppedSweep:
         again = capsys.readouterr().out
         assert again == f"{sweep}: completed, nothing left to do; total_steps=N extends it\n\n{table}"
 
-    @pytest.mark.parametrize("launcher", ["basic", "population"])
+    @pytest.mark.parametrize("launcher", often(["basic", "population"], ["population"]))
     def test_is_resumed_whole_where_the_newest_run_is_one_of_its_jobs(
         self, launcher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

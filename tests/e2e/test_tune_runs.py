@@ -162,6 +162,7 @@ def test_a_damaged_run_fails_its_trial_and_no_other(whole: SweepFolder, tmp_path
     assert trial_result(sweep.path, second, 100).state == "complete"
 
 
+@pytest.mark.slow
 def test_trials_of_one_seed_that_train_alone_are_given_up_too(tmp_path: Path) -> None:
     """In worker processes each run trains by itself; its seeds one after the other."""
     sweep = batch(tmp_path / "batch", LRS[:1], "env.vectorization=async", "num_envs=2", "total_steps=400")
