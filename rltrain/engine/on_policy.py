@@ -202,7 +202,7 @@ class OnPolicyAgent(EngineAgent):
             "replay": with_prefix("rollout", self._rollout.state_dict(member)),
             "state": {
                 "env_steps": int(self._env_steps[member]),
-                "compiled": self._compiled,
+                "compiled": self._compiled and self._compile_from > 0,  # the change-over has been
                 "gradient_steps": int(self._gradient_steps[member]),
                 "draws": self._acting_noise[member].state_dict(),
             },
