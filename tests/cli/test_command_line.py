@@ -190,6 +190,7 @@ def test_a_failing_job_stops_no_other(rltrain: Shell, tmp_path: Path) -> None:
     assert sorted(path.parent.name for path in tmp_path.glob("outputs/multirun/*/*/*/run.json")) == ["0", "1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_a_sweeper_of_another_package(rltrain: Shell, tmp_path: Path) -> None:
     def sweep(seeds: str, *more: str) -> Ended:
         largest = ("hydra/sweeper=nested", "hydra.sweeper.direction=maximize", "hydra/launcher=basic")

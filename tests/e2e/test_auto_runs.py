@@ -62,6 +62,7 @@ def test_a_resumed_run_keeps_its_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_a_resumed_population_keeps_stepping_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = ["-m", "seed=range(0,4)", *COMMON_ARGS, *PERIODS, "num_envs=2", "checkpoint.period=100"]
     assert rltrain_here(tmp_path, *args, "hydra.sweep.dir=whole") == 0

@@ -252,6 +252,7 @@ def test_what_changed_before_a_kill_holds_for_every_member(
         assert [change["to"] for change in record_of(job)["changes"]] == [500]
 
 
+@pytest.mark.slow
 def test_members_that_ended_apart_are_extended_with_all_their_gradient_steps(tmp_path: Path) -> None:
     args = [arg for arg in DQN if "optimizer.lr" not in arg and "total_steps" not in arg]
     assert rltrain_here(tmp_path, "-m", *args, HERE, "total_steps=200,300") == 0

@@ -136,6 +136,7 @@ def test_the_header_promises_what_can_be_kept(
     assert "resume exactly (on this kind of machine);" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.slow
 def test_a_population_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = [arg for arg in DQN_ARGS if not arg.startswith("hydra.run")]
     sweep = ["-m", *short, "env=Drawing-v0", "total_steps=60", "hydra.sweep.dir=sweep", "seed=0,1"]
