@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +21,6 @@ from rltrain.storage.run_folder import plain_yaml
 from rltrain.storage.study_folder import StudyFolder, Trial
 from rltrain.terminal.text import counted, number
 
-_RESAMPLES = 10_000
 _LEFT_OUT = ("seed", "name", "init_from", "dry_run", "loggers", "device", "checkpoint")
 """Keys, or sections, that a tuned file leaves to who uses it."""
 
@@ -45,26 +44,23 @@ class Confirmation:
 
     def to_plain(self) -> dict[str, Any]:
         """As study.json has it."""
-        low, high = interval(list(self.returns.values()))
         seeds = {str(seed): value for seed, value in self.returns.items()}
-        return {"mean": self.mean, "interval_95": [low, high], "seeds": seeds, "asked": self.asked}
+        return {"mean": self.mean, "interval_95": self._interval(), "seeds": seeds, "asked": self.asked}
 
     def __str__(self) -> str:
-        low, high = (number(end) for end in interval(list(self.returns.values())))
+        interval = "too few for an interval"
+        if ends := self._interval():
+            interval = f"95 % interval {number(ends[0])} to {number(ends[1])}"
         count = counted(len(self.returns), "fresh seed")
         failed = f", {self.asked - len(self.returns)} failed" if len(self.returns) < self.asked else ""
         seeds = f"({min(self.returns)} to {max(self.returns)}{failed})"
-        return f"{number(self.mean)} on {count} {seeds}, 95 % interval {low} to {high}"
+        return f"{number(self.mean)} on {count} {seeds}, {interval}"
 
+    def _interval(self) -> tuple[float, float] | None:
+        """Of the mean over the seeds; None for too few of them."""
+        from rltrain.report.statistics import mean_interval
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of the mean of `values`; the same each time."""
-    import numpy as np
-
-    sample = np.asarray(values)
-    draws = np.random.default_rng(0).integers(0, len(sample), (_RESAMPLES, len(sample)))
-    low, high = np.quantile(sample[draws].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
+        return mean_interval(list(self.returns.values()))
 
 
 def value_of(trial: Trial) -> float:

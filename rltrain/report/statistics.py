@@ -86,6 +86,14 @@ def iqm_interval(strata: Sequence[np.ndarray]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
+def mean_interval(scores: Sequence[float]) -> tuple[float, float] | None:
+    """Interval of the mean of runs in one environment; None for fewer than `FEWEST_RUNS`."""
+    if len(scores) < FEWEST_RUNS:
+        return None
+    low, high = percentile_interval(resample_counts((len(scores),)) @ np.asarray(scores, np.float64) / len(scores))
+    return float(low), float(high)
+
+
 def performance_profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Share of the runs whose score is above each threshold: [N], [T] -> [T]."""
     return np.asarray((scores[:, None] > thresholds).mean(axis=0))

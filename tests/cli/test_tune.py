@@ -17,7 +17,7 @@ pytest.importorskip("optuna")
 import rltrain.commands.tune as tune
 import rltrain.commands.tune_end as tune_end
 from rltrain.cli import main
-from rltrain.commands.tuned_file import interval
+from rltrain.commands.tuned_file import Confirmation
 from rltrain.config.application import compose
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted
@@ -355,8 +355,7 @@ def test_a_batch_that_asks_for_other_runs_than_its_study_is_refused(
     assert f"{name}: " in capsys.readouterr().err and len(training.calls) == 1
 
 
-def test_the_interval_is_that_of_the_mean() -> None:
-    values = [0.0] * 50 + [1.0] * 50
-    low, high = interval(values)
-    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.01) and high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.01)
-    assert interval([3.0, 3.0]) == (3.0, 3.0)
+def test_two_fresh_seeds_are_too_few_for_an_interval() -> None:
+    confirmed = Confirmation({1003: 3.0, 1004: 5.0}, 2)
+    assert str(confirmed) == "4.00 on 2 fresh seeds (1003 to 1004), too few for an interval"
+    assert confirmed.to_plain()["interval_95"] is None

@@ -12,6 +12,7 @@ from rltrain.report.statistics import (
     improvement_interval,
     iqm,
     iqm_interval,
+    mean_interval,
     percentile_interval,
     performance_profile,
     probability_of_improvement,
@@ -126,3 +127,9 @@ def test_too_few_runs_have_no_interval() -> None:
 def test_equal_runs_have_an_interval_of_no_width() -> None:
     assert iqm_interval([np.full(5, 7.0)]) == (7.0, 7.0)
     assert improvement_interval([(np.full(5, 7.0), np.full(5, 7.0))]) == (0.5, 0.5)
+
+
+def test_the_interval_of_a_mean_is_near_the_normal_one() -> None:
+    low, high = mean_interval([0.0] * 50 + [1.0] * 50) or (0.0, 0.0)
+    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015) and high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
+    assert mean_interval([3.0] * 3) == (3.0, 3.0) and mean_interval([3.0] * 2) is None
