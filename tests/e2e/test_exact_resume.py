@@ -45,12 +45,9 @@ from rltrain.errors import Interrupted
 from rltrain.training.stopping import StopSignal
 
 OFTEN = [
-    "dqn", "dqn stepped in the program, n-step", "dqn wrappers, 3 envs, n-step", "dqn n-step, 3 envs",
-    "dqn hard by gradient steps, adamw", "dqn per episode",
-    "dqn observations of parts", "dqn convolutions, 2 envs", "dqn until solved", "dqn prioritized, 2 envs",
-    "c51 prioritized", "qr_dqn stepped in the program", "reinforce", "reinforce box actions, 4 envs",
-    "reinforce by episodes",
-    "q_learning falling step size, 3 envs", "q_learning per episode", "q_learning by episodes",
+    "dqn", "dqn wrappers, 3 envs, n-step", "dqn per episode", "dqn observations of parts", "dqn prioritized, 2 envs",
+    "qr_dqn stepped in the program", "reinforce box actions, 4 envs", "reinforce by episodes",
+    "q_learning falling step size, 3 envs",
 ]  # fmt: skip
 
 

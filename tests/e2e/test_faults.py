@@ -157,6 +157,7 @@ for folder, *args in json.loads(sys.argv[1]):
         )  # fmt: skip
         return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
+    @pytest.mark.slow
     def test_to_write(self, tmp_path: Path) -> None:
         """One line before the first step; an evaluation still says what it found."""
         run, closed = tmp_path / "run", tmp_path / "closed"

@@ -36,16 +36,13 @@ from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 
 TWINS = [name for name, config in CASES.items() if config.env.id in BATCHED_ENVS]
 BATCHED_OFTEN = [
-    "dqn 3 envs",
     "dqn n-step, 3 envs",
     "dqn soft by episodes",
-    "dqn per episode",
     "reinforce cut episodes",
 ]
 TOGETHER_OFTEN = [
-    "dqn stepped in the program, 3 envs",
-    "dqn n-step, 3 envs", "dqn wrappers, 3 envs, n-step", "reinforce box actions, 4 envs",
-    "ppo limited, values clipped, rmsprop", "q_learning falling step size, 3 envs",
+    "dqn stepped in the program, 3 envs", "dqn wrappers, 3 envs, n-step", "ppo limited, values clipped, rmsprop",
+    "q_learning falling step size, 3 envs",
 ]  # fmt: skip
 COMPILED = [
     "dqn n-step, 3 envs", "dqn hard by gradient steps, adamw", "dqn not double, mse, clipped by value",

@@ -152,6 +152,7 @@ def test_float64_as_the_default_of_others(tmp_path: Path) -> None:
 
 
 class TestLeaves:
+    @pytest.mark.slow
     def test_the_process_ends_and_names_what_is_left(self, tmp_path: Path) -> None:
         ended = process(*SHORT, "env=rude_envs:Leaves-v0", "hydra.run.dir=run")
         assert ended.returncode == 0 and record_of(tmp_path / "run")["status"] == "completed"

@@ -41,6 +41,7 @@ def jobs_of(folder: Path) -> list[Path]:
     return sorted((path.parent for path in folder.glob("**/run.json")), key=lambda path: int(path.name))
 
 
+@pytest.mark.slow
 def test_every_job_equals_the_same_run_alone(tmp_path: Path) -> None:
     """Here alone means: in the opposite order, and after PyTorch's global state was touched."""
     assert rltrain_here(tmp_path, "-m", *MIXED, "algo=dqn,reinforce", "num_envs=2", "seed=0,1") == 0

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from halves import often
 from small_runs import env_config
 
 from rltrain.config.wrappers import WRAPPER_CONFIGS
@@ -137,7 +138,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("float32", (NORMALIZE,), r"which its observation space asks for: declare it float64"),
     ],
 )
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("vectorization", often(["sync", "async"], ["sync"]))
 def test_a_user_is_told_once(
     kind: str, wrappers: tuple[Any, ...], text: str, vectorization: str, told: list[str]
 ) -> None:

@@ -177,6 +177,7 @@ def test_tables_have_a_row_for_each(sweep: Path) -> None:
     assert [float(c["iqm"]) for c in last] == pytest.approx([111.0, 111.0])
 
 
+@pytest.mark.slow
 def test_the_same_report_twice_is_the_same_bytes(sweep: Path, here: Path) -> None:
     shutil.copytree(sweep, here / "sweep")
     shutil.rmtree(here / "sweep" / "report")
