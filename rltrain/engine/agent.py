@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from rltrain.compute.compiling import Bound
-from rltrain.engine.algorithm import Algorithm, State
+from rltrain.config.schema import PerEpisodeConfig
+from rltrain.engine.algorithm import DURATION, Algorithm, State
 from rltrain.engine.members import MemberNetworks, member_of, stack_members
 from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import AgentContext, StateDict, with_prefix, without_prefix
+from rltrain.maths.persistence import HeldActions
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
+from rltrain.types import Episode
 
 
 class EngineAgent(GreedyPolicy):
@@ -34,7 +37,12 @@ class EngineAgent(GreedyPolicy):
         purpose, kind, self._noise_size = algorithm.noise
         streams = [make_generator(c.seed, purpose) for c in context.configs]
         self._acting_noise = RandomBlocks([RandomBlock(stream, kind) for stream in streams])
-        self._gradient_steps = np.zeros(self._members, dtype=np.int64)  # [M]
+        # Each [M].
+        self._env_steps, self._episodes, self._gradient_steps = (np.zeros(self._members, np.int64) for _ in range(3))
+        self._num_actions = context.action.n
+        self._held = HeldActions(self._members * self._num_envs) if DURATION in algorithm.schedules else None
+        # Epsilon depends then on which episodes have ended: the host must look after every vector step.
+        self._follows_episodes = any(isinstance(c.exploration, PerEpisodeConfig) for c in context.configs)
         self._compile_from, self._compiler = context.compile_from, context.compiler
         self._compiles = context.compile_update  # from `_compile_from` on, which has not come yet
 
@@ -88,7 +96,10 @@ class EngineAgent(GreedyPolicy):
         count = self._noise_size * self._num_envs
         noise = self._acting_noise.take(count * steps, self._drawing()).reshape(self._members, steps, count)
         drawn = self._algorithm.draw(noise.swapaxes(0, 1), self._scheduled(steps))
-        return {name: draws.reshape(steps, -1, *draws.shape[3:]) for name, draws in drawn.items()}
+        drawn = {name: draws.reshape(steps, -1, *draws.shape[3:]) for name, draws in drawn.items()}
+        if self._held is not None:
+            self._held.hold(drawn["explore"], drawn["random_action"], drawn.pop(DURATION))
+        return drawn
 
     def _drawing(self) -> list[int] | None:
         """The members that draw for the next step; None for all."""
@@ -96,7 +107,20 @@ class EngineAgent(GreedyPolicy):
 
     def _scheduled(self, steps: int) -> dict[str, np.ndarray]:
         """The numbers of `Algorithm.schedules` in the next vector steps, each [steps, M, 1]."""
-        return {}
+        ahead = np.arange(0, steps * self._num_envs, self._num_envs)  # [steps]
+        return {name: self._numbers(name, ahead) for name in self._algorithm.schedules}
+
+    def _numbers(self, name: str, ahead: np.ndarray) -> np.ndarray:
+        """A scheduled number so many environment steps ahead, [steps, M, 1]."""
+        numbers = np.empty((len(ahead), self._members, 1))
+        for member, algorithm in enumerate(self._algorithms):
+            schedule = algorithm.schedules[name]
+            numbers[:, member, 0] = schedule(self._env_steps[member] + ahead, int(self._episodes[member]))
+        return numbers
+
+    def _count_episodes(self, episodes: list[Episode]) -> None:
+        for episode in episodes:
+            self._episodes[episode.env // self._num_envs] += 1
 
     def _count_gradient_steps(self, count: int | np.ndarray) -> None:
         self._gradient_steps += count * self._running
@@ -113,7 +137,10 @@ class EngineAgent(GreedyPolicy):
             self._retired = KeptState(self._state, ~self._running)
 
     def scalars(self, member: int = 0) -> dict[str, float]:
+        schedules = self._algorithms[member].schedules
+        counts = int(self._env_steps[member]), int(self._episodes[member])
         return {
+            **{f"train/{name}": float(schedule(*counts)) for name, schedule in schedules.items()},
             "train/learning_rate": self._algorithms[member].knobs["lr"],
             "train/gradient_steps": float(self._gradient_steps[member]),
         }
@@ -137,6 +164,14 @@ class EngineAgent(GreedyPolicy):
         own = member_of(self._state.optimizer, member, self._members)
         for name, tensor in state["optimizer"].items():
             own[name].copy_(tensor)
+
+    def _held_state(self, member: int) -> dict[str, Any]:
+        """The random actions that a member's environments hold, where they do."""
+        return {} if self._held is None else {"held_actions": self._held.state_dict(self._envs_of(member))}
+
+    def _load_held(self, plain: Mapping[str, Any], member: int) -> None:
+        if self._held is not None:
+            self._held.load_state_dict(plain["held_actions"], self._envs_of(member), self._num_actions)
 
     def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
         for name, networks in self.networks.items():

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from rltrain.compute.compiling import Bound
-from rltrain.config.schema import PerEpisodeConfig, QNetworkConfig
+from rltrain.config.schema import QNetworkConfig
 from rltrain.engine.agent import EngineAgent
-from rltrain.engine.algorithm import DURATION, Algorithm
+from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
@@ -24,7 +24,6 @@ from rltrain.engine.targets import Due, MemberTargets
 from rltrain.experience import make_replay
 from rltrain.experience.in_place import TransitionStore
 from rltrain.experience.n_step import NStepWindow
-from rltrain.maths.persistence import HeldActions
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 from rltrain.types import Episode, Transition
 
@@ -54,8 +53,7 @@ class OffPolicyAgent(EngineAgent):
         self._targets = MemberTargets(updates, params[target], params[own])
         self._steps_per_call = self._choose_steps_per_call() if context.compile_update or context.cuda_graphs else 1
         # What is due then depends on which episodes have ended: the host must look after every vector step.
-        by_episodes = (isinstance(c.exploration, PerEpisodeConfig) for c in configs)
-        self._follows_episodes = self._targets.by_episodes or any(by_episodes)
+        self._follows_episodes |= self._targets.by_episodes
         spaces = context.observation, context.action
         self.replay = make_replay(self._config, *spaces, device, self._members, spare_row=self._iterates)
         gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
@@ -74,9 +72,6 @@ class OffPolicyAgent(EngineAgent):
         self._replay_draws = RandomBlocks(
             [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
         )
-        self._num_actions = context.action.n
-        self._held = HeldActions(len(self.active)) if DURATION in algorithm.schedules else None
-        self._env_steps, self._episodes = (np.zeros(self._members, dtype=np.int64) for _ in range(2))  # each [M]
 
     def _choose_steps_per_call(self) -> int:
         """K: divides the steps that are due together and, where targets move between calls, the time between moves."""
@@ -105,24 +100,6 @@ class OffPolicyAgent(EngineAgent):
     @property
     def replay_bytes(self) -> int:
         return self.replay.nbytes
-
-    def _draw(self, steps: int) -> dict[str, np.ndarray]:
-        drawn = super()._draw(steps)
-        if self._held is not None:
-            self._held.hold(drawn["explore"], drawn["random_action"], drawn.pop(DURATION))
-        return drawn
-
-    def _scheduled(self, steps: int) -> dict[str, np.ndarray]:
-        ahead = np.arange(0, steps * self._num_envs, self._num_envs)  # [steps]
-        return {name: self._numbers(name, ahead) for name in self._algorithm.schedules}
-
-    def _numbers(self, name: str, ahead: np.ndarray) -> np.ndarray:
-        """A scheduled number so many environment steps ahead, [steps, M, 1]."""
-        numbers = np.empty((len(ahead), self._members, 1))
-        for member, algorithm in enumerate(self._algorithms):
-            schedule = algorithm.schedules[name]
-            numbers[:, member, 0] = schedule(self._env_steps[member] + ahead, int(self._episodes[member]))
-        return numbers
 
     def _programs(self) -> Iterator[Bound]:
         yield self._learner.program
@@ -190,10 +167,6 @@ class OffPolicyAgent(EngineAgent):
         for envs, columns in self._window.push_with_envs(transition):
             self.replay.add(*columns, members=self._env_member[envs])
 
-    def _count_episodes(self, episodes: list[Episode]) -> None:
-        for episode in episodes:
-            self._episodes[self._env_member[episode.env]] += 1
-
     def update(self) -> dict[str, Tensor]:
         self._use_programs(self.env_steps)
         calls = (self._cadence.due_by(self.env_steps) - self.gradient_steps) // self._steps_per_call
@@ -219,12 +192,6 @@ class OffPolicyAgent(EngineAgent):
             self._learner.learn()
             self._targets.move(due)
 
-    def scalars(self, member: int = 0) -> dict[str, float]:
-        algorithm = self._algorithms[member]
-        counts = int(self._env_steps[member]), int(self._episodes[member])
-        shown = {f"train/{name}": float(schedule(*counts)) for name, schedule in algorithm.schedules.items()}
-        return {**shown, **super().scalars(member)}
-
     def retire(self, member: int) -> None:
         super().retire(member)
         candidates = self._running if self._running.any() else ~self._running  # [M]
@@ -235,9 +202,7 @@ class OffPolicyAgent(EngineAgent):
         self._window.forget(envs)
 
     def state_dict(self, member: int = 0) -> StateDict:
-        envs, held = self._envs_of(member), {}
-        if self._held is not None:
-            held = {"held_actions": self._held.state_dict(envs)}
+        envs = self._envs_of(member)
         return {
             **super().state_dict(member),
             "replay": {
@@ -252,7 +217,7 @@ class OffPolicyAgent(EngineAgent):
                 "target_seen": [int(self._targets.seen_steps[member]), int(self._targets.seen_episodes[member])],
                 "exploration_draws": self._acting_noise[member].state_dict(),
                 "replay_draws": self._replay_draws[member].state_dict(),
-                **held,
+                **self._held_state(member),
             },
         }
 
@@ -266,5 +231,4 @@ class OffPolicyAgent(EngineAgent):
         self._targets.seen_steps[member], self._targets.seen_episodes[member] = plain["target_seen"]
         self._acting_noise[member].load_state_dict(plain["exploration_draws"])
         self._replay_draws[member].load_state_dict(plain["replay_draws"])
-        if self._held is not None:
-            self._held.load_state_dict(plain["held_actions"], self._envs_of(member), self._num_actions)
+        self._load_held(plain, member)

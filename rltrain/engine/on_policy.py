@@ -40,7 +40,6 @@ class OnPolicyAgent(EngineAgent):
         self._knobs = self._stack_knobs()
         # The activations of all members' episodes would not fit into a CPU's caches: there each learns by itself.
         self._one = _OneMember(self._state, self._knobs) if self._members > 1 and context.device.type == "cpu" else None
-        self._env_steps = np.zeros(self._members, dtype=np.int64)  # [M]
         self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = max(1, min(_MOST_DEPTH, _MOST_LANES // (self._members * self._num_envs)))

@@ -53,7 +53,6 @@ class RolloutAgent(EngineAgent):
         draws = cadence.epochs * self._size
         streams = [make_generator(c.seed, "minibatches") for c in context.configs]
         self._order_draws = RandomBlocks([RandomBlock(stream, block_size=draws) for stream in streams])
-        self._env_steps, self._episodes = (np.zeros(self._members, dtype=np.int64) for _ in range(2))  # each [M]
 
     @property
     def gradient_steps(self) -> int:
@@ -90,8 +89,7 @@ class RolloutAgent(EngineAgent):
 
     def _count(self, steps: int, episodes: list[Episode]) -> None:
         self._env_steps += steps * self._num_envs * self._running
-        for episode in episodes:
-            self._episodes[episode.env // self._num_envs] += 1
+        self._count_episodes(episodes)
 
     def iterate(self, envs: SteppedByAgent, most: int) -> Block:
         """Vector steps with the environments on the device, at most to the end of the rollout, for
@@ -100,7 +98,7 @@ class RolloutAgent(EngineAgent):
             self._stepper = self._make_stepper(envs=envs)
         self._use_programs(self.env_steps)
         stepper = self._stepper
-        steps = min(most, stepper.depth, self._rollout.length - self._rollout.made)
+        steps = 1 if self._follows_episodes else min(most, stepper.depth, self._rollout.length - self._rollout.made)
         steps = self._until_programs(steps, self.env_steps)
         stepper.prepare(self._draw(steps), self._running)
         with torch.no_grad():
@@ -192,6 +190,7 @@ class RolloutAgent(EngineAgent):
                 "gradient_steps": int(self._gradient_steps[member]),
                 "draws": self._acting_noise[member].state_dict(),
                 "order_draws": self._order_draws[member].state_dict(),
+                **self._held_state(member),
             },
         }
 
@@ -204,6 +203,7 @@ class RolloutAgent(EngineAgent):
         self._rollout.made = self.env_steps // self._num_envs % self._rollout.length
         self._acting_noise[member].load_state_dict(plain["draws"])
         self._order_draws[member].load_state_dict(plain["order_draws"])
+        self._load_held(plain, member)
 
 
 class Preparing(NamedTuple):
