@@ -1,4 +1,5 @@
-"""Deep Q-networks. Mnih et al. 2015 (algorithm 1); double Q-learning, van Hasselt et al. 2016; n-step returns."""
+"""Deep Q-networks. Mnih et al. 2015 (algorithm 1); double Q-learning, van Hasselt et al. 2016; n-step returns;
+Munchausen DQN, Vieillard et al. 2020."""
 
 from __future__ import annotations
 
@@ -14,7 +15,15 @@ from rltrain.engine.algorithm import Build, Learned, State
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.experience import Batch, WeightedBatch
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
-from rltrain.maths.value import double_q_next_value, q_learning_next_value, select_action_values, td_loss, td_target
+from rltrain.maths.value import (
+    double_q_next_value,
+    munchausen_bonus,
+    q_learning_next_value,
+    select_action_values,
+    soft_next_value,
+    td_loss,
+    td_target,
+)
 
 Transitions = Batch | WeightedBatch
 
@@ -29,7 +38,11 @@ class Losses(NamedTuple):
 
 class DQN(EpsilonGreedy):
     """y = r + discount * max_a Q(s', a; theta^-), or with `double` Q(s', argmax_a Q(s', a; theta); theta^-), and a step
-    descends the mean over the batch of loss(Q(s, a; theta), y), y held fixed. Acts epsilon-greedily."""
+    descends the mean over the batch of loss(Q(s, a; theta), y), y held fixed. Acts epsilon-greedily.
+
+    With `munchausen` (alpha), pi = softmax(Q(.; theta^-) / tau) and y = r + alpha * clip(tau log pi(a|s), l_0, 0)
+    + discount * sum over a' of pi(a'|s') (Q(s', a'; theta^-) - tau log pi(a'|s')).
+    """
 
     metrics: tuple[str, ...] = ("train/td_loss", "train/q_value", "train/grad_norm")
     follows: Mapping[str, str] = {"target_network": "q_network"}
@@ -48,15 +61,22 @@ class DQN(EpsilonGreedy):
         return init_optimizer(self.config.optimizer, self.networks["q_network"].params)
 
     def losses(self, params: Tensor, target_params: Tensor, batch: Transitions) -> Losses:
+        config = cast(DQNConfig, self.config)
         q_value = select_action_values(self.apply(params, batch.obs), batch.action)  # [B]
         with torch.no_grad():
             target_q_next = self.apply(target_params, batch.next_obs)  # [B, A]
-            if self.config.double:
+            reward = batch.reward  # [B]
+            if config.munchausen is not None:
+                target_q, temperature = self.apply(target_params, batch.obs), config.munchausen_temperature  # [B, A]
+                bonus = munchausen_bonus(target_q, batch.action, temperature, config.munchausen_clip)  # [B]
+                reward = reward + config.munchausen * bonus
+                next_value = soft_next_value(target_q_next, temperature)  # [B]
+            elif config.double:
                 next_value = double_q_next_value(self.apply(params, batch.next_obs), target_q_next)  # [B]
             else:
                 next_value = q_learning_next_value(target_q_next)  # [B]
-            target = td_target(batch.reward, batch.discount, next_value)  # [B]
-        loss = td_loss(cast(DQNConfig, self.config).loss, q_value, target)
+            target = td_target(reward, batch.discount, next_value)  # [B]
+        loss = td_loss(config.loss, q_value, target)
         return Losses(loss, q_value, loss if batch.weight is None else q_value - target)
 
     def learn(self, state: State, batch: Transitions, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:

@@ -10,6 +10,7 @@ from rltrain.config.schema import (
     C51Config,
     CNNConfig,
     ConstantConfig,
+    DQNConfig,
     DuelingConfig,
     PPOConfig,
     QLearningConfig,
@@ -32,6 +33,11 @@ def check_contradictions(config: RunConfig) -> None:
     _check_network(config)
     if isinstance(config.algo, QNetworkConfig):
         _check_dqn(config, config.algo)
+    if isinstance(config.algo, DQNConfig) and config.algo.munchausen is not None and config.algo.double:
+        _refuse(
+            f"algo.munchausen={config.algo.munchausen:g}: its target is the mean over a soft policy, which picks no"
+            " action that algo.double=true could value; add algo.double=false"
+        )
     if isinstance(config.algo, C51Config | QRDQNConfig):
         _check_distributional(config)
     if isinstance(config.algo, ReinforceConfig):

@@ -198,10 +198,13 @@ class QNetworkConfig:
 
 @dataclass(frozen=True)
 class DQNConfig(QNetworkConfig):
-    """`algo=dqn`."""
+    """`algo=dqn`; `munchausen` is the alpha of Munchausen DQN, and the two after it its tau and l_0."""
 
     name: Literal["dqn"]
     loss: Literal["mse", "huber"]
+    munchausen: Annotated[float | None, Range(0, 1)]
+    munchausen_temperature: Annotated[float, Range(above=0)]
+    munchausen_clip: Annotated[float, Range(high=0)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ Arguments = dict[str, Any]
 Differences = dict[str, tuple[Any, Any]]
 """Dotted key -> its value before and after."""
 
-ADDED_KEYS: dict[str, Any] = {"env.wrappers": [], "device.cuda_graphs": False, "eval.num_envs": "auto", "loggers": []}
+ADDED_KEYS: dict[str, Any] = {
+    "env.wrappers": [], "device.cuda_graphs": False, "eval.num_envs": "auto", "loggers": [],
+    "algo.munchausen_temperature": 0.03, "algo.munchausen_clip": -1.0,
+}  # fmt: skip
 """Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
 the key (which need not be its default). One that may be null needs no line: it is null."""
 

@@ -23,6 +23,22 @@ def double_q_next_value(online_q_next: Tensor, target_q_next: Tensor) -> Tensor:
     return select_action_values(target_q_next, online_q_next.argmax(-1))
 
 
+def soft_log_policy(q_values: Tensor, temperature: float) -> Tensor:
+    """temperature * log pi, pi = softmax(Q / temperature): q_values [..., A] -> [..., A], none above 0."""
+    return temperature * F.log_softmax(q_values / temperature, -1)
+
+
+def munchausen_bonus(target_q: Tensor, action: Tensor, temperature: float, lowest: float) -> Tensor:
+    """tau log pi(a|s), not below `lowest`: target_q [B, A], action [B] -> [B]. Vieillard et al. 2020, equation 1."""
+    return select_action_values(soft_log_policy(target_q, temperature), action).clamp(lowest, 0.0)
+
+
+def soft_next_value(target_q_next: Tensor, temperature: float) -> Tensor:
+    """sum over a' of pi(a'|s') (Q(s', a'; theta^-) - tau log pi(a'|s')): [B, A] -> [B]. The same equation."""
+    policy = F.softmax(target_q_next / temperature, -1)  # [B, A]
+    return (policy * (target_q_next - soft_log_policy(target_q_next, temperature))).sum(-1)
+
+
 def td_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
     """r + discount * V(s'), all [B]; discount is gamma^n, and 0 where the MDP terminated."""
     return reward + discount * next_value

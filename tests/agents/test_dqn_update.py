@@ -32,6 +32,12 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+def tau_log_policy(q_values: np.ndarray, tau: float) -> np.ndarray:
+    """Vieillard et al. 2020, appendix B.1: tau ln pi = q - v - tau ln sum exp((q - v) / tau), v the largest q."""
+    advantage = q_values - q_values.max(1, keepdims=True)
+    return advantage - tau * np.log(np.exp(advantage / tau).sum(1, keepdims=True))
+
+
 def loss_and_gradient(
     config: DQNConfig, params: np.ndarray, target_params: np.ndarray, batch: Arrays
 ) -> tuple[float, float, np.ndarray]:
@@ -42,6 +48,12 @@ def loss_and_gradient(
     target_next = MLP.forward(target_params, next_obs)
     chooser = MLP.forward(params, next_obs) if config.double else target_next
     y = reward + discount * target_next[rows, chooser.argmax(1)]
+    if config.munchausen is not None:
+        tau = config.munchausen_temperature
+        bonus = tau_log_policy(MLP.forward(target_params, obs), tau)[rows, action]
+        tau_log_pi = tau_log_policy(target_next, tau)
+        value = (np.exp(tau_log_pi / tau) * (target_next - tau_log_pi)).sum(1)
+        y = reward + config.munchausen * np.clip(bonus, config.munchausen_clip, 0.0) + discount * value
     error = q_values[rows, action] - y
     if config.loss == "mse":
         loss, slope = error**2, 2.0 * error
@@ -80,6 +92,8 @@ CONFIGS = {
     "values clipped": dqn_config(max_grad_norm=None, max_grad_value=0.02),
     "both clipped": dqn_config(max_grad_norm=0.05, max_grad_value=0.02),
     "n-step": dqn_config(n_step=3, gamma=0.7),
+    "munchausen": dqn_config(double=False, munchausen=0.9, munchausen_clip=-0.1),
+    "munchausen, warm": dqn_config(double=False, munchausen=0.5, munchausen_temperature=0.7, munchausen_clip=-0.8),
 }
 
 

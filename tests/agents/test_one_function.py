@@ -7,7 +7,7 @@ must agree with it in float64, although the members differ in learning rate, cli
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -203,7 +203,7 @@ def optimizer(name: str = "adam", weight_decay: float = 0.0, amsgrad: bool = Fal
 
 
 def distributional_configs() -> list[QNetworkConfig]:
-    keys = {name: value for name, value in vars(dqn_config()).items() if name not in ("name", "loss")}
+    keys = {field.name: getattr(dqn_config(), field.name) for field in fields(QNetworkConfig) if field.name != "name"}
     return [
         C51Config(**keys, name="c51", atoms=7, v_min=-2.0, v_max=3.0),
         QRDQNConfig(**{**keys, "double": False}, name="qr_dqn", quantiles=5),
@@ -215,6 +215,7 @@ def dqn_config(**changes: Any) -> DQNConfig:
         "name": "dqn", "gamma": 0.99, "n_step": 1, "double": True, "batch_size": 16, "buffer_size": 100,
         "learning_starts": 0, "train_period": 1, "gradient_steps": 1, "loss": "huber", "max_grad_norm": 1.0,
         "max_grad_value": 1.0, "optimizer": optimizer(), "prioritized": None,
+        "munchausen": None, "munchausen_temperature": 0.1, "munchausen_clip": -0.2,
     }  # fmt: skip
     return DQNConfig(**{**keys, **changes})
 
@@ -243,6 +244,7 @@ DQN_CONFIGS = [
     dqn_config(),
     dqn_config(double=False, loss="mse", optimizer=optimizer("adamw", 0.01, amsgrad=True)),
     dqn_config(optimizer=optimizer("rmsprop")),
+    dqn_config(munchausen=0.9, double=False),
 ]
 REINFORCE_CASES = [
     (reinforce_config(), DISCRETE),

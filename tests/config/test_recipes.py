@@ -43,6 +43,7 @@ ENV: dict[str, Any] = {
     "step_timeout": None,
 }
 CARTPOLE = {**ENV, "id": "CartPole-v1"}
+NO_MUNCHAUSEN = {"munchausen": None, "munchausen_temperature": 0.03, "munchausen_clip": -1.0}
 ONE_LAYER = {"name": "mlp", "hidden": [128], "activation": "relu", "output_scale": 1.0, "init": None}
 LECTURE_DQN = {
     **RUN,
@@ -61,6 +62,7 @@ LECTURE_DQN = {
         "train_period": 1,
         "gradient_steps": 1,
         "loss": "mse",
+        **NO_MUNCHAUSEN,
         "max_grad_norm": None,
         "max_grad_value": None,
         "prioritized": None,
@@ -86,6 +88,7 @@ NOTES_DQN = {
         "train_period": 1,
         "gradient_steps": 1,
         "loss": "mse",
+        **NO_MUNCHAUSEN,
         "max_grad_norm": None,
         "max_grad_value": None,
         "prioritized": None,
@@ -111,6 +114,7 @@ GUIDE_DQN = {
         "train_period": 1,
         "gradient_steps": 1,
         "loss": "huber",
+        **NO_MUNCHAUSEN,
         "max_grad_norm": None,
         "max_grad_value": 100.0,
         "prioritized": None,

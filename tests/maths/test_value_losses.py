@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from rltrain.maths.value import (
     TD_LOSSES,
     double_q_next_value,
+    munchausen_bonus,
     q_learning_next_value,
     select_action_values,
+    soft_next_value,
     td_loss,
     td_target,
 )
@@ -37,6 +41,20 @@ def test_the_target_bootstraps_with_the_discount_alone() -> None:
         torch.tensor([10.0, 10.0, 4.0]),
     )
     assert td_target(reward, discount, value).tolist() == [6.0, 1.0, -1.0]
+
+
+def test_the_soft_policy_is_exact_where_values_are_large_and_close() -> None:
+    """exp(Q / 0.03) would overflow, and the logarithm of the softmax be -inf."""
+    q = torch.tensor([[1e4, 1e4 - 0.0625, -1e4], [-1e4, -1e4, -1e4]])
+    bonus = [munchausen_bonus(q, torch.tensor([a, a]), 0.03125, -1.0) for a in range(3)]
+    likelier = 0.03125 * math.log1p(math.exp(-2.0))
+    alike = 0.03125 * math.log(3.0)
+    torch.testing.assert_close(bonus[0], torch.tensor([-likelier, -alike]))
+    torch.testing.assert_close(bonus[1], torch.tensor([-likelier - 0.0625, -alike]))
+    torch.testing.assert_close(bonus[2], torch.tensor([-1.0, -alike]))
+    # The mean of q - tau log pi is tau log sum exp(q / tau).
+    torch.testing.assert_close(soft_next_value(q - 1e4, 0.03125)[:1], torch.tensor([likelier]))
+    assert soft_next_value(q, 0.03125).isfinite().all()
 
 
 def test_mse_is_the_squared_error_and_huber_has_threshold_one() -> None:
