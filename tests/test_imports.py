@@ -55,7 +55,7 @@ HOMES: dict[str, set[str]] = {
     "tqdm": {"loggers.console", "loggers.evaluation_console"},
     "gymnasium": {"envs", "config.env_source", "config.env_families"},
     "minatar": {"envs.minatar"},
-    "ale_py": {"config.env_families"},
+    "ale_py": {"config.env_families", "envs.atari"},
     "cloudpickle": {"envs"},
     "matplotlib": {"report"},
     "optuna": {"tuning"},

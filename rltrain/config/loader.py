@@ -1,8 +1,10 @@
 """Hydra's config loader with three rules of ours.
 
-1. `tuned=auto` becomes tuned/<algo>_<env>.yaml where there is such a file.
+1. `tuned=auto` becomes tuned/<algo>_<env>.yaml where there is such a file, else tuned/<algo>_<namespace>.yaml, which is
+   for all environments `<namespace>/<name>`.
 2. What a file says about a group reaches only the choice that this file names: with `override /target_update: hard` and
-   `target_update.period: 10` in it and `target_update=soft` on the command line, soft keeps its own period.
+   `target_update.period: 10` in it and `target_update=soft` on the command line, soft keeps its own period. The
+   environments of one namespace are one choice.
 3. A composed job is validated, so whatever composes (a run, a sweep, --cfg) refuses the same requests.
 """
 
@@ -43,6 +45,11 @@ _TASK = ("env.kwargs", "env.max_episode_steps")
 def tuned_name(algo: str, env: str) -> str:
     """The tuned file of an algorithm's and an environment's choice: `module:ALE/Pong-v5` is `dqn_ALE-Pong-v5`."""
     return f"{algo}_{env.rpartition(':')[2].replace('/', '-')}"
+
+
+def namespace_of(env: str) -> str:
+    """`ALE` of `module:ALE/Pong-v5`; nothing of an id without one."""
+    return env.rpartition(":")[2].rpartition("/")[0]
 
 
 class RunConfigLoader(ConfigLoaderImpl):
@@ -129,8 +136,9 @@ class RunConfigLoader(ConfigLoaderImpl):
         choices = _choices_of(defaults.defaults)
         if choices.get("tuned") != "auto" or "algo" not in choices or "env" not in choices:
             return []
-        name = tuned_name(choices["algo"], choices["env"])
-        return [f"tuned={name}"] if repo.config_exists(f"tuned/{name}") else []
+        algo, env = choices["algo"], choices["env"]
+        names = [tuned_name(algo, env), *([tuned_name(algo, namespace)] if (namespace := namespace_of(env)) else [])]
+        return [f"tuned={name}" for name in names if repo.config_exists(f"tuned/{name}")][:1]
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:
         self._choices = _choices_of(defaults)
@@ -196,14 +204,23 @@ def _keep_own_sections(
         if section == group or section not in ("algo", "env", "network", "target_update", "exploration", "device"):
             continue
         if section not in picks:
-            chosen = config[section] if isinstance(config[section], str) else "..."
+            value = config[section] if isinstance(config[section], str) else "..."
             raise RequestError(
                 f"{file}: has a section {section}: but does not say for which choice;"
-                f" add `override /{section}: {chosen}` to its defaults"
+                f" add `override /{section}: {value}` to its defaults"
             )
-        if picks[section] != choices.get(section):
-            with open_dict(config):
+        if picks[section] == (chosen := choices.get(section)):
+            continue
+        with open_dict(config):
+            if section == "env" and chosen is not None and _alike(picks[section], chosen):
+                config[section].pop("id", None)
+            else:
                 del config[section]
+
+
+def _alike(env: str, other: str) -> bool:
+    """Whether two environments share a namespace, as the games of Atari do: what a file says of one is for all."""
+    return bool(namespace_of(env)) and namespace_of(env) == namespace_of(other)
 
 
 def _check_replay(cfg: DictConfig, algo: Any) -> None:

@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 from rltrain.config.env_families import register_family
 from rltrain.config.schema import EnvConfig
 from rltrain.config.wrappers import AtariConfig
-from rltrain.envs.atari import game_kwargs, wrap_atari
+from rltrain.envs.atari import game_kwargs, time_limit, wrap_atari
 from rltrain.envs.faults import described
 from rltrain.errors import RequestError, module_hint
 from rltrain.terminal.output import warn
@@ -47,7 +47,8 @@ class EnvMaker:
     @property
     def time_limit(self) -> int | None:
         """Where episodes are cut, None for never."""
-        return self.max_episode_steps or self.spec.max_episode_steps
+        own = self.spec.max_episode_steps if self.atari is None else time_limit(self.atari)
+        return self.max_episode_steps or own
 
     @property
     def reward_threshold(self) -> float | None:
@@ -67,7 +68,7 @@ class EnvMaker:
             game = gymnasium.make(
                 self.spec.id, max_episode_steps=-1, disable_env_checker=True, **game_kwargs(self.kwargs)
             )
-            return wrap_atari(game, self.atari, self.id, self.time_limit)
+            return wrap_atari(game, self.atari, self.id, self.time_limit or 1)
 
         env = _refusing(self.id, make)
         try:

@@ -47,13 +47,14 @@ _SLOW = Replays(None, "it is slow")
 def look(config: EnvConfig) -> Replays:
     """Plays an episode's first steps again, in the same copy and in another; takes less than a second.
 
-    Gymnasium's own environments and batched twins are known to replay.
+    Gymnasium's own environments, Atari games and batched twins are known to replay.
 
     Args:
         config: with its way of stepping decided.
     """
     make = find_environment(config)
-    if config.vectorization in ("batched", "compiled") or str(make.spec.entry_point).startswith("gymnasium.envs."):
+    known = str(make.spec.entry_point).startswith(("gymnasium.envs.", "ale_py."))
+    if known or config.vectorization in ("batched", "compiled"):
         return Replays()
     if config.vectorization == "async":  # it may hang or die: only its workers may run it
         return Replays(None, "it runs in other processes")

@@ -17,9 +17,11 @@ from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError
 
 GROUPS = ("network", "target_update", "exploration")
-IDS = {"MinAtar-Breakout-v1": "MinAtar/Breakout-v1"}
+IDS = {"MinAtar-Breakout-v1": "MinAtar/Breakout-v1", "ALE": "ALE/Pong-v5"}
 """What a tuned file's name cannot hold."""
-REFUSED = {(algo, network) for algo in ("reinforce", "ppo", "a2c") for network in ("dueling", "state_action")}
+REFUSED = {
+    (algo, network) for algo in ("reinforce", "ppo", "a2c", "c51", "qr_dqn") for network in ("dueling", "state_action")
+}
 TUNED = sorted(path.stem for path in (conf_folder() / "tuned").glob("*_*.yaml"))
 
 
@@ -79,6 +81,21 @@ def test_a_tuned_file_is_picked_up_and_told(tuned: str) -> None:
     off, nothing = compose([*run, "tuned=none"])
     assert nothing.tuned is None and nothing.tuned_keys == {}
     assert off != config
+
+
+def test_the_file_of_a_namespace_is_for_its_environments_that_have_none(tmp_path: Path) -> None:
+    write(tmp_path, "tuned/dqn_MinAtar.yaml", "# @package _global_\nalgo: {batch_size: 2}\n")
+    write(tmp_path, "tuned/dqn_ALE-Pong-v5.yaml", "# @package _global_\nalgo: {batch_size: 3}\n")
+    for env, size in (("MinAtar/Asterix-v1", 2), ("MinAtar/Breakout-v1", 32), ("ALE/Pong-v5", 3)):
+        assert resolved(f"env={env}", config_dir=tmp_path)["algo"]["batch_size"] == size
+    assert compose(["env=CartPole-v1"], str(tmp_path))[1].tuned == "dqn_CartPole-v1"
+
+
+def test_what_a_recipe_says_of_a_game_is_for_its_sisters_too() -> None:
+    whole, other = (resolved("experiment=atari_2015", *more) for more in ([], ["env=ALE/Pong-v5"]))
+    assert other["env"] == {**whole["env"], "id": "ALE/Pong-v5"}
+    assert {**whole, "env": None} == {**other, "env": None}
+    assert resolved("experiment=atari_2015", "env=MinAtar/Breakout-v1")["env"]["wrappers"] == []
 
 
 def test_precedence_is_algorithm_tuned_experiment_command_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from small_runs import env_config
 
 from rltrain.config.wrappers import WRAPPER_CONFIGS
-from rltrain.envs.atari import LifeLoss
+from rltrain.envs.atari import LIFE_LOST
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.envs.wrappers import WRAPPERS, WrapperContext, make_wrappers
@@ -401,11 +401,10 @@ def test_atari_is_for_atari_games_and_says_what_it_needs(monkeypatch: pytest.Mon
 class Game(gymnasium.Env[Any, Any]):
     """Three lives, of which one is lost after every 4 steps of reward 1; counts the steps of its episode."""
 
+    tells_life_loss = True
+
     observation_space = gymnasium.spaces.Box(0, 100, (1,))
     action_space = gymnasium.spaces.Discrete(2)
-
-    def __init__(self) -> None:
-        self.ale, self.lives = self, lambda: 3 - self.t // 4
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         self.t = 0
@@ -413,11 +412,11 @@ class Game(gymnasium.Env[Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.t += 1
-        return np.full(1, self.t, np.float32), 1.0, self.t == 12, False, {}
+        return np.full(1, self.t, np.float32), 1.0, self.t == 12, False, {LIFE_LOST: self.t % 4 == 0}
 
 
 def test_a_lost_life_ends_what_is_learned_and_not_the_episode() -> None:
-    lanes = Lanes([LifeLoss(Game()) for _ in range(2)], 0, "Game")
+    lanes = Lanes([Game() for _ in range(2)], 0, "Game")
     lanes.reset([0, 0])
     for step in range(1, 25):
         done = lanes.step(np.zeros(2, np.int64), None, [0, 0])
@@ -425,27 +424,6 @@ def test_a_lost_life_ends_what_is_learned_and_not_the_episode() -> None:
         assert done.terminated.tolist() == [t % 4 == 0] * 2
         assert done.next_obs.tolist() == [[t]] * 2  # the game went on, it was not begun anew
         assert [(f.episode_return, f.length) for f in done.finished] == ([(12.0, 12)] * 2 if t == 12 else [])
-
-
-def test_atari_games_are_seen_as_in_the_literature() -> None:
-    pytest.importorskip("ale_py")
-    pytest.importorskip("cv2")
-    envs = make("ALE/Breakout-v5", 2, wrapper("atari", terminal_on_life_loss=True), "frame_stack", limit=60)
-    other = make("ALE/Breakout-v5", 2, wrapper("atari", terminal_on_life_loss=True), "frame_stack", limit=60)
-    try:
-        obs = envs.reset()
-        assert (obs.shape, obs.dtype) == ((2, 4, 84, 84), np.uint8)
-        lost, lengths = 0, []
-        for _, step, _, episodes in drive(envs, 100, idle=0.0):
-            lost += int(step.terminated.sum())
-            lengths += [episode.length for episode in episodes]
-        assert lengths and max(lengths) == 60, "the limit counts the agent's steps"
-        assert lost > 0
-        assert other.load_state_dict(envs.state_dict())[1]
-        for a, b in zip(drive(envs, 30), drive(other, 30), strict=True):
-            assert_same(a, b)
-    finally:
-        envs.close(), other.close()
 
 
 def test_a_game_that_skips_frames_itself_is_refused() -> None:

@@ -1,0 +1,166 @@
+"""Atari games against a game that was just loaded, Gymnasium's preprocessing and ale-py's own vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from small_runs import env_config
+
+from rltrain.config.wrappers import AtariConfig, FrameStackConfig
+from rltrain.envs.atari import LIFE_LOST, Atari, Game, no_ops
+from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.seeding import derive_seed
+
+ale_py = pytest.importorskip("ale_py")
+pytest.importorskip("cv2")
+
+ATARI = AtariConfig("atari")
+
+
+def base(game: str = "breakout", **kwargs: Any) -> Any:
+    return ale_py.AtariEnv(game=game, frameskip=1, **kwargs)
+
+
+def loaded(env: Any, seed: int) -> None:
+    env.ale.setInt("random_seed", seed)
+    env.load_game()
+    env.ale.reset_game()
+
+
+def frames(env: Any, count: int, seed: int = 0) -> list[tuple[Any, ...]]:
+    """Screen, memory and reward of frames with random actions."""
+    actions, rng = env._action_set, np.random.default_rng(seed)
+    rewards = [env.ale.act(actions[rng.integers(len(actions))], 1.0) for _ in range(count - 1)]
+    return [*rewards, env.ale.getScreenGrayscale().tobytes(), env.ale.getRAM().tobytes()]
+
+
+# Of the games in which a restored state alone, or a reset alone, does not lead to what a loaded game does.
+@pytest.mark.parametrize("name", ["tetris", pytest.param("solaris", marks=pytest.mark.slow)])
+def test_an_episode_begins_as_in_a_game_that_was_just_loaded(name: str) -> None:
+    env, other = base(name), base(name)
+    game = Game(env, env.ale.getScreenGrayscale)
+    game.begin(3)
+    frames(env, 200)
+    game.begin(2**31 - 5)
+    loaded(other, 2**31 - 5)
+    assert np.array_equal(game.screen, other.ale.getScreenGrayscale())
+    assert frames(env, 100, 1) == frames(other, 100, 1)
+    game.begin(4)
+    assert frames(env, 100, 1) != frames(other, 100, 1), "sticky actions are another seed's"
+
+
+def test_where_the_emulator_saves_otherwise_each_episode_loads_the_game(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.envs.atari._saved_generator", lambda seed: b"no such text")
+    env, other = base(), base()
+    game = Game(env, env.ale.getScreenGrayscale)
+    game.begin(3)
+    game.begin(4)
+    loaded(other, 4)
+    assert frames(env, 60) == frames(other, 60)
+
+
+def test_waiting_times_are_spread_over_all_lengths() -> None:
+    waits = [no_ops(seed, 3) for seed in range(400)]
+    assert np.bincount(waits).min() > 70 and set(waits) == {0, 1, 2, 3}
+    assert {no_ops(seed, 0) for seed in range(9)} == {0}
+
+
+def test_steps_are_those_of_gymnasiums_preprocessing() -> None:
+    """From one state of the emulator on; rewards, and the ends of episodes, too."""
+    ours = Atari(base(), ATARI)
+    theirs = gymnasium.wrappers.AtariPreprocessing(base(), noop_max=0, frame_skip=4)
+    ours.reset(seed=1), theirs.reset(seed=1)
+    theirs.ale.restoreState(ours.env.unwrapped.ale.cloneState(include_rng=True))
+    rng, rewarded, ended = np.random.default_rng(0), 0.0, False
+    while not ended:
+        action = int(rng.integers(4))
+        obs, reward, ended, _, _ = ours.step(action)
+        same, gained, theirs_ended, _, _ = theirs.step(action)
+        assert (reward, ended) == (gained, theirs_ended)
+        assert ended or np.array_equal(obs, same)
+        rewarded += reward
+    assert rewarded > 0 and obs.shape == (84, 84) and obs.dtype == np.uint8
+
+
+def make(num_envs: int = 2, limit: int | None = 60, vectorization: str = "sync", **kwargs: Any) -> VectorEnv:
+    wrappers = AtariConfig("atari", terminal_on_life_loss=True), FrameStackConfig("frame_stack")
+    config = replace(env_config("ALE/Breakout-v5", **kwargs), max_episode_steps=limit, wrappers=wrappers,
+                     vectorization=vectorization, reward_clip=0.5)  # fmt: skip
+    return make_vector_env(config, num_envs, lambda env, number: derive_seed(0, "environment", env, number))
+
+
+@pytest.fixture
+def envs() -> Iterator[VectorEnv]:
+    made = make()
+    yield made
+    made.close()
+
+
+def drive(envs: VectorEnv, steps: int, seed: int = 0) -> list[tuple[Any, ...]]:
+    rng, seen = np.random.default_rng(seed), []
+    for _ in range(steps):
+        done, obs, episodes = envs.step(rng.integers(0, 4, envs.num_envs))
+        arrays = done.obs, done.next_obs, done.reward, done.terminated, done.truncated, obs
+        seen.append((*(array.tobytes() for array in arrays), episodes))
+    return seen
+
+
+def test_lives_end_what_is_learned_and_episodes_replay(envs: VectorEnv) -> None:
+    first = envs.reset()
+    assert (first.shape, first.dtype) == ((2, 4, 84, 84), np.uint8)
+    rng, lost, returns, rewards = np.random.default_rng(0), 0, 0.0, set[float]()
+    for _ in range(100):
+        done, _, episodes = envs.step(rng.integers(0, 4, 2))
+        lost += int((done.terminated & ~done.truncated).sum())
+        rewards |= set(done.reward.tolist())
+        returns += sum(episode.episode_return for episode in episodes)
+        assert all(episode.length == 60 for episode in episodes), "the limit counts the agent's steps"
+    assert lost > 0 and rewards == {0.0, 0.5} and returns == int(returns) > 0, "returns are not clipped"
+    other = make()
+    assert other.load_state_dict(envs.state_dict())[1]
+    assert drive(envs, 30) == drive(other, 30)
+    other.close()
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_the_game_itself_skips_no_frame(continuous: bool) -> None:
+    """Of the frames that an episode has, four are each step's."""
+    envs = make(1, continuous=continuous)
+    envs.reset()
+    game: Any = envs._group._envs[0].unwrapped  # type: ignore[attr-defined]
+    before = game.ale.getEpisodeFrameNumber()
+    for _ in range(5):
+        envs.step(np.zeros((1, 3), np.float32) if continuous else np.zeros(1, np.int64))
+    assert game.ale.getEpisodeFrameNumber() - before == 20
+    envs.close()
+
+
+def test_episodes_are_limited_to_108_000_frames() -> None:
+    envs = make(1, limit=None)
+    assert envs.max_episode_steps == 27_000
+    envs.close()
+
+
+def test_games_are_those_of_the_vector_environment_of_ale_py() -> None:
+    """Several episodes with seeds of their own, to their ends: frames, rewards, lives."""
+    native = ale_py.AtariVectorEnv(
+        "breakout", 1, stack_num=1, noop_max=ATARI.noop_max + 1, use_fire_reset=False, reward_clipping=False,
+        repeat_action_probability=0.25,
+    )  # fmt: skip
+    ours, rng = Atari(base(), ATARI), np.random.default_rng(0)
+    for seed in (0, 7, 2**31 - 1):
+        obs, _ = ours.reset(seed=seed)
+        theirs, info = native.reset(seed=np.array([seed]))
+        ended, lives = False, info["lives"][0]
+        while not ended:
+            assert np.array_equal(obs, theirs[0, 0])
+            action = int(rng.integers(4))
+            obs, reward, ended, _, told = ours.step(action)
+            theirs, gained, terminated, _, info = native.step(np.array([action]))
+            lost, lives = info["lives"][0] < lives, info["lives"][0]
+            assert (reward, ended, told[LIFE_LOST]) == (gained[0], terminated[0], lost)
