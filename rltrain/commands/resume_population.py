@@ -170,7 +170,7 @@ def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change, bun
     for group in group_jobs(configs):
         if len(group) == 1:
             continue
-        for members in divided(group, members_of_each(configs[group[0]], len(group)), bundle):
+        for members in divided(group, members_of_each(configs[group[0]], len(group), bundle), bundle):
             if len(members) > 1:
                 populations.append([MemberJob(configs[n], folders[n], None, changed[n][1]) for n in members])
     for population in populations:

@@ -44,10 +44,15 @@ def places(config: RunConfig) -> int:
     return max(1, available_cores() // threads)
 
 
-def members_of_each(config: RunConfig, members: int) -> int:
-    """How many of `members` jobs like this one should train in one process."""
+def members_of_each(config: RunConfig, members: int, bundle: int = 1) -> int:
+    """How many of `members` jobs like this one should train in one process.
+
+    Args:
+        bundle: every so many jobs stay in one process: an even share is rounded up to whole bundles.
+    """
     parts = max(1, min(places(config), members // _MEMBERS_PER_PROCESS))
-    return max(1, min(-(-members // parts), fitting_members(config) // parts, MOST_MEMBERS))
+    share = bundle * -(-members // (parts * bundle))
+    return max(1, min(share, fitting_members(config) // parts, MOST_MEMBERS))
 
 
 def train_populations(populations: Sequence[Sequence[MemberJob]]) -> list[list[Outcome]]:

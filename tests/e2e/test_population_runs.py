@@ -307,17 +307,20 @@ def test_jobs_are_grouped_by_what_a_batch_can_carry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "fit", "sizes"),
-    [(3, 1000, [3]), (9, 1000, [5, 4]), (1000, 10_000, [250] * 4), (600, 10_000, [200] * 3), (10, 4, [2] * 5)],
-)
+    ("jobs", "fit", "bundle", "sizes"),
+    [
+        (3, 1000, 1, [3]), (9, 1000, 1, [5, 4]), (1000, 10_000, 1, [250] * 4), (600, 10_000, 1, [200] * 3),
+        (10, 4, 1, [2] * 5), (9, 1000, 3, [6, 3]), (15, 1000, 3, [9, 6]), (3, 1000, 3, [3]), (12, 8, 3, [3] * 4),
+    ],
+)  # fmt: skip
 def test_a_group_is_divided_among_the_cores_as_memory_and_the_largest_population_allow(
-    jobs: int, fit: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+    jobs: int, fit: int, bundle: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rltrain.jobs import pool
 
     monkeypatch.setattr(pool, "places", lambda config: 2)
     monkeypatch.setattr(pool, "fitting_members", lambda config: fit)
-    parts = divided(range(jobs), pool.members_of_each(compose(["tuned=none"])[0], jobs))
+    parts = divided(range(jobs), pool.members_of_each(compose(["tuned=none"])[0], jobs, bundle), bundle)
     assert [len(part) for part in parts] == sizes
     assert [job for part in parts for job in part] == list(range(jobs))
 
