@@ -57,4 +57,4 @@ def _value_network(network: AnyNetworkConfig | None, hidden: tuple[int, ...]) ->
     # A plug-in's network may have keys of its own.
     if not isinstance(network, NetworkConfig):
         return NetworkConfig("mlp", hidden, "relu", 1.0)
-    return NetworkConfig("mlp", hidden, network.activation, 1.0, network.init)
+    return NetworkConfig("mlp", hidden, network.activation, 1.0, network.init, network.layer_norm)

@@ -50,7 +50,7 @@ Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 class OptimizerConfig:
     """`algo.optimizer`: how a gradient becomes a step."""
 
-    name: Literal["adam", "adamw", "rmsprop"]
+    name: Literal["adam", "adamw", "radam", "rmsprop"]
     lr: Annotated[float, Range(above=0), PER_MEMBER]
     eps: Annotated[float, Range(above=0)]
     weight_decay: Annotated[float, Range(0)]
@@ -66,6 +66,7 @@ class NetworkConfig:
     activation: Activation
     output_scale: Annotated[float, Range(above=0)]
     init: Literal["orthogonal"] | None = None
+    layer_norm: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class CNNConfig:
     activation: Activation
     output_scale: Annotated[float, Range(above=0)]
     init: Literal["orthogonal"] | None = None
+    layer_norm: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Adam, AdamW and RMSprop as pure functions of one parameter vector.
+"""Adam, AdamW, RAdam and RMSprop as pure functions of one parameter vector.
 
 The learning rate and the step count are tensors, so members of a population each have their own and nothing recompiles.
 The results equal `torch.optim` up to rounding (tests/maths/test_optimizers.py).
@@ -21,9 +21,7 @@ _RMSPROP_ALPHA = 0.99
 
 def init_optimizer(config: OptimizerConfig, params: Tensor) -> OptimizerState:
     """Zero moments, each [P], and the step count []."""
-    names = {"adam": ["exp_avg", "exp_avg_sq"], "adamw": ["exp_avg", "exp_avg_sq"], "rmsprop": ["square_avg"]}[
-        config.name
-    ]
+    names = ["square_avg"] if config.name == "rmsprop" else ["exp_avg", "exp_avg_sq"]
     if config.amsgrad:
         names = [*names, "max_exp_avg_sq"]
     state = {name: torch.zeros_like(params) for name in names}
@@ -69,6 +67,26 @@ def _once(number: Tensor) -> Tensor:
     return number.expand(8, *number.shape).amax(0) if number.device.type == "cpu" else number
 
 
+def _radam(
+    config: OptimizerConfig, params: Tensor, grad: Tensor, state: OptimizerState, lr: Tensor
+) -> tuple[Tensor, OptimizerState]:
+    """Liu et al. 2020, algorithm 2: Adam, but for the first steps, in which too few gradients have been seen for a
+    second moment, momentum alone. As PyTorch has it, eps is added before the bias of the root is taken out."""
+    if config.weight_decay:
+        grad = grad + config.weight_decay * params
+    step = state["step"] + 1.0
+    exp_avg = torch.lerp(state["exp_avg"], grad, 1.0 - _BETA1)
+    exp_avg_sq = torch.addcmul(_BETA2 * state["exp_avg_sq"], grad, grad, value=1.0 - _BETA2)
+    correction, longest = _bias_correction(_BETA2, step), 2.0 / (1.0 - _BETA2) - 1.0
+    length = longest - 2.0 * step * (1.0 - correction) / correction  # of the average, in gradients
+    known = length.clamp(min=5.0)
+    rectification = (known - 4) * (known - 2) * longest / ((longest - 4) * (longest - 2) * known)
+    adaptive = _once((rectification * correction).sqrt()) / (exp_avg_sq.sqrt() + config.eps)  # [P]
+    rate = _once(lr / _bias_correction(_BETA1, step))
+    params = params - rate * exp_avg * torch.where(length > 5.0, adaptive, 1.0)
+    return params, {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+
+
 def _rmsprop(
     config: OptimizerConfig, params: Tensor, grad: Tensor, state: OptimizerState, lr: Tensor
 ) -> tuple[Tensor, OptimizerState]:
@@ -83,6 +101,7 @@ def _rmsprop(
 OPTIMIZERS: dict[str, Callable[..., tuple[Tensor, OptimizerState]]] = {
     "adam": _adam,
     "adamw": _adam,
+    "radam": _radam,
     "rmsprop": _rmsprop,
 }
 

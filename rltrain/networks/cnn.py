@@ -30,14 +30,16 @@ class CNN(nn.Module):
         layers: list[nn.Module] = []
         planes = shape.image.channels
         for channels, kernel, stride in zip(shape.channels, shape.kernels, shape.strides, strict=True):
-            layers += [nn.Conv2d(planes, channels, kernel, stride), ACTIVATIONS[config.activation]()]
+            # In one group it normalises each image over channels and pixels, whatever the image's size.
+            norm = [nn.GroupNorm(1, channels)] if config.layer_norm else []
+            layers += [nn.Conv2d(planes, channels, kernel, stride), *norm, ACTIVATIONS[config.activation]()]
             planes = channels
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        width, hidden, scale = shape.out_features, shape.hidden, config.output_scale
+        width, hidden, norms, scale = shape.out_features, shape.hidden, bool(config.layer_norm), config.output_scale
         self.head: nn.Module = (
-            DuelingHead(width, hidden, config.activation, outputs, scale)
+            DuelingHead(width, hidden, config.activation, outputs, scale, norms)
             if config.dueling
-            else nn.Sequential(*dense(width, hidden, config.activation, outputs, scale))
+            else nn.Sequential(*dense(width, hidden, config.activation, outputs, scale, norms))
         )
 
         if config.init == "orthogonal":

@@ -26,10 +26,13 @@ class DuelingHead(nn.Module):
     Differs from the paper: the gradient that leaves the streams is not multiplied by 1 / sqrt(2).
     """
 
-    def __init__(self, width: int, hidden: Sequence[int], activation: str, outputs: int, output_scale: float) -> None:
+    def __init__(
+        self, width: int, hidden: Sequence[int], activation: str, outputs: int, output_scale: float,
+        layer_norm: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.value = nn.Sequential(*dense(width, hidden, activation, 1, output_scale))
-        self.advantage = nn.Sequential(*dense(width, hidden, activation, outputs, output_scale))
+        self.value = nn.Sequential(*dense(width, hidden, activation, 1, output_scale, layer_norm))
+        self.advantage = nn.Sequential(*dense(width, hidden, activation, outputs, output_scale, layer_norm))
 
     @property
     def stacks(self) -> tuple[nn.Sequential, nn.Sequential]:

@@ -44,7 +44,14 @@ ENV: dict[str, Any] = {
 }
 CARTPOLE = {**ENV, "id": "CartPole-v1"}
 NO_MUNCHAUSEN = {"munchausen": None, "munchausen_temperature": 0.03, "munchausen_clip": -1.0}
-ONE_LAYER = {"name": "mlp", "hidden": [128], "activation": "relu", "output_scale": 1.0, "init": None}
+ONE_LAYER = {
+    "name": "mlp",
+    "hidden": [128],
+    "activation": "relu",
+    "output_scale": 1.0,
+    "init": None,
+    "layer_norm": None,
+}
 LECTURE_DQN = {
     **RUN,
     "total_steps": 100_000,
@@ -102,7 +109,14 @@ GUIDE_DQN = {
     "total_steps": 300_000,
     "total_episodes": 600,
     "env": CARTPOLE,
-    "network": {"name": "mlp", "hidden": [128, 128], "activation": "relu", "output_scale": 1.0, "init": None},
+    "network": {
+        "name": "mlp",
+        "hidden": [128, 128],
+        "activation": "relu",
+        "output_scale": 1.0,
+        "init": None,
+        "layer_norm": None,
+    },
     "algo": {
         "name": "dqn",
         "gamma": 0.99,

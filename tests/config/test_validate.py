@@ -44,7 +44,7 @@ DQN: dict[str, Any] = {
         "prioritized": None,
         "optimizer": OPTIMIZER,
     },
-    "network": {"name": "mlp", "hidden": [64], "activation": "relu", "output_scale": 1.0},
+    "network": {"name": "mlp", "hidden": [64], "activation": "relu", "output_scale": 1.0, "layer_norm": None},
     "target_update": {"name": "hard", "period": 100, "unit": "env_steps"},
     "exploration": {"name": "linear", "start": 1.0, "end": 0.1, "steps": 100},
     "env": {
@@ -159,7 +159,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__optimizer__lr": float("inf")}, "algo.optimizer.lr=inf: must be finite and > 0"),
         (
             {"algo__optimizer__name": "adm"},
-            "algo.optimizer.name=adm: must be adam, adamw or rmsprop; did you mean adam?",
+            "algo.optimizer.name=adm: must be adam, adamw, radam or rmsprop; did you mean adam?",
         ),
         ({"algo__munchausen": 0.9}, "algo.munchausen=0.9: its target is the mean over a soft policy, which picks no"),
         ({"algo__munchausen": 1.5}, "algo.munchausen=1.5: must be >= 0 and <= 1"),

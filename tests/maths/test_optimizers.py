@@ -13,12 +13,14 @@ from rltrain.config.schema import OptimizerConfig
 from rltrain.maths.optimizers import clip_gradient, eager_gradient, functional_gradient, init_optimizer, optimizer_step
 
 STEPS, SIZE = 50, 12
-CLASSES: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+CLASSES: dict[str, Any] = {
+    "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam, "rmsprop": torch.optim.RMSprop,
+}  # fmt: skip
 CASES = [
     (name, weight_decay, amsgrad)
     for name in CLASSES
     for weight_decay in (0.0, 0.05)
-    for amsgrad in ((False, True) if name != "rmsprop" else (False,))
+    for amsgrad in ((False, True) if name in ("adam", "adamw") else (False,))
 ]
 
 

@@ -43,15 +43,24 @@ def convolve(image: Array, weight: Array, bias: Array, stride: int) -> Array:
     return out
 
 
-def by_hand(network: CNN, pixels: Array) -> Array:
+def by_hand(network: CNN, pixels: Array, layer_norm: bool = False) -> Array:
     """pixels [C, H, W] as the layers shall see them."""
     p = {name: parameter.detach().double().numpy() for name, parameter in network.named_parameters()}
-    x = pixels.astype(np.float64)
-    for layer, stride in ((0, 1), (2, 2)):
-        x = np.tanh(convolve(x, p[f"convolutions.{layer}.weight"], p[f"convolutions.{layer}.bias"], stride))
-    x = x.reshape(-1)
-    x = np.tanh(p["head.0.weight"] @ x + p["head.0.bias"])
-    return p["head.2.weight"] @ x + p["head.2.bias"]
+
+    def normalized(x: Array, layer: str) -> Array:
+        if not layer_norm:
+            return x
+        gain, shift = (p[f"{layer}.{name}"].reshape(-1, *[1] * (x.ndim - 1)) for name in ("weight", "bias"))
+        return (x - x.mean()) / np.sqrt(x.var() + 1e-5) * gain + shift
+
+    x, stride_of = pixels.astype(np.float64), {0: 1, 1: 2}
+    for number, stride in stride_of.items():
+        at = number * (2 + layer_norm)
+        x = convolve(x, p[f"convolutions.{at}.weight"], p[f"convolutions.{at}.bias"], stride)
+        x = np.tanh(normalized(x, f"convolutions.{at + 1}"))
+    x = normalized(p["head.0.weight"] @ x.reshape(-1) + p["head.0.bias"], "head.1")
+    last = f"head.{2 + layer_norm}"
+    return p[f"{last}.weight"] @ np.tanh(x) + p[f"{last}.bias"]
 
 
 @pytest.mark.parametrize("spec", [LAST, FIRST])
@@ -71,6 +80,20 @@ def test_the_forward_pass_equals_loops_over_pixels(spec: ObservationSpec, dtype:
         expected.append(by_hand(network, chw.astype(np.float64) / scale))
     found = network(torch.from_numpy(obs)).detach().numpy()
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_with_layer_norm_each_image_is_normalised_alone_in_single_networks_and_in_stacked_ones() -> None:
+    network = make_network(replace(SMALL, layer_norm=True), LAST, 3, 0, CPU)
+    params = torch.stack([network.params, network.params]) + 0.1 * torch.randn(2, len(network.params))
+    obs = np.random.default_rng(0).integers(0, 256, (2, 5, *LAST.shape)).astype(np.uint8)
+    found = torch.vmap(network.apply)(params, torch.from_numpy(obs))
+    for member in range(2):
+        network.params.copy_(params[member])
+        module = network.module()
+        assert isinstance(module, CNN)
+        expected = np.array([by_hand(module, np.moveaxis(image, -1, 0) / 255.0, True) for image in obs[member]])
+        np.testing.assert_allclose(network(torch.from_numpy(obs[member])).numpy(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[member].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_leading_axes_stay() -> None:

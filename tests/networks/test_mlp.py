@@ -39,6 +39,22 @@ def test_the_forward_pass_equals_numpy(activation: str) -> None:
     np.testing.assert_allclose(network(torch.from_numpy(obs)).detach().numpy(), x, rtol=1e-4, atol=1e-5)
 
 
+def test_hidden_layers_are_normalised_before_their_activation() -> None:
+    torch.manual_seed(0)
+    network = MLP(NetworkConfig("mlp", (5, 4), "relu", 1.0, layer_norm=True), VECTOR, 2)
+    x = obs = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))  # gains are no longer 1, shifts no longer 0
+    weights = [p.detach().double().numpy() for p in network.parameters()]
+    for weight, bias, gain, shift in (weights[:4], weights[4:8]):
+        x = x @ weight.T + bias
+        mean, variance = x.mean(1, keepdims=True), x.var(1, keepdims=True)
+        x = np.maximum(gain * (x - mean) / np.sqrt(variance + 1e-5) + shift, 0.0)
+    x = x @ weights[8].T + weights[9]
+    np.testing.assert_allclose(network(torch.from_numpy(obs)).detach().numpy(), x, rtol=1e-4, atol=1e-5)
+
+
 def test_without_hidden_layers_it_is_linear() -> None:
     network = MLP(NetworkConfig("mlp", (), "relu", 1.0), VECTOR, 2)
     assert [tuple(p.shape) for p in network.parameters()] == [(2, 3), (2,)]
@@ -79,15 +95,18 @@ def test_scalar_and_shaped_boxes_keep_their_leading_axes() -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("hidden", [(), (8,), (16, 8)])
-def test_in_numpy_it_is_the_same_function_of_the_present_weights(activation: Any, hidden: tuple[int, ...]) -> None:
-    config = NetworkConfig("mlp", hidden, activation, 1.0)
+def test_in_numpy_it_is_the_same_function_of_the_present_weights(
+    activation: Any, hidden: tuple[int, ...], layer_norm: bool
+) -> None:
+    config = NetworkConfig("mlp", hidden, activation, 1.0, layer_norm=layer_norm)
     network = make_network(config, ObservationSpec("box", (4,), "float32"), 3, 0, torch.device("cpu"))
     obs = np.random.default_rng(0).standard_normal((5, 4), dtype=np.float32)
     for _ in range(2):
         assert network.in_numpy is not None
         np.testing.assert_allclose(network.in_numpy(obs), network(torch.from_numpy(obs)).numpy(), atol=1e-6)
-        network.params.mul_(1.5)
+        network.params.mul_(1.5).add_(0.01)
 
 
 @pytest.mark.parametrize(
