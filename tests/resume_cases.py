@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from small_runs import dqn_config, env_config, optimizer, ppo_config, q_learning_config, reinforce_config, run_config
+from small_runs import (
+    dqn_config,
+    env_config,
+    optimizer,
+    ppo_config,
+    pqn_config,
+    q_learning_config,
+    reinforce_config,
+    run_config,
+)
 
 from rltrain.config.schema import (
     C51Config,
@@ -50,6 +59,10 @@ def reinforce(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
 
 def ppo(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
     return run_config(ppo_config(**(changes or {})), **{**SHORT, **run})
+
+
+def pqn(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
+    return run_config(pqn_config(**(changes or {})), **{**SHORT, **run})
 
 
 def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
@@ -179,6 +192,21 @@ CASES: dict[str, RunConfig] = {
             "optimizer": optimizer("rmsprop"),
         },
         num_envs=3,
+    ),
+    "pqn, 3 envs": pqn(num_envs=3),
+    "pqn per episode, held actions, convolutions": pqn(
+        {"anneal_lr": False, "q_lambda": 0.0, "max_grad_norm": None},
+        exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.8, 1.5),
+        env=PICTURES,
+        network=CONVOLUTIONS,
+        num_envs=2,
+    ),
+    "pqn wrappers, 2 envs": pqn(env=WRAPPED, num_envs=2),
+    "pqn stepped in the program, held actions": pqn(
+        {"rollout_steps": 9, "minibatches": 3},
+        exploration=LinearConfig("linear", 1.0, 0.2, 60, 1.5),
+        env=IN_THE_PROGRAM,
+        num_envs=2,
     ),
     "q_learning": q_learning(),
     "q_learning falling step size, 3 envs": q_learning({"alpha_decay": 0.6, "initial_value": 1.0}, num_envs=3),

@@ -27,6 +27,7 @@ from rltrain.config.schema import (
     NetworkConfig,
     OptimizerConfig,
     PPOConfig,
+    PQNConfig,
     QLearningConfig,
     QNetworkConfig,
     ReinforceConfig,
@@ -75,6 +76,14 @@ def ppo_config(**changes: Any) -> PPOConfig:
     return replace(config, **changes)
 
 
+def pqn_config(**changes: Any) -> PQNConfig:
+    config = PQNConfig(
+        name="pqn", gamma=0.9, q_lambda=0.7, rollout_steps=8, epochs=2, minibatches=2, anneal_lr=True,
+        max_grad_norm=0.5, optimizer=optimizer("radam"),
+    )  # fmt: skip
+    return replace(config, **changes)
+
+
 def q_learning_config(**changes: Any) -> QLearningConfig:
     return replace(QLearningConfig("q_learning", gamma=0.9, alpha=0.5, alpha_decay=0.0, initial_value=0.0), **changes)
 
@@ -85,12 +94,13 @@ def env_config(id: str, **kwargs: Any) -> EnvConfig:
 
 def run_config(algo: AlgoConfig, **changes: Any) -> RunConfig:
     dqn, table = isinstance(algo, QNetworkConfig), algo.name == "q_learning"
+    explores = dqn or table or algo.name == "pqn"
     config = RunConfig(
         name=None, seed=0, total_steps=200, total_episodes=None, num_envs=1, log_period=50, stop_at_return=None,
         init_from=None, dry_run=False, eval=EvalConfig(None, 3), checkpoint=CheckpointConfig(None, 3, True), algo=algo,
         network=None if table else NetworkConfig("mlp", (8,), "tanh", 1.0),
         target_update=HardUpdateConfig("hard", 7, "env_steps") if dqn else None,
-        exploration=LinearConfig("linear", 1.0, 0.1, 60) if dqn or table else None,
+        exploration=LinearConfig("linear", 1.0, 0.1, 60) if explores else None,
         env=env_config("CartPole-v1"),
         device=DeviceConfig(name="cpu", index=0, threads=1, compile=False, cuda_graphs="auto", deterministic=False),
     )  # fmt: skip

@@ -155,7 +155,7 @@ def test_the_engine_names_no_algorithm_and_an_algorithm_no_members() -> None:
     names = re.compile(r"\b(dqn|c51|qr_?dqn|reinforce|q_learning|DQNConfig|C51Config)\b", re.IGNORECASE)
     for path in sorted((PACKAGE / "engine").glob("*.py")):
         assert names.findall(path.read_text()) == [], path.name
-    for name in ("dqn", "c51", "qr_dqn"):
+    for name in ("dqn", "c51", "qr_dqn", "epsilon_greedy", "ppo", "pqn"):
         text = (PACKAGE / "agents" / f"{name}.py").read_text()
         assert re.findall(r"\b(members?|population|compil\w*|vmap)\b", text) == [], name
 

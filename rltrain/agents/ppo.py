@@ -17,7 +17,7 @@ from rltrain.experience.trajectories import Minibatch, Trajectories
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
 from rltrain.maths.policy import approx_kl, clip_fraction, clipped_policy_loss, clipped_value_loss, normalize
 from rltrain.maths.returns import explained_variance, generalized_advantage
-from rltrain.maths.schedules import Schedule
+from rltrain.maths.schedules import Schedule, falling
 
 
 class PPO(SampledPolicy):
@@ -46,10 +46,7 @@ class PPO(SampledPolicy):
             "value_coef": config.value.coef,
             **({} if config.max_grad_norm is None else {"max_grad_norm": config.max_grad_norm}),
         }
-        total_steps = build.config.total_steps
-        self.anneals: Mapping[str, Schedule] = (
-            {"lr": lambda env_step, _: 1.0 - env_step / total_steps} if config.anneal_lr else {}
-        )
+        self.anneals: Mapping[str, Schedule] = {"lr": falling(build.config.total_steps)} if config.anneal_lr else {}
         self.limits: Mapping[str, float] = {} if config.target_kl is None else {"train/approx_kl": config.target_kl}
         self._sizes = [len(network.params) for network in self.networks.values()]
 

@@ -11,7 +11,15 @@ from dataclasses import fields, is_dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
-from rltrain.config.schema import PER_MEMBER, PPOConfig, QLearningConfig, QNetworkConfig, ReinforceConfig, RunConfig
+from rltrain.config.schema import (
+    PER_MEMBER,
+    PQNConfig,
+    QLearningConfig,
+    QNetworkConfig,
+    ReinforceConfig,
+    RolloutConfig,
+    RunConfig,
+)
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
@@ -88,11 +96,17 @@ class _EpisodesCard(Card):
 class _RolloutCard(Card):
     in_engine = in_populations = True
 
-    def experience_bytes(self, algo: PPOConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec) -> int:
+    def experience_bytes(
+        self, algo: RolloutConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
+    ) -> int:
         return algo.rollout_steps * num_envs * (2 * _bytes_of(observation) + 64)
 
-    def updates_per_step(self, algo: PPOConfig, num_envs: int) -> float:
+    def updates_per_step(self, algo: RolloutConfig, num_envs: int) -> float:
         return algo.epochs * algo.minibatches / (algo.rollout_steps * num_envs)
+
+
+class _ActionValueRolloutCard(_RolloutCard):
+    discrete_actions = True
 
 
 class _TableCard(Card):
@@ -107,7 +121,8 @@ class _TableCard(Card):
 CARDS: dict[type, Card] = {
     QNetworkConfig: _ReplayCard(),
     ReinforceConfig: _EpisodesCard(),
-    PPOConfig: _RolloutCard(),
+    RolloutConfig: _RolloutCard(),
+    PQNConfig: _ActionValueRolloutCard(),
     QLearningConfig: _TableCard(),
 }
 

@@ -13,10 +13,12 @@ from rltrain.config.schema import (
     DQNConfig,
     DuelingConfig,
     PPOConfig,
+    PQNConfig,
     QLearningConfig,
     QNetworkConfig,
     QRDQNConfig,
     ReinforceConfig,
+    RolloutConfig,
     RunConfig,
     StateActionConfig,
 )
@@ -42,8 +44,8 @@ def check_contradictions(config: RunConfig) -> None:
         _check_distributional(config)
     if isinstance(config.algo, ReinforceConfig):
         _check_reinforce(config, config.algo)
-    if isinstance(config.algo, PPOConfig):
-        _check_ppo(config, config.algo)
+    if isinstance(config.algo, RolloutConfig):
+        _check_rollouts(config, config.algo)
     if isinstance(config.algo, QLearningConfig):
         _check_q_learning(config)
     if config.env.vectorization == "compiled":
@@ -220,8 +222,8 @@ def _check_reinforce(config: RunConfig, algo: ReinforceConfig) -> None:
     _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
 
 
-def _check_ppo(config: RunConfig, algo: PPOConfig) -> None:
-    _check_groups(config, "network")
+def _check_rollouts(config: RunConfig, algo: RolloutConfig) -> None:
+    _check_groups(config, "network", *(["exploration"] if isinstance(algo, PQNConfig) else []))
     size = algo.rollout_steps * config.num_envs
     rollout = f"algo.rollout_steps={algo.rollout_steps} * num_envs={config.num_envs}"
     if size % algo.minibatches:

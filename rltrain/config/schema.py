@@ -262,23 +262,39 @@ class CriticConfig:
 
 
 @dataclass(frozen=True)
-class PPOConfig:
-    """`algo=ppo` and `algo=a2c`; `rollout_steps` are vector steps, and all that they hold is learned from together."""
+class RolloutConfig:
+    """The keys of all that learn from rollouts of fixed length; `rollout_steps` are vector steps, and what all of them
+    hold is learned from together."""
 
-    name: Literal["ppo", "a2c"]
+    name: str
     gamma: Annotated[float, Range(0, 1), PER_MEMBER]
-    gae_lambda: Annotated[float, Range(0, 1), PER_MEMBER]
     rollout_steps: Annotated[int, Range(1)]
     epochs: Annotated[int, Range(1)]
     minibatches: Annotated[int, Range(1)]
+    anneal_lr: bool
+    max_grad_norm: Annotated[float | None, Range(above=0), PER_MEMBER]
+    optimizer: OptimizerConfig
+
+
+@dataclass(frozen=True)
+class PPOConfig(RolloutConfig):
+    """`algo=ppo` and `algo=a2c`."""
+
+    name: Literal["ppo", "a2c"]
+    gae_lambda: Annotated[float, Range(0, 1), PER_MEMBER]
     clip: Annotated[float, Range(above=0), PER_MEMBER]
     normalize_advantage: bool
     entropy_coef: Annotated[float, Range(0), PER_MEMBER]
     target_kl: Annotated[float | None, Range(above=0)]
-    anneal_lr: bool
-    max_grad_norm: Annotated[float | None, Range(above=0), PER_MEMBER]
     value: CriticConfig
-    optimizer: OptimizerConfig
+
+
+@dataclass(frozen=True)
+class PQNConfig(RolloutConfig):
+    """`algo=pqn`."""
+
+    name: Literal["pqn"]
+    q_lambda: Annotated[float, Range(0, 1), PER_MEMBER]
 
 
 @dataclass(frozen=True)
@@ -352,7 +368,7 @@ class TuneConfig:
 
 
 AnyNetworkConfig = NetworkConfig | CNNConfig | DuelingConfig | StateActionConfig
-AlgoConfig = DQNConfig | C51Config | QRDQNConfig | ReinforceConfig | PPOConfig | QLearningConfig
+AlgoConfig = DQNConfig | C51Config | QRDQNConfig | ReinforceConfig | PPOConfig | PQNConfig | QLearningConfig
 TargetUpdateConfig = HardUpdateConfig | SoftUpdateConfig
 ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | ConstantConfig
 
@@ -405,6 +421,7 @@ ALGO_CONFIGS: dict[str, type] = {
     "reinforce": ReinforceConfig,
     "ppo": PPOConfig,
     "a2c": PPOConfig,
+    "pqn": PQNConfig,
 }
 NETWORK_CONFIGS: dict[str, type] = {
     "mlp": NetworkConfig,

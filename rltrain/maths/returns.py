@@ -49,6 +49,25 @@ def generalized_advantage(
     return discounted_sum(delta, decay * ~ended)
 
 
+def lambda_return(reward: Tensor, discount: Tensor, next_value: Tensor, ended: Tensor, lam: Tensor) -> Tensor:
+    """G_t = r_t + discount_t ((1 - lambda) V(s_{t+1}) + lambda G_{t+1}) within an episode; where the episode or the
+    rollout ends, r_t + discount_t V(s_{t+1}). Sutton & Barto 2018, equation 12.18.
+
+    Args:
+        reward: [T, N].
+        discount: gamma * (1 - terminated) [T, N].
+        next_value: V(s_{t+1}) [T, N] of the true successor, also where the episode ended.
+        ended: [T, N] bool, terminated or cut: the next step is of another episode.
+        lam: lambda [].
+
+    Returns:
+        [T, N]
+    """
+    goes_on = _later(torch.ones_like(reward), 1) * ~ended
+    weight = lam * goes_on
+    return discounted_sum(reward + discount * (1.0 - weight) * next_value, discount * weight)
+
+
 def explained_variance(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - Var(target - prediction) / Var(target) of all entries, []: 1 is perfect, 0 no better than their mean. 0 where
     the target does not vary but by rounding."""

@@ -40,6 +40,11 @@ def constant(config: ConstantConfig) -> Schedule:
     return lambda _, __: config.end
 
 
+def falling(steps: int) -> Schedule:
+    """From 1 to 0 over `steps` environment steps."""
+    return linear(LinearConfig("linear", 1.0, 0.0, steps))
+
+
 def always(number: float) -> Schedule:
     """The same number throughout."""
     return lambda _, __: number

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 import torch
 from halves import often
-from small_runs import count_loads, dqn_config, env_config, optimizer, ppo_config, reinforce_config, run_config
+from small_runs import (
+    count_loads,
+    dqn_config,
+    env_config,
+    optimizer,
+    ppo_config,
+    pqn_config,
+    reinforce_config,
+    run_config,
+)
 
 from rltrain.compute.compiling import CompileChoice, has_compiler
 from rltrain.compute.exchange import Exchange
@@ -140,6 +149,14 @@ CASES = {
     "rollouts, cut, box actions": run_config(
         ppo_config(rollout_steps=5, target_kl=1e-4, epochs=3, minibatches=1, normalize_advantage=False), num_envs=2,
         env=replace(env_config("Pendulum-v1"), max_episode_steps=9),
+    ),
+    "rollouts, epsilon by episodes": run_config(
+        pqn_config(), env=env_config("CartPole-v1"), num_envs=3,
+        exploration=PerEpisodeConfig("per_episode", 1.0, 0.1, 0.9),
+    ),
+    "rollouts, held random actions": run_config(
+        pqn_config(rollout_steps=9), num_envs=2, env=replace(env_config("MountainCar-v0"), max_episode_steps=17),
+        exploration=LinearConfig("linear", 1.0, 0.1, 100, 1.5),
     ),
     "wrapped, clipped rewards": run_config(
         dqn_config(n_step=3, buffer_size=500), num_envs=3,

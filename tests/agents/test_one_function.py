@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import run_config
+from small_runs import pqn_config, run_config
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from rltrain.agents import ALGORITHMS
 from rltrain.agents.ppo import PPO
+from rltrain.agents.pqn import PQN
 from rltrain.agents.reinforce import Reinforce
 from rltrain.compute.ahead import Program
 from rltrain.config.schema import (
@@ -31,6 +32,7 @@ from rltrain.config.schema import (
     NetworkConfig,
     OptimizerConfig,
     PPOConfig,
+    PQNConfig,
     QNetworkConfig,
     QRDQNConfig,
     ReinforceConfig,
@@ -158,15 +160,16 @@ def reinforce_case(
     return lambda gradient: partial(algorithms[0].learn, gradient=gradient), states, data, hyper
 
 
-def ppo_case(
-    config: PPOConfig,
+def rollout_case(
+    config: PPOConfig | PQNConfig,
     action: ActionSpec,
     network: AnyNetworkConfig = NETWORK,
     observation: ObservationSpec = OBSERVATION,
 ) -> tuple[Callable[[Any], Variant], list[Any], list[list[Any]], list[Any]]:
     """Each batch is a rollout; the update prepares it and makes a gradient step from every other step of it."""
+    make: Callable[[Build], PPO | PQN] = PPO if isinstance(config, PPOConfig) else PQN
     algorithms = [
-        PPO(Build(run_config(config, network=network, seed=seed), observation, action, CPU)) for seed in range(MEMBERS)
+        make(Build(run_config(config, network=network, seed=seed), observation, action, CPU)) for seed in range(MEMBERS)
     ]
     states = [State({name: n.params for name, n in a.networks.items()}, a.init_optimizer()) for a in algorithms]
 
@@ -187,14 +190,12 @@ def ppo_case(
         return Minibatch(obs, action, {name: x.flatten()[first::2] for name, x in columns.items()})
 
     data = [[rollout() for _ in range(UPDATES)] for _ in range(MEMBERS)]
-    hyper = [
-        {name: torch.tensor(number) for name, number in zip(names, numbers, strict=True)}
-        for names in [("lr", "gamma", "gae_lambda", "clip", "entropy_coef", "value_coef", "max_grad_norm")]
-        for numbers in [
-            (1e-2, 0.9, 0.0, 0.01, 0.0, 0.5, 0.1), (3e-3, 0.99, 0.95, 0.2, 0.01, 1.0, 1e9),
-            (1e-3, 1.0, 1.0, 0.1, 0.1, 0.1, 0.5),
-        ]
-    ]  # fmt: skip
+    numbers = {
+        "lr": (1e-2, 3e-3, 1e-3), "gamma": (0.9, 0.99, 1.0), "gae_lambda": (0.0, 0.95, 1.0),
+        "q_lambda": (0.0, 0.65, 1.0), "clip": (0.01, 0.2, 0.1), "entropy_coef": (0.0, 0.01, 0.1),
+        "value_coef": (0.5, 1.0, 0.1), "max_grad_norm": (0.1, 1e9, 0.5),
+    }  # fmt: skip
+    hyper = [{name: torch.tensor(numbers[name][m]) for name in algorithms[0].knobs} for m in range(MEMBERS)]
     return lambda gradient: partial(update, gradient=gradient), states, data, hyper
 
 
@@ -293,7 +294,16 @@ def test_a_population_of_reinforce_equals_its_members(config: ReinforceConfig, a
 
 @pytest.mark.parametrize(("config", "action"), PPO_CASES)
 def test_a_population_of_ppo_equals_its_members(config: PPOConfig, action: ActionSpec) -> None:
-    assert_members_agree(*ppo_case(config, action))
+    assert_members_agree(*rollout_case(config, action))
+
+
+@pytest.mark.parametrize("name", ["radam", "rmsprop"])
+def test_a_population_of_pqn_equals_its_members(name: str) -> None:
+    assert_members_agree(*rollout_case(pqn_config(optimizer=optimizer(name)), DISCRETE))
+
+
+def test_a_population_of_convolutional_pqn_equals_its_members() -> None:
+    assert_members_agree(*rollout_case(pqn_config(), DISCRETE, SMALL_CNN, IMAGE))
 
 
 @pytest.mark.slow
@@ -303,7 +313,8 @@ def test_a_population_of_ppo_equals_its_members(config: PPOConfig, action: Actio
     [
         lambda: dqn_case(dqn_config()),
         lambda: reinforce_case(*REINFORCE_CASES[0]),
-        lambda: ppo_case(*PPO_CASES[0]),
+        lambda: rollout_case(*PPO_CASES[0]),
+        lambda: rollout_case(pqn_config(optimizer=optimizer("radam")), DISCRETE),
         *(partial(dqn_case, dqn_config(), *case) for case in NETWORK_CASES.values()),
     ],
 )

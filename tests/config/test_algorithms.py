@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import pytest
-from small_runs import dqn_config, ppo_config, q_learning_config, reinforce_config, run_config
+from small_runs import dqn_config, ppo_config, pqn_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.algorithms import Card, card_of, per_member_keys
 from rltrain.config.population import structure
@@ -46,12 +46,17 @@ WARM = WarmConfig(**vars(dqn_config()), warmth=0.5, width=3)
             " algo.optimizer.lr",
         ),
         (
+            run_config(pqn_config()),
+            "algo.gamma algo.q_lambda algo.max_grad_norm algo.optimizer.lr"
+            " exploration.start exploration.end exploration.steps exploration.duration",
+        ),
+        (
             run_config(q_learning_config()),
             "algo.gamma algo.alpha algo.alpha_decay algo.initial_value exploration.start exploration.end"
             " exploration.steps exploration.duration",
         ),
     ],
-    ids=["dqn", "reinforce", "ppo", "q_learning"],
+    ids=["dqn", "reinforce", "ppo", "pqn", "q_learning"],
 )
 def test_members_may_differ_in_the_numbers_that_are_marked(config: Any, keys: str) -> None:
     assert set(per_member_keys(config)) == set(keys.split())

@@ -196,6 +196,7 @@ ATARI_2015 = {
         "activation": "relu",
         "output_scale": 1.0,
         "init": None,
+        "layer_norm": None,
     },
     "algo": {
         **NOTES_DQN["algo"],

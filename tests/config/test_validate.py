@@ -103,6 +103,22 @@ PPO: dict[str, Any] = {
 }
 
 
+PQN: dict[str, Any] = {
+    **{key: value for key, value in DQN.items() if key != "target_update"},
+    "algo": {
+        "name": "pqn",
+        "gamma": 0.99,
+        "q_lambda": 0.65,
+        "rollout_steps": 128,
+        "epochs": 4,
+        "minibatches": 4,
+        "anneal_lr": True,
+        "max_grad_norm": 10.0,
+        "optimizer": OPTIMIZER,
+    },
+}
+
+
 Q_LEARNING = {
     **{key: value for key, value in DQN.items() if key not in ("network", "target_update")},
     "algo": {"name": "q_learning", "gamma": 0.99, "alpha": 0.1, "alpha_decay": 0.6, "initial_value": -1.0},
@@ -124,7 +140,7 @@ def with_keys(plain: dict[str, Any], **changes: Any) -> dict[str, Any]:
 ONE_PROGRAM = "env.vectorization=compiled: acting, stepping and learning are one program,"
 
 
-@pytest.mark.parametrize("plain", [DQN, REINFORCE, PPO, Q_LEARNING], ids=["dqn", "reinforce", "ppo", "q_learning"])
+@pytest.mark.parametrize("plain", [DQN, REINFORCE, PPO, PQN, Q_LEARNING], ids=lambda plain: plain["algo"]["name"])
 def test_plain_data_survives_the_round_trip(plain: dict[str, Any]) -> None:
     config = validate(plain)
     assert validate(to_plain(config)) == config
@@ -169,7 +185,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__max_grad_norm": "x"}, "algo.max_grad_norm=x: must be a number > 0 or null"),
         (
             {"algo__name": "dqqn"},
-            "algo.name=dqqn: must be dqn, c51, qr_dqn, q_learning, reinforce, ppo or a2c; did you mean dqn?",
+            "algo.name=dqqn: must be dqn, c51, qr_dqn, q_learning, reinforce, ppo, a2c or pqn; did you mean dqn?",
         ),
         ({"algo__typo": 1}, "algo.typo: unknown key of algo=dqn"),
         ({"algo__batch_sise": 1}, "algo.batch_sise: unknown key of algo=dqn; did you mean batch_size?"),
@@ -249,6 +265,24 @@ def test_refusals_of_reinforce(change: dict[str, Any], message: str) -> None:
 def test_refusals_of_ppo(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError) as error:
         validate(with_keys(PPO, **change))
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target_update": DQN["target_update"]}, "target_update: pqn has no target network"),
+        ({"exploration": None}, "exploration: is missing, and algo=pqn needs it"),
+        ({"algo__minibatches": 5}, "algo.minibatches=5 must divide algo.rollout_steps=128 * num_envs=1, which is 128"),
+        ({"num_envs": 8}, "learning would never start: the first update is due after algo.rollout_steps=128 * num"),
+        ({"algo__q_lambda": 1.5}, "algo.q_lambda=1.5: must be >= 0 and <= 1"),
+        ({"algo__optimizer__name": "radam", "algo__optimizer__amsgrad": True}, "algo.optimizer.amsgrad=true: only"),
+        ({"network__layer_norm": 1}, "network.layer_norm=1: must be true or false"),
+    ],
+)
+def test_refusals_of_pqn(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        validate(with_keys(PQN, **change))
     assert str(error.value).startswith(message)
 
 

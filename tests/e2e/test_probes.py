@@ -26,6 +26,10 @@ DQN = [
     "exploration=constant", "exploration.end=1", "target_update=hard", "target_update.unit=gradient_steps",
     "target_update.period=20",
 ]  # fmt: skip
+PQN = [
+    "algo=pqn", "network.hidden=[]", f"algo.gamma={GAMMA}", "algo.optimizer.lr=0.05", "algo.max_grad_norm=null",
+    "num_envs=4", "algo.rollout_steps=5", "total_steps=3200", "exploration=constant", "exploration.end=1",
+]  # fmt: skip
 REINFORCE = [
     "algo=reinforce", "network.hidden=[]", "algo.gamma=1", "algo.baseline=mean", "algo.normalize_returns=none",
     "algo.optimizer.lr=0.05", "algo.max_grad_norm=null",
@@ -80,6 +84,15 @@ def test_nothing_follows_a_terminated_episode(trained: Trained, n_step: int) -> 
     assert q_values[:, 1] == pytest.approx(values, abs=0.02)
     # Nothing is random here, so the error goes to 0: it would stay large if shapes were broadcast in the loss.
     assert run.rows[-1]["train/td_loss"] < 1e-3
+
+
+@pytest.mark.parametrize("q_lambda", often([0.0, 0.65, 1.0], [0.65]))
+def test_lambda_returns_of_a_cut_episode_and_of_a_terminated_one(trained: Trained, q_lambda: float) -> None:
+    run = trained(*PQN, "env=probe_envs:Flip-v0", f"algo.q_lambda={q_lambda}")
+    (stay, go), _ = run.head("q_network", np.eye(2))
+    assert stay == pytest.approx(1 / (1 - GAMMA), rel=0.03)
+    assert go == pytest.approx(0.5 + 0.75 * GAMMA, rel=0.05)
+    assert run.result["mean"] == 1.0  # staying is cut at once; going would return 1.25
 
 
 def test_an_end_that_comes_by_chance(trained: Trained) -> None:

@@ -47,7 +47,7 @@ TOGETHER_OFTEN = [
 COMPILED = [
     "dqn n-step, 3 envs", "dqn hard by gradient steps, adamw", "dqn not double, mse, clipped by value",
     "dqn several gradient steps", "reinforce cut episodes", "reinforce mean baseline, 2 envs",
-    "dqn stepped in the program, 3 envs", "ppo, 3 envs",
+    "dqn stepped in the program, 3 envs", "ppo, 3 envs", "pqn, 3 envs",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rltrain.maths.returns import discounted_sum, explained_variance, generalized_advantage
+from rltrain.maths.returns import discounted_sum, explained_variance, generalized_advantage, lambda_return
 
 
 def naive_advantage(
@@ -52,6 +52,40 @@ def test_advantages_are_summed_within_each_episode(
     tensors = [torch.from_numpy(x) for x in (reward, gamma * ~terminated, value, next_value, terminated | cut)]
     found = generalized_advantage(*tensors, torch.tensor(gamma * lam, dtype=torch.float64))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.integers(1, 40),
+    num_envs=st.integers(1, 3),
+    gamma=st.sampled_from([0.0, 0.9, 1.0]),
+    lam=st.sampled_from([0.0, 0.65, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_lambda_returns_are_computed_backwards_within_each_episode(
+    steps: int, num_envs: int, gamma: float, lam: float, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    reward, next_value = generator.normal(size=(2, steps, num_envs))
+    terminated, cut = generator.random((2, steps, num_envs)) < 0.2
+    expected = np.zeros((steps, num_envs))
+    for env in range(num_envs):
+        for t in reversed(range(steps)):
+            behind = next_value[t, env]
+            if t + 1 < steps and not (terminated[t, env] or cut[t, env]):
+                behind = (1 - lam) * behind + lam * expected[t + 1, env]
+            expected[t, env] = reward[t, env] + (0.0 if terminated[t, env] else gamma * behind)
+    tensors = [torch.from_numpy(x) for x in (reward, gamma * ~terminated, next_value, terminated | cut)]
+    found = lambda_return(*tensors, torch.tensor(lam, dtype=torch.float64))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_lambda_returns_are_generalized_advantages_above_the_values() -> None:
+    reward, value, last = torch.randn(7, 2), torch.randn(7, 2), torch.randn(1, 2)
+    next_value, no_end = torch.cat([value[1:], last]), torch.zeros(7, 2, dtype=torch.bool)
+    discount, lam = torch.full((7, 2), 0.9), torch.tensor(0.7)
+    advantage = generalized_advantage(reward, discount, value, next_value, no_end, 0.9 * lam)
+    torch.testing.assert_close(lambda_return(reward, discount, next_value, no_end, lam), advantage + value)
 
 
 def test_a_lambda_of_one_gives_the_return_and_of_zero_one_step() -> None:

@@ -17,6 +17,7 @@ from small_runs import (
     dqn_config,
     env_config,
     ppo_config,
+    pqn_config,
     q_learning_config,
     reinforce_config,
     run_config,
@@ -56,7 +57,7 @@ TARGETS = {
     "hard": tuple(HardUpdateConfig("hard", period, "env_steps") for period in (30, 7, 50)),
     "hard by episodes": tuple(HardUpdateConfig("hard", period, "episodes") for period in (3, 1, 2)),
 }
-CASES = [*TARGETS, "reinforce", "ppo", "q_learning"]
+CASES = [*TARGETS, "reinforce", "ppo", "pqn", "q_learning"]
 CARTPOLE = replace(env_config("CartPole-v1"), vectorization="batched")
 Changes = dict[str, Any]
 
@@ -76,6 +77,9 @@ def members(case: str, *changes: Changes, **common: Any) -> list[RunConfig]:
                 value=CriticConfig((8,), (0.5, 0.1, 1.0)[member], None),
             )  # fmt: skip
             keys |= {"total_steps": (180, 180, 160)[member]}
+        elif case == "pqn":
+            algo = pqn_config(q_lambda=(0.9, 0.0, 1.0)[member])
+            keys |= {"total_steps": (180, 180, 160)[member], "exploration": EXPLORATIONS[member]}
         elif case == "reinforce":
             algo = reinforce_config(
                 entropy_coef=(0.0, 0.3, 0.1)[member], value=ValueConfig(VALUE_RATES[member], 2, (8,))
@@ -204,7 +208,7 @@ def test_members_see_through_wrappers_what_they_would_see_alone(case: str) -> No
             assert array == pytest.approx(wanted[name], rel=1e-3, abs=1e-4), name
 
 
-@pytest.mark.parametrize(("case", "early"), list(zip(CASES, (1, 0, 2, 1, 0, 2), strict=True)))
+@pytest.mark.parametrize(("case", "early"), list(zip(CASES, (1, 0, 2, 1, 0, 1, 2), strict=True)))
 def test_members_are_the_runs_that_they_would_be_alone_also_past_the_end_of_one(case: str, early: int) -> None:
     changes: list[Changes] = [{}, {}, {}]
     changes[early] = {"total_episodes": 5}
