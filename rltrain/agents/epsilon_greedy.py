@@ -20,6 +20,7 @@ class EpsilonGreedy:
     argmax_a Q(s, a)."""
 
     acts = "q_network"
+    critic: str | None = "q_network"
     learns: tuple[str, ...] = ("q_network",)
     noise: Noise = Noise("exploration", "uniform", 2)
     networks: Mapping[str, FlatNetwork]
@@ -63,6 +64,9 @@ class EpsilonGreedy:
 
     def choose(self, xp: Any, output: Any, drawn: Mapping[str, Any]) -> Any:
         return xp.where(drawn["explore"], drawn["random_action"], self.q_values(xp, output).argmax(-1))
+
+    def state_value(self, output: Tensor) -> Tensor:
+        return cast(Tensor, self.q_values(torch, output).amax(-1))
 
     def greedy(self, output: Tensor) -> Tensor:
         return cast(Tensor, self.q_values(torch, output).argmax(-1))

@@ -194,6 +194,18 @@ class QLearning(GreedyTable):
     def scalars(self, member: int = 0) -> dict[str, float]:
         return {"train/epsilon": self.epsilon(member)}
 
+    @property
+    def gammas(self) -> np.ndarray:
+        return np.array([algo.gamma for algo in self._algos])
+
+    def state_values(self, obs: np.ndarray, member: int = 0) -> np.ndarray:
+        values: np.ndarray = self.q_table[member, obs].max(-1)
+        return values
+
+    def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
+        """The share of entries that were ever updated."""
+        return {"diagnostics/visited_entries": float((self.visits[member] > 0).mean())}
+
     def retire(self, member: int) -> None:
         self._running = [other for other in self._running if other != member]
         self.active[member * self._num_envs : (member + 1) * self._num_envs] = False

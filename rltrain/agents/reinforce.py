@@ -35,6 +35,7 @@ class Reinforce(SampledPolicy):
             "value_lr": config.value.lr,
             **({} if config.max_grad_norm is None else {"max_grad_norm": config.max_grad_norm}),
         }
+        self.critic = "value" if config.baseline == "value" else None
         fitted = ("train/value_loss",) if config.baseline == "value" else ()
         self.metrics: tuple[str, ...] = ("train/policy_loss", "train/entropy", "train/grad_norm", *fitted)
 

@@ -21,6 +21,7 @@ class SampledPolicy:
     """A policy network, whose distribution actions are sampled from, and a value network."""
 
     acts = "policy"
+    critic: str | None = "value"
     follows: Mapping[str, str] = {}
     schedules: Mapping[str, Schedule] = {}
 
@@ -45,6 +46,9 @@ class SampledPolicy:
             drawn = {name: torch.from_numpy(draws) for name, draws in drawn.items()}
             return self.choose(torch, torch.from_numpy(output), drawn).cpu().numpy()
         return self.distribution.sample(output, drawn["noise"])
+
+    def state_value(self, output: Tensor) -> Tensor:
+        return output.squeeze(-1)
 
     def greedy(self, output: Tensor) -> Tensor:
         return self.distribution.mode(output)

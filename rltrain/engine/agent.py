@@ -12,6 +12,7 @@ from torch import Tensor
 from rltrain.compute.compiling import Bound
 from rltrain.config.schema import PerEpisodeConfig
 from rltrain.engine.algorithm import DURATION, Algorithm, State
+from rltrain.engine.diagnostics import distance, dormant_share
 from rltrain.engine.members import MemberNetworks, member_of, stack_members
 from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import AgentContext, StateDict, with_prefix, without_prefix
@@ -40,6 +41,7 @@ class EngineAgent(GreedyPolicy):
         # Each [M].
         self._env_steps, self._episodes, self._gradient_steps = (np.zeros(self._members, np.int64) for _ in range(3))
         self._num_actions = context.action.n
+        self._gammas = np.array([getattr(config.algo, "gamma", np.nan) for config in context.configs])  # [M]
         self._held = HeldActions(self._members * self._num_envs) if DURATION in algorithm.schedules else None
         # Epsilon depends then on which episodes have ended: the host must look after every vector step.
         self._follows_episodes = any(isinstance(c.exploration, PerEpisodeConfig) for c in context.configs)
@@ -144,6 +146,36 @@ class EngineAgent(GreedyPolicy):
             "train/learning_rate": self._algorithms[member].knobs["lr"],
             "train/gradient_steps": float(self._gradient_steps[member]),
         }
+
+    @property
+    def gammas(self) -> np.ndarray:
+        return self._gammas
+
+    def state_values(self, obs: np.ndarray, member: int = 0) -> np.ndarray:
+        algorithm = self._algorithm
+        if algorithm.critic is None:
+            return np.full(len(obs), np.nan)
+        with torch.inference_mode():
+            output = self._output_of(algorithm.critic, obs, member)
+            values: np.ndarray = algorithm.state_value(output).double().cpu().numpy()
+        return values
+
+    def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
+        found: dict[str, float] = {}
+        acts = self.networks[self._algorithm.acts]
+        with torch.inference_mode():
+            own = acts.of_member(acts.params, member)
+            if layers := acts.activations(own, torch.from_numpy(obs).to(self._device)):
+                found["diagnostics/dormant_units"] = dormant_share(layers)
+            for target, name in self._algorithm.follows.items():
+                of_member, params = self.networks[name].of_member, self._state.networks
+                both = (of_member(params[which], member) for which in (name, target))
+                found["diagnostics/target_distance"] = distance(*both)
+        return found
+
+    def _output_of(self, name: str, obs: np.ndarray, member: int) -> Tensor:
+        networks = self.networks[name]
+        return networks.apply(networks.of_member(networks.params, member), torch.from_numpy(obs).to(self._device))
 
     def _envs_of(self, member: int) -> slice:
         return slice(member * self._num_envs, (member + 1) * self._num_envs)

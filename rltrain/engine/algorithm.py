@@ -84,6 +84,7 @@ class Algorithm(Protocol):
 
     networks: Mapping[str, FlatNetwork]  # structure and initial parameters
     acts: str  # the network that acting asks
+    critic: str | None  # the network whose output `state_value` takes; None: nothing estimates values
     learns: tuple[str, ...]  # the networks that updates change
     follows: Mapping[str, str]  # target network -> the network that it follows
     schedules: Mapping[str, Schedule]  # numbers of acting that change with the steps, such as epsilon
@@ -124,6 +125,10 @@ class Algorithm(Protocol):
 
     def greedy(self, output: Tensor) -> Tensor:
         """The network's output [N, outputs] -> the best actions [N, *action]."""
+        ...
+
+    def state_value(self, output: Tensor) -> Tensor:
+        """The critic's output [N, outputs] -> V(s) [N]."""
         ...
 
     def learn(self, state: State, batch: Any, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:

@@ -26,7 +26,7 @@ class MemberNetworks:
     def __init__(self, networks: Sequence[FlatNetwork], cuda_graphs: bool = False) -> None:
         self._first = networks[0]
         self.members = len(networks)
-        self.apply = self._first.apply
+        self.apply, self.activations = self._first.apply, self._first.activations
         self.params = self._first.params if self.members == 1 else torch.stack([n.params for n in networks])
         self._forward = torch.vmap(self.apply)
         self._acting: Callable[[Tensor, Tensor], Tensor] = self._forward

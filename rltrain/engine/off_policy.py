@@ -192,6 +192,9 @@ class OffPolicyAgent(EngineAgent):
             self._learner.learn()
             self._targets.move(due)
 
+    def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
+        return {**super().diagnostics(obs, member), **self.replay.diagnostics(member)}
+
     def retire(self, member: int) -> None:
         super().retire(member)
         candidates = self._running if self._running.any() else ~self._running  # [M]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -60,6 +60,24 @@ class Policy(Protocol):
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         """obs [N, *obs] -> the agent's best actions [N, *action]."""
+        ...
+
+
+@runtime_checkable
+class Critic(Policy, Protocol):
+    """A policy that can be asked for values, and for what else tells why learning fails."""
+
+    @property
+    def gammas(self) -> np.ndarray:
+        """[M], float64."""
+        ...
+
+    def state_values(self, obs: np.ndarray, member: int = 0) -> np.ndarray:
+        """obs [B, *obs] -> V(s) [B] as a member's networks see it, float64; NaN where nothing estimates it."""
+        ...
+
+    def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
+        """By tag, what a member's networks show for states [B, *obs] of its greedy policy, and its experience."""
         ...
 
 

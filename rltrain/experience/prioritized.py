@@ -109,6 +109,22 @@ class PrioritizedReplay(UniformReplay):
             largest = self._largest[member].expand(1, len(own))
             self._set(self._tree[member : member + 1], own.unsqueeze(0), largest)
 
+    def diagnostics(self, member: int = 0) -> dict[str, float]:
+        """The mean age of what is sampled; and (sum p)^2 / (size * sum p^2), the share of the rows it comes from: 1
+        where all priorities are equal, 1 / size where one row gets all draws."""
+        written, capacity = int(self._written[member]), self.capacity
+        size = min(written, capacity)
+        priority = self._tree[member, self._leaves : self._leaves + size]
+        total = priority.sum()
+        if not total > 0:
+            return {}
+        age = (written - 1 - torch.arange(size, device=priority.device)) % capacity
+        share = total.square() / (size * priority.square().sum())
+        return {
+            "diagnostics/replay_age": float((priority * age).sum() / total),
+            "diagnostics/priority_share": float(share),
+        }
+
     def state_dict(self, member: int = 0) -> dict[str, Tensor]:
         state = super().state_dict(member)
         size = len(state["reward"])

@@ -186,6 +186,11 @@ class UniformReplay:
         draws = torch.from_numpy(uniform).to(self._device)
         return gather(self._arrays, uniform_rows(draws, self.written, self.capacity))
 
+    def diagnostics(self, member: int = 0) -> dict[str, float]:
+        """The mean age of what is sampled, in transitions stored since."""
+        size = min(int(self._written[member]), self.capacity)
+        return {"diagnostics/replay_age": (size - 1) / 2} if size else {}
+
     def state_dict(self, member: int = 0) -> dict[str, Tensor]:
         """Views of the member's rows in use, in the order in which they lie, and [head]: all that continuing exactly
         needs."""

@@ -50,6 +50,14 @@ _DASHBOARD: Final = {
         "gradient norm": ["train/grad_norm"],
         "learning rate": ["train/learning_rate"],
     },
+    "Why learning fails": {
+        "value of first states and discounted return": ["diagnostics/value", "diagnostics/discounted_return"],
+        "dormant units": ["diagnostics/dormant_units"],
+        "distance to the target network": ["diagnostics/target_distance"],
+        "age of sampled transitions": ["diagnostics/replay_age"],
+        "share of the replay that priorities sample": ["diagnostics/priority_share"],
+        "share of the table's entries that were updated": ["diagnostics/visited_entries"],
+    },
     "Exploration and speed": {
         "epsilon and entropy": ["train/epsilon", "train/entropy"],
         "environment steps per second": ["time/steps_per_second"],

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from rltrain.networks.mlp import ACTIVATIONS
+
 Apply = Callable[[Tensor, Tensor], Tensor]
 """(params [P], obs [..., *obs]) -> output [..., outputs]."""
 
@@ -74,6 +76,22 @@ class FlatNetwork:
             for (owner, name), own in zip(self._slots, self._own, strict=True):
                 owner[name] = own
         return output
+
+    def activations(self, params: Tensor, obs: Tensor) -> list[Tensor]:
+        """The outputs [B, ...] of the module's activation functions, in the order of the layers."""
+        found: list[Tensor] = []
+        kinds = tuple(ACTIVATIONS.values())
+        hooks = [
+            module.register_forward_hook(lambda _, __, output: found.append(output))
+            for module in self._module.modules()
+            if isinstance(module, kinds)
+        ]
+        try:
+            self.apply(params, obs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
 
     def module(self) -> nn.Module:
         """A copy of the module, with parameters of its own."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from rltrain.errors import RequestError
 from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, improvements
 from rltrain.report.groups import Groups, group_runs
-from rltrain.report.runs import EVALUATION, TRAINING, Run, read_runs
+from rltrain.report.runs import DIAGNOSTICS, EVALUATION, TRAINING, Run, read_runs
 from rltrain.report.summary import Summary, summarize
 from rltrain.terminal.text import counted
 
@@ -23,7 +23,8 @@ class Contents:
         runs: all of them, also those that are in no setting.
         summaries: environment by environment, best first.
         main: the metric of the learning curves and their areas.
-        tags: those that have curves, `main` first.
+        tags: those of the learning curves, `main` first.
+        diagnostics: those that tell why learning fails.
         variants: best first.
         improvements: the best against each of the others.
         aggregate: None for one environment.
@@ -36,6 +37,7 @@ class Contents:
     summaries: tuple[Summary, ...]
     main: str
     tags: tuple[str, ...]
+    diagnostics: tuple[str, ...]
     variants: tuple[str, ...]
     improvements: tuple[Improvement, ...]
     aggregate: Aggregate | None
@@ -86,7 +88,7 @@ def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | 
     groups = group_runs(runs, origins)
     main = metric or _main(runs)
     curves = (main,) if metric is not None else tuple(sorted((EVALUATION, TRAINING), key=lambda tag: tag != main))
-    summaries = summarize(groups.settings, curves, main)
+    summaries = summarize(groups.settings, tuple(dict.fromkeys([*curves, *DIAGNOSTICS])), main)
     variants = best_first(summaries)
     envs = list(dict.fromkeys(summary.setting.env for summary in summaries))
     ordered = sorted(summaries, key=lambda s: (envs.index(s.setting.env), *_rank(s), variants.index(s.setting.variant)))
@@ -98,6 +100,7 @@ def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | 
         summaries=tuple(ordered),
         main=main,
         tags=tuple(tag for tag in curves if any(tag in summary.curves for summary in summaries)),
+        diagnostics=tuple(tag for tag in DIAGNOSTICS if any(tag in summary.curves for summary in summaries)),
         variants=tuple(variants),
         improvements=tuple(improvements(summaries, variants)),
         aggregate=aggregate(summaries),

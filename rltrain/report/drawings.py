@@ -17,6 +17,7 @@ from rltrain.report.figures import (
     aggregate_scores,
     chances,
     curves,
+    diagnostics,
     final_scores,
     profiles,
 )
@@ -56,6 +57,8 @@ def drawings(contents: Contents) -> Iterator[Drawing]:
         yield _profiles(contents)
     if contents.improvements:
         yield _chances(contents)
+    if contents.diagnostics:
+        yield _diagnostics(contents)
 
 
 def _curves(contents: Contents, tag: str) -> Drawing:
@@ -117,6 +120,16 @@ def _chances(contents: Contents) -> Drawing:
         f"Probability that a seed of {label(contents.variants[0])} ends above a seed of the other setting, with its "
         f"{_INTERVAL}; at one half neither is better." + _rows_shown(len(contents.improvements)),
         partial(chances, contents),
+    )
+
+
+def _diagnostics(contents: Contents) -> Drawing:
+    return Drawing(
+        "diagnostics",
+        "Why learning fails",
+        "Interquartile means over seeds. Overestimation is the value of first states less the discounted return that "
+        "the greedy policy then got: 0 is right. docs/diagnostics.md says how to read each." + _shown(contents),
+        partial(diagnostics, contents),
     )
 
 

@@ -54,6 +54,22 @@ def curves(contents: Contents, tag: str) -> Figure:
     return figure
 
 
+def diagnostics(contents: Contents) -> Figure:
+    """One panel for each diagnostic and environment."""
+    every = [(tag, env) for tag in contents.diagnostics for env in contents.envs]
+    shown = [(tag, env) for tag, env in every if any(tag in s.curves for s in contents.of_env(env))][:MOST_PANELS]
+    figure, axes = panels(len(shown))
+    for (tag, env), panel in zip(shown, axes, strict=True):
+        for summary in reversed(contents.of_env(env)):
+            if tag in summary.curves:
+                _draw_curve(panel, summary, summary.curves[tag], contents.variants.index(summary.setting.variant))
+        steps_axis(panel)
+        name = tag.rpartition("/")[2].replace("_", " ")
+        title(panel, name if len(contents.envs) == 1 else f"{name}, {env}")
+    legend_below(figure, *_legend(contents, markers=False))
+    return figure
+
+
 def final_scores(contents: Contents) -> Figure:
     """One panel for each environment; a row for each variant."""
     variants = contents.variants[:MOST_ROWS]

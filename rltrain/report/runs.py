@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rltrain.config.stored import ADDED_KEYS
 from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
@@ -21,6 +23,15 @@ from rltrain.training.outcome import Outcome, outcome
 
 _LONGEST = 1e12  # seconds
 TRAINING, EVALUATION = "rollout/episode_return", "eval/episode_return"
+OVERESTIMATION = "diagnostics/overestimation"
+"""The value of first states less the discounted return, which the rows of a run have one by one."""
+_VALUE, _DISCOUNTED = "diagnostics/value", "diagnostics/discounted_return"
+DIAGNOSTICS = (
+    OVERESTIMATION, "diagnostics/dormant_units", "diagnostics/target_distance", "diagnostics/replay_age",
+    "diagnostics/priority_share", "diagnostics/visited_entries", "train/entropy", "train/approx_kl",
+    "train/clip_fraction", "train/explained_variance",
+)  # fmt: skip
+"""Metrics that tell why learning fails."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,12 @@ class Run:
         return self.result.env_step < total and (episodes is None or self.result.returns["mean"] >= goal)
 
     def series(self, tag: str) -> Series | None:
-        return self.metrics.series.get(tag)
+        if tag != OVERESTIMATION:
+            return self.metrics.series.get(tag)
+        value, got = self.metrics.series.get(_VALUE), self.metrics.series.get(_DISCOUNTED)
+        if value is None or got is None or not np.array_equal(value.steps, got.steps):
+            return None
+        return Series(value.steps, value.values - got.values)
 
 
 def find_runs(place: Path) -> list[tuple[Path, tuple[str, ...], Mapping[str, Any] | None]]:
@@ -117,12 +133,13 @@ def _folders(place: Path) -> Iterator[Path]:
 
 
 def read_runs(places: Sequence[Path], tags: Collection[str]) -> list[Run]:
-    """The runs in these folders, with the series of `tags`. What is damaged is said by the run that has it.
+    """The runs in these folders, with the series of `tags` and the diagnostics. A run says what of it is damaged.
 
     Raises:
         RequestError: one holds no run.
     """
     seen: set[Path] = set()
+    tags = tuple(dict.fromkeys([*tags, _VALUE, _DISCOUNTED, *DIAGNOSTICS]))
     runs = []
     for origin, place in enumerate(places):
         for folder, typed, config in find_runs(place):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,6 +18,7 @@ class EpisodeStatistics:
         asked: how many episodes there should be; None: as many as there are.
         cut: how many of them were cut, after `cut_at` steps.
         interrupted: whether it was stopped; the returns are those of the episodes that had ended.
+        diagnostics: by tag, what tells why learning fails; of an evaluation during training.
     """
 
     returns: tuple[float, ...]
@@ -25,6 +26,7 @@ class EpisodeStatistics:
     cut: int = 0
     cut_at: int = 0
     interrupted: bool = False
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:

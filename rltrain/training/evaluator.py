@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
 from rltrain.config.schema import EnvConfig
-from rltrain.engine.protocol import Policy
+from rltrain.engine.protocol import Critic, Policy
 from rltrain.envs.choice import choose_exact
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.loggers.logger import EvaluationDisplay, NoDisplay
 from rltrain.seeding import derive_seed
 from rltrain.training.episode_tally import EpisodeStatistics, EpisodeTally
 from rltrain.training.evaluation_limits import MOST_LANES, EvaluationLimits, evaluation_limits
+from rltrain.training.value_check import ValueCheck
 
 __all__ = ["CONFIRM_KEY_OFFSET", "REPORT_EPISODES", "REPORT_KEY", "EpisodeStatistics", "Evaluator"]
 
@@ -129,37 +130,50 @@ class Evaluator:
         limits = {member: self._limits(member, key, episodes) for member, key in keys.items()}
         tally = EpisodeTally(len(self._seeds), self._lanes, episodes, limits)
         envs.load_statistics(self._statistics())
+        during_training = [member for member, key in keys.items() if not _is_reported(key)]
+        asked = during_training and isinstance(policy, Critic)
+        check = ValueCheck(cast(Critic, policy), during_training, self._lanes) if asked else None
         self._display.begin(tally.asked)
         try:
-            finished = self._play(envs, policy, tally, stop)
+            finished = self._play(envs, policy, tally, check, stop)
         finally:
             self._display.end()
         if not finished and not partly:
             return None
-        return tally.statistics(interrupted=not finished) or None
+        found = tally.statistics(interrupted=not finished)
+        if check is not None:
+            found |= {m: replace(found[m], diagnostics=check.diagnostics(m)) for m in during_training if m in found}
+        return found or None
 
-    def _play(self, envs: VectorEnv, policy: Policy, tally: EpisodeTally, stop: Callable[[], bool]) -> bool:
+    def _play(
+        self, envs: VectorEnv, policy: Policy, tally: EpisodeTally, check: ValueCheck | None, stop: Callable[[], bool]
+    ) -> bool:
         """Whether all episodes were played; False if `stop` became true."""
-        obs = self._begin(envs, tally)
+        obs = self._begin(envs, tally, check)
         while tally.active.any():
             if stop():
                 return False
-            _, obs, ended = envs.step(policy.act_greedy(obs), tally.active)
+            transition, obs, ended = envs.step(policy.act_greedy(obs), tally.active)
             tally.step()
             for episode in ended:
                 tally.end(episode.env, episode.episode_return, episode.length)
+            if check is not None:
+                check.step(transition, obs, ended, tally.active)
             if tally.bounded:
                 self._cut(envs, tally)
                 if not tally.active.any() and tally.begin_again():
-                    obs = self._begin(envs, tally)
+                    obs = self._begin(envs, tally, check)
             if self._display.due():
                 self._display.show(tally.ended, tally.steps, *tally.steps_left(envs.max_episode_steps))
         return True
 
-    def _begin(self, envs: VectorEnv, tally: EpisodeTally) -> np.ndarray:
+    def _begin(self, envs: VectorEnv, tally: EpisodeTally, check: ValueCheck | None) -> np.ndarray:
         """Starts the episode of each lane; returns obs [M * L, *obs]."""
         self._first = tally.playing.copy()
-        return envs.reset()
+        obs = envs.reset()
+        if check is not None:
+            check.begin(obs, tally.active)
+        return obs
 
     def _cut(self, envs: VectorEnv, tally: EpisodeTally) -> None:
         """Ends what has become too long, and what is no longer needed."""
@@ -171,8 +185,7 @@ class Evaluator:
 
     def _limits(self, member: int, key: int, episodes: int) -> EvaluationLimits | None:
         total = self._total_steps[member]
-        reported = key == REPORT_KEY or key >= CONFIRM_KEY_OFFSET or self._period is None
-        trained = total if reported else self._period
+        trained = total if _is_reported(key) or self._period is None else self._period
         assert trained is not None
         return evaluation_limits(trained, total, episodes, self.open().max_episode_steps)
 
@@ -195,3 +208,8 @@ class Evaluator:
         member = env // self._lanes
         episode = int(self._first[env]) + number * self._lanes
         return derive_seed(self._seeds[member], "evaluation", self._keys[member], episode)
+
+
+def _is_reported(key: int) -> bool:
+    """Whether the evaluation is a result or confirms one; the others look at a run that trains."""
+    return key == REPORT_KEY or key >= CONFIRM_KEY_OFFSET

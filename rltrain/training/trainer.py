@@ -247,6 +247,7 @@ class Trainer:
             row |= self._log_row()
         if evaluation is not None:
             row |= {"eval/episode_return": evaluation.mean, "eval/episode_return_std": evaluation.std}
+            row |= evaluation.diagnostics
         if row:
             self._logger.log(self.step, row)
         save = self._crossed(self._save_period)

@@ -11,8 +11,9 @@ import pytest
 from written_runs import RECORD, result, row, write_run, write_sweep
 
 from rltrain.report.contents import Contents, read_contents
+from rltrain.report.drawings import drawings
 from rltrain.report.notes import notes
-from rltrain.report.runs import EVALUATION, TRAINING
+from rltrain.report.runs import EVALUATION, OVERESTIMATION, TRAINING
 from rltrain.report.summary import Curve, Summary, curve
 
 
@@ -175,6 +176,20 @@ def test_any_metric_has_curves(tmp_path: Path) -> None:
     found = contents(tmp_path, metric="train/td_loss")
     assert found.tags == ("train/td_loss",) and found.main == "train/td_loss"
     assert found.summaries[0].curves["train/td_loss"].mean.tolist() == [1.0, 2.0]
+
+
+def test_overestimation_is_the_value_less_what_was_got(tmp_path: Path) -> None:
+    for seed in range(3):
+        rows = [
+            {"step": 100 * i, "diagnostics/value": 10.0 * i + seed, "diagnostics/discounted_return": 4.0, TRAINING: 1.0}
+            for i in (1, 2)
+        ]
+        write_run(tmp_path / str(seed), rows, result(1.0, 200), seed=seed)
+    found = contents(tmp_path)
+    assert found.diagnostics == (OVERESTIMATION,) and OVERESTIMATION not in found.tags
+    assert found.summaries[0].curves[OVERESTIMATION].iqm.tolist() == [7.0, 17.0]
+    drawing = next(drawing for drawing in drawings(found) if drawing.name == "diagnostics")
+    assert [panel.get_title() for panel in drawing.make().axes] == ["overestimation"]
 
 
 def test_training_returns_are_the_metric_where_evaluations_are_missing(tmp_path: Path) -> None:
