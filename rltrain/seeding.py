@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-Purpose = Literal["network", "replay", "exploration", "policy", "environment", "evaluation", "minibatches"]
+Purpose = Literal[
+    "network", "replay", "exploration", "policy", "environment", "evaluation", "minibatches", "acting_noise",
+    "learning_noise",
+]  # fmt: skip
 
 # The number is part of the checkpoint format: append, never renumber.
 _PURPOSE_KEY: dict[Purpose, int] = {
@@ -22,6 +25,8 @@ _PURPOSE_KEY: dict[Purpose, int] = {
     "environment": 4,
     "evaluation": 5,
     "minibatches": 6,
+    "acting_noise": 7,
+    "learning_noise": 8,
 }
 
 # Of NumPy's SeedSequence, whose stream is promised to stay.

@@ -81,6 +81,8 @@ PRIORITIZED = PrioritizedConfig(0.6, 0.4, 100, 1e-6)
 WALK = env_config("probe_envs:Walk-v0")
 PICTURES = env_config("probe_envs:Noise-v0")
 CONVOLUTIONS = CNNConfig("cnn", (3, 4), (2, 2), (1, 1), (8,), False, "auto", "relu", 1.0)
+NOISY = DuelingConfig("dueling", (8,), (4,), "relu", 1.0, noisy=True)
+GREEDY = ConstantConfig("constant", 0.0)
 PENDULUM = replace(env_config("Pendulum-v1"), max_episode_steps=15)
 WRAPPERS = (
     TimeAwareConfig("time_aware"), NormalizeObservationConfig("normalize_observation"),
@@ -139,6 +141,14 @@ CASES: dict[str, RunConfig] = {
     "dqn images": dqn(env=env_config("probe_envs:Images-v0"), num_envs=2),
     "dqn convolutions, 2 envs": dqn({"n_step": 2}, env=PICTURES, network=CONVOLUTIONS, num_envs=2),
     "dqn dueling": dqn(network=DuelingConfig("dueling", (8,), (4,), "relu", 1.0)),
+    "dqn noisy, 2 envs": dqn({"n_step": 2}, network=NOISY, exploration=GREEDY, num_envs=2),
+    "dqn noisy, stepped in the program": dqn(
+        {"gradient_steps": 2},
+        network=replace(NOISY, activation="elu"),
+        exploration=GREEDY,
+        env=IN_THE_PROGRAM,
+        num_envs=3,
+    ),
     "dqn state and action": dqn(network=StateActionConfig("state_action", (8,), "relu", 1.0)),
     "dqn clipped rewards": dqn(env=replace(env_config("probe_envs:FixedLength-v0"), reward_clip=1.0)),
     "dqn until solved": dqn(env=env_config("probe_envs:Bandit-v0"), stop_at_return=1.0, eval=EvalConfig(30, 3)),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltrain.agents.epsilon_greedy import EpsilonGreedy
 from rltrain.config.schema import DQNConfig, QNetworkConfig
-from rltrain.engine.algorithm import Build, Learned, State
+from rltrain.engine.algorithm import Build, Learned, LearningDraw, State
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.experience import Batch, WeightedBatch
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
@@ -57,6 +57,11 @@ class DQN(EpsilonGreedy):
             **{name: bound for name, bound in optional.items() if bound is not None},
         }
 
+    @property
+    def learning_draws(self) -> Mapping[str, LearningDraw]:
+        size = self.networks["q_network"].noise_size
+        return {"noise": LearningDraw("learning_noise", "normal", (2, size))} if size else {}
+
     def init_optimizer(self) -> dict[str, Tensor]:
         return init_optimizer(self.config.optimizer, self.networks["q_network"].params)
 
@@ -80,8 +85,13 @@ class DQN(EpsilonGreedy):
         return Losses(loss, q_value, loss if batch.weight is None else q_value - target)
 
     def learn(self, state: State, batch: Transitions, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
+        noise, perturbed = knobs.get("noise"), self.networks["q_network"].perturbed  # [2, E] of a noisy network
+        target_params = state.networks["target_network"]
+        if noise is not None:
+            target_params = perturbed(target_params, noise[1])
+
         def loss_fn(params: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            losses = self.losses(params, state.networks["target_network"], batch)
+            losses = self.losses(params if noise is None else perturbed(params, noise[0]), target_params, batch)
             loss = (losses.loss if batch.weight is None else batch.weight * losses.loss).mean()
             error = {} if batch.weight is None else {"error": losses.error.detach()}
             return loss, {"train/td_loss": loss.detach(), "train/q_value": losses.q_value.detach().mean(), **error}

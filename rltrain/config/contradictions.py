@@ -120,6 +120,8 @@ def _check_network(config: RunConfig) -> None:
         if len(lengths) > 1:
             shown = " ".join(f"network.{name}={list(v) if v != 'auto' else v}" for name, v in layers.items())
             _refuse(f"{shown}: must be auto, all three, or lists of one length, with a number per layer")
+    if getattr(network, "noisy", False):
+        _check_noisy(config)
     if isinstance(config.algo, ReinforceConfig | PPOConfig):
         learns = f"and {config.algo.name} learns a policy"
         why = f"its streams are of action values, {learns}"
@@ -129,6 +131,18 @@ def _check_network(config: RunConfig) -> None:
             _refuse(f"network=state_action: gives action values, {learns}")
         if isinstance(network, CNNConfig) and network.dueling:
             _refuse(f"network.dueling=true: {why}")
+
+
+def _check_noisy(config: RunConfig) -> None:
+    """A network that explores: nothing else does, beside it."""
+    exploration = config.exploration
+    if not isinstance(config.algo, QNetworkConfig):
+        _refuse(f"network.noisy=true: is for action values that are learned from a replay, not algo={config.algo.name}")
+    if not isinstance(exploration, ConstantConfig) or exploration.end > 0 or exploration.duration is not None:
+        _refuse(
+            "network.noisy=true: explores by itself, without epsilon; add exploration=none"
+            " (which is exploration=constant exploration.end=0)"
+        )
 
 
 def _check_distributional(config: RunConfig) -> None:

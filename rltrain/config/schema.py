@@ -67,6 +67,7 @@ class NetworkConfig:
     output_scale: Annotated[float, Range(above=0)]
     init: Literal["orthogonal"] | None = None
     layer_norm: bool | None = None
+    noisy: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class CNNConfig:
     output_scale: Annotated[float, Range(above=0)]
     init: Literal["orthogonal"] | None = None
     layer_norm: bool | None = None
+    noisy: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class DuelingConfig:
     stream: Annotated[tuple[int, ...], Range(1)]
     activation: Activation
     output_scale: Annotated[float, Range(above=0)]
+    noisy: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltrain.compute.compiling import Bound
 from rltrain.config.schema import PerEpisodeConfig
-from rltrain.engine.algorithm import DURATION, Algorithm, State
+from rltrain.engine.algorithm import DURATION, NETWORK_NOISE, Algorithm, State
 from rltrain.engine.diagnostics import distance, dormant_share
 from rltrain.engine.members import MemberNetworks, member_of, stack_members
 from rltrain.engine.policy import GreedyPolicy
@@ -38,6 +38,10 @@ class EngineAgent(GreedyPolicy):
         purpose, kind, self._noise_size = algorithm.noise
         streams = [make_generator(c.seed, purpose) for c in context.configs]
         self._acting_noise = RandomBlocks([RandomBlock(stream, kind) for stream in streams])
+        self._network_noise: RandomBlocks | None = None
+        if self._acting.noise_size:
+            streams = [make_generator(c.seed, "acting_noise") for c in context.configs]
+            self._network_noise = RandomBlocks([RandomBlock(stream, "normal") for stream in streams])
         # Each [M].
         self._env_steps, self._episodes, self._gradient_steps = (np.zeros(self._members, np.int64) for _ in range(3))
         self._num_actions = context.action.n
@@ -85,23 +89,32 @@ class EngineAgent(GreedyPolicy):
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         drawn = {name: draws[0] for name, draws in self._draw(1).items()}
+        noise = [drawn.pop(NETWORK_NOISE)] if self._network_noise is not None else []  # [M, E]
         action = self._algorithm.choose_blindly(drawn)
         if action is None:
             # The one wait for the device per step: the environments need the actions.
-            output = self._acting.act(obs).cpu().numpy()  # [M * N, outputs]
+            output = self._acting.act(obs, *noise).cpu().numpy()  # [M * N, outputs]
             action = self._algorithm.choose(np, output, drawn)
         return action
 
     def _draw(self, steps: int) -> dict[str, np.ndarray]:
         """The acting draws of the next vector steps, in which no episode changes what is scheduled, each
-        [steps, M * N, ...]."""
+        [steps, M * N, ...], and of a noisy network NETWORK_NOISE [steps, M, E]."""
         count = self._noise_size * self._num_envs
         noise = self._acting_noise.take(count * steps, self._drawing()).reshape(self._members, steps, count)
         drawn = self._algorithm.draw(noise.swapaxes(0, 1), self._scheduled(steps))
         drawn = {name: draws.reshape(steps, -1, *draws.shape[3:]) for name, draws in drawn.items()}
         if self._held is not None:
             self._held.hold(drawn["explore"], drawn["random_action"], drawn.pop(DURATION))
+        if self._network_noise is not None:
+            drawn[NETWORK_NOISE] = self._draw_network_noise(self._network_noise, steps)
         return drawn
+
+    def _draw_network_noise(self, streams: RandomBlocks, steps: int) -> np.ndarray:
+        """float32 [steps, M, E]."""
+        size = self._acting.noise_size
+        noise = streams.take(size * steps, self._drawing()).reshape(self._members, steps, size)
+        return noise.swapaxes(0, 1).astype(np.float32)
 
     def _drawing(self) -> list[int] | None:
         """The members that draw for the next step; None for all."""
@@ -197,11 +210,15 @@ class EngineAgent(GreedyPolicy):
         for name, tensor in state["optimizer"].items():
             own[name].copy_(tensor)
 
-    def _held_state(self, member: int) -> dict[str, Any]:
-        """The random actions that a member's environments hold, where they do."""
-        return {} if self._held is None else {"held_actions": self._held.state_dict(self._envs_of(member))}
+    def _acting_state(self, member: int) -> dict[str, Any]:
+        """The random actions that a member's environments hold, where they do, and where noise has come to."""
+        held = {} if self._held is None else {"held_actions": self._held.state_dict(self._envs_of(member))}
+        noise = self._network_noise
+        return held if noise is None else {**held, "network_noise": noise[member].state_dict()}
 
-    def _load_held(self, plain: Mapping[str, Any], member: int) -> None:
+    def _load_acting(self, plain: Mapping[str, Any], member: int) -> None:
+        if self._network_noise is not None:
+            self._network_noise[member].load_state_dict(plain["network_noise"])
         if self._held is not None:
             self._held.load_state_dict(plain["held_actions"], self._envs_of(member), self._num_actions)
 

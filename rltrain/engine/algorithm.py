@@ -72,6 +72,18 @@ class Noise(NamedTuple):
     size: int
 
 
+NETWORK_NOISE = "network_noise"
+"""The draw of acting that a noisy network takes: for each vector step, and shared by the environments of a run."""
+
+
+class LearningDraw(NamedTuple):
+    """Random numbers of each update, from the stream of a purpose."""
+
+    purpose: Purpose
+    kind: Literal["uniform", "normal"]
+    shape: tuple[int, ...]
+
+
 class Draw(NamedTuple):
     """The form of a draw for each environment and vector step."""
 
@@ -132,7 +144,20 @@ class Algorithm(Protocol):
         ...
 
     def learn(self, state: State, batch: Any, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
-        """One update. Pure, and without control flow on values; target networks are the engine's to move."""
+        """One update. Pure, and without control flow on values; target networks are the engine's to move.
+
+        Args:
+            knobs: the numbers of `knobs`, and of a `ReplayAlgorithm` the draws of `learning_draws`.
+        """
+        ...
+
+
+class ReplayAlgorithm(Algorithm, Protocol):
+    """An algorithm that learns from a replay. The batch of `learn` is a `Batch` or a `WeightedBatch`."""
+
+    @property
+    def learning_draws(self) -> Mapping[str, LearningDraw]:
+        """Draws of each update beside those of the replay, by the names under which `learn` finds them."""
         ...
 
 

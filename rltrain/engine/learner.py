@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rltrain.compute.compiling import Bound
 from rltrain.compute.exchange import Exchange
-from rltrain.engine.algorithm import Algorithm, Learned, State
+from rltrain.engine.algorithm import Algorithm, Learned, LearningDraw, State
 from rltrain.engine.protocol import AgentContext, mean_metrics
 from rltrain.maths.optimizers import eager_gradient, functional_gradient
 from rltrain.maths.target_update import polyak
@@ -45,6 +45,7 @@ class Learning(NamedTuple):
     memory: Any  # the experience's, written where it learns from feedback
     knobs: Knobs
     draws: Tensor  # [C, K, M, B], what the host has drawn for C calls
+    more: dict[str, Tensor]  # the algorithm's `learning_draws`, each [C, K, M, *shape]
     call: Tensor  # [1] int64, written: which of the C is next
     metrics: Tensor  # [C, METRICS, M], written
 
@@ -54,9 +55,11 @@ def make_learn(algorithm: Algorithm, update: Update, experience: Experience) -> 
 
     def learn(memory: Learning) -> None:
         draws = memory.draws.index_select(0, memory.call).squeeze(0)  # [K, M, B]
-        state, steps = memory.state, []
+        more = {name: drawn.index_select(0, memory.call).squeeze(0) for name, drawn in memory.more.items()}
+        state, steps = memory.state, list[dict[str, Tensor]]()
         for rows, batch in experience.batches(memory.memory, draws):
-            state, metrics, feedback = update(state, batch, memory.knobs)
+            own = {name: drawn[len(steps)] for name, drawn in more.items()}  # [M, *shape]
+            state, metrics, feedback = update(state, batch, {**memory.knobs, **own})
             experience.feedback(memory.memory, rows, feedback)
             steps.append(metrics)
             if "tau" in memory.knobs:
@@ -93,21 +96,26 @@ class Learner:
         steps: int = 1,
         most_calls: int = 1,
         draw_type: torch.dtype = torch.float64,
+        more: Mapping[str, LearningDraw] | None = None,
     ) -> None:
-        """`draws` of each gradient step are made on the host; `steps` is K; `most_calls` C are prepared together."""
+        """`draws` of each gradient step, and `more`, are made on the host; `steps` is K; `most_calls` C are prepared
+        together."""
         self._members, self._steps = members, steps
         self._tags = algorithm.metrics
         axis = () if self._members == 1 else (self._members,)
+        more = more or {}
         self._draws = Exchange(
             {
                 "draws": ((most_calls, steps, *axis, draws), draw_type),
                 "call": ((1,), torch.int64),
+                **{name: ((most_calls, steps, *axis, *draw.shape), torch.float32) for name, draw in more.items()},
             },
             context.device,
         )
         self._metrics = Exchange({"metrics": ((most_calls, len(self._tags), *axis), torch.float32)}, context.device)
         on_device, metrics = self._draws.on_device, self._metrics.on_device["metrics"]
-        learning = Learning(state, memory, knobs, on_device["draws"], on_device["call"], metrics)
+        drawn = {name: on_device[name] for name in more}
+        learning = Learning(state, memory, knobs, on_device["draws"], drawn, on_device["call"], metrics)
         functional: Update = partial(algorithm.learn, gradient=functional_gradient)
         eager: Update = partial(algorithm.learn, gradient=eager_gradient)
         if self._members > 1:
@@ -119,11 +127,13 @@ class Learner:
             cuda_graphs=context.cuda_graphs,
         )
 
-    def prepare(self, calls: int, draws: np.ndarray) -> None:
-        """Takes the draws [M, calls * K * draws] of the next calls."""
+    def prepare(self, calls: int, draws: np.ndarray, more: Mapping[str, np.ndarray] | None = None) -> None:
+        """Takes the draws [M, calls * K * draws] of the next calls, and `more` of the same form."""
         host = self._draws.host
-        of_calls = draws.reshape(self._members, calls, self._steps, host["draws"].shape[-1])
-        host["draws"][:calls] = of_calls[0] if self._members == 1 else of_calls.transpose(1, 2, 0, 3)
+        for name, drawn in {"draws": draws, **(more or {})}.items():
+            into = host[name][:calls]  # [calls, K, M, ...]
+            of_calls = drawn.reshape(self._members, calls, self._steps, *into.shape[2 + (self._members > 1) :])
+            into[:] = of_calls[0] if self._members == 1 else np.moveaxis(of_calls, 0, 2)
         host["call"][:] = 0
         self._draws.send()
 

@@ -20,7 +20,12 @@ class MemberNetworks:
     """M networks of one structure. A single run is M = 1, without the population axis.
 
     `params` is [P], or [M, P]; it changes in place only. `apply(params [P], obs)` is one member's network as a pure
-    function. Calling the object runs every member's own network on its own observations.
+    function. Calling the object runs every member's own network, a noisy one without noise, on its own observations.
+
+    Attributes:
+        forward: the networks of all members as a pure function of `params`, observations [M, N, *obs] and, where they
+            are noisy, noise [M, E]; of a single run without the axis M.
+        noise_size: E, 0 where they are not noisy.
     """
 
     def __init__(self, networks: Sequence[FlatNetwork], cuda_graphs: bool = False) -> None:
@@ -28,37 +33,44 @@ class MemberNetworks:
         self.members = len(networks)
         self.apply, self.activations = self._first.apply, self._first.activations
         self.params = self._first.params if self.members == 1 else torch.stack([n.params for n in networks])
-        self._forward = torch.vmap(self.apply)
-        self._acting: Callable[[Tensor, Tensor], Tensor] = self._forward
+        self.noise_size = self._first.noise_size
+        self.forward: Callable[..., Tensor] = self._apply if self.members == 1 else torch.vmap(self._apply)
+        self._acting = self.forward
         self._cuda_graphs = cuda_graphs
         self._captured: CapturedNetworks | None = None
 
-    def __call__(self, obs: Tensor) -> Tensor:
-        """obs [M * N, *obs], member by member -> outputs [M * N, outputs]. For any N."""
-        return self._first(obs) if self.members == 1 else self._all(self._forward, obs)
+    def _apply(self, params: Tensor, obs: Tensor, *noise: Tensor) -> Tensor:
+        return self.apply(self._first.perturbed(params, *noise) if noise else params, obs)
+
+    def __call__(self, obs: Tensor, *noise: Tensor) -> Tensor:
+        """obs [M * N, *obs], member by member, and perhaps noise [M, E] -> outputs [M * N, outputs]. For any N."""
+        return self._first(obs) if self.members == 1 and not noise else self._all(self.forward, obs, *noise)
 
     def compile(self) -> None:
         """From the next call on, `act` is compiled where that pays."""
         if self.members > 1:
-            self._acting = compiled(self._forward, self._forward, fixed_shapes=True)
+            self._acting = compiled(self.forward, self.forward, fixed_shapes=True)
 
-    def act(self, obs: np.ndarray) -> Tensor:
-        """The outputs [M * N, outputs] for observations [M * N, *obs] of an N that never changes, the fastest way.
+    def act(self, obs: np.ndarray, *noise: np.ndarray) -> Tensor:
+        """The outputs [M * N, outputs] for observations [M * N, *obs] of an N that never changes, the fastest way;
+        under noise [M, E] where it is given.
 
         What it returns is good until the next call.
         """
         in_numpy = self._first.in_numpy
         if self.members == 1 and in_numpy is not None and len(obs) * self.params.numel() <= _LARGEST_IN_NUMPY:
-            return torch.from_numpy(in_numpy(obs))
+            return torch.from_numpy(in_numpy(obs, *noise))
         with torch.no_grad():
             if self._cuda_graphs:
-                self._captured = self._captured or CapturedNetworks(self, obs)
-                return self._captured(obs)
-            on_device = torch.from_numpy(obs).to(self.params.device)
-            return self._first(on_device) if self.members == 1 else self._all(self._acting, on_device)
+                self._captured = self._captured or CapturedNetworks(self, obs, *noise)
+                return self._captured(obs, *noise)
+            there, *noises = (torch.from_numpy(array).to(self.params.device) for array in (obs, *noise))
+            return self(there) if self.members == 1 and not noise else self._all(self._acting, there, *noises)
 
-    def _all(self, forward: Callable[[Tensor, Tensor], Tensor], obs: Tensor) -> Tensor:
-        return forward(self.params, obs.view(self.members, -1, *obs.shape[1:])).flatten(0, 1)
+    def _all(self, forward: Callable[..., Tensor], obs: Tensor, *noise: Tensor) -> Tensor:
+        if self.members == 1:
+            return forward(self.params, obs, *(of_members[0] for of_members in noise))
+        return forward(self.params, obs.view(self.members, -1, *obs.shape[1:]), *noise).flatten(0, 1)
 
     def module(self) -> nn.Module:
         """The network of the only member, as a module of its own."""
@@ -79,22 +91,25 @@ class MemberNetworks:
 
 
 class CapturedNetworks:
-    """The networks of M members on a GPU, for observations of one shape, as a CUDA graph."""
+    """The networks of M members on a GPU, for inputs of one shape, as a CUDA graph."""
 
-    def __init__(self, networks: MemberNetworks, like: np.ndarray) -> None:
+    def __init__(self, networks: MemberNetworks, *like: np.ndarray) -> None:
+        """like: observations [M * N, *obs], and of noisy networks noise [M, E]."""
         device = networks.params.device
-        self._obs = Exchange({"obs": (like.shape, torch.from_numpy(like).dtype)}, device)
-        obs = self._obs.on_device["obs"]
-        self._outputs = torch.empty_like(networks(obs))  # [M * N, outputs]
+        forms = {str(number): (array.shape, torch.from_numpy(array).dtype) for number, array in enumerate(like)}
+        self._inputs = Exchange(forms, device)
+        inputs = tuple(self._inputs.on_device.values())
+        self._outputs = torch.empty_like(networks(*inputs))  # [M * N, outputs]
 
-        def act(params: Tensor, obs: Tensor, outputs: Tensor) -> None:
-            outputs.copy_(networks(obs))
+        def act(params: Tensor, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
+            outputs.copy_(networks(*inputs))
 
-        self._act = Bound(act, act, (networks.params, obs, self._outputs), cuda_graphs=True)
+        self._act = Bound(act, act, (networks.params, inputs, self._outputs), cuda_graphs=True)
 
-    def __call__(self, obs: np.ndarray) -> Tensor:
-        self._obs.host["obs"][:] = obs
-        self._obs.send()
+    def __call__(self, *inputs: np.ndarray) -> Tensor:
+        for here, array in zip(self._inputs.host.values(), inputs, strict=True):
+            here[:] = array
+        self._inputs.send()
         self._act()
         return self._outputs
 

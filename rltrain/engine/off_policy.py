@@ -15,7 +15,7 @@ from torch import Tensor
 from rltrain.compute.compiling import Bound
 from rltrain.config.schema import QNetworkConfig
 from rltrain.engine.agent import EngineAgent
-from rltrain.engine.algorithm import Algorithm
+from rltrain.engine.algorithm import Algorithm, ReplayAlgorithm
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
@@ -43,6 +43,7 @@ class OffPolicyAgent(EngineAgent):
         algorithm = self._algorithm
         algos = [cast(QNetworkConfig, c.algo) for c in configs]
         self._config, self._cadence = algos[0], cast(UpdatesPerStep, algorithm.cadence)
+        self._more = cast(ReplayAlgorithm, algorithm).learning_draws
         self._leader = 0  # a member that runs, as long as one does: they move together
         self.active = np.ones(self._members * run.num_envs, dtype=bool)
         self.waiting = np.zeros(self._members, dtype=bool)
@@ -63,7 +64,8 @@ class OffPolicyAgent(EngineAgent):
         sizes = self._members, self._config.batch_size, self._steps_per_call, depth * self._most_calls
         kept = self.replay, self.replay.memory
         taus = [{} if tau is None else {"tau": tau} for tau in self._targets.taus]
-        self._learner = Learner(context, algorithm, self._state, self._stack_knobs(taus), *kept, *sizes)
+        learning = algorithm, self._state, self._stack_knobs(taus)
+        self._learner = Learner(context, *learning, *kept, *sizes, more=self._more)
         self._make_stepper = partial(
             Stepper, context, algorithm, self._acting, TransitionStore(self.replay, self._window), depth=depth
         )
@@ -72,6 +74,10 @@ class OffPolicyAgent(EngineAgent):
         self._replay_draws = RandomBlocks(
             [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
         )
+        self._learning_draws = {
+            name: RandomBlocks([RandomBlock(make_generator(c.seed, draw.purpose), draw.kind) for c in configs])
+            for name, draw in self._more.items()
+        }
 
     def _choose_steps_per_call(self) -> int:
         """K: divides the steps that are due together and, where targets move between calls, the time between moves."""
@@ -85,7 +91,8 @@ class OffPolicyAgent(EngineAgent):
 
     def _choose_depth(self) -> int:
         """Vector steps that an iterating agent makes before the host looks at them."""
-        draws = self._most_calls * self._steps_per_call * self._members * self._config.batch_size
+        of_step = self._config.batch_size + sum(math.prod(draw.shape) for draw in self._more.values())
+        draws = self._most_calls * self._steps_per_call * self._members * of_step
         return max(1, min(_MOST_DEPTH, _MOST_LANES // len(self.active), _MOST_DRAWS // draws))
 
     @property
@@ -179,8 +186,10 @@ class OffPolicyAgent(EngineAgent):
 
     def _prepare_calls(self, calls: int) -> None:
         if calls:
-            draws = self._replay_draws.take(calls * self._steps_per_call * self._config.batch_size)
-            self._learner.prepare(calls, draws)
+            steps = calls * self._steps_per_call
+            sizes = {name: math.prod(draw.shape) for name, draw in self._more.items()}
+            more = {name: self._learning_draws[name].take(steps * size) for name, size in sizes.items()}
+            self._learner.prepare(calls, self._replay_draws.take(steps * self._config.batch_size), more)
             self.replay.send_counts()
 
     def _targets_at_calls(self, calls: int) -> list[Due]:
@@ -220,7 +229,8 @@ class OffPolicyAgent(EngineAgent):
                 "target_seen": [int(self._targets.seen_steps[member]), int(self._targets.seen_episodes[member])],
                 "exploration_draws": self._acting_noise[member].state_dict(),
                 "replay_draws": self._replay_draws[member].state_dict(),
-                **self._held_state(member),
+                **{f"learning_{name}": draws[member].state_dict() for name, draws in self._learning_draws.items()},
+                **self._acting_state(member),
             },
         }
 
@@ -234,4 +244,6 @@ class OffPolicyAgent(EngineAgent):
         self._targets.seen_steps[member], self._targets.seen_episodes[member] = plain["target_seen"]
         self._acting_noise[member].load_state_dict(plain["exploration_draws"])
         self._replay_draws[member].load_state_dict(plain["replay_draws"])
-        self._load_held(plain, member)
+        for name, draws in self._learning_draws.items():
+            draws[member].load_state_dict(plain[f"learning_{name}"])
+        self._load_acting(plain, member)

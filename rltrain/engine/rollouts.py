@@ -190,7 +190,7 @@ class RolloutAgent(EngineAgent):
                 "gradient_steps": int(self._gradient_steps[member]),
                 "draws": self._acting_noise[member].state_dict(),
                 "order_draws": self._order_draws[member].state_dict(),
-                **self._held_state(member),
+                **self._acting_state(member),
             },
         }
 
@@ -203,7 +203,7 @@ class RolloutAgent(EngineAgent):
         self._rollout.made = self.env_steps // self._num_envs % self._rollout.length
         self._acting_noise[member].load_state_dict(plain["draws"])
         self._order_draws[member].load_state_dict(plain["order_draws"])
-        self._load_held(plain, member)
+        self._load_acting(plain, member)
 
 
 class Preparing(NamedTuple):

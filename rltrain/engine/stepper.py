@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rltrain.compute.compiling import Bound
 from rltrain.compute.exchange import Exchange
-from rltrain.engine.algorithm import Algorithm
+from rltrain.engine.algorithm import NETWORK_NOISE, Algorithm
 from rltrain.engine.members import MemberNetworks
 from rltrain.engine.protocol import AgentContext, Formulas, SteppedByAgent, Twin
 from rltrain.errors import RunFailed
@@ -63,6 +63,7 @@ class StepInputs(NamedTuple):
     """Inputs of D vector steps that the host draws beforehand."""
 
     acting: dict[str, Tensor]  # the algorithm's `acting_draws`, each [D, L]
+    network_noise: Tensor  # [D, M, E], of a single run [D, E]; E is 0 where the network is not noisy
     starts: Tensor  # [D, *state, L], the first state of episode `begun` lies in row `begun % D`
 
 
@@ -109,7 +110,7 @@ def make_to_env(first_action: int, scale: ActionScale | None, device: torch.devi
 
 
 def make_step(
-    algorithm: Algorithm, experience: Store, twin: Twin, members: int, limit: int | None, to_env: ToEnv,
+    algorithm: Algorithm, networks: MemberNetworks, experience: Store, twin: Twin, limit: int | None, to_env: ToEnv,
     wrappers: Formulas | None = None, reward_clip: float | None = None,
 ) -> Step:  # fmt: skip
     """One vector step of all members, as the agent, the environments and the experience make it apart.
@@ -119,8 +120,7 @@ def make_step(
         to_env: from the agent's actions to the environment's own.
         wrappers, reward_clip: what comes between the twin and the agent.
     """
-    apply = algorithm.networks[algorithm.acts].apply
-    forward = apply if members == 1 else torch.vmap(apply)
+    members, forward = networks.members, networks.forward
 
     def step(memory: Stepping) -> None:
         lanes, seen, at = memory.lanes, memory.seen, memory.step
@@ -163,7 +163,8 @@ def make_step(
 
     def _act(params: Tensor, obs: Tensor, drawn: StepInputs, at: Tensor) -> Tensor:
         of_members = obs if members == 1 else obs.view(members, -1, *obs.shape[1:])
-        output = forward(params, of_members)  # [M, N, outputs]
+        noise = [drawn.network_noise.index_select(0, at).squeeze(0)] if networks.noise_size else []  # [M, E]
+        output = forward(params, of_members, *noise)  # [M, N, outputs]
         output = output if members == 1 else output.flatten(0, 1)
         now = {name: draws.index_select(0, at).squeeze(0) for name, draws in drawn.acting.items()}
         action: Tensor = algorithm.choose(torch, output, now)
@@ -230,9 +231,11 @@ class Stepper:
             },
             context.device,
         )
+        axis = () if networks.members == 1 else (networks.members,)
         self._drawn = Exchange(
             {
                 **{name: ((depth, lanes, *draw.shape), draw.dtype) for name, draw in algorithm.acting_draws.items()},
+                NETWORK_NOISE: ((depth, *axis, networks.noise_size), torch.float32),
                 **_fields_like({"starts": starts}),
             },
             context.device,
@@ -251,20 +254,20 @@ class Stepper:
             networks.params,
             experience.memory,
             EnvBatch(*(on_device[name] for name in EnvBatch._fields)),
-            StepInputs({name: drawn[name] for name in algorithm.acting_draws}, drawn["starts"]),
+            StepInputs({name: drawn[name] for name in algorithm.acting_draws}, drawn[NETWORK_NOISE], drawn["starts"]),
             on_device["running"],
             on_device["step"],
             StepRecords(**self._seen.on_device),
             {name: on_device[_KEPT + name] for name in now.kept},
         )
         step = make_step(
-            algorithm, experience, envs.twin, networks.members, envs.max_episode_steps, to_env,
-            envs.wrappers, envs.reward_clip,
+            algorithm, networks, experience, envs.twin, envs.max_episode_steps, to_env, envs.wrappers,
+            envs.reward_clip,
         )  # fmt: skip
         self.program = Bound(step, step, (memory,), cuda_graphs=context.cuda_graphs)
 
     def prepare(self, acting: Mapping[str, np.ndarray], running: np.ndarray) -> None:
-        """Send the inputs of the next steps: the algorithm's draws, [steps, M * N] each, and which members [M] run."""
+        """Send the inputs of the next steps: the draws of acting, [steps, ...] each, and which members [M] run."""
         lanes, drawn = self._lanes.host, self._drawn.host
         now = self._envs.now()
         for name, array in _arrays(now).items():
@@ -273,7 +276,7 @@ class Stepper:
         lanes["step"][:] = 0
         lanes["running"][:] = np.repeat(running, len(now.obs) // len(running))
         for name, draws in acting.items():
-            drawn[name][: len(draws)] = draws
+            drawn[name][: len(draws)] = draws.reshape(-1, *drawn[name].shape[1:])
         self._lanes.send()
         self._drawn.send()
         self._experience.send()

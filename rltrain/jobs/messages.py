@@ -44,11 +44,12 @@ def header(
         exact: whether the running episodes could be continued.
     """
     sizes = ", ".join(f"{name} {count:,} parameters" for name, count in parts.agent.num_parameters.items())
+    explores = ", noisy: explores without epsilon" if getattr(config.network, "noisy", False) else ""
     chosen = " (auto)" if config.device.name == "auto" else ""
     lines = [
         f"rltrain   {config.algo.name} on {config.env.id}, seed {config.seed}, {limits_in_words(config)}, "
         + counted(config.num_envs, "environment"),
-        f"{'table' if config.network is None else 'network':<10}{sizes}",
+        f"{'table' if config.network is None else 'network':<10}{sizes}{explores}",
         f"device    {parts.device}{chosen}, {counted(parts.threads, 'thread')}{how(parts)}",
         f"stepping  {steps_how(parts)}",
     ]

@@ -11,6 +11,7 @@ from rltrain.networks.cnn import CNN
 from rltrain.networks.dueling import Dueling
 from rltrain.networks.flat import FlatNetwork
 from rltrain.networks.mlp import MLP
+from rltrain.networks.noisy import add_deviations
 from rltrain.networks.state_action import StateAction
 from rltrain.types import ObservationSpec
 
@@ -30,4 +31,6 @@ def make_network(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
         module = NETWORKS[config.name](config, observation, outputs)
+        if getattr(config, "noisy", False):
+            add_deviations(module)
     return FlatNetwork(module, device)

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rltrain.networks.mlp import ACTIVATIONS
+from rltrain.networks.noisy import LayerNoise
 
 Apply = Callable[[Tensor, Tensor], Tensor]
 """(params [P], obs [..., *obs]) -> output [..., outputs]."""
 
-InNumpy = Callable[[np.ndarray], np.ndarray]
-"""obs [N, *obs] -> output [N, outputs]."""
+InNumpy = Callable[..., np.ndarray]
+"""obs [N, *obs], and of a noisy network perhaps noise [1, E] -> output [N, outputs]."""
 
 
 class FlatNetwork:
@@ -30,6 +31,9 @@ class FlatNetwork:
     `network(obs)` runs the module on `network.params`; `network.apply(params, obs)` is the same maths as a pure
     function of any vector of that size, for `torch.func`. `params` changes in place only, so the module's parameters,
     which are views of it, and whatever captured its memory, always see the present weights.
+
+    Attributes:
+        noise_size: E, of a noisy network the standard normal numbers that `perturbed` takes; 0 of any other.
 
     Raises:
         ValueError: the module has buffers (batch normalisation, say), which a pure update has nowhere to keep, or one
@@ -56,6 +60,8 @@ class FlatNetwork:
         self.in_numpy: InNumpy | None = make_in_numpy() if make_in_numpy else None
         """`network(obs)` in NumPy on the same memory, where the module offers it."""
         self._slots = [self._slot(name) for name in self._names]
+        self._noise = LayerNoise(module)
+        self.noise_size = self._noise.size
 
     def __call__(self, obs: Tensor) -> Tensor:
         output: Tensor = self._module(obs)
@@ -92,6 +98,11 @@ class FlatNetwork:
             for hook in hooks:
                 hook.remove()
         return found
+
+    def perturbed(self, params: Tensor, noise: Tensor) -> Tensor:
+        """The parameters [P] with which `apply` computes under `noise` [E]; differentiable in `params` [P]."""
+        moved = self._noise.added(self.named(params), noise)
+        return torch.cat([moved[name].reshape(-1) for name in self._names])
 
     def module(self) -> nn.Module:
         """A copy of the module, with parameters of its own."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rltrain.config.schema import NetworkConfig
 from rltrain.networks.encoder import ObservationEncoder
+from rltrain.networks.noisy import dense_in_numpy, noise_parts
 from rltrain.networks.orthogonal import init_orthogonal
 from rltrain.types import ObservationSpec
 
@@ -83,27 +84,27 @@ class MLP(nn.Module):
         output: Tensor = self.layers(obs)
         return output
 
-    def in_numpy(self) -> Callable[[np.ndarray], np.ndarray] | None:
-        """The same function of float32 vectors in NumPy, up to rounding, with the parameters where they lie now; None
-        where NumPy has not all it takes.
+    def in_numpy(self) -> Callable[..., np.ndarray] | None:
+        """The same function of float32 vectors, and of a noisy network under noise [1, E], in NumPy, up to rounding,
+        with the parameters where they lie now; None where NumPy has not all it takes.
 
         For the few rows that acting takes, torch's cost per operation is ten times that of the arithmetic.
         """
         activate, linear = self._activate_in_numpy, [m for m in self.layers if isinstance(m, nn.Linear)]
         if activate is None or linear[0].weight.dtype != torch.float32:
             return None
-        layers = [(layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linear]
+        layers = [dense_in_numpy(layer) for layer in linear]
+        parts = noise_parts(linear)
         norms = [_layer_norm_in_numpy(m) for m in self.layers if isinstance(m, nn.LayerNorm)]
         normalize = norms or [lambda x: x] * len(layers)
 
         @np.errstate(all="ignore")  # what is not finite is found in the update, by name
-        def forward(obs: np.ndarray) -> np.ndarray:
+        def forward(obs: np.ndarray, *noise: np.ndarray) -> np.ndarray:
+            of_layers = iter(parts(noise[0][0]) if noise else ())
             x = obs  # [N, width]
-            for (weight, bias), norm in zip(layers[:-1], normalize, strict=False):
-                x = activate(norm(x @ weight + bias))
-            weight, bias = layers[-1]
-            output: np.ndarray = x @ weight + bias  # [N, outputs]
-            return output
+            for layer, norm in zip(layers[:-1], normalize, strict=False):
+                x = activate(norm(layer(x, of_layers)))
+            return layers[-1](x, of_layers)  # [N, outputs]
 
         return forward
 

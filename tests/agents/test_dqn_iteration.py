@@ -27,9 +27,11 @@ from small_runs import (
 from rltrain.compute.compiling import CompileChoice, has_compiler
 from rltrain.compute.exchange import Exchange
 from rltrain.config.schema import (
+    ConstantConfig,
     DQNConfig,
     HardUpdateConfig,
     LinearConfig,
+    NetworkConfig,
     PerEpisodeConfig,
     ReinforceConfig,
     RunConfig,
@@ -167,6 +169,10 @@ CASES = {
         env=replace(env_config("CartPole-v1"), wrappers=WRAPPERS[2:]),
     ),
     "target by environment steps": replace(CARTPOLE, target_update=SoftUpdateConfig("soft", 0.3, 7, "env_steps")),
+    "noisy": replace(
+        CARTPOLE, network=NetworkConfig("mlp", (8,), "tanh", 1.0, noisy=True),
+        exploration=ConstantConfig("constant", 0.0),
+    ),
 }  # fmt: skip
 
 
@@ -359,6 +365,7 @@ def test_a_block_ends_where_programs_begin(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("several phases of several steps", 1, 3),
         ("several phases of several steps", 3, 3),
+        ("noisy", 3, 3),
         ("whole episodes", 3, 16),  # with more than 8 environments Inductor splits loops
     ],
 )

@@ -125,6 +125,9 @@ def dqn_case(
         {"lr": torch.tensor(lr), "max_grad_norm": torch.tensor(norm), "max_grad_value": torch.tensor(value)}
         for lr, norm, value in [(1e-2, 0.1, 1e9), (3e-3, 1e9, 0.01), (1e-3, 0.5, 0.05)]
     ]
+    for knobs in hyper:
+        draws: Any = algorithms[0].learning_draws
+        knobs |= {name: (torch.randn if d.kind == "normal" else torch.rand)(d.shape) for name, d in draws.items()}
     return lambda gradient: partial(algorithms[0].learn, gradient=gradient), states, data, hyper
 
 
@@ -261,6 +264,8 @@ NETWORK_CASES: dict[str, tuple[AnyNetworkConfig, ObservationSpec]] = {
     "dueling": (DuelingConfig("dueling", (8,), (6,), "tanh", 1.0), OBSERVATION),
     "state_action": (StateActionConfig("state_action", (8, 8), "tanh", 1.0), OBSERVATION),
     "cnn": (SMALL_CNN, IMAGE),
+    "noisy": (replace(NETWORK, noisy=True), OBSERVATION),
+    "noisy dueling cnn": (replace(SMALL_CNN, dueling=True, noisy=True), IMAGE),
     "dueling cnn": (replace(SMALL_CNN, dueling=True), IMAGE),
 }
 

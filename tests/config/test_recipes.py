@@ -51,6 +51,7 @@ ONE_LAYER = {
     "output_scale": 1.0,
     "init": None,
     "layer_norm": None,
+    "noisy": False,
 }
 LECTURE_DQN = {
     **RUN,
@@ -109,14 +110,7 @@ GUIDE_DQN = {
     "total_steps": 300_000,
     "total_episodes": 600,
     "env": CARTPOLE,
-    "network": {
-        "name": "mlp",
-        "hidden": [128, 128],
-        "activation": "relu",
-        "output_scale": 1.0,
-        "init": None,
-        "layer_norm": None,
-    },
+    "network": {**ONE_LAYER, "hidden": [128, 128]},
     "algo": {
         "name": "dqn",
         "gamma": 0.99,
@@ -197,6 +191,7 @@ ATARI_2015 = {
         "output_scale": 1.0,
         "init": None,
         "layer_norm": None,
+        "noisy": False,
     },
     "algo": {
         **NOTES_DQN["algo"],

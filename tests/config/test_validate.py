@@ -177,6 +177,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
             {"algo__optimizer__name": "adm"},
             "algo.optimizer.name=adm: must be adam, adamw, radam or rmsprop; did you mean adam?",
         ),
+        ({"network__noisy": True}, "network.noisy=true: explores by itself, without epsilon; add exploration=none"),
         ({"algo__munchausen": 0.9}, "algo.munchausen=0.9: its target is the mean over a soft policy, which picks no"),
         ({"algo__munchausen": 1.5}, "algo.munchausen=1.5: must be >= 0 and <= 1"),
         ({"algo__munchausen_clip": 0.5}, "algo.munchausen_clip=0.5: must be <= 0"),
@@ -254,6 +255,7 @@ def test_refusals_of_reinforce(change: dict[str, Any], message: str) -> None:
         ({"algo__minibatches": 5}, "algo.minibatches=5 must divide algo.rollout_steps=128 * num_envs=1, which is 128"),
         ({"num_envs": 8}, "learning would never start: the first update is due after algo.rollout_steps=128 * num"),
         ({"algo__gae_lambda": 1.5}, "algo.gae_lambda=1.5: must be >= 0 and <= 1"),
+        ({"network__noisy": True}, "network.noisy=true: is for action values that are learned from a replay, not a"),
         ({"algo__clip": 0.0}, "algo.clip=0.0: must be > 0"),
         ({"algo__value__clip": 0.0}, "algo.value.clip=0.0: must be > 0"),
         (

@@ -17,7 +17,7 @@ from whole_runs import StopAfter, newest, one_line, train
 
 import rltrain
 from rltrain.cli import main
-from rltrain.config.schema import EnvConfig, RunConfig
+from rltrain.config.schema import ConstantConfig, EnvConfig, NetworkConfig, RunConfig
 from rltrain.config.wrappers import (
     ClipObservationConfig,
     FrameStackConfig,
@@ -42,6 +42,10 @@ def wrapped(id: str, *wrappers: object) -> EnvConfig:
 CASES: dict[str, RunConfig] = {
     "dqn": run_config(dqn_config()),
     "dqn, one-hot, numbers from 3 and 5": run_config(dqn_config(), env=env_config("probe_envs:Shifted-v0")),
+    "dqn, noisy": run_config(
+        dqn_config(), network=NetworkConfig("mlp", (8,), "tanh", 1.0, noisy=True),
+        exploration=ConstantConfig("constant", 0.0),
+    ),
     "dqn, images": run_config(dqn_config(), env=env_config("probe_envs:Images-v0")),
     "reinforce, discrete": run_config(reinforce_config()),
     "reinforce, box": run_config(reinforce_config(), env=replace(env_config("Pendulum-v1"), max_episode_steps=9)),
@@ -55,7 +59,7 @@ CASES: dict[str, RunConfig] = {
     "dqn, images, normalized": run_config(dqn_config(), env=wrapped("probe_envs:Images-v0", NORMALIZE)),
     "dqn, a table": run_config(q_learning_config(), env=env_config("FrozenLake-v1")),
     "dqn, a table, numbers from 3 and 5": run_config(q_learning_config(), env=env_config("probe_envs:Shifted-v0")),
-}
+}  # fmt: skip
 
 ELSEWHERE = """
 import json, sys

@@ -27,10 +27,12 @@ from rltrain.agents import AgentContext, make_agent
 from rltrain.config.schema import (
     CheckpointConfig,
     CNNConfig,
+    ConstantConfig,
     CriticConfig,
     EvalConfig,
     HardUpdateConfig,
     LinearConfig,
+    NetworkConfig,
     RunConfig,
     SoftUpdateConfig,
     ValueConfig,
@@ -58,6 +60,7 @@ TARGETS = {
     "hard by episodes": tuple(HardUpdateConfig("hard", period, "episodes") for period in (3, 1, 2)),
 }
 CASES = [*TARGETS, "reinforce", "ppo", "pqn", "q_learning"]
+GREEDY = ConstantConfig("constant", 0.0)
 CARTPOLE = replace(env_config("CartPole-v1"), vectorization="batched")
 Changes = dict[str, Any]
 
@@ -169,6 +172,18 @@ def test_members_that_end_together_have_their_last_rows_before_one_is_saved(monk
 def test_members_with_convolutions_equal_their_own_runs() -> None:
     layers = CNNConfig("cnn", (3,), (2,), (1,), (4,), True, "auto", "relu", 1.0)
     configs = members("soft", env=env_config("probe_envs:Noise-v0"), network=layers)
+    together = Together(configs)
+    together.population.run()
+    for member, config in enumerate(configs):
+        single = Single(config)
+        single.trainer.run()
+        assert_member_equals(together, member, single)
+
+
+def test_noisy_members_equal_their_own_runs() -> None:
+    """Each under noise of its own seed, in acting and in learning; in evaluations without."""
+    noisy = {"network": NetworkConfig("mlp", (6,), "tanh", 1.0, noisy=True), "exploration": GREEDY}
+    configs = members("hard", *[{**noisy, "total_steps": 100}] * 3)
     together = Together(configs)
     together.population.run()
     for member, config in enumerate(configs):
