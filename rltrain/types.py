@@ -6,6 +6,7 @@ what they keep to their device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -16,6 +17,35 @@ FLOATS = ("float32", "float64")
 
 
 @dataclass(frozen=True, slots=True)
+class Stack:
+    """An observation of several frames, the newest last: all others were in the observation before.
+
+    Attributes:
+        size: frames.
+        shape: of one.
+        axis: of the observation, along which they follow each other.
+    """
+
+    size: int
+    shape: tuple[int, ...]
+    axis: int
+
+    def split(self, obs: np.ndarray) -> np.ndarray:
+        """Observations [K, *obs] -> frames [K, size, *shape], without copying."""
+        before, after = self.shape[: self.axis], self.shape[self.axis :]
+        return np.moveaxis(obs.reshape(len(obs), *before, self.size, *after), self.axis + 1, 1)
+
+    def kept(self, observation: ObservationSpec, transitions: int) -> int:
+        """Frames that a replay of so many transitions keeps: one each, and the first of each episode. Twice as many,
+        enough for episodes of any length, or where these are large, a twentieth more, for 20 steps on average."""
+        frame = math.prod(self.shape) * np.dtype(observation.dtype).itemsize
+        return transitions + (transitions if 2 * transitions * frame <= _LARGE else max(1, transitions // 20))
+
+
+_LARGE = 1 << 29
+
+
+@dataclass(frozen=True, slots=True)
 class ObservationSpec:
     """Shape and kind of one observation as an agent gets it.
 
@@ -23,6 +53,7 @@ class ObservationSpec:
     What environments show, before `env.wrappers`, may be float64 too.
     `discrete`: an integer 0..n-1 (int64, shape ()), whatever the space's own start; networks see it one-hot.
     `low` and `high`: float64 of `shape`, infinite where there is no bound; None where nothing is known of them.
+    `stack`: how it is made of frames that are large enough to be kept once; None for others.
     """
 
     kind: Literal["box", "discrete"]
@@ -31,6 +62,7 @@ class ObservationSpec:
     n: int = 0
     low: np.ndarray | None = field(default=None, compare=False)
     high: np.ndarray | None = field(default=None, compare=False)
+    stack: Stack | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,9 +269,11 @@ class Images(Probe):
 
 
 class Noise(Probe):
-    """Images of bool [4, 4, 3] that the seed and the actions determine; episodes of 3 to 9 steps."""
+    """Images of bool [side, side, 3] that the seed and the actions determine; episodes of 3 to 9 steps."""
 
-    observation_space = spaces.Box(0, 1, (4, 4, 3), np.bool_)
+    def __init__(self, side: int = 4) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 1, (side, side, 3), np.bool_)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self.generator = np.random.default_rng(seed)
@@ -279,7 +281,7 @@ class Noise(Probe):
         return super().reset(seed=seed, options=options)
 
     def observe(self) -> np.ndarray:
-        return self.generator.random((4, 4, 3)) < 0.5
+        return self.generator.random(self.observation_space.shape) < 0.5
 
     def advance(self, action: Any) -> tuple[float, bool, bool]:
         self.generator.random(int(action))

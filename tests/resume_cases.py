@@ -80,6 +80,7 @@ def with_algo(algo: type[QNetworkConfig], env: EnvConfig | None = None, **change
 PRIORITIZED = PrioritizedConfig(0.6, 0.4, 100, 1e-6)
 WALK = env_config("probe_envs:Walk-v0")
 PICTURES = env_config("probe_envs:Noise-v0")
+FRAMES = replace(env_config("probe_envs:Noise-v0", side=19), wrappers=(FrameStackConfig("frame_stack", 2),))
 CONVOLUTIONS = CNNConfig("cnn", (3, 4), (2, 2), (1, 1), (8,), False, "auto", "relu", 1.0)
 NOISY = DuelingConfig("dueling", (8,), (4,), "relu", 1.0, noisy=True)
 GREEDY = ConstantConfig("constant", 0.0)
@@ -140,6 +141,9 @@ CASES: dict[str, RunConfig] = {
     "dqn observations of parts": dqn(env=env_config("probe_envs:Votes-v0"), num_envs=2),
     "dqn images": dqn(env=env_config("probe_envs:Images-v0"), num_envs=2),
     "dqn convolutions, 2 envs": dqn({"n_step": 2}, env=PICTURES, network=CONVOLUTIONS, num_envs=2),
+    "dqn frames kept once, 2 envs": dqn(
+        {"n_step": 2, "buffer_size": 60, "prioritized": PRIORITIZED}, env=FRAMES, network=CONVOLUTIONS, num_envs=2
+    ),
     "dqn dueling": dqn(network=DuelingConfig("dueling", (8,), (4,), "relu", 1.0)),
     "dqn noisy, 2 envs": dqn({"n_step": 2}, network=NOISY, exploration=GREEDY, num_envs=2),
     "dqn noisy, stepped in the program": dqn(

@@ -69,7 +69,10 @@ class _ReplayCard(Card):
     def experience_bytes(
         self, algo: QNetworkConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
     ) -> int:
-        return algo.buffer_size * (2 * _bytes_of(observation) + 16)
+        if (stack := observation.stack) is None:
+            return algo.buffer_size * (2 * _bytes_of(observation) + 16)
+        frame = _bytes_of(observation) // stack.size
+        return stack.kept(observation, algo.buffer_size) * (frame + 8) + algo.buffer_size * (8 * stack.size + 16)
 
     def smallest(self, algo: QNetworkConfig) -> QNetworkConfig:
         return replace(algo, buffer_size=1)

@@ -22,6 +22,7 @@ from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAge
 from rltrain.engine.stepper import Stepper
 from rltrain.engine.targets import Due, MemberTargets
 from rltrain.experience import make_replay
+from rltrain.experience.frames import Frames
 from rltrain.experience.in_place import TransitionStore
 from rltrain.experience.n_step import NStepWindow
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
@@ -56,10 +57,14 @@ class OffPolicyAgent(EngineAgent):
         # What is due then depends on which episodes have ended: the host must look after every vector step.
         self._follows_episodes |= self._targets.by_episodes
         spaces = context.observation, context.action
-        self.replay = make_replay(self._config, *spaces, device, self._members, spare_row=self._iterates)
+        self._frames = self._make_frames(context)
+        self.replay = make_replay(
+            self._config, *spaces, device, self._members, spare_row=self._iterates, frames=self._frames
+        )
         gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
         where = device if self._iterates else torch.device("cpu")
-        self._window = NStepWindow(self._config.n_step, gammas, len(gammas), *spaces, where)
+        waiting = context.observation if self._frames is None else self._frames.spec
+        self._window = NStepWindow(self._config.n_step, gammas, len(gammas), waiting, context.action, where)
         depth = self._choose_depth() if self._iterates else 1
         sizes = self._members, self._config.batch_size, self._steps_per_call, depth * self._most_calls
         kept = self.replay, self.replay.memory
@@ -78,6 +83,13 @@ class OffPolicyAgent(EngineAgent):
             name: RandomBlocks([RandomBlock(make_generator(c.seed, draw.purpose), draw.kind) for c in configs])
             for name, draw in self._more.items()
         }
+
+    def _make_frames(self, context: AgentContext) -> Frames | None:
+        """Where the replay, and what waits for its n-step return, keep each frame of stacked observations once."""
+        if context.observation.stack is None:
+            return None
+        sizes = self._config.buffer_size, context.config.num_envs, self._config.n_step
+        return Frames(context.observation, *sizes, context.device, self._members)
 
     def _choose_steps_per_call(self) -> int:
         """K: divides the steps that are due together and, where targets move between calls, the time between moves."""
@@ -171,6 +183,8 @@ class OffPolicyAgent(EngineAgent):
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
         self._env_steps += self._num_envs * self._running
         self._count_episodes(episodes)
+        if self._frames is not None:
+            transition = self._frames.numbered(transition, [episode.env for episode in episodes])
         for envs, columns in self._window.push_with_envs(transition):
             self.replay.add(*columns, members=self._env_member[envs])
 
@@ -212,16 +226,23 @@ class OffPolicyAgent(EngineAgent):
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
         self._window.forget(envs)
+        if self._frames is not None:
+            self._frames.forget(envs)
 
     def state_dict(self, member: int = 0) -> StateDict:
         envs = self._envs_of(member)
+        rings, frames = {"replay": self.replay.ring("replay", member)}, {}
+        if self._frames is not None:
+            frames = {"frames": with_prefix("frames", self._frames.state_dict(member))}
+            rings["frames"] = self._frames.ring("frames", member)
         return {
             **super().state_dict(member),
+            **frames,
             "replay": {
                 **with_prefix("replay", self.replay.state_dict(member)),
                 **with_prefix("n_step", self._window.state_dict(envs)),
             },
-            "rings": {"replay": self.replay.ring("replay", member)},
+            "rings": rings,
             "state": {
                 "env_steps": int(self._env_steps[member]),
                 "episodes": int(self._episodes[member]),
@@ -237,8 +258,14 @@ class OffPolicyAgent(EngineAgent):
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
         super().load_state_dict(state, member)
         plain = state["state"]
-        self.replay.load_state_dict(without_prefix("replay", state["replay"]), member)
-        self._window.load_state_dict(without_prefix("n_step", state["replay"]), self._envs_of(member))
+        replay, window = (without_prefix(prefix, state["replay"]) for prefix in ("replay", "n_step"))
+        if self._frames is not None and "frames" in state:
+            self._frames.load_state_dict(without_prefix("frames", state["frames"]), member)
+            self._frames.check(window["obs"])
+        elif self._frames is not None:
+            replay, window = self._frames.adopt(replay, window, member)
+        self.replay.load_state_dict(replay, member)
+        self._window.load_state_dict(window, self._envs_of(member))
         self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
         self._gradient_steps[member] = plain["gradient_steps"]
         self._targets.seen_steps[member], self._targets.seen_episodes[member] = plain["target_seen"]

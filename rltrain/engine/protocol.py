@@ -14,9 +14,10 @@ from rltrain.config.schema import RunConfig
 from rltrain.types import ActionScale, ActionSpec, BlockSeen, Episode, LanesNow, ObservationSpec, Transition
 
 StateDict = dict[str, dict[str, Any]]
-"""`network`, `optimizer` and `replay`: name -> tensor; `state`: plain data. The sections are the checkpoint's files.
+"""`network`, `optimizer`, `replay`, and `frames` where frames are kept once: name -> tensor; `state`: plain data. The
+sections are the checkpoint's files.
 
-`rings`, where it is there: {"replay": Ring}, which tells what of the replay is new since an earlier save; not saved.
+`rings`, where it is there: section -> Ring, which tells what of it is new since an earlier save; not saved.
 """
 
 

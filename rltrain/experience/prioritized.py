@@ -12,7 +12,7 @@ from torch import Tensor
 from rltrain.config.schema import PrioritizedConfig
 from rltrain.experience.batch import Batch, WeightedBatch
 from rltrain.experience.in_place import StepOf, Window, places_of, store
-from rltrain.experience.uniform import UniformReplay, gather
+from rltrain.experience.uniform import UniformReplay
 
 
 class PrioritizedMemory(NamedTuple):
@@ -23,6 +23,7 @@ class PrioritizedMemory(NamedTuple):
     tree: Tensor  # [M, 2 * leaves] float64: node 1 is the root, node i the sum of 2i and 2i + 1, leaf r is leaves + r
     largest: Tensor  # [M] float64, the largest priority so far, which new transitions get
     updates: Tensor  # [M] int64, gradient steps so far
+    frames: tuple[Tensor, ...]  # `Frames.data`, where there are some
 
 
 class PrioritizedReplay(UniformReplay):
@@ -44,7 +45,7 @@ class PrioritizedReplay(UniformReplay):
 
     @property
     def memory(self) -> PrioritizedMemory:
-        return PrioritizedMemory(self._arrays, self.written, self._tree, self._largest, self._updates)
+        return PrioritizedMemory(self._arrays, self.written, self._tree, self._largest, self._updates, self.frames)
 
     @property
     def nbytes(self) -> int:
@@ -59,7 +60,7 @@ class PrioritizedReplay(UniformReplay):
             weight = (size * probability).pow(-beta)
             weight = weight / weight.amax(1, keepdim=True)
             memory.updates.add_(1)
-            batch = gather(memory.arrays, (rows + self._first_rows(rows)).view(draws.shape))
+            batch = self.gather(memory, (rows + self._first_rows(rows)).view(draws.shape))
             yield rows, WeightedBatch(*batch, weight.to(batch.reward.dtype).view(draws.shape))
 
     def _draw(self, tree: Tensor, written: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rltrain.compute.exchange import Exchange
 from rltrain.experience.batch import Batch
+from rltrain.experience.frames import Frames
 from rltrain.experience.in_place import StepOf, Window, store
 from rltrain.types import ActionSpec, ObservationSpec, Ring
 
@@ -20,6 +21,7 @@ class ReplayMemory(NamedTuple):
 
     arrays: Batch  # [capacity * M, ...]
     written: Tensor  # [M]
+    frames: tuple[Tensor, ...]  # `Frames.data`, where there are some
 
 
 def uniform_rows(uniform: Tensor, written: Tensor, capacity: int) -> Tensor:
@@ -52,6 +54,7 @@ class UniformReplay:
     Args:
         spare_row: one row more at the end of the arrays, which is nobody's: where a program of fixed shapes writes
             what is not to be kept.
+        frames: of stacked observations: rows hold the numbers of frames in place of `observation`, and batches frames.
     """
 
     def __init__(
@@ -62,8 +65,12 @@ class UniformReplay:
         device: torch.device,
         members: int = 1,
         spare_row: bool = False,
+        frames: Frames | None = None,
     ) -> None:
         self.capacity = capacity
+        self._frames = frames
+        if frames is not None:
+            observation = frames.spec
         self._members = members
         self._counts = Exchange({"written": ((members,), torch.int64)}, device)
         self._starts = np.arange(members) * capacity  # [M] where each member's rows begin
@@ -108,7 +115,7 @@ class UniformReplay:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays together."""
-        return sum(array.numel() * array.element_size() for array in self._arrays)
+        return sum(array.nbytes for array in self._arrays) + (self._frames.nbytes if self._frames is not None else 0)
 
     def add(self, *columns: np.ndarray, members: np.ndarray | None = None) -> None:
         """Writes K transitions: obs, action, reward, next_obs, discount, each [K, ...], copied.
@@ -117,10 +124,12 @@ class UniformReplay:
             members: [K], ascending: whose they are. None: the only member's.
         """
         if members is None or self._members == 1:
+            self._tell_frames(np.zeros(len(columns[0]), np.int64), np.arange(len(columns[0])), columns)
             self._add_rows(0, columns)
             return
         counts = np.bincount(members, minlength=self._members)  # [M]
         first = np.cumsum(counts) - counts  # [M] each member's first row of the columns
+        self._tell_frames(members, np.arange(len(members)) - first[members], columns)
         if counts.max() > self.capacity:
             for member in np.flatnonzero(counts):
                 own = slice(first[member], first[member] + counts[member])
@@ -130,6 +139,11 @@ class UniformReplay:
         places = (written[members] + np.arange(len(members)) - first[members]) % self.capacity  # [K]
         self._write(self._starts[members] + places, columns)
         written += counts
+
+    def _tell_frames(self, members: np.ndarray, ahead: np.ndarray, columns: tuple[np.ndarray, ...]) -> None:
+        """Of transitions that come so many rows after what each member has: both [K]."""
+        if self._frames is not None:
+            self._frames.kept_in(members, self._written[members] + ahead, columns[0], columns[3])
 
     def _add_rows(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
         count = len(columns[0])
@@ -157,13 +171,27 @@ class UniformReplay:
     @property
     def memory(self) -> Any:
         """The first argument of `batches`, `feedback` and `store`, on the device."""
-        return ReplayMemory(self._arrays, self.written)
+        return ReplayMemory(self._arrays, self.written, self.frames)
+
+    @property
+    def frames(self) -> tuple[Tensor, ...]:
+        """The memory of the frames, where there are some."""
+        return () if self._frames is None else (self._frames.data,)
 
     def batches(self, memory: Any, uniform: Tensor) -> Iterator[tuple[Tensor, Any]]:
         """Rows and transitions of K gradient steps, [B] or [M, B] each: part of the program; uniform [K, M, B]."""
         rows = uniform_rows(uniform, memory.written, self.capacity)
         for of_step in rows.unbind():
-            yield of_step, gather(memory.arrays, of_step)
+            yield of_step, self.gather(memory, of_step)
+
+    def gather(self, memory: Any, rows: Tensor) -> Batch:
+        """The transitions in `rows`, [B] or [M, B]: part of the program."""
+        batch = gather(memory.arrays, rows)
+        if self._frames is None:
+            return batch
+        (data,), members = memory.frames, rows // self.capacity
+        obs, next_obs = (self._frames.unstacked(data, x, members) for x in (batch.obs, batch.next_obs))
+        return batch._replace(obs=obs, next_obs=next_obs)
 
     def feedback(self, memory: Any, rows: Tensor, feedback: Mapping[str, Tensor]) -> None:
         """Takes what an update found out about its rows; uniform sampling asks for nothing. Part of the program."""
@@ -184,7 +212,7 @@ class UniformReplay:
         """
         self.send_counts()
         draws = torch.from_numpy(uniform).to(self._device)
-        return gather(self._arrays, uniform_rows(draws, self.written, self.capacity))
+        return self.gather(self.memory, uniform_rows(draws, self.written, self.capacity))
 
     def diagnostics(self, member: int = 0) -> dict[str, float]:
         """The mean age of what is sampled, in transitions stored since."""
@@ -221,7 +249,15 @@ class UniformReplay:
                     f"a replay cannot hold {name} of shape {tuple(rows.shape)}, {rows.dtype}: "
                     f"expected {expected}, {array.dtype}"
                 )
+        if self._frames is not None:
+            self._frames.check(state["obs"])
+            self._frames.check(state["next_obs"])
         start = int(self._starts[member])
         for name, array in zip(Batch._fields, self._arrays, strict=True):
             array[start : start + size].copy_(state[name])
         self._written[member] = size if size < self.capacity else self.capacity + head
+        if self._frames is not None:
+            order = np.roll(np.arange(size), -head)  # the oldest first
+            rows = np.arange(size) + self._written[member] - size
+            own = (state[name].numpy()[order] for name in ("obs", "next_obs"))
+            self._frames.kept_in(np.full(size, member), rows, *own)

@@ -345,7 +345,7 @@ class Keeper:
     def save(self, step: int, state: StateDict) -> None:
         tensors = {name: section for name, section in state.items() if name not in ("state", "rings")}
         if not self._config.resumable:
-            del tensors["replay"]
+            tensors = {name: section for name, section in tensors.items() if name not in ("replay", "frames")}
         folder = checkpoint.step_folder(self._run.path, step)
         self._write(folder, step, tensors, state["state"], state.get("rings", {}))
 

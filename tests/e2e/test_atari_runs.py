@@ -16,7 +16,8 @@ pytest.importorskip("ale_py")
 pytest.importorskip("cv2")
 
 ARGS = [
-    "algo=dqn", "env=ALE/Pong-v5", "env.wrappers=[atari,{name:frame_stack,size:4}]", "network=cnn", "tuned=none",
+    "algo=dqn", "env=ALE/Pong-v5", "env.wrappers=[{name:atari,terminal_on_life_loss:true},{name:frame_stack,size:4}]",
+    "network=cnn", "tuned=none",
     "network.hidden=[16]", "env.max_episode_steps=8", "device=cpu", "device.compile=false", "total_steps=90",
     "log_period=30", "eval.period=45", "eval.episodes=1", "checkpoint.period=30", "algo.learning_starts=30",
     "algo.train_period=10", "algo.batch_size=4", "algo.buffer_size=60",
@@ -35,9 +36,10 @@ def test_a_run_is_continued_bit_for_bit_and_evaluated(
     assert resume(tmp_path / "parts") == 0
     assert "begins anew" not in capsys.readouterr().out
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
-    replay = read_checkpoint(newest(tmp_path / "whole").folder).tensors["replay"]
-    obs = replay["replay.obs"]
-    assert str(obs.dtype) == "torch.uint8" and sorted(obs.shape[1:]) == [4, 84, 84]
+    tensors = read_checkpoint(newest(tmp_path / "whole").folder).tensors
+    frames, numbers = tensors["frames"]["frames.data"], tensors["replay"]["replay.obs"]
+    assert str(frames.dtype) == "torch.uint8" and frames.shape[1:] == (84, 84)
+    assert numbers.shape == (60, 4) and int(numbers.max()) < len(frames)
     assert main(["evaluate", str(tmp_path / "whole"), "episodes=2"]) == 0
     found = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
     assert found["episodes"] == 2

@@ -19,7 +19,9 @@ from rltrain.config.wrappers import (
 from rltrain.envs.flatten import MOST_NUMBERS
 from rltrain.envs.wrappers.computed import Computed, Kept, cast
 from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, one_line_shape, refuse
-from rltrain.types import FLOATS, ObservationSpec
+from rltrain.types import FLOATS, ObservationSpec, Stack
+
+_LARGE_FRAME = 1024  # bytes; a replay that keeps smaller ones once would save little, and take longer
 
 
 class FrameStack(Wrapper):
@@ -43,7 +45,9 @@ class FrameStack(Wrapper):
         self._frames = np.zeros((context.lanes, config.size, *inner), dtype)
         # Channels are the shorter of the two ends of an image's shape: [H, W, C] or [C, H, W].
         self._channels = None if len(inner) != 3 else (0 if inner[0] < inner[2] else 2)
-        self.spec = ObservationSpec("box", self._stacked(self._frames).shape[1:], dtype)
+        large = self._frames[0, 0].nbytes >= _LARGE_FRAME
+        stack = Stack(config.size, inner, self._channels or 0) if large else None
+        self.spec = ObservationSpec("box", self._stacked(self._frames).shape[1:], dtype, stack=stack)
 
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         frames = self._frames.copy()  # the array that was given away stays as it is
@@ -188,8 +192,8 @@ class RescaleObservation(Computed):
             why = f"needs bounds, and those of number {list(place)} are {spec.low[place]:g} and {spec.high[place]:g}"
             raise refuse("rescale_observation", f"{why}; normalize_observation needs none")
         deviation = (spec.high - spec.low) / (config.high - config.low)  # [*obs]
-        ends = (np.full(spec.shape, end) for end in (config.low, config.high))
-        super().__init__(config, ObservationSpec("box", spec.shape, "float32", 0, *ends), context)
+        low, high = (np.full(spec.shape, end) for end in (config.low, config.high))
+        super().__init__(config, ObservationSpec("box", spec.shape, "float32", 0, low, high), context)
         self.kept = {"mean": spec.low - config.low * deviation, "deviation": deviation}
 
     def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
