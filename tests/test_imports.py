@@ -22,9 +22,11 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
     "api": {"commands", "loggers.jsonl", "policy", "report.curve", "storage"},
     "commands": {
-        "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
+        "cluster", "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
         "loggers.further", "loggers.jsonl", "maths.images", "policy", "report", "storage", "training", "tuning",
     },
+    # Tasks of a sweep on other machines; what runs there is a command.
+    "cluster": {"config.launchers", "storage", "training.stopping"},
     "config": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
     "policy": {"agents", "compute.device", "config", "envs", "jobs.build", "storage", "training"},
@@ -59,12 +61,15 @@ HOMES: dict[str, set[str]] = {
     "cloudpickle": {"envs"},
     "matplotlib": {"report"},
     "optuna": {"tuning"},
+    "ray": {"cluster.ray_tasks"},
+    "submitit": {"cluster"},
     "PIL": {"policy", "report"},
     "safetensors": {"storage"},
     "yaml": {"config", "report.curve", "storage"},
 }
 NO_TORCH = {
     "cli",
+    "cluster",
     "commands",
     "config",
     "envs",

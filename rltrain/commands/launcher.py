@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-import types
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
 from typing import TYPE_CHECKING
 
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -33,7 +26,13 @@ if TYPE_CHECKING:
 
 
 class PopulationLauncher(Launcher):
-    """Runs the jobs of a sweep in groups; a group of one is a run like any other."""
+    """Runs the jobs of a sweep in groups; a group of one is a run like any other.
+
+    Attributes:
+        here: whether the jobs train on this machine.
+    """
+
+    here = True
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context, self._task, self._config = hydra_context, task_function, config
@@ -46,6 +45,9 @@ class PopulationLauncher(Launcher):
         setup_globals()
         if all(job.config.dry_run for job in self._jobs):
             return self._look_at_each_kind()
+        return self._train(job_overrides)
+
+    def _train(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
         groups = _groups(self._jobs)
         if self._config.hydra.callbacks:  # which are told of the beginning and the end of each job
             groups = [[number] for number in range(len(self._jobs))]
@@ -62,7 +64,7 @@ class PopulationLauncher(Launcher):
         returns: dict[int, JobReturn] = {}
         for first, *others in kinds:
             returns[first] = self._run(self._jobs[first])
-            returns |= {number: _returned(self._jobs[number], None) for number in others}
+            returns |= {number: returned(self._jobs[number], None) for number in others}
             if others:
                 alike = [self._jobs[number] for number in (first, *others)]
                 names = name_ranges([str(job.number) for job in alike[1:]])
@@ -105,32 +107,18 @@ class PopulationLauncher(Launcher):
                 remove_unused(folder)
             raise
         return {
-            number: _returned(self._jobs[number], outcome)
+            number: returned(self._jobs[number], outcome)
             for group, found in zip(groups, outcomes, strict=True)
             for number, outcome in zip(group, found, strict=True)
         }
 
 
-def _returned(job: CheckedJob, outcome: Outcome | None) -> JobReturn:
+def returned(job: CheckedJob, outcome: Outcome | None) -> JobReturn:
+    """Hydra's form of a job's outcome."""
     status = JobStatus.FAILED if isinstance(outcome, BaseException) else JobStatus.COMPLETED
     returned = JobReturn(overrides=list(job.planned.overrides), status=status)
     returned.return_value = outcome
     return returned
-
-
-# Hydra takes a launcher only from a package of this name, which need not be a folder anywhere.
-_PACKAGE, _MODULE = "hydra_plugins", "hydra_plugins.rltrain"
-PopulationLauncher.__module__ = _MODULE
-
-
-def register_launcher() -> None:
-    """Makes the launcher known to Hydra under the name that config/application.py gives it."""
-    if _PACKAGE not in sys.modules and importlib.util.find_spec(_PACKAGE) is None:
-        sys.modules[_PACKAGE] = module_from_spec(ModuleSpec(_PACKAGE, None, is_package=True))
-    module = types.ModuleType(_MODULE)
-    module.__dict__["PopulationLauncher"] = PopulationLauncher
-    importlib.import_module(_PACKAGE).__dict__["rltrain"] = sys.modules[_MODULE] = module
-    Plugins.instance().register(PopulationLauncher)
 
 
 def _groups(jobs: Sequence[CheckedJob]) -> list[list[int]]:

@@ -23,6 +23,7 @@ from rltrain.terminal.output import say
 from rltrain.terminal.text import rltrain_command, shown_path
 
 if TYPE_CHECKING:
+    from rltrain.config.launchers import Launcher
     from rltrain.storage.checkpoint import Checkpoint
     from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 
@@ -39,11 +40,14 @@ def main(args: list[str]) -> int:
     if len(names) > 1 or any(name.startswith("-") for name in names):
         raise RequestError(f"{' '.join(names)}: resume takes one folder and key=value changes")
     trust = any(parse_value(arg.partition("=")[2]) is True for arg in overrides if arg.startswith("trust="))
-    overrides = [arg for arg in overrides if not arg.startswith("trust=")]
+    task = next((arg.partition("=")[2] for arg in overrides if arg.startswith("task=")), None)
+    overrides = [arg for arg in overrides if not arg.startswith(("trust=", "task="))]
     from rltrain.storage.study_folder import is_study, study_of
     from rltrain.storage.sweep_folder import is_sweep, sweep_of
 
     place = find_run(names[0] if names else None, saved=False)
+    if task is not None:
+        return resume_task(place, task, overrides, trust)
     if not names and (study := study_of(place)) is not None:
         say(f"one run of a search: {shown_path(study)} goes on")
         place = study
@@ -99,32 +103,94 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     resume(config, folder, source, record_changes(source.step, differences))
 
 
-def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
-    from rltrain.commands.sweep_table import report_sweep
-    from rltrain.storage.sweep_folder import SweepFolder, stopped_sweep
+def resume_task(place: Path, number: str, overrides: list[str], trust: bool) -> int:
+    """`rltrain resume SWEEP task=N`: finishes the jobs of one task of a sweep on a cluster, here."""
+    from rltrain.storage.sweep_folder import SweepFolder
+    from rltrain.storage.task_folder import TaskFolder, read_tasks
 
-    with SweepFolder(place) as sweep:
-        try:
-            failed = _finish_jobs(sweep, overrides, trust)
-        except Interrupted as error:
-            raise stopped_sweep(place, error.exit_code) from error
-        say(report_sweep(sweep))
-    if failed:
-        raise RunFailed("\n".join(["failed jobs:", *failed]))
+    listed = read_tasks(place)
+    task = next((task for task in (listed.tasks if listed else ()) if str(task.number) == number), None)
+    if task is None:
+        raise RequestError(f"task={number}: {shown_path(place)} has no such task")
+    sweep = SweepFolder(place)
+    with TaskFolder(place, task.number).locked():
+        wanted = {place / job for job in task.jobs}
+        jobs = {folder: job for folder, job in sweep.jobs().items() if folder in wanted}
+        _raise_for(_finish_here(sweep, jobs, overrides, trust))
     return 0
 
 
-def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool) -> list[str]:
+def _resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
+    from rltrain.commands.cluster import split_launcher
+    from rltrain.commands.sweep_table import report_sweep
+    from rltrain.storage.sweep_folder import SweepFolder
+
+    of_launcher, overrides = split_launcher(overrides)
+    with SweepFolder(place) as sweep:
+        failed = _finish_jobs(sweep, overrides, trust, of_launcher)
+        say(report_sweep(sweep))
+    _raise_for(failed)
+    return 0
+
+
+def _raise_for(failed: list[str]) -> None:
+    if failed:
+        raise RunFailed("\n".join(["failed jobs:", *failed]))
+
+
+def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool, of_launcher: list[str]) -> list[str]:
     """Continues what is unfinished, and what goes on under changed limits; a line for each job that failed."""
+    from rltrain.commands.cluster import asked_launcher
+    from rltrain.storage.sweep_folder import is_completed, stopped_sweep
+
+    jobs = sweep.jobs()
+    launcher = asked_launcher(sweep.path, of_launcher, trust)
+    if not overrides and all(map(is_completed, jobs)):
+        _tell_completed(sweep.path, {folder: job.config for folder, job in jobs.items()})
+        return []
+    _list_changes(sweep, {folder: job.config for folder, job in jobs.items()}, overrides, trust)
+    if launcher is not None:
+        return _finish_on_cluster(sweep, jobs, launcher, overrides, trust)
+    try:
+        return _finish_here(sweep, jobs, overrides, trust)
+    except Interrupted as error:
+        raise stopped_sweep(sweep.path, error.exit_code) from error
+
+
+def _finish_on_cluster(
+    sweep: SweepFolder, jobs: Mapping[Path, ListedJob], launcher: Launcher, overrides: list[str], trust: bool
+) -> list[str]:
+    from rltrain.commands.cluster import train_on_cluster
+    from rltrain.storage.run_folder import RunFolder
+    from rltrain.storage.run_result import read_status
+    from rltrain.storage.sweep_folder import is_completed
+
+    left = [job for job in jobs.values() if overrides or not is_completed(job.folder)]
+    configs = {
+        job.folder: validate_stored(RunFolder(job.folder).read_config() if job.config is None else job.config)
+        for job in left
+    }
+    env_id = next((config.imports for config in configs.values() if config.imports), "")
+    words = [*overrides, *(["trust=true"] if trust else [])]
+    lost = train_on_cluster(sweep.path, configs, launcher, words, env_id)
+    runs = [RunFolder(folder) for folder in configs]
+    failed = {run.path: str(run.read_record().get("reason")) for run in runs if read_status(run) == "failed"}
+    return [f"{folder.relative_to(sweep.path)}: {reason}" for folder, reason in {**lost, **failed}.items()]
+
+
+def _finish_here(sweep: SweepFolder, listed: Mapping[Path, ListedJob], overrides: list[str], trust: bool) -> list[str]:
+    """Continues jobs in this process and its workers; a job that another process trains is left alone."""
+    from rltrain.storage.files import holder_of
     from rltrain.storage.sweep_folder import is_completed
 
     failed: list[str] = []
-    listed = sweep.jobs()
-    jobs, own = {folder: job.config for folder, job in listed.items()}, _what_differs(listed)
-    if not overrides and all(map(is_completed, jobs)):
-        _tell_completed(sweep.path, jobs)
-        return []
-    _list_changes(sweep, jobs, overrides, trust)
+    own = _what_differs(listed)
+    jobs = {}
+    for folder, job in listed.items():
+        if holder := holder_of(folder):
+            say(f"job {folder.relative_to(sweep.path)!s:<5} is trained by {holder}, and left alone")
+        else:
+            jobs[folder] = job.config
     for folder, reason in _resume_populations(jobs, own, overrides, trust):
         del jobs[folder]
         if reason:

@@ -8,6 +8,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rltrain.commands.checked_job import CheckedJob
-from rltrain.commands.launcher import PopulationLauncher, register_launcher
+from rltrain.commands.cluster_launcher import register_launchers
+from rltrain.commands.launcher import PopulationLauncher
 from rltrain.commands.sweep_header import PlannedJob, comparison_notes, tuned_lines
 from rltrain.commands.sweep_table import report_sweep, shown_note
 from rltrain.config.application import CONFIG_NAME, job_variables
@@ -62,6 +64,7 @@ class CheckedLauncher(Launcher):
         self._context = context
         self._folder = folder
         self._typed = typed
+        self._trains_here = not isinstance(launcher, PopulationLauncher) or launcher.here
         self._planned: list[PlannedJob] = []
         self._notes: list[str] = []
         self.failures: list[tuple[int, str, BaseException]] = []
@@ -127,7 +130,7 @@ class CheckedLauncher(Launcher):
                 check_typed(config, overrides)
                 if what not in checked:
                     with variables_set(job.variables):
-                        self._preflight(config)
+                        self._preflight(config if self._trains_here else _on_cpu(config))
             except RequestError as error:
                 raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
@@ -146,6 +149,11 @@ class CheckedLauncher(Launcher):
         config = validate({key: value for key, value in record.items() if key != "hydra"})
         planned = PlannedJob(folder.name, to_plain(config), tuple(overrides), compose_info(cfg.hydra, record))
         return CheckedJob(number, planned, config, job_variables(cfg), folder, record)
+
+
+def _on_cpu(config: RunConfig) -> RunConfig:
+    """The config of a job for a look at it on a machine that need not have its GPU."""
+    return replace(config, device=replace(config.device, name="cpu"))
 
 
 class _SweepTask:
@@ -188,7 +196,7 @@ def run_sweep(
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     cfg.hydra.mode = RunMode.MULTIRUN
     _check_direction(cfg.hydra.sweeper, overrides)
-    register_launcher()
+    register_launchers()
     callbacks = Callbacks(cfg)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
     folder = reserve_folder(Path(cfg.hydra.sweep.dir), exact=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from rltrain.config.algorithms import card_of
-from rltrain.config.schema import DeviceConfig, RunConfig
+from rltrain.config.schema import TASK_CORES, DeviceConfig, RunConfig
 from rltrain.errors import RequestError
 
 # Of glibc's malloc.h, in bytes: what is kept of the heap's free end, and the smallest block that is mapped by itself.
@@ -86,8 +86,10 @@ def _keep_freed_memory() -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: of a cluster's node those that its task was given."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get(TASK_CORES, "")
+    return min(cores, int(given)) if given.isdecimal() and int(given) else cores
 
 
 def free_memory(device: torch.device) -> int:

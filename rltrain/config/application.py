@@ -27,6 +27,7 @@ from rltrain.config.sweep_loader import SweepConfigLoader
 from rltrain.config.validate import validate
 
 CONFIG_NAME = "config"
+_POPULATION = "hydra_plugins.rltrain.PopulationLauncher"
 
 
 def create_application(config_dir: str | None = None) -> Hydra:
@@ -39,7 +40,7 @@ def create_application(config_dir: str | None = None) -> Hydra:
     OmegaConf.register_new_resolver("rltrain_run_name", run_name, replace=True)
     Plugins.instance().register(GymnasiumConfigSource)
     # Composing a config needs the launcher's name only; the class is registered by who runs a sweep.
-    launcher = {"_target_": "hydra_plugins.rltrain.PopulationLauncher"}
+    launcher = {"_target_": _POPULATION}
     ConfigStore.instance().store(group="hydra/launcher", name="population", node=launcher, provider="rltrain")
     search_path = create_config_search_path(str(conf_folder()))
     for origin, folder in user_folders(config_dir):
@@ -71,6 +72,25 @@ def compose(overrides: list[str], config_dir: str | None = None) -> tuple[RunCon
         hydra_cfg = cfg.pop("hydra")
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
     return validate(plain), compose_info(hydra_cfg, plain)
+
+
+def launcher_of(overrides: list[str], config_dir: str | None = None) -> tuple[str, dict[str, Any]]:
+    """The launcher that Hydra's overrides choose: `population`, `slurm`, `ray`, or another's class; and its keys.
+
+    Raises:
+        RequestError: there is none of that name, or it has not these keys.
+    """
+    hydra = create_application(config_dir)
+    try:
+        cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    except COMPOSE_ERRORS as error:
+        raise explain(error, overrides, hydra.config_loader) from error
+    finally:
+        GlobalHydra.instance().clear()
+    keys: Any = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+    target = str(keys.pop("_target_"))
+    own = target.removeprefix("hydra_plugins.rltrain.")
+    return (own.removesuffix("Launcher").lower() if own != target else target), keys
 
 
 def job_variables(cfg: DictConfig) -> dict[str, str]:

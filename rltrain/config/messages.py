@@ -16,6 +16,7 @@ from rltrain.config import schema
 from rltrain.config.choices import OPTIONAL_GROUPS, check_group, choices_of, groups_of
 from rltrain.config.command_names import COMMANDS
 from rltrain.config.keys import same_name, takes_list, unknown_key
+from rltrain.config.launchers import wrong_launcher_key
 from rltrain.config.user_files import explain_file
 from rltrain.config.validate import closest
 from rltrain.errors import RequestError
@@ -95,6 +96,10 @@ def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestE
         return RequestError(
             f"hydra/{missing[1]}={missing[2]}: is not installed; its package is hydra-{missing[2]}-{missing[1]}"
         )
+    wrong = re.search(r"Could not override 'hydra\.launcher\.(\w+)'", str(error))
+    launcher = next((line.partition("=")[2] for line in overrides if line.startswith("hydra/launcher=")), "")
+    if wrong is not None and (message := wrong_launcher_key(wrong[1], launcher)):
+        return RequestError(message)
     cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         place = loader.place(cause.full_key, overrides)

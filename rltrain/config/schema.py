@@ -43,6 +43,9 @@ LARGEST = 2**63 - 1  # of the integers that arrays hold
 MOST_ENTRIES = 100
 """Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
 
+TASK_CORES = "RLTRAIN_TASK_CORES"
+"""Environment variable: how many cores of its node a task of a cluster was given."""
+
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 
 

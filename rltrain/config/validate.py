@@ -255,7 +255,8 @@ def _convert_list(hint: Any, value: Any, key: str, limits: schema.Range, words: 
     if isinstance(value, (list, tuple)):
         _check_length(value, key)
         return tuple(_convert(get_args(hint)[0], item, f"{key}[{i}]", limits) for i, item in enumerate(value))
-    rule = _alternatives(["a list of integers, such as [128,128]", *words])
+    example = "words, such as [a,b]" if get_args(hint)[0] is str else "integers, such as [128,128]"
+    rule = _alternatives([f"a list of {example}", *words])
     raise RequestError(f"{key}={show(value)}: must be {rule}")
 
 

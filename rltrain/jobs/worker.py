@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import select
 import signal
 import sys
-import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from rltrain.terminal.ending import ends_soon
-from rltrain.terminal.interrupts import RUN_SIGNALS
+from rltrain.terminal.interrupts import RUN_SIGNALS, stops_with
 from rltrain.terminal.output import own_output
 from rltrain.terminal.text import command_given_here
 
@@ -28,9 +25,8 @@ def serve() -> None:
     for number in RUN_SIGNALS:
         signal.signal(number, lambda *_: None)
     connection = Connection(int(sys.argv[2]))
-    os.set_inheritable(connection.fileno(), False)
     sys.argv, jobs = connection.recv()  # run.json tells the user's own command line
-    threading.Thread(target=_stop_with_parent, args=(connection.fileno(),), daemon=True).start()
+    stops_with(connection.fileno())
     with own_output(whole_process=True), command_given_here():
         answer = _train(jobs)
     with suppress(OSError):  # the parent is gone
@@ -61,11 +57,3 @@ def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, st
         (None, (kind, str(outcome))) if isinstance(outcome, BaseException) else (outcome, None)
         for kind, outcome in zip(kinds, outcomes, strict=True)
     ]
-
-
-def _stop_with_parent(file: int) -> None:
-    """However the parent ends, this process saves and ends too."""
-    watcher = select.poll()
-    watcher.register(file, 0)  # only the other end's closing wakes it
-    watcher.poll()
-    os.kill(os.getpid(), signal.SIGTERM)

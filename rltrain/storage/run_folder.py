@@ -11,6 +11,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -152,6 +153,24 @@ def lock_folder(folder: Path) -> BinaryIO:
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     lock.flush()
     return lock
+
+
+def lock_patiently(folder: Path, seconds: float) -> BinaryIO:
+    """`lock_folder`, waiting for another process that holds it.
+
+    Raises:
+        RequestError: it is still held after `seconds`, or the folder cannot be written.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return lock_folder(folder)
+        except RequestError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        except OSError as error:
+            raise RequestError(f"{folder}: cannot be used: {error.strerror or error}") from error
 
 
 def _open_no_link(name: str, flags: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from rltrain.errors import RequestError, RunFailed
 from rltrain.storage.files import first_link, holder_of, write_atomic
-from rltrain.storage.run_folder import json_text, lock_folder, plain_yaml, read_json, read_plain_yaml
+from rltrain.storage.run_folder import json_text, lock_patiently, plain_yaml, read_json, read_plain_yaml
 from rltrain.storage.sweep_folder import JOBS, SweepFolder
 
 STUDY, JOURNAL, TRIALS = "study.yaml", "journal.log", "trials.json"
@@ -98,18 +97,7 @@ class StudyFolder:
             if link.name != f"{JOURNAL}.lock":  # Optuna's own, of a process that was killed
                 raise RequestError(f"{link}: is a link; a study writes into no folder but its own")
             link.unlink(missing_ok=True)
-        deadline = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                lock = lock_folder(self.path)
-                break
-            except RequestError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-            except OSError as error:
-                raise RequestError(f"{self.path}: cannot be used: {error.strerror or error}") from error
-        with lock:
+        with lock_patiently(self.path, _PATIENCE):
             yield
 
     def write(self, plain: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ ECHO_SECONDS = 0.2
 """One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 __all__ = [
     "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "sigint_ends", "sigint_raises", "signals_ignored",
-    "sigusr1_ignored",
+    "sigusr1_ignored", "stops_with",
 ]  # fmt: skip
 _LINE = b"rltrain: stopped by SIGINT\n"
 
@@ -58,6 +59,20 @@ def signals_ignored() -> None:
     """From now on this process leaves a run's signals to its parent."""
     for number in RUN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def stops_with(file: int) -> None:
+    """From now on this process saves and ends when the other end of the pipe `file` is closed: when the process that
+    holds it has ended, however it did."""
+    os.set_inheritable(file, False)
+
+    def watch() -> None:
+        watcher = select.poll()
+        watcher.register(file, 0)  # only the other end's closing wakes it
+        watcher.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

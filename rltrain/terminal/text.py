@@ -177,7 +177,7 @@ def rltrain_command(*words: str | Path, env_id: str = "") -> str:
     line = [shell_word(word) if isinstance(word, Path) else quoted(word) for word in ("rltrain", *words)]
     if words[:1] == ("report",):  # which reads files alone
         return " ".join(line)
-    if reads_run and module and module not in plugins:
+    if reads_run and module and module not in plugins and "trust=true" not in words:
         line.append("trust=true")
     path = os.environ.get("PYTHONPATH", "")
     needed = {

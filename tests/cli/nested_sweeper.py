@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 
-from rltrain.commands.launcher import register_launcher
+from rltrain.commands.cluster_launcher import register_launchers
 
 
 class Inner(Sweeper):
@@ -39,7 +39,7 @@ class NestedSweeper(Sweeper):
 
 
 NestedSweeper.__module__ = "hydra_plugins.nested"
-register_launcher()  # makes the package
+register_launchers()  # makes the package
 sys.modules["hydra_plugins.nested"] = module = types.ModuleType("hydra_plugins.nested")
 module.NestedSweeper = NestedSweeper  # type: ignore[attr-defined]
 Plugins.instance().register(NestedSweeper)

@@ -16,6 +16,7 @@ import rltrain.jobs.job
 from rltrain.agents import AGENTS, POLICIES
 from rltrain.cli import main
 from rltrain.commands.tune_request import plan, read_request
+from rltrain.config.application import launcher_of
 from rltrain.config.schema import ALGO_CONFIGS, NETWORK_CONFIGS
 from rltrain.config.search_space import read_space
 from rltrain.envs.batched import BATCHED_ENVS
@@ -127,6 +128,14 @@ SEARCHES = [
     for line in block
     if line.startswith("rltrain tune")
 ]
+
+
+def test_the_page_of_clusters_shows_a_launcher(tmp_path: Path) -> None:
+    (text,) = code_blocks("yaml", (ROOT / "docs" / "cluster.md").read_text())
+    (tmp_path / "hydra" / "launcher").mkdir(parents=True)
+    (tmp_path / "hydra" / "launcher" / "lab.yaml").write_text(text)
+    name, keys = launcher_of(["hydra/launcher=lab"], str(tmp_path))
+    assert name == "slurm" and (keys["account"], keys["retries"]) == ("my_lab", 2)
 
 
 @pytest.mark.parametrize("line", SEARCHES)

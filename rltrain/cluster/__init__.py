@@ -1,0 +1,1 @@
+"""Tasks of a sweep on other machines: submitted, watched, and submitted again where they died."""
