@@ -161,6 +161,11 @@ CASES: dict[str, RunConfig] = {
         {"prioritized": PRIORITIZED, "buffer_size": 60, "n_step": 2}, env=IN_THE_PROGRAM, num_envs=3
     ),
     "c51 prioritized": with_algo(C51Config, atoms=7, v_min=0.0, v_max=9.0, prioritized=PRIORITIZED),
+    "rainbow": replace(
+        with_algo(C51Config, atoms=7, v_min=0.0, v_max=9.0, prioritized=PRIORITIZED, n_step=3, learning_starts=20),
+        network=NOISY,
+        exploration=GREEDY,
+    ),
     "qr_dqn stepped in the program": with_algo(QRDQNConfig, env=IN_THE_PROGRAM, quantiles=5),
     "reinforce": reinforce(),
     "reinforce no baseline, episode": reinforce({"baseline": "none", "normalize_returns": "episode"}),

@@ -29,7 +29,7 @@ class EpsilonGreedy:
 
     def __init__(self, build: Build) -> None:
         self.num_actions = build.action.n
-        network = build.network(self.num_actions * self.outputs_per_action)
+        network = build.network(self.num_actions * self.outputs_per_action, per_action=self.outputs_per_action)
         self.networks = {"q_network": network}
         self.apply = network.apply
         self.acting_draws = {"explore": Draw(torch.bool), "random_action": Draw(torch.int64)}

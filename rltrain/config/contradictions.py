@@ -148,11 +148,8 @@ def _check_noisy(config: RunConfig) -> None:
 def _check_distributional(config: RunConfig) -> None:
     """An algorithm whose network gives each action several numbers."""
     algo, network = config.algo, config.network
-    why = f"gives one value per action, and {algo.name} learns a distribution"
-    if isinstance(network, DuelingConfig | StateActionConfig):
-        _refuse(f"network={network.name}: {why}")
-    if isinstance(network, CNNConfig) and network.dueling:
-        _refuse(f"network.dueling=true: {why}")
+    if isinstance(network, StateActionConfig):
+        _refuse(f"network=state_action: gives one value per action, and {algo.name} learns a distribution")
     if isinstance(algo, C51Config) and algo.v_min >= algo.v_max:
         _refuse(f"algo.v_min={algo.v_min:g} is not below algo.v_max={algo.v_max:g}")
 

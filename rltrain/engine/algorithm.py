@@ -53,10 +53,16 @@ class Build:
     action: ActionSpec
     device: torch.device
 
-    def network(self, outputs: int, *keys: int, config: AnyNetworkConfig | None = None) -> FlatNetwork:
-        """The network of the run's config, or of `config`; its first parameters are those of the seed and `keys`."""
+    def network(
+        self, outputs: int, *keys: int, config: AnyNetworkConfig | None = None, per_action: int = 1
+    ) -> FlatNetwork:
+        """The network of the run's config, or of `config`; its first parameters are those of the seed and `keys`.
+
+        Args:
+            per_action: the numbers of each action among `outputs`.
+        """
         seed = derive_seed(self.config.seed, "network", *keys)
-        return make_network(config or self.config.network, self.observation, outputs, seed, self.device)
+        return make_network(config or self.config.network, self.observation, outputs, seed, self.device, per_action)
 
 
 DURATION = "duration"

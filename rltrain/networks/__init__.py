@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rltrain.config.schema import AnyNetworkConfig
+from rltrain.config.schema import AnyNetworkConfig, CNNConfig, DuelingConfig
 from rltrain.errors import RequestError
 from rltrain.networks.cnn import CNN
 from rltrain.networks.dueling import Dueling
@@ -19,9 +19,14 @@ NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN, "dueling": Dueli
 
 
 def make_network(
-    config: AnyNetworkConfig | None, observation: ObservationSpec, outputs: int, seed: int, device: torch.device
-) -> FlatNetwork:
+    config: AnyNetworkConfig | None, observation: ObservationSpec, outputs: int, seed: int, device: torch.device,
+    per_action: int = 1,
+) -> FlatNetwork:  # fmt: skip
     """Weights are drawn on the CPU from `seed` alone, so they are the same on every device; no other stream moves.
+
+    Args:
+        per_action: the numbers of each action among `outputs`, one action after the other; for streams of value and
+            advantage.
 
     Raises:
         RequestError: `config` is None: the run's config has no network.
@@ -30,7 +35,8 @@ def make_network(
         raise RequestError("network: is missing, and the algorithm needs one")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
-        module = NETWORKS[config.name](config, observation, outputs)
+        streams = (per_action,) if isinstance(config, CNNConfig | DuelingConfig) else ()
+        module = NETWORKS[config.name](config, observation, outputs, *streams)
         if getattr(config, "noisy", False):
             add_deviations(module)
     return FlatNetwork(module, device)

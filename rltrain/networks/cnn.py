@@ -22,7 +22,7 @@ class CNN(nn.Module):
         RequestError: the observation is no image, or too small for the layers.
     """
 
-    def __init__(self, config: CNNConfig, observation: ObservationSpec, outputs: int) -> None:
+    def __init__(self, config: CNNConfig, observation: ObservationSpec, outputs: int, per_action: int = 1) -> None:
         super().__init__()
         shape = convolutions(config, observation)
         self._image = shape.image
@@ -37,7 +37,7 @@ class CNN(nn.Module):
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         width, hidden, norms, scale = shape.out_features, shape.hidden, bool(config.layer_norm), config.output_scale
         self.head: nn.Module = (
-            DuelingHead(width, hidden, config.activation, outputs, scale, norms)
+            DuelingHead(width, hidden, config.activation, outputs, scale, norms, per_action)
             if config.dueling
             else nn.Sequential(*dense(width, hidden, config.activation, outputs, scale, norms))
         )

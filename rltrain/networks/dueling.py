@@ -28,10 +28,12 @@ class DuelingHead(nn.Module):
 
     def __init__(
         self, width: int, hidden: Sequence[int], activation: str, outputs: int, output_scale: float,
-        layer_norm: bool = False,
+        layer_norm: bool = False, per_action: int = 1,
     ) -> None:  # fmt: skip
+        """per_action: the numbers Z that each action has, which are combined one by one; `outputs` is A * Z."""
         super().__init__()
-        self.value = nn.Sequential(*dense(width, hidden, activation, 1, output_scale, layer_norm))
+        self._per_action = per_action
+        self.value = nn.Sequential(*dense(width, hidden, activation, per_action, output_scale, layer_norm))
         self.advantage = nn.Sequential(*dense(width, hidden, activation, outputs, output_scale, layer_norm))
 
     @property
@@ -40,18 +42,24 @@ class DuelingHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """features [..., width] -> [..., outputs]."""
-        return combine_streams(self.value(features), self.advantage(features))
+        value, advantage = self.value(features), self.advantage(features)  # [..., Z], [..., A * Z]
+        if self._per_action == 1:
+            return combine_streams(value, advantage)
+        of_actions = advantage.unflatten(-1, (-1, self._per_action)).transpose(-1, -2)  # [..., Z, A]
+        return combine_streams(value.unsqueeze(-1), of_actions).transpose(-1, -2).flatten(-2)
 
 
 class Dueling(nn.Module):
     """Shared fully connected layers of `config.hidden` units, then the two streams of `config.stream` units each."""
 
-    def __init__(self, config: DuelingConfig, observation: ObservationSpec, outputs: int) -> None:
+    def __init__(self, config: DuelingConfig, observation: ObservationSpec, outputs: int, per_action: int = 1) -> None:
         super().__init__()
         encoder = ObservationEncoder(observation)
         width = config.hidden[-1] if config.hidden else encoder.out_features
         self.body = nn.Sequential(encoder, *dense(encoder.out_features, config.hidden, config.activation))
-        self.head = DuelingHead(width, config.stream, config.activation, outputs, config.output_scale)
+        self.head = DuelingHead(
+            width, config.stream, config.activation, outputs, config.output_scale, per_action=per_action
+        )
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [..., *obs] -> [..., outputs]."""

@@ -281,6 +281,11 @@ def test_a_population_of_each_algorithm_equals_its_members(config: QNetworkConfi
     assert_members_agree(*dqn_case(config, weighted=weighted))
 
 
+def test_a_population_of_rainbow_equals_its_members() -> None:
+    network = DuelingConfig("dueling", (8,), (6,), "tanh", 1.0, noisy=True)
+    assert_members_agree(*dqn_case(distributional_configs()[0], network, weighted=True))
+
+
 @pytest.mark.parametrize(("network", "observation"), NETWORK_CASES.values(), ids=NETWORK_CASES)
 def test_a_population_of_each_network_equals_its_members(
     network: AnyNetworkConfig, observation: ObservationSpec

@@ -206,7 +206,42 @@ ATARI_2015 = {
     "target_update": {"name": "hard", "period": 10_000, "unit": "gradient_steps"},
     "exploration": {"name": "linear", "start": 1.0, "end": 0.1, "steps": 1_000_000, "duration": None},
 }
+RAINBOW = {
+    **RUN,
+    "total_steps": 50_000,
+    "total_episodes": None,
+    "env": CARTPOLE,
+    "network": {
+        "name": "dueling",
+        "hidden": [128],
+        "stream": [128],
+        "activation": "relu",
+        "output_scale": 1.0,
+        "noisy": True,
+    },
+    "algo": {
+        "name": "c51",
+        "gamma": 0.99,
+        "n_step": 3,
+        "double": True,
+        "batch_size": 32,
+        "buffer_size": 50_000,
+        "learning_starts": 1_000,
+        "train_period": 1,
+        "gradient_steps": 1,
+        "atoms": 51,
+        "v_min": 0.0,
+        "v_max": 100.0,
+        "max_grad_norm": 10.0,
+        "max_grad_value": None,
+        "optimizer": {"name": "adam", "lr": 6.25e-05, "eps": 0.00015, "weight_decay": 0.0, "amsgrad": False},
+        "prioritized": {"alpha": 0.5, "beta": 0.4, "beta_steps": 49_000, "eps": 1e-06},
+    },
+    "target_update": {"name": "hard", "period": 500, "unit": "env_steps"},
+    "exploration": {"name": "constant", "end": 0.0, "duration": None},
+}
 RECIPES: dict[str, dict[str, Any]] = {
+    "rainbow": RAINBOW,
     "atari_2015": ATARI_2015,
     "lecture_dqn": LECTURE_DQN,
     "notes_dqn": NOTES_DQN,
@@ -241,7 +276,7 @@ def test_every_key_is_stated_in_the_recipe_itself(name: str) -> None:
     assert _shape(content) == _shape(stated)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"atari_2015"}))
+@pytest.mark.parametrize("name", sorted(RECIPES.keys() - {"atari_2015", "rainbow"}))
 def test_no_step_limit_cuts_the_episodes(name: str) -> None:
     recipe = RECIPES[name]
     longest = {"CartPole-v1": 500, "Pendulum-v1": 200, "FrozenLake-v1": 100}[recipe["env"]["id"]]
@@ -255,6 +290,13 @@ def test_the_table_s_recipe_is_the_same_elsewhere(env: str, longest: int | None)
     config, _ = compose(["experiment=guide_q_learning", f"env={env}"])
     assert to_plain(config) == {**GUIDE_Q_LEARNING, "env": {**ENV, "id": env}}
     assert longest is None or GUIDE_Q_LEARNING["total_steps"] >= GUIDE_Q_LEARNING["total_episodes"] * longest
+
+
+@pytest.mark.parametrize("env", ["Acrobot-v1", "MinAtar/Breakout-v1"])
+def test_rainbow_is_the_same_elsewhere(env: str) -> None:
+    config, _ = compose(["experiment=rainbow", f"env={env}", "algo.v_min=-100"])
+    found = to_plain(config)
+    assert {**found, "env": None} == {**RAINBOW, "env": None, "algo": {**RAINBOW["algo"], "v_min": -100.0}}
 
 
 def test_every_recipe_is_compared() -> None:

@@ -31,16 +31,20 @@ def test_the_mean_of_q_is_the_value_and_a_constant_advantage_is_nothing() -> Non
     torch.testing.assert_close(combine_streams(value, advantage + 5.0), combine_streams(value, advantage))
 
 
-def test_the_dueling_network_equals_numpy() -> None:
+@pytest.mark.parametrize("per_action", [1, 4])
+def test_the_dueling_network_equals_numpy(per_action: int) -> None:
+    """Of several numbers per action each is combined by itself: atom by atom in Hessel et al. 2018."""
     torch.manual_seed(0)
-    network, obs = Dueling(DUELING, VECTOR, 3), np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    network = Dueling(DUELING, VECTOR, 3 * per_action, per_action)
+    obs = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     p = arrays(network)
     body = np.tanh(obs @ p["body.1.weight"].T + p["body.1.bias"])
     streams = {}
     for name in ("value", "advantage"):
         inner = np.tanh(body @ p[f"head.{name}.0.weight"].T + p[f"head.{name}.0.bias"])
         streams[name] = inner @ p[f"head.{name}.2.weight"].T + p[f"head.{name}.2.bias"]
-    expected = streams["value"] + streams["advantage"] - streams["advantage"].mean(1, keepdims=True)
+    value, advantage = streams["value"][:, None], streams["advantage"].reshape(7, 3, per_action)
+    expected = (value + advantage - advantage.mean(1, keepdims=True)).reshape(7, -1)
     np.testing.assert_allclose(network(torch.from_numpy(obs)).detach().numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
