@@ -57,7 +57,7 @@ HOMES: dict[str, set[str]] = {
     "tqdm": {"loggers.console", "loggers.evaluation_console"},
     "gymnasium": {"envs", "config.env_source", "config.env_families"},
     "minatar": {"envs.minatar"},
-    "ale_py": {"config.env_families", "envs.atari"},
+    "ale_py": {"config.env_families", "envs.atari", "envs.native"},
     "cloudpickle": {"envs"},
     "matplotlib": {"report"},
     "optuna": {"tuning"},

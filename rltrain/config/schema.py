@@ -322,7 +322,7 @@ class EnvConfig:
     kwargs: dict[str, Any]
     max_episode_steps: Annotated[int | None, Range(1)]
     reward_clip: Annotated[float | None, Range(above=0)]
-    vectorization: Literal["auto", "sync", "async", "batched", "compiled"]
+    vectorization: Literal["auto", "sync", "async", "batched", "native", "compiled"]
     step_timeout: Annotated[float | None, Range(above=0)]
     wrappers: tuple[Any, ...] = ()  # of the dataclasses in config/wrappers.py
 

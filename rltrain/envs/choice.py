@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,13 +22,15 @@ from rltrain.errors import RequestError, RunFailed
 from rltrain.seeding import derive_seed
 from rltrain.types import ActionSpec
 
-Way = Literal["sync", "async", "batched", "compiled"]
+Way = Literal["sync", "async", "batched", "native", "compiled"]
 
 # From how many environments of all members together a way is faster than those before it. The figures are in
 # docs/adr/0014-vectorization-is-chosen.md, measured by `python -m benchmarks.vectorization`.
 BATCHED_FROM = 8
 ON_DEVICE_FROM = 4  # the steps recorded by torch
 ON_DEVICE_COMPILED_FROM = 1  # or captured in CUDA graphs
+# Where ale-py's threads have cores to themselves: it takes 100 ms of one to begin an episode, and `sync` takes 5.
+NATIVE_FROM, NATIVE_CORES = 4, 4
 
 # In which a twin is compared with its environment, some 20 ms: whole vector instructions, and lanes that are left over.
 _LANES, _STEPS = 11, 32
@@ -43,14 +46,38 @@ class Choice:
 
 
 def choose_exact(config: EnvConfig, num_envs: int) -> Choice:
-    """The faster of the ways that give the same numbers bit for bit, `sync` and `batched`, for `num_envs` at once."""
+    """The fastest of the ways that give the same numbers bit for bit, `sync`, `batched` and `native`, for `num_envs` at
+    once."""
     if config.vectorization != "auto":
         return Choice(config.vectorization)
+    if (threads := len(os.sched_getaffinity(0))) >= NATIVE_CORES and num_envs >= NATIVE_FROM and _has_native(config):
+        return Choice("native", f"the numbers of sync, in ale-py's threads on {threads} cores")
     if find_environment(config).spec.id in BATCHED_ENVS and num_envs < BATCHED_FROM:
         return Choice("sync", f"the fastest for fewer than {BATCHED_FROM} environments")
     if lack := lacks_twin(config):
         return Choice("sync", lack)
     return Choice("batched", f"the numbers of sync, faster from {BATCHED_FROM} environments on")
+
+
+def _has_native(config: EnvConfig) -> bool:
+    """Whether ale-py's threads play a game as it is played here, in some steps of two episodes."""
+    try:
+        makers = [find_environment(replace(config, vectorization=way)) for way in ("native", "sync")]
+    except RequestError:
+        return False
+    shown = []
+    for make in makers:
+        lanes = Lanes([make()], 0, config.id)
+        try:
+            parts = [
+                lanes.reset([1]),
+                *(lanes.step(np.array([k % 3]), None, [2]).obs for k in range(8)),
+                lanes.reset([2]),
+            ]
+            shown.append([part.tobytes() for part in parts])
+        finally:
+            lanes.close()
+    return shown[0] == shown[1]
 
 
 def lacks_twin(config: EnvConfig) -> str | None:

@@ -56,6 +56,8 @@ class Lanes:
         self._action_shape = envs[0].action_space.shape or ()
         self._steps: list[Callable[[Any], tuple[Any, ...]]] = [env.step for env in envs]
         self._lives = tells_life_loss(envs[0])
+        begins = envs[0].has_wrapper_attr("ahead")
+        self._ahead = [env.get_wrapper_attr("ahead") for env in envs] if begins else None  # see envs/native.py
         self._all = range(len(envs))
         self._zeros = np.zeros(len(envs), np.float32)
         self._false = np.zeros(len(envs), np.bool_)
@@ -91,6 +93,9 @@ class Lanes:
         reward, terminated, truncated = self._zeros.copy(), self._false.copy(), self._false.copy()
         chosen = actions if self._box_actions else actions.tolist()  # an environment may want a Python int
         ended: list[int] = []
+        if self._ahead is not None:
+            for lane in lanes:
+                self._ahead[lane](chosen[lane], next_seeds[lane])
         for lane in lanes:
             action = chosen[lane, ...] if self._box_actions else chosen[lane]
             if self._progress is not None:

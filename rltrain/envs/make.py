@@ -20,6 +20,7 @@ from rltrain.config.schema import EnvConfig
 from rltrain.config.wrappers import AtariConfig
 from rltrain.envs.atari import game_kwargs, time_limit, wrap_atari
 from rltrain.envs.faults import described
+from rltrain.envs.native import NativeGame, check_native
 from rltrain.errors import RequestError, module_hint
 from rltrain.terminal.output import warn
 
@@ -43,6 +44,7 @@ class EnvMaker:
     kwargs: dict[str, Any]
     max_episode_steps: int | None
     atari: AtariConfig | None = None
+    native: bool = False
 
     @property
     def time_limit(self) -> int | None:
@@ -65,6 +67,9 @@ class EnvMaker:
             if self.atari is None:
                 limit = self.max_episode_steps
                 return gymnasium.make(self.spec.id, max_episode_steps=limit, disable_env_checker=True, **self.kwargs)
+            if self.native:
+                game: gymnasium.Env[Any, Any] = NativeGame({**self.spec.kwargs, **self.kwargs}, self.atari)
+                return gymnasium.wrappers.TimeLimit(game, self.time_limit or 1)
             game = gymnasium.make(
                 self.spec.id, max_episode_steps=-1, disable_env_checker=True, **game_kwargs(self.kwargs)
             )
@@ -94,7 +99,12 @@ def find_environment(config: EnvConfig) -> EnvMaker:
     atari = next((w for w in config.wrappers if isinstance(w, AtariConfig)), None)
     if atari is not None and not any(part in str(spec.entry_point) for part in ("ale_py", "atari")):
         raise RequestError(f"env.wrappers: atari is for games of the Arcade Learning Environment, not {config.id}")
-    return EnvMaker(config.id, spec, dict(config.kwargs), config.max_episode_steps, atari)
+    native = config.vectorization == "native"
+    if native and atari is None:
+        raise RequestError("env.vectorization=native: is for env.wrappers=[atari, ...], whose frames it prepares")
+    if native:
+        check_native(config.kwargs)
+    return EnvMaker(config.id, spec, dict(config.kwargs), config.max_episode_steps, atari, native)
 
 
 def close(env: gymnasium.Env[Any, Any], name: str) -> None:

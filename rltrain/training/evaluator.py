@@ -81,7 +81,7 @@ class Evaluator:
             members = len(self._seeds)
             lanes = min(self._episodes, MOST_LANES if self._num_envs == "auto" else self._num_envs)
             way = choose_exact(self._config, lanes * members).way
-            if self._num_envs == "auto" and way in ("sync", "async"):
+            if self._num_envs == "auto" and way in ("sync", "async", "native"):
                 lanes = min(lanes, max(1, _MOST_MADE // members))
             seconds = _MAKING_SECONDS if self._num_envs == "auto" else None
             config = replace(self._config, vectorization=way)

@@ -13,7 +13,10 @@ from small_runs import env_config
 
 from rltrain.config.wrappers import AtariConfig, FrameStackConfig
 from rltrain.envs.atari import LIFE_LOST, Atari, Game, no_ops
+from rltrain.envs.choice import choose_exact
+from rltrain.envs.make import find_environment
 from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.errors import RequestError
 from rltrain.seeding import derive_seed
 
 ale_py = pytest.importorskip("ale_py")
@@ -164,3 +167,51 @@ def test_games_are_those_of_the_vector_environment_of_ale_py() -> None:
             theirs, gained, terminated, _, info = native.step(np.array([action]))
             lost, lives = info["lives"][0] < lives, info["lives"][0]
             assert (reward, ended, told[LIFE_LOST]) == (gained[0], terminated[0], lost)
+
+
+@pytest.mark.parametrize("limit", [5, pytest.param(27_000, marks=pytest.mark.slow)])
+def test_the_threads_of_ale_py_give_the_same_bit_for_bit(limit: int) -> None:
+    """Episodes with seeds of their own, cut or not; lives, environments that idle, episodes that are taken up again."""
+    plain, native = (make(3, limit=limit, vectorization=way) for way in ("sync", "native"))
+    assert plain.observation_spec == native.observation_spec and plain.max_episode_steps == native.max_episode_steps
+    rng = np.random.default_rng(2)
+    try:
+        assert np.array_equal(plain.reset(), native.reset())
+        for step in range(8 if limit == 5 else 400):
+            action, active = rng.integers(0, 4, 3), rng.random(3) < 0.7
+            first, second = (envs.step(action, active) for envs in (plain, native))
+            for name in ("obs", "next_obs", "reward", "terminated", "truncated"):
+                assert np.array_equal(getattr(first[0], name)[active], getattr(second[0], name)[active])
+            assert np.array_equal(first[1], second[1]) and first[2] == second[2]
+            if step == 3:
+                state, other = native.state_dict(), make(3, limit=limit, vectorization="native")
+                native.close()
+                native = other
+                assert native.load_state_dict(state)[1]
+        plain.reset(), native.reset()  # other episodes than those that are prepared
+        assert drive(plain, 12) == drive(native, 12)
+    finally:
+        plain.close(), native.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"kwargs": {"mode": 4}}, r"env\.kwargs\.mode: ale-py's vector environment has no such setting"),
+        ({"wrappers": ()}, r"env\.vectorization=native: is for env\.wrappers=\[atari"),
+    ],
+)
+def test_what_ale_py_cannot_do_is_refused(change: dict[str, Any], why: str) -> None:
+    config = replace(env_config("ALE/Breakout-v5"), **{"wrappers": (ATARI,), "vectorization": "native", **change})
+    with pytest.raises(RequestError, match=why):
+        find_environment(config)
+
+
+def test_threads_are_taken_where_they_have_cores_to_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(env_config("ALE/Breakout-v5"), wrappers=(ATARI,), vectorization="auto")
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
+    assert choose_exact(config, 4).way == "native"
+    for other in (config, 3), (replace(config, kwargs={"mode": 4}), 4), (replace(config, wrappers=()), 4):
+        assert choose_exact(*other).way == "sync"
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    assert choose_exact(config, 64).way == "sync"
