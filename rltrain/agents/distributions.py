@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from rltrain.maths.policy import (
@@ -13,6 +15,7 @@ from rltrain.maths.policy import (
     gaussian_entropy,
     gaussian_log_prob,
     sample_categorical,
+    sample_categorical_in_numpy,
     split_gaussian,
 )
 from rltrain.types import ActionSpec
@@ -27,6 +30,10 @@ class Distribution(Protocol):
 
     def sample(self, output: Tensor, noise: Tensor) -> Tensor:
         """output [N, outputs], noise [N, noise_size] -> action [N, *action]."""
+        ...
+
+    def sample_in_numpy(self, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """The same actions, bit for bit."""
         ...
 
     def mode(self, output: Tensor) -> Tensor:
@@ -51,6 +58,9 @@ class Categorical:
 
     def sample(self, output: Tensor, noise: Tensor) -> Tensor:
         return sample_categorical(output, noise.squeeze(-1))
+
+    def sample_in_numpy(self, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        return sample_categorical_in_numpy(output, noise[:, 0])
 
     def mode(self, output: Tensor) -> Tensor:
         return output.argmax(-1)
@@ -77,6 +87,10 @@ class DiagonalGaussian:
     def sample(self, output: Tensor, noise: Tensor) -> Tensor:
         mean, log_std = split_gaussian(output)  # [N, A]
         return (mean + log_std.exp() * noise).reshape(-1, *self._shape)
+
+    def sample_in_numpy(self, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        # NumPy's exponential rounds otherwise than torch's: one seed acts alike wherever it is asked.
+        return self.sample(torch.from_numpy(output), torch.from_numpy(noise)).numpy()
 
     def mode(self, output: Tensor) -> Tensor:
         mean, _ = split_gaussian(output)

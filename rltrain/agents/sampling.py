@@ -42,10 +42,8 @@ class SampledPolicy:
         return None
 
     def choose(self, xp: Any, output: Any, drawn: Mapping[str, Any]) -> Any:
-        if xp is np:  # whose exponential rounds otherwise than torch's: one seed acts alike wherever it is asked
-            drawn = {name: torch.from_numpy(draws) for name, draws in drawn.items()}
-            return self.choose(torch, torch.from_numpy(output), drawn).cpu().numpy()
-        return self.distribution.sample(output, drawn["noise"])
+        sample = self.distribution.sample_in_numpy if xp is np else self.distribution.sample
+        return sample(output, drawn["noise"])
 
     def state_value(self, output: Tensor) -> Tensor:
         return output.squeeze(-1)

@@ -80,7 +80,8 @@ class RolloutAgent(EngineAgent):
             self._make_stepper(envs=envs).program.make_program()
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        self._use_programs(self.env_steps)
+        if self._compiles:
+            self._use_programs(self.env_steps)
         return super().act(obs)
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:

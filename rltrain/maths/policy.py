@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -68,6 +69,15 @@ def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
     cumulative = F.softmax(logits, -1).cumsum(-1)  # [N, A]
     # Rounding may leave the last cumulative value below 1, and a draw above it.
     return (cumulative <= uniform.unsqueeze(-1)).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def sample_categorical_in_numpy(logits: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """`sample_categorical`, bit for bit, in half the time for the few rows that acting takes: torch's softmax, whose
+    exponential NumPy rounds otherwise, and its sums, which are of doubles."""
+    probability = F.softmax(torch.from_numpy(logits), -1).numpy()
+    cumulative = np.add.accumulate(probability, -1, np.float64).astype(probability.dtype)  # [N, A]
+    action: np.ndarray = np.minimum(np.add.reduce(cumulative <= uniform[:, None], -1), logits.shape[-1] - 1)
+    return action
 
 
 def split_gaussian(output: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,7 +116,9 @@ def _layer_norm_in_numpy(layer: nn.LayerNorm) -> Callable[[np.ndarray], np.ndarr
 
     def forward(x: np.ndarray) -> np.ndarray:
         x = x - x @ mean
-        normalized: np.ndarray = x / np.sqrt((x * x) @ mean + eps) * gain + shift
-        return normalized
+        x *= 1.0 / np.sqrt((x * x) @ mean + eps)
+        x *= gain
+        x += shift
+        return x
 
     return forward

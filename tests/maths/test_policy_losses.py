@@ -25,6 +25,7 @@ from rltrain.maths.policy import (
     policy_gradient_loss,
     reward_to_go,
     sample_categorical,
+    sample_categorical_in_numpy,
     split_gaussian,
 )
 
@@ -124,6 +125,15 @@ def test_a_uniform_draw_selects_the_action_whose_share_it_falls_in() -> None:
     draws = torch.tensor([0.0, 0.49, 0.5, 0.74, 0.75, 0.99999994, 1.0])  # float64 draws below 1 may round to 1
     found = sample_categorical(torch.log(probabilities).expand(7, 4), draws)
     assert found.tolist() == [0, 0, 2, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("actions", [1, 2, 5, 18])
+def test_in_numpy_the_same_actions_are_drawn_bit_for_bit(actions: int) -> None:
+    """Draws are put where rounding decides: on the cumulative probabilities themselves."""
+    logits = 3 * torch.randn(2_000, actions)
+    draws = torch.softmax(logits, -1).cumsum(-1)[:, actions // 2]
+    found = sample_categorical_in_numpy(logits.numpy(), draws.numpy())
+    assert found.dtype == np.int64 and np.array_equal(found, sample_categorical(logits, draws).numpy())
 
 
 def test_sampled_actions_have_the_policys_frequencies() -> None:
