@@ -190,9 +190,13 @@ class Keeper:
     def __init__(self) -> None:
         self.saved: list[tuple[int, StateDict]] = []
         self.best: list[int] = []
+        self.filmed: list[int] = []
 
     def save(self, step: int, state: StateDict) -> None:
         self.saved.append((step, copy.deepcopy(state)))
+
+    def film(self, step: int, state: StateDict) -> None:
+        self.filmed.append(step)
 
     def save_best(self, step: int, state: StateDict) -> None:
         self.best.append(step)

@@ -29,10 +29,10 @@ ALLOWED: dict[str, set[str]] = {
     "cluster": {"config.launchers", "storage", "training.stopping"},
     "config": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
-    "policy": {"agents", "compute.device", "config", "envs", "jobs.build", "storage", "training"},
+    "policy": {"agents", "compute.device", "config", "envs", "storage", "training"},
     "jobs": {
-        "agents", "compute", "config", "engine.protocol", "engine.stepper", "envs", "loggers", "report", "storage",
-        "training",
+        "agents", "compute", "config", "engine.protocol", "engine.stepper", "envs", "loggers", "policy", "report",
+        "storage", "training",
     },
     # training knows agents and loggers by their protocols.
     "training": {"config.schema", "engine.protocol", "envs", "loggers.logger", "storage"},

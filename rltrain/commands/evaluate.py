@@ -53,7 +53,7 @@ def main(args: list[str]) -> int:
     if options["video"]:
         from rltrain.policy.video import check_drawing
 
-        check_drawing(policy)  # before episodes that may take minutes
+        check_drawing(policy.config.env, "video=true")  # before episodes that may take minutes
     seed = policy.config.seed if options["seed"] is None else options["seed"]
     with process_kept(), StopSignal(WHILE_EVALUATING, saves=False) as stop:
         found = evaluate(policy, options["episodes"], seed, lambda: stop.requested)

@@ -33,6 +33,7 @@ Keys you may want first (`rltrain --cfg job` shows all; a list is key=[64,64]; n
   total_steps=50_000    environment steps         total_episodes=200   whichever limit comes first
   seed=0                of all randomness         num_envs=8           copies of the environment
   stop_at_return=475    end when it is reached    eval.period=1_000    steps between evaluations
+  video.period=10_000   steps between films of an episode, in videos/ and TensorBoard
   algo.gamma=0.99  algo.optimizer.lr=1e-3  network.hidden=[64,64]  env.kwargs.gravity=1.6
   'env.wrappers=[normalize_observation,{{name: frame_stack, size: 4}}]'   between environment and agent
   dry_run=true          build everything, print sizes, train nothing

@@ -81,8 +81,8 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     if status == "running":
         with run:
             pass  # its holder is gone, or else this has said who it is
-    from rltrain.jobs.build import stored_config
     from rltrain.jobs.job import resume
+    from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
 
     if status in ("running", "failed") and not has_checkpoint(folder):

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from rltrain.storage.checkpoint import Checkpoint
 
 # What may differ without making it another experiment. Only the limits of the run must not shrink.
-_HARMLESS = ("total_steps", "total_episodes", "log_period", "stop_at_return", "eval", "checkpoint", "device", "loggers")
+_HARMLESS = (
+    "total_steps",
+    "total_episodes",
+    "log_period",
+    "stop_at_return",
+    "eval",
+    "checkpoint",
+    "device",
+    "loggers",
+    "video",
+)
 
 
 def changed_config(

@@ -106,8 +106,8 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[list[MemberJob]]:
-    from rltrain.jobs.build import stored_config
     from rltrain.jobs.population_job import MemberJob
+    from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import read_checkpoint, warn_of_damaged
 
     populations = []

@@ -92,8 +92,8 @@ def _unchanged(stored: RunConfig, job: ListedJob) -> RunConfig:
 
 
 def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]) -> None:
-    from rltrain.jobs.build import stored_config
     from rltrain.jobs.job import begin_again, resume, train
+    from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
     from rltrain.training.pruning import SeedPruning
 

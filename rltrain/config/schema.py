@@ -347,6 +347,13 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True)
+class VideoConfig:
+    """`video`: a greedy episode is filmed every `period` environment steps."""
+
+    period: Annotated[int | None, Range(1)]
+
+
+@dataclass(frozen=True)
 class DeviceConfig:
     """`device`: where the networks are, and how their updates run."""
 
@@ -401,6 +408,7 @@ class RunConfig:
     env: EnvConfig
     device: DeviceConfig
     loggers: tuple[str, ...] = ()
+    video: VideoConfig = VideoConfig(None)
 
     @property
     def imports(self) -> str:

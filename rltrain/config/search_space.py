@@ -21,7 +21,18 @@ from rltrain.errors import RequestError
 from rltrain.terminal.text import shown_path
 
 _FIELDS = ("low", "high", "log", "step", "choices")
-_NOT_SEARCHED = ("seed", "name", "init_from", "dry_run", "log_period", "loggers", "eval", "checkpoint", "device")
+_NOT_SEARCHED = (
+    "seed",
+    "name",
+    "init_from",
+    "dry_run",
+    "log_period",
+    "loggers",
+    "eval",
+    "checkpoint",
+    "device",
+    "video",
+)
 """Keys, or sections before a dot, that do not change what is learned, or in which trials could not be compared."""
 
 

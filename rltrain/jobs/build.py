@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rltrain.agents import Agent, AgentContext, make_agent, make_policy
+from rltrain.agents import Agent, AgentContext, make_agent
 from rltrain.compute.compiling import CompileChoice, choose_compile, choose_cuda_graphs, has_compiler
 from rltrain.compute.device import configure_torch, float32_by_default, run_device
 from rltrain.config.algorithms import card_of
 from rltrain.config.schema import RunConfig
-from rltrain.config.stored import validate_stored
 from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.envs.choice import Choice
@@ -30,17 +28,15 @@ from rltrain.jobs.vectorizing import choose_vectorization, stepped
 from rltrain.loggers.further import find_logger
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import EvaluationDisplay, Logger, MultiLogger
+from rltrain.policy.source import check_network, checkpoint_of
 from rltrain.seeding import EpisodeSeeds
-from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint, read_checkpoint
+from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.text import command_folder
 from rltrain.training.evaluation_limits import MOST_LANES
 from rltrain.training.evaluator import Evaluator
 from rltrain.types import ActionSpec, ObservationSpec
 
-EVAL_ENVS = "eval_num_envs"
-"""In a checkpoint's manifest: how many environments evaluate a run. As many at a time pass through its network, which
-may round otherwise where they are more or fewer."""
 VECTORIZATION = "vectorization"
 """In a checkpoint's manifest: how the environments are stepped."""
 
@@ -136,24 +132,6 @@ def compiling_beside(context: AgentContext, threads: int) -> Iterator[AgentConte
         yield replace(context, compiler=compiler)
     finally:
         compiler.close()
-
-
-def check_network(context: AgentContext, source: Checkpoint) -> None:
-    """Whether the weights of a checkpoint are those of its config, before memory is taken for what the config says.
-
-    Raises:
-        CheckpointError: they are not.
-    """
-    alone = replace(context, device=torch.device("meta"), compile_update=False, cuda_graphs=False, population=())
-    try:
-        with torch.device("meta"):
-            make_policy(alone).load_network(source.tensors["network"])
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{source.folder}: {error}") from error
-    except (RuntimeError, NotImplementedError, TypeError, OverflowError) as error:
-        # A plug-in's network may not know devices without memory; the real one then says what is wrong.
-        if "overflow" in str(error).lower():
-            raise CheckpointError(f"{source.folder}: its config describes no network: {error}") from error
 
 
 def _check_environments(config: RunConfig, source: Checkpoint) -> None:
@@ -289,27 +267,3 @@ def check_initial_network(config: RunConfig, observation: ObservationSpec, actio
     smallest = replace(config, algo=card_of(config.algo).smallest(config.algo))
     context = AgentContext(smallest, observation, action, torch.device("cpu"))
     load_initial_network(make_agent(context), config, envs=None)
-
-
-def checkpoint_of(path: Path) -> Path:
-    """The checkpoint that `path`, a run or a checkpoint, stands for.
-
-    Raises:
-        CheckpointError: a run without a whole checkpoint.
-    """
-    return path if (path / "manifest.json").exists() else newest_checkpoint(path)
-
-
-def stored_config(source: Checkpoint) -> RunConfig:
-    """The config of the run that wrote a checkpoint.
-
-    Raises:
-        CheckpointError: there is none in it, or none that this version knows.
-    """
-    plain = source.manifest.get("config")
-    if not isinstance(plain, dict):
-        raise CheckpointError(f"{source.folder}: its manifest has no config; it is no checkpoint of a run")
-    try:
-        return validate_stored(plain)
-    except RequestError as error:
-        raise CheckpointError(f"{source.folder}: its config is not one of this version: {error}") from error

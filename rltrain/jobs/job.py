@@ -26,7 +26,6 @@ from rltrain.envs.trial import try_random_steps
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed, one_line
 from rltrain.jobs.build import (
-    EVAL_ENVS,
     VECTORIZATION,
     Parts,
     build,
@@ -35,6 +34,7 @@ from rltrain.jobs.build import (
     load_initial_network,
     open_evaluator,
 )
+from rltrain.jobs.filming import check_filming, film_episode
 from rltrain.jobs.messages import (
     dry_run_text,
     final_evaluation,
@@ -47,6 +47,7 @@ from rltrain.jobs.messages import (
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.logger import Logger
+from rltrain.policy.source import EVAL_ENVS
 from rltrain.storage import checkpoint
 from rltrain.storage.checkpoint_parts import PartWriter
 from rltrain.storage.run_folder import RunFolder, git_state, versions
@@ -127,6 +128,7 @@ def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
         with process_kept(), build(config) as parts:
             with closing(build_evaluator([config], config.eval.episodes, parts.envs.statistics)) as evaluator:
                 open_evaluator(evaluator, config)
+            check_filming(config)
             say(header(config, info or ComposeInfo(), parts))
             say(dry_run_text(parts, try_random_steps(parts.envs)))
     except (RuntimeError, MemoryError) as error:
@@ -181,12 +183,13 @@ class _Job:
             if config.init_from is not None and source is None:
                 load_initial_network(parts.agent, config, parts.envs)
             open_evaluator(evaluator, config)
+            check_filming(config)
             screen = ConsoleLogger(
                 config.total_steps, self.log_from or 0, may_end_early=config.may_end_early, bar=self.console
             )
             logger = build_logger(config, run, self.log_from, screen)
             try:
-                keeper = Keeper(config, run, parts, evaluator)
+                keeper = Keeper(config, run, parts, evaluator, logger)
                 trainer = Trainer(
                     config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop, pruning=self.pruning
                 )
@@ -322,10 +325,10 @@ def _draw_table(run: RunFolder, config: RunConfig, state: StateDict, grid: GridW
 class Keeper:
     """Writes the trainer's state as checkpoints of one run; `entries` gives what else its manifests say."""
 
-    def __init__(self, config: RunConfig, run: RunFolder, parts: Parts, evaluator: Evaluator) -> None:
+    def __init__(self, config: RunConfig, run: RunFolder, parts: Parts, evaluator: Evaluator, logger: Logger) -> None:
         self.entries: Callable[[], Mapping[str, Any]] = dict
         self._config = config
-        self._run = run
+        self._run, self._logger = run, logger
         self._parts = PartWriter()
         self._manifest = {
             "config": to_plain(config),
@@ -358,6 +361,12 @@ class Keeper:
         if statistics := statistics_in(state["state"]["envs"]):
             kept["envs"] = statistics
         self._write(checkpoint.best_folder(self._run.path), step, best, kept)
+
+    def film(self, step: int, state: StateDict) -> None:
+        tensors = {"network": state["network"]}
+        manifest = {**self._manifest, "step": step}
+        source = checkpoint.Checkpoint(manifest, tensors, state["state"], self._run.path)
+        film_episode(source, self._run.videos / f"step_{step:08}.gif", self._logger)
 
     def _write(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 
@@ -14,6 +15,9 @@ class Logger(Protocol):
 
     def result(self, step: int, scalars: Mapping[str, float]) -> None:
         """Record the evaluation that ends the run, after its last step."""
+
+    def video(self, step: int, path: Path) -> None:
+        """Take in that a greedy episode was filmed: an animated GIF."""
 
     def flush(self) -> None:
         """Hand everything recorded to the operating system."""
@@ -33,6 +37,9 @@ class NullLogger:
         pass
 
     def result(self, step: int, scalars: Mapping[str, float]) -> None:
+        pass
+
+    def video(self, step: int, path: Path) -> None:
         pass
 
     def flush(self) -> None:
@@ -55,6 +62,10 @@ class MultiLogger:
     def result(self, step: int, scalars: Mapping[str, float]) -> None:
         for logger in self._loggers:
             logger.result(step, scalars)
+
+    def video(self, step: int, path: Path) -> None:
+        for logger in self._loggers:
+            logger.video(step, path)
 
     def flush(self) -> None:
         for logger in self._loggers:

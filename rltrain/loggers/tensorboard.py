@@ -105,6 +105,13 @@ class TensorBoardLogger:
     def result(self, step: int, scalars: Mapping[str, float]) -> None:
         self.log(step, scalars)
 
+    def video(self, step: int, path: Path) -> None:
+        """The film among the images, which TensorBoard plays."""
+        content = path.read_bytes()
+        width, height = (int.from_bytes(content[at : at + 2], "little") for at in (6, 8))
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=content)
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag="eval/video", image=image)])))
+
     def flush(self) -> None:
         self._flush_at = time.monotonic() + _FLUSH_SECONDS
         if self._writer is not None:

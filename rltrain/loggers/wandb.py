@@ -29,6 +29,9 @@ class WandbLogger:
     def result(self, step: int, scalars: Mapping[str, float]) -> None:
         self._run.summary.update(dict(scalars))
 
+    def video(self, step: int, path: Path) -> None:
+        self._run.log({"eval/video": wandb.Video(str(path), format="gif")}, step=step)
+
     def flush(self) -> None:
         pass
 

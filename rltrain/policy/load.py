@@ -19,7 +19,7 @@ from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.envs.wrappers.wrapper import Fixed
 from rltrain.errors import CheckpointError
-from rltrain.jobs.build import EVAL_ENVS, check_network, checkpoint_of, stored_config
+from rltrain.policy.source import EVAL_ENVS, check_network, checkpoint_of, stored_config
 from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
 from rltrain.types import ObservationSpec
 

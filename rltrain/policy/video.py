@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from rltrain.config.schema import EnvConfig
 from rltrain.envs.make import find_environment
 from rltrain.errors import RequestError, RunFailed, missing_extra, one_line
 from rltrain.policy.frames import NoFrame, on_canvas, pictures_of, same_size, with_palette
@@ -26,16 +28,19 @@ _DEFAULT_FPS = 30.0
 _FASTEST_MILLISECONDS = 20  # browsers slow down what is faster
 
 
-def check_drawing(policy: TrainedPolicy) -> None:
+def check_drawing(config: EnvConfig, asked: str) -> None:
     """Draws the beginning of an episode and throws it away.
+
+    Args:
+        asked: the words that asked for a film.
 
     Raises:
         RequestError: the environment cannot draw itself.
     """
-    with _film(policy) as film:
-        film.begin(0)
+    with _film(config, asked) as film:
+        film.reset(0)
         if not film.draw():  # some have drawn nothing before the first step
-            film.step()
+            film.step_at_random()
             if not film.draw():
                 raise film.refusal("render() gives no frames")
 
@@ -49,25 +54,31 @@ def record_episode(policy: TrainedPolicy, folder: Path, seed: int) -> Path:
         RunFailed: it failed.
         OSError: the file cannot be written.
     """
-    with _film(policy) as film:
+    with _film(policy.config.env, "video=true") as film:
         if importlib.util.find_spec("imageio_ffmpeg") is None:
-            return _write_gif(folder / "evaluation.gif", film, seed)
-        return _write_mp4(folder / "evaluation.mp4", film, seed)
+            return _write_gif(folder / "evaluation.gif", film, policy, seed)
+        return _write_mp4(folder / "evaluation.mp4", film, policy, seed)
 
 
-def _write_gif(path: Path, film: _Film, seed: int) -> Path:
-    pictures = [with_palette(picture) for picture in islice(film.episode(seed), _MOST_FRAMES_GIF)]
+def record_gif(policy: TrainedPolicy, path: Path, asked: str) -> Path:
+    """Plays the first episode of a reported evaluation and writes it to `path`; raises as `record_episode`."""
+    with _film(policy.config.env, asked) as film:
+        return _write_gif(path, film, policy, policy.config.seed)
+
+
+def _write_gif(path: Path, film: _Film, policy: TrainedPolicy, seed: int) -> Path:
+    pictures = [with_palette(picture) for picture in islice(film.episode(policy, seed), _MOST_FRAMES_GIF)]
     first, *others = same_size(pictures)
     path.unlink(missing_ok=True)  # a link would be followed
     first.save(path, save_all=True, append_images=others, duration=film.frame_milliseconds, loop=0)
     return path
 
 
-def _write_mp4(path: Path, film: _Film, seed: int) -> Path:
+def _write_mp4(path: Path, film: _Film, policy: TrainedPolicy, seed: int) -> Path:
     """H.264 as browsers play it, written while the episode is played."""
     from imageio_ffmpeg import write_frames
 
-    pictures = film.episode(seed)
+    pictures = film.episode(policy, seed)
     first = next(pictures)
     size = first.width + first.width % 2, first.height + first.height % 2  # the codec halves the colours' resolution
     path.unlink(missing_ok=True)  # a link would be followed
@@ -83,36 +94,37 @@ def _write_mp4(path: Path, film: _Film, seed: int) -> Path:
 
 
 class _Film:
-    """An environment that draws itself while the policy plays."""
+    """An environment that draws itself."""
 
-    def __init__(self, policy: TrainedPolicy, env: Any) -> None:
-        self._policy, self._env, self._id = policy, env, policy.config.env.id
-        self._obs: Any = None
+    def __init__(self, id: str, env: Any, asked: str) -> None:
+        self._id, self._env, self._asked = id, env, asked
 
-    def begin(self, seed: int) -> None:
-        """Starts the first episode of the evaluation of that seed."""
-        self._policy.reset()
-        self._obs, _ = self._carefully(lambda: self._env.reset(seed=derive_seed(seed, "evaluation", REPORT_KEY, 0)))
+    def reset(self, seed: int) -> Any:
+        """The first observation of the first episode of the evaluation of that seed."""
+        obs, _ = self._carefully(lambda: self._env.reset(seed=derive_seed(seed, "evaluation", REPORT_KEY, 0)))
+        return obs
 
-    def step(self) -> bool:
-        """Plays a step; whether the episode has ended."""
-        action = self._policy.act(self._obs)
-        self._obs, _, terminated, truncated, _ = self._carefully(lambda: self._env.step(action))
-        return bool(terminated or truncated)
+    def step_at_random(self) -> None:
+        space = self._env.action_space
+        space.seed(0)
+        self._carefully(lambda: self._env.step(space.sample()))
 
-    def episode(self, seed: int) -> Iterator[Image.Image]:
+    def episode(self, policy: TrainedPolicy, seed: int) -> Iterator[Image.Image]:
         """RGB pictures of the first episode of the evaluation of that seed, one at least.
 
         Raises:
             RequestError: the environment draws none.
         """
-        self.begin(seed)
+        policy.reset()
+        obs = self.reset(seed)
         drawn, ended = 0, False
         while not ended:
             for picture in self.draw():
                 drawn += 1
                 yield picture
-            ended = self.step()
+            action = policy.act(obs)
+            obs, _, terminated, truncated, _ = self._carefully(partial(self._env.step, action))
+            ended = bool(terminated or truncated)
         if not drawn and not (pictures := self.draw()):
             raise self.refusal("render() gives no frames")
         elif not drawn:
@@ -130,7 +142,7 @@ class _Film:
             raise self.refusal(str(error)) from None
 
     def refusal(self, why: str) -> RequestError:
-        return RequestError(f"video=true: {self._id} draws no pictures: {why}")
+        return RequestError(f"{self._asked}: {self._id} draws no pictures: {why}")
 
     @property
     def frame_milliseconds(self) -> int:
@@ -148,17 +160,16 @@ class _Film:
 
 
 @contextmanager
-def _film(policy: TrainedPolicy) -> Iterator[_Film]:
+def _film(config: EnvConfig, asked: str) -> Iterator[_Film]:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else complains of a machine without a screen
-    config = policy.config.env
     make = find_environment(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))
     try:
         env = make()
     except RequestError as error:
         unknown = isinstance(error.__cause__, TypeError) and "render_mode" in str(error)
         why = f"{config.id} draws no pictures: it takes no render_mode" if unknown else str(error)
-        raise RequestError(f"video=true: {why}") from error
+        raise RequestError(f"{asked}: {why}") from error
     try:
-        yield _Film(policy, env)
+        yield _Film(config.id, env, asked)
     finally:
         env.close()

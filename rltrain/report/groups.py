@@ -12,7 +12,7 @@ from rltrain.config.validate import show
 from rltrain.report.runs import Run
 
 ENV, FOLDER = "env.id", "folder"
-_NO_SETTING = ("seed", "name", "dry_run", "log_period", "checkpoint.")
+_NO_SETTING = ("seed", "name", "dry_run", "log_period", "checkpoint.", "video.")
 """Keys, or the sections before a dot, in which replicates may differ."""
 _VAGUE = ("start", "end", "steps", "period", "unit", "decay", "size", "kwargs")
 

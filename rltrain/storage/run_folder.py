@@ -40,6 +40,7 @@ class RunFolder:
         self.config = path / "config.yaml"
         self.record = path / "run.json"
         self.metrics = path / "metrics.jsonl"
+        self.videos = path / "videos"
         self.checkpoints = path / "checkpoints"
         self.result = path / "result.json"
         self.evaluation = path / "evaluation.json"

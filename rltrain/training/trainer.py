@@ -38,6 +38,10 @@ class Checkpointer(Protocol):
         """Older checkpoints may go."""
         ...
 
+    def film(self, step: int, state: StateDict) -> None:
+        """A greedy episode of the present network."""
+        ...
+
 
 def last_logged_step(source: Checkpoint) -> int:
     """The last environment step whose row had been written when the trainer's state was saved.
@@ -54,8 +58,8 @@ def last_logged_step(source: Checkpoint) -> int:
 class Trainer:
     """One run from its present state to its end, or to a request to stop.
 
-    Everything it counts is in environment steps. What is due at a step is done in a fixed order (log, evaluate, save),
-    so that a run which is stopped and continued does the same things at the same steps.
+    Everything it counts is in environment steps. What is due at a step is done in a fixed order (log, evaluate, film,
+    save), so that a run which is stopped and continued does the same things at the same steps.
     """
 
     def __init__(
@@ -149,7 +153,7 @@ class Trainer:
     def next_duty(self) -> int:
         """The first environment step at which something will be due, if no limit of episodes is reached before."""
         config = self._config
-        periods = (config.log_period, config.eval.period, self._save_period)
+        periods = (config.log_period, config.eval.period, config.video.period, self._save_period)
         return min(
             config.total_steps, *((self.step // period + 1) * period for period in periods if period is not None)
         )
@@ -224,7 +228,7 @@ class Trainer:
     def _is_due(self) -> bool:
         """Whether this step has duties; if it has none they count as done."""
         config = self._config
-        periods = (config.log_period, config.eval.period, self._save_period)
+        periods = (config.log_period, config.eval.period, config.video.period, self._save_period)
         if self._limit_reached or any(self._crossed(period) for period in periods):
             return True
         self._duties_from = None
@@ -250,6 +254,8 @@ class Trainer:
             row |= evaluation.diagnostics
         if row:
             self._logger.log(self.step, row)
+        if self._crossed(config.video.period):
+            self._checkpointer.film(self.step, self._checked_state())
         save = self._crossed(self._save_period)
         self._duties_from = None
         if self._pruning is not None:

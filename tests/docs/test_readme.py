@@ -195,6 +195,7 @@ def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
         "policy.pt2",
         "q_values.png",
         "report",
+        "videos",
     }  # of other commands, of tables
 
 

@@ -1,0 +1,47 @@
+"""Films of a run that trains: greedy episodes of its network of the moment."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from rltrain.config.schema import RunConfig
+from rltrain.errors import RequestError, RunFailed
+from rltrain.loggers.logger import Logger
+from rltrain.storage.checkpoint import Checkpoint
+from rltrain.terminal.output import warn
+from rltrain.terminal.text import shown_path
+
+_log = logging.getLogger(__name__)
+
+
+def check_filming(config: RunConfig) -> None:
+    """Does nothing where no film is asked for.
+
+    Raises:
+        RequestError: the environment cannot draw itself.
+    """
+    if config.video.period is not None:
+        from rltrain.policy.video import check_drawing
+
+        check_drawing(config.env, _asked(config))
+
+
+def film_episode(source: Checkpoint, path: Path, logger: Logger) -> None:
+    """Films the first episode that `rltrain evaluate` would play with this network. A film that cannot be made is
+    reported, and training goes on."""
+    from rltrain.policy.load import TrainedPolicy
+    from rltrain.policy.video import record_gif
+
+    policy = TrainedPolicy(source)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        logger.video(source.step, record_gif(policy, path, _asked(policy.config)))
+    except (RequestError, RunFailed) as error:
+        warn(_log, str(error))
+    except OSError as error:
+        warn(_log, f"{shown_path(path)}: cannot be written: {error.strerror or error}")
+
+
+def _asked(config: RunConfig) -> str:
+    return f"video.period={config.video.period}"

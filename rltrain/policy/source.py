@@ -1,0 +1,60 @@
+"""Checkpoints as sources of networks: of which run they are, and whether their weights fit its config."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rltrain.agents import AgentContext, make_policy
+from rltrain.config.schema import RunConfig
+from rltrain.config.stored import validate_stored
+from rltrain.errors import CheckpointError, RequestError
+from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint
+
+EVAL_ENVS = "eval_num_envs"
+"""In a checkpoint's manifest: how many environments evaluate a run. As many at a time pass through its network, which
+may round otherwise where they are more or fewer."""
+
+
+def check_network(context: AgentContext, source: Checkpoint) -> None:
+    """Whether the weights of a checkpoint are those of its config, before memory is taken for what the config says.
+
+    Raises:
+        CheckpointError: they are not.
+    """
+    alone = replace(context, device=torch.device("meta"), compile_update=False, cuda_graphs=False, population=())
+    try:
+        with torch.device("meta"):
+            make_policy(alone).load_network(source.tensors["network"])
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{source.folder}: {error}") from error
+    except (RuntimeError, NotImplementedError, TypeError, OverflowError) as error:
+        # A plug-in's network may not know devices without memory; the real one then says what is wrong.
+        if "overflow" in str(error).lower():
+            raise CheckpointError(f"{source.folder}: its config describes no network: {error}") from error
+
+
+def checkpoint_of(path: Path) -> Path:
+    """The checkpoint that `path`, a run or a checkpoint, stands for.
+
+    Raises:
+        CheckpointError: a run without a whole checkpoint.
+    """
+    return path if (path / "manifest.json").exists() else newest_checkpoint(path)
+
+
+def stored_config(source: Checkpoint) -> RunConfig:
+    """The config of the run that wrote a checkpoint.
+
+    Raises:
+        CheckpointError: there is none in it, or none that this version knows.
+    """
+    plain = source.manifest.get("config")
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"{source.folder}: its manifest has no config; it is no checkpoint of a run")
+    try:
+        return validate_stored(plain)
+    except RequestError as error:
+        raise CheckpointError(f"{source.folder}: its config is not one of this version: {error}") from error
