@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -96,6 +97,17 @@ def label(text: str, longest: int = 44) -> str:
     text = harmless(text)
     text = text if len(text) <= longest else f"{text[: longest - 3]}..."
     return f" {text}" if text.startswith("_") else text  # Matplotlib hides what begins with one
+
+
+def labels(texts: Sequence[str]) -> list[str]:
+    """`label` of each. Where shortening would make two of them the same, their words are put in another order: first
+    those that fewest have."""
+    short = [label(text) for text in texts]
+    if len(set(short)) == len(set(texts)):
+        return short
+    words = [text.split(" ") for text in texts]
+    count = Counter(word for of_text in words for word in set(of_text))
+    return [label(" ".join(sorted(of_text, key=lambda word: count[word]))) for of_text in words]
 
 
 def title(panel: Axes, text: str) -> None:

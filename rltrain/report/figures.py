@@ -18,6 +18,7 @@ from rltrain.report.drawing import (
     PALETTE,
     colour_of,
     label,
+    labels,
     leftmost,
     legend_below,
     marker_of,
@@ -166,7 +167,7 @@ def _draw_estimate(panel: Axes, row: int, estimate: Estimate, rank: int | None =
 
 def _rows_figure(titles: Sequence[str], variants: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """Panels side by side that share the rows, one for each variant, the first at the top."""
-    names = [label(variant) for variant in variants]
+    names = labels(variants)
     figure, axes = panels(len(titles), height=0.26 * len(variants) + 0.9)
     if len(titles) == 1:
         figure.set_figheight(0.26 * len(variants) + 0.95)
@@ -197,11 +198,11 @@ def _legend(contents: Contents, markers: bool) -> tuple[list[Artist], list[str]]
         Line2D([], [], color=colour_of(rank), marker=marker_of(rank) if markers else "", markersize=4)
         for rank, _ in enumerate(contents.variants[: len(PALETTE)])
     ]
-    labels = [label(variant) for variant in contents.variants[: len(PALETTE)]]
+    names = labels(contents.variants[: len(PALETTE)])
     if len(contents.variants) > len(PALETTE):
         handles.append(Line2D([], [], color=GREY, linewidth=0.8))
-        labels.append(f"{len(contents.variants) - len(PALETTE)} other settings")
+        names.append(f"{len(contents.variants) - len(PALETTE)} other settings")
     if markers and any(_thresholds(contents.of_env(env)) for env in contents.envs):
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6))
-        labels.append("threshold")
-    return handles, labels
+        names.append("threshold")
+    return handles, names

@@ -13,7 +13,7 @@ from written_runs import result, write_run, write_sweep
 
 from rltrain.cli import main
 from rltrain.report.contents import Contents, read_contents
-from rltrain.report.drawing import styled
+from rltrain.report.drawing import labels, styled
 from rltrain.report.drawings import drawings
 from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
 
@@ -82,3 +82,12 @@ def test_tensorboard_shows_the_curves_over_seeds(tmp_path: Path) -> None:
     }  # fmt: skip
     assert events.Tags()["tensors"] == ["custom_scalars__config__"]
     assert last["eval/episode_return"].wall_time == 1e9 + 20  # when the runs ended: the same bytes each time
+
+
+def test_settings_whose_names_begin_alike_are_told_apart() -> None:
+    common = "train_period=4 eval.period=2000 compile=false"
+    names = [f"{common} target_update=hard", f"{common} target_update=soft", f"{common} target_update=soft lr=0.1"]
+    found = labels(names)
+    assert len(set(found)) == 3 and max(map(len, found)) <= 44
+    assert [name.partition(" ")[0] for name in found] == ["target_update=hard", "target_update=soft", "lr=0.1"]
+    assert labels(["a=1 b=2", "a=1 b=3"]) == ["a=1 b=2", "a=1 b=3"]
