@@ -52,7 +52,7 @@ def check_group(override: Override, line: str, loader: Any) -> None:
             raise RequestError(unknown_choice(group, name, loader))
 
 
-_OTHER_WORDS = {
+OTHER_WORDS = {
     ("algo", "doubledqn"): "algo=dqn (algo.double=true, which is its default)",
     ("algo", "ddqn"): "algo=dqn (algo.double=true, which is its default)",
     ("algo", "duelingdqn"): "algo=dqn network=dueling",
@@ -61,6 +61,14 @@ _OTHER_WORDS = {
     ("algo", "categoricaldqn"): "algo=c51",
     ("algo", "qlearning"): "algo=q_learning",
     ("algo", "vpg"): "algo=reinforce",
+    ("algo", "rainbow"): "experiment=rainbow",
+    ("algo", "rainbowdqn"): "experiment=rainbow",
+    ("algo", "munchausendqn"): "algo=dqn algo.munchausen=0.9 algo.double=false",
+    ("algo", "mdqn"): "algo=dqn algo.munchausen=0.9 algo.double=false",
+    ("algo", "noisydqn"): "algo=dqn network.noisy=true exploration=none",
+    ("algo", "noisynet"): "algo=dqn network.noisy=true exploration=none",
+    ("algo", "actorcritic"): "algo=a2c",
+    ("network", "noisy"): "network.noisy=true exploration=none",
     ("replay", "per"): "replay=prioritized",
 }
 """Words of other programs and of the papers, without hyphens: what they are here."""
@@ -68,7 +76,7 @@ _OTHER_WORDS = {
 
 def unknown_choice(group: str, name: str, loader: Any) -> str:
     """Error text for an unknown choice, with those that exist."""
-    if (meant := _OTHER_WORDS.get((group, re.sub(r"[_-]", "", name.lower())))) is not None:
+    if (meant := OTHER_WORDS.get((group, re.sub(r"[_-]", "", name.lower())))) is not None:
         return f"{group}={name}: no such choice; it is {meant}"
     options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]
     matches = closest(name, options, 3, 0.5)

@@ -12,6 +12,7 @@ import yaml
 from halves import often
 
 from rltrain.config.application import compose
+from rltrain.config.choices import OTHER_WORDS
 from rltrain.config.folders import conf_folder
 from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError
@@ -262,3 +263,9 @@ def test_another_task_does_not_end_at_the_return_of_the_tuned_one(change: str) -
 def test_words_of_other_programs_are_answered_with_ours(line: str, meant: str) -> None:
     with pytest.raises(RequestError, match=f"it is {meant}"):
         resolved(line)
+
+
+@pytest.mark.parametrize("meant", sorted(set(OTHER_WORDS.values())))
+def test_what_is_answered_is_a_request_that_is_taken(meant: str) -> None:
+    words = meant.partition(" (")[0].split()
+    resolved(*words, *(["env=FrozenLake-v1"] if "algo=q_learning" in words else []))
