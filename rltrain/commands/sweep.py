@@ -34,7 +34,7 @@ from rltrain.config.messages import COMPOSE_ERRORS
 from rltrain.config.override_text import as_typed, key_of
 from rltrain.config.run_name import config_text, reserve_folder
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import show, to_plain, validate
+from rltrain.config.validate import show, to_plain
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
@@ -138,17 +138,21 @@ class CheckedLauncher(Launcher):
         return jobs
 
     def _composed(self, number: int, overrides: Sequence[str]) -> CheckedJob:
-        cfg = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-        with open_dict(cfg):
-            cfg.hydra.job.id = cfg.hydra.job.num = number
-        subdir = str(cfg.hydra.sweep.subdir)
+        loader: Any = self._context.config_loader
+        record, config = loader.plain_job(self._config, list(overrides))
+        hydra = record["hydra"]
+        hydra["job"] |= {"id": str(number), "num": number}
+        subdir, variables = str(hydra["sweep"]["subdir"]).replace("${hydra.job.num}", str(number)), dict[str, str]()
+        if hydra["job"]["env_set"] or "${" in subdir:  # OmegaConf and Hydra know what that means
+            cfg = loader.load_sweep_config(self._config, list(overrides))
+            with open_dict(cfg):
+                cfg.hydra.job.id = cfg.hydra.job.num = number
+            subdir, variables = str(cfg.hydra.sweep.subdir), job_variables(cfg)
         if wrong := self._folder.unfit(subdir):
             raise RequestError(f"hydra.sweep.subdir={subdir}: {wrong}")
         folder = self._folder.path / subdir
-        record: Any = OmegaConf.to_container(cfg, resolve=False, enum_to_str=True)
-        config = validate({key: value for key, value in record.items() if key != "hydra"})
-        planned = PlannedJob(folder.name, to_plain(config), tuple(overrides), compose_info(cfg.hydra, record))
-        return CheckedJob(number, planned, config, job_variables(cfg), folder, record)
+        planned = PlannedJob(folder.name, to_plain(config), tuple(overrides), compose_info(hydra, record))
+        return CheckedJob(number, planned, config, variables, folder, record)
 
 
 def _on_cpu(config: RunConfig) -> RunConfig:

@@ -37,15 +37,14 @@ def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
     """Reads it from Hydra's own record of a job, so it also works in another launcher's process.
 
     Args:
-        hydra_cfg: the job's `hydra` node.
+        hydra_cfg: the job's `hydra` node, or the same as plain data.
         plain: the job's resolved config.
     """
-    sources = hydra_cfg.runtime.config_sources
-    named = [
-        f"--config-dir={shown_path(Path(source.path))}" for source in sources if source.provider == USER_ORIGINS[0]
-    ]
-    overrides = [*named, *hydra_cfg.overrides.task]
-    choices: dict[str, Any] = dict(hydra_cfg.runtime.choices)
+    sources = hydra_cfg["runtime"]["config_sources"]
+    folders = [Path(source["path"]) for source in sources if source["provider"] == USER_ORIGINS[0]]
+    named = [f"--config-dir={shown_path(folder)}" for folder in folders]
+    overrides = [*named, *hydra_cfg["overrides"]["task"]]
+    choices: dict[str, Any] = dict(hydra_cfg["runtime"]["choices"])
     name = choices.get("tuned")
     if name in (None, "auto", "none"):
         return ComposeInfo(overrides=overrides)
@@ -67,9 +66,9 @@ def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
 
 
 def _tuned_file(hydra_cfg: Any, name: str) -> dict[Any, Any]:
-    for source in hydra_cfg.runtime.config_sources:
-        path = Path(source.path) / "tuned" / f"{name}.yaml"
-        if source.schema == "file" and path.is_file():
+    for source in hydra_cfg["runtime"]["config_sources"]:
+        path = Path(source["path"]) / "tuned" / f"{name}.yaml"
+        if source["schema"] == "file" and path.is_file():
             return copy.deepcopy(_read(path, path.stat().st_mtime_ns))
     return {}
 

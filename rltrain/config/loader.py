@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.override_text import key_of
-from rltrain.config.schema import ALGO_CONFIGS
+from rltrain.config.schema import ALGO_CONFIGS, RunConfig
 from rltrain.config.user_files import check_user_file
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
@@ -223,17 +223,32 @@ def _alike(env: str, other: str) -> bool:
     return bool(namespace_of(env)) and namespace_of(env) == namespace_of(other)
 
 
-def _check_replay(cfg: DictConfig, algo: Any) -> None:
+def _check_replay(choice: str | None, algo: Any) -> None:
     """The group `replay` writes into `algo`: refused where the algorithm does not have its key.
 
     Raises:
         RequestError: with the choice as it was made.
     """
-    choice, cls = cfg.hydra.runtime.choices.get("replay"), ALGO_CONFIGS.get(algo.get("name"))
+    cls = ALGO_CONFIGS.get(algo.get("name"))
     if choice is None or cls is None:
         return
     if "prioritized" not in {field.name for field in dataclasses.fields(cls)}:
         raise RequestError(f"replay={choice}: {algo['name']} has no replay")
+
+
+def validated_job(app: dict[str, Any], replay: str | None) -> RunConfig:
+    """The config of a composed job.
+
+    Args:
+        app: it as plain data without Hydra's part; interpolations are not resolved.
+        replay: the choice of that group.
+
+    Raises:
+        RequestError: it is not valid.
+    """
+    resolved = app if _is_literal(app) else _resolved(app)
+    _check_replay(replay, resolved["algo"])
+    return validate(resolved)
 
 
 def write_validated(cfg: DictConfig) -> None:
@@ -241,9 +256,7 @@ def write_validated(cfg: DictConfig) -> None:
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     app = {str(key): value for key, value in plain.items() if key != "hydra"}
-    resolved = app if _is_literal(app) else _resolved(app)
-    _check_replay(cfg, resolved["algo"])
-    validated = to_plain(validate(resolved))
+    validated = to_plain(validated_job(app, cfg.hydra.runtime.choices.get("replay")))
     with open_dict(cfg):
         for key, value in app.items():
             if repr(value) != repr(validated[key]):  # making nodes takes longer than all else here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from rltrain.config.application import CONFIG_NAME, create_application
 from rltrain.config.sweep_loader import SweepConfigLoader
+from rltrain.config.validate import validate
 from rltrain.errors import RequestError
 
 # Each list: what an override of a job may be, one of them or none.
@@ -86,6 +88,18 @@ def found(compose: Any, config: DictConfig, overrides: list[str]) -> Any:
     return OmegaConf.to_yaml(job), OmegaConf.to_yaml(app, resolve=True), name, OmegaConf.is_struct(job)
 
 
+def as_data(loader: SweepConfigLoader, config: DictConfig, overrides: list[str], compose: Any = None) -> Any:
+    """A job as plain data, by `plain_job` or from what `compose` gives, in the order of its keys; or its refusal."""
+    try:
+        if compose is None:
+            record, typed = loader.plain_job(config, overrides)
+            return json.dumps(record), typed
+        record = OmegaConf.to_container(compose(config, overrides), resolve=False, enum_to_str=True)
+    except RequestError as error:
+        return str(error)
+    return json.dumps(record), validate({key: value for key, value in record.items() if key != "hydra"})
+
+
 def some_jobs(number: int, rng: random.Random) -> list[list[str]]:
     """Jobs with overrides at random, of each kind the right ones more often."""
     jobs = []
@@ -103,6 +117,7 @@ def test_jobs_at_random(of_hydra: list[str], seed: int) -> None:
     for overrides in some_jobs(2, random.Random(seed)):
         ours = found(loader.load_sweep_config, config, overrides)
         assert ours == found(whole._compose_whole, config, overrides), overrides
+        assert as_data(loader, config, overrides) == as_data(whole, config, overrides, whole._compose_whole), overrides
 
 
 @pytest.mark.parametrize(
