@@ -180,17 +180,12 @@ def _finish_on_cluster(
 
 def _finish_here(sweep: SweepFolder, listed: Mapping[Path, ListedJob], overrides: list[str], trust: bool) -> list[str]:
     """Continues jobs in this process and its workers; a job that another process trains is left alone."""
-    from rltrain.storage.files import holder_of
+    from rltrain.commands.resume_population import held_jobs
     from rltrain.storage.sweep_folder import is_completed
 
-    failed: list[str] = []
-    own = _what_differs(listed)
-    jobs = {}
-    for folder, job in listed.items():
-        if holder := holder_of(folder):
-            say(f"job {folder.relative_to(sweep.path)!s:<5} is trained by {holder}, and left alone")
-        else:
-            jobs[folder] = job.config
+    own, held = _what_differs(listed), held_jobs(listed)
+    failed = [f"{folder.relative_to(sweep.path)}: {why}: left alone" for folder, why in held.items()]
+    jobs = {folder: job.config for folder, job in listed.items() if folder not in held}
     for folder, reason in _resume_populations(jobs, own, overrides, trust):
         del jobs[folder]
         if reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from rltrain.config.population import divided, group_jobs
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError
+from rltrain.storage.files import holder_of
 
 if TYPE_CHECKING:
     from rltrain.jobs.population_job import MemberJob
@@ -28,6 +29,18 @@ class _Saved:
     folder: Path
     moment: int
     ended: bool
+
+
+def held_jobs(jobs: Iterable[Path]) -> dict[Path, str]:
+    """Folders of jobs that other processes train -> which process; with them the others of their populations, which
+    continue only together."""
+    folders = list(jobs)
+    held = {folder: f"in use by {holder}" for folder in folders if (holder := holder_of(folder))}
+    names = {folder.name for folder in held}
+    for folder in folders if held else ():
+        if folder not in held and _status(folder) != "completed" and (common := sorted(names & {*_names(folder)})):
+            held[folder] = f"continues with job {common[0]}, which is in use"
+    return held
 
 
 def populations_of(

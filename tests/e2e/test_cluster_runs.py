@@ -101,9 +101,9 @@ def test_what_another_process_trains_is_left_alone(
     assert "task 1 died 3 times: killed by signal 9" in capsys.readouterr().err
     (tmp_path / "sweep" / "1").mkdir()
     with lock_folder(tmp_path / "sweep" / "1"):
-        assert rltrain_here(tmp_path, "resume", "sweep", "hydra/launcher=population") == 0
-    said = capsys.readouterr().out
-    assert f"job 1     is trained by process {os.getpid()} on" in said and "2 of 3 jobs done" in said
+        assert rltrain_here(tmp_path, "resume", "sweep", "hydra/launcher=population") == 1
+    said, error = capsys.readouterr()
+    assert f"1: in use by process {os.getpid()} on" in error and "2 of 3 jobs done" in said
     with lock_folder(tmp_path / "sweep" / "tasks" / "0"), pytest.MonkeyPatch.context() as patch:
         patch.setattr("rltrain.storage.task_folder._PATIENCE", 0.1)
         assert rltrain_here(tmp_path, "resume", "sweep", "task=0") == 2

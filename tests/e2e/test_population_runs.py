@@ -343,11 +343,13 @@ def test_processes_side_by_side_stop_and_continue_together(tmp_path: Path) -> No
     assert all(record_of(job)["argv"][1:] == ["resume", "sweep"] for job in jobs_of(tmp_path / "sweep"))
 
 
-def test_a_population_whose_folder_is_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_population_whose_folder_is_in_use_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rltrain.storage.run_folder import RunFolder
 
     assert rltrain_here(tmp_path, "-m", *DQN, HERE, "seed=0", stop=StopAfter(20)) == 143
     capsys.readouterr()
     with RunFolder(tmp_path / "sweep" / "1"):
-        assert resume(tmp_path / "sweep") in (1, 2)
-    assert "in use by process" in one_line(capsys, 4)
+        assert resume(tmp_path / "sweep") == 1
+    told = one_line(capsys, 3)
+    assert "1: in use by process" in told and "0: continues with job 1, which is in use: left alone" in told
+    assert record_of(tmp_path / "sweep" / "0")["status"] == "interrupted"
