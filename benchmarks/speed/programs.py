@@ -111,7 +111,8 @@ DQN = (
 )
 W1 = (*DQN, "num_envs=10", "network.hidden=[64,64]", "algo.loss=huber", "algo.optimizer.lr=5e-4")
 REINFORCE = ("algo=reinforce", *ALONE, "num_envs=16", "algo.episodes_per_update=16")
-PPO = ("algo=ppo", *ALONE)  # the defaults: four environments, 128 steps, four minibatches, four epochs
+# The defaults: four environments, 128 steps, four minibatches, four epochs.
+PPO = ("algo=ppo", *ALONE, "device.compile=true")
 WORKS = {
     "w1": W1,
     "w32": ("-m", *W1, "seed=range(0,32)"),
