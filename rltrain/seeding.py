@@ -14,6 +14,7 @@ import numpy as np
 Purpose = Literal[
     "network", "replay", "exploration", "policy", "environment", "evaluation", "minibatches", "acting_noise",
     "learning_noise",
+    "fractions",
 ]  # fmt: skip
 
 # The number is part of the checkpoint format: append, never renumber.
@@ -27,6 +28,7 @@ _PURPOSE_KEY: dict[Purpose, int] = {
     "minibatches": 6,
     "acting_noise": 7,
     "learning_noise": 8,
+    "fractions": 9,
 }
 
 # Of NumPy's SeedSequence, whose stream is promised to stay.

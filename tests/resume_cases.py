@@ -27,6 +27,7 @@ from rltrain.config.schema import (
     EvalConfig,
     ExponentialConfig,
     HardUpdateConfig,
+    IQNConfig,
     LinearConfig,
     PerEpisodeConfig,
     PrioritizedConfig,
@@ -72,7 +73,7 @@ def q_learning(changes: dict[str, Any] | None = None, **run: Any) -> RunConfig:
 def with_algo(algo: type[QNetworkConfig], env: EnvConfig | None = None, **changes: Any) -> RunConfig:
     """A short run of an algorithm that shares its keys with DQN."""
     config = dqn(num_envs=3) if env is None else dqn(env=env, num_envs=3)
-    name = "c51" if algo is C51Config else "qr_dqn"
+    name = {C51Config: "c51", QRDQNConfig: "qr_dqn", IQNConfig: "iqn"}[algo]
     shared = {field.name: getattr(config.algo, field.name) for field in fields(QNetworkConfig)}
     return replace(config, algo=algo(**{**shared, "name": name, **changes}))
 
@@ -82,6 +83,7 @@ WALK = env_config("probe_envs:Walk-v0")
 PICTURES = env_config("probe_envs:Noise-v0")
 FRAMES = replace(env_config("probe_envs:Noise-v0", side=19), wrappers=(FrameStackConfig("frame_stack", 2),))
 CONVOLUTIONS = CNNConfig("cnn", (3, 4), (2, 2), (1, 1), (8,), False, "auto", "relu", 1.0)
+FRACTIONS = {"quantiles": 4, "target_quantiles": 3, "acting_quantiles": 5, "cosines": 6}
 NOISY = DuelingConfig("dueling", (8,), (4,), "relu", 1.0, noisy=True)
 GREEDY = ConstantConfig("constant", 0.0)
 PENDULUM = replace(env_config("Pendulum-v1"), max_episode_steps=15)
@@ -165,6 +167,9 @@ CASES: dict[str, RunConfig] = {
         with_algo(C51Config, atoms=7, v_min=0.0, v_max=9.0, prioritized=PRIORITIZED, n_step=3, learning_starts=20),
         network=NOISY,
         exploration=GREEDY,
+    ),
+    "iqn noisy, stepped in the program": replace(
+        with_algo(IQNConfig, env=IN_THE_PROGRAM, **FRACTIONS), network=NOISY, exploration=GREEDY
     ),
     "qr_dqn stepped in the program": with_algo(QRDQNConfig, env=IN_THE_PROGRAM, quantiles=5),
     "reinforce": reinforce(),

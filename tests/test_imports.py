@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "agents": {"config.schema", "engine", "experience", "maths", "networks"},
     "engine": {"compute", "config.schema", "experience", "maths", "networks"},
     "experience": {"compute.exchange", "config.schema"},
-    "networks": {"config.schema", "maths.images"},
+    "networks": {"config.schema", "maths.distributional", "maths.images"},
     "maths": {"config.schema"},
     "compute": {"config.algorithms", "config.schema"},
     "envs": {"config.env_families", "config.schema", "config.wrappers"},
@@ -157,10 +157,10 @@ def test_every_part_has_its_place_in_the_layout() -> None:
 
 
 def test_the_engine_names_no_algorithm_and_an_algorithm_no_members() -> None:
-    names = re.compile(r"\b(dqn|c51|qr_?dqn|reinforce|q_learning|DQNConfig|C51Config)\b", re.IGNORECASE)
+    names = re.compile(r"\b(dqn|c51|qr_?dqn|iqn|reinforce|q_learning|DQNConfig|C51Config)\b", re.IGNORECASE)
     for path in sorted((PACKAGE / "engine").glob("*.py")):
         assert names.findall(path.read_text()) == [], path.name
-    for name in ("dqn", "c51", "qr_dqn", "epsilon_greedy", "ppo", "pqn"):
+    for name in ("dqn", "c51", "qr_dqn", "iqn", "epsilon_greedy", "ppo", "pqn"):
         text = (PACKAGE / "agents" / f"{name}.py").read_text()
         assert re.findall(r"\b(members?|population|compil\w*|vmap)\b", text) == [], name
 

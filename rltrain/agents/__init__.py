@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from rltrain.agents.c51 import C51
 from rltrain.agents.dqn import DQN
+from rltrain.agents.iqn import IQN
 from rltrain.agents.ppo import PPO
 from rltrain.agents.pqn import PQN
 from rltrain.agents.q_learning import GreedyTable, QLearning
@@ -24,7 +25,7 @@ from rltrain.engine.protocol import Agent, AgentContext, LoadablePolicy, Policy
 from rltrain.engine.rollouts import RolloutAgent
 
 ALGORITHMS: dict[str, Callable[[Build], Algorithm]] = {
-    "dqn": DQN, "c51": C51, "qr_dqn": QRDQN, "reinforce": Reinforce, "ppo": PPO, "a2c": PPO,
+    "dqn": DQN, "c51": C51, "qr_dqn": QRDQN, "iqn": IQN, "reinforce": Reinforce, "ppo": PPO, "a2c": PPO,
     "pqn": PQN,
 }  # fmt: skip
 AGENTS: dict[str, Callable[[AgentContext], Agent]] = {"q_learning": QLearning}

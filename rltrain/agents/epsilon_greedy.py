@@ -29,7 +29,7 @@ class EpsilonGreedy:
 
     def __init__(self, build: Build) -> None:
         self.num_actions = build.action.n
-        network = build.network(self.num_actions * self.outputs_per_action, per_action=self.outputs_per_action)
+        network = self.make_network(build)
         self.networks = {"q_network": network}
         self.apply = network.apply
         self.acting_draws = {"explore": Draw(torch.bool), "random_action": Draw(torch.int64)}
@@ -42,6 +42,10 @@ class EpsilonGreedy:
     @property
     def outputs_per_action(self) -> int:
         return 1
+
+    def make_network(self, build: Build) -> FlatNetwork:
+        """The Q-network, of `outputs_per_action` numbers for each action."""
+        return build.network(self.num_actions * self.outputs_per_action, per_action=self.outputs_per_action)
 
     def q_values(self, xp: Any, output: Any) -> Any:
         """The network's output [..., outputs] -> Q(s, a) [..., A]."""

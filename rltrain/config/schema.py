@@ -234,6 +234,18 @@ class QRDQNConfig(QNetworkConfig):
 
 
 @dataclass(frozen=True)
+class IQNConfig(QNetworkConfig):
+    """`algo=iqn`: `quantiles` (N) of each return and `target_quantiles` (N') of its target are drawn for an update,
+    `acting_quantiles` (K) are averaged to act; a probability is embedded by `cosines`."""
+
+    name: Literal["iqn"]
+    quantiles: Annotated[int, Range(1)]
+    target_quantiles: Annotated[int, Range(1)]
+    acting_quantiles: Annotated[int, Range(1)]
+    cosines: Annotated[int, Range(1)]
+
+
+@dataclass(frozen=True)
 class ValueConfig:
     """`algo.value`: the learned baseline of REINFORCE, with `steps` gradient steps per update of the policy."""
 
@@ -381,7 +393,7 @@ class TuneConfig:
 
 
 AnyNetworkConfig = NetworkConfig | CNNConfig | DuelingConfig | StateActionConfig
-AlgoConfig = DQNConfig | C51Config | QRDQNConfig | ReinforceConfig | PPOConfig | PQNConfig | QLearningConfig
+AlgoConfig = DQNConfig | C51Config | QRDQNConfig | IQNConfig | ReinforceConfig | PPOConfig | PQNConfig | QLearningConfig
 TargetUpdateConfig = HardUpdateConfig | SoftUpdateConfig
 ExplorationConfig = LinearConfig | ExponentialConfig | PerEpisodeConfig | ConstantConfig
 
@@ -431,6 +443,7 @@ ALGO_CONFIGS: dict[str, type] = {
     "dqn": DQNConfig,
     "c51": C51Config,
     "qr_dqn": QRDQNConfig,
+    "iqn": IQNConfig,
     "q_learning": QLearningConfig,
     "reinforce": ReinforceConfig,
     "ppo": PPOConfig,

@@ -6,13 +6,13 @@ draws, steps, compiles, captures, saves and resumes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rltrain.config.schema import AnyNetworkConfig, RunConfig
 from rltrain.engine.cadence import EveryRollout, UpdatesPerStep, WhenFull
@@ -54,15 +54,19 @@ class Build:
     device: torch.device
 
     def network(
-        self, outputs: int, *keys: int, config: AnyNetworkConfig | None = None, per_action: int = 1
-    ) -> FlatNetwork:
+        self, outputs: int, *keys: int, config: AnyNetworkConfig | None = None, per_action: int = 1,
+        around: Callable[[nn.Module], nn.Module] | None = None,
+    ) -> FlatNetwork:  # fmt: skip
         """The network of the run's config, or of `config`; its first parameters are those of the seed and `keys`.
 
         Args:
             per_action: the numbers of each action among `outputs`.
+            around: makes the module whose parameters these are of the network's.
         """
         seed = derive_seed(self.config.seed, "network", *keys)
-        return make_network(config or self.config.network, self.observation, outputs, seed, self.device, per_action)
+        return make_network(
+            config or self.config.network, self.observation, outputs, seed, self.device, per_action, around
+        )
 
 
 DURATION = "duration"

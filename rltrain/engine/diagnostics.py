@@ -16,11 +16,12 @@ def dormant_share(layers: Sequence[Tensor]) -> float:
     3.1; a plane of a convolution is a unit.
 
     Args:
-        layers: activations [B, units] or [B, planes, height, width] of each hidden layer.
+        layers: activations [..., units] or [B, planes, height, width] of each hidden layer.
     """
     dormant = units = 0
     for activations in layers:
-        dims = [dim for dim in range(activations.dim()) if dim != 1]
+        of_units = 1 if activations.dim() == 4 else activations.dim() - 1
+        dims = [dim for dim in range(activations.dim()) if dim != of_units]
         score = activations.abs().mean(dims)  # [units]
         dormant += int((score <= _DORMANT * score.mean()).sum())
         units += len(score)

@@ -27,15 +27,20 @@ def project(reward: Tensor, discount: Tensor, next_p: Tensor, support: Tensor) -
     return ((1.0 - distance).clamp(0.0, 1.0) * next_p.unsqueeze(-2)).sum(-1)
 
 
-def quantile_huber_loss(quantiles: Tensor, target: Tensor) -> Tensor:
+def midpoints(count: int, like: Tensor) -> Tensor:
+    """(i + 1/2) / count, [count]."""
+    return (torch.arange(count, device=like.device, dtype=like.dtype) + 0.5) / count
+
+
+def quantile_huber_loss(quantiles: Tensor, target: Tensor, tau: Tensor | None = None) -> Tensor:
     """Summed over the quantiles, averaged over the target's samples. Dabney et al. 2018, equation 10, with kappa 1.
 
     Args:
-        quantiles: [B, Z], the i-th at probability (i + 1/2) / Z.
+        quantiles: [B, Z].
         target: [B, Z'], equally likely values; carries no gradient.
+        tau: [B, Z], the probabilities of `quantiles`; None for (i + 1/2) / Z of the i-th.
     """
-    count = quantiles.shape[-1]
-    tau = (torch.arange(count, device=quantiles.device, dtype=quantiles.dtype) + 0.5) / count  # [Z]
+    tau = midpoints(quantiles.shape[-1], quantiles) if tau is None else tau
     error = target.detach().unsqueeze(-2) - quantiles.unsqueeze(-1)  # [B, Z, Z']
     huber = F.huber_loss(error, torch.zeros_like(error), reduction="none")
     weight = (tau.unsqueeze(-1) - (error.detach() < 0).to(error.dtype)).abs()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -20,13 +22,14 @@ NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN, "dueling": Dueli
 
 def make_network(
     config: AnyNetworkConfig | None, observation: ObservationSpec, outputs: int, seed: int, device: torch.device,
-    per_action: int = 1,
+    per_action: int = 1, around: Callable[[nn.Module], nn.Module] | None = None,
 ) -> FlatNetwork:  # fmt: skip
     """Weights are drawn on the CPU from `seed` alone, so they are the same on every device; no other stream moves.
 
     Args:
         per_action: the numbers of each action among `outputs`, one action after the other; for streams of value and
             advantage.
+        around: makes the module whose parameters these are of the network's.
 
     Raises:
         RequestError: `config` is None: the run's config has no network.
@@ -37,6 +40,7 @@ def make_network(
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
         streams = (per_action,) if isinstance(config, CNNConfig | DuelingConfig) else ()
         module = NETWORKS[config.name](config, observation, outputs, *streams)
+        module = around(module) if around else module
         if getattr(config, "noisy", False):
             add_deviations(module)
     return FlatNetwork(module, device)

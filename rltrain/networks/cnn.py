@@ -27,6 +27,7 @@ class CNN(nn.Module):
         shape = convolutions(config, observation)
         self._image = shape.image
         self._rank = len(observation.shape)
+        self.feature_width = shape.out_features
         layers: list[nn.Module] = []
         planes = shape.image.channels
         for channels, kernel, stride in zip(shape.channels, shape.kernels, shape.strides, strict=True):
@@ -49,11 +50,19 @@ class CNN(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """obs [..., *obs] -> [..., outputs]."""
+        return self.values(self.features(obs))
+
+    def values(self, features: Tensor) -> Tensor:
+        """[..., feature_width] -> [..., outputs]."""
+        output: Tensor = self.head(features)
+        return output
+
+    def features(self, obs: Tensor) -> Tensor:
+        """The output of the convolutions, [..., feature_width]."""
         lead = obs.shape[: obs.dim() - self._rank]
         pixels = as_float(obs)
         if self._image.channel_axis == -1:
             pixels = pixels.movedim(-1, -3)  # [..., C, H, W]
         pixels = pixels.reshape(-1, self._image.channels, self._image.height, self._image.width)
-        features = self.convolutions(pixels)  # [prod(lead), F]
-        output: Tensor = self.head(features)
-        return output.view(*lead, output.shape[-1])
+        features: Tensor = self.convolutions(pixels)  # [prod(lead), F]
+        return features.view(*lead, features.shape[-1])

@@ -61,7 +61,18 @@ class Dueling(nn.Module):
             width, config.stream, config.activation, outputs, config.output_scale, per_action=per_action
         )
 
+        self.feature_width = width
+
     def forward(self, obs: Tensor) -> Tensor:
         """obs [..., *obs] -> [..., outputs]."""
-        output: Tensor = self.head(self.body(obs))
+        return self.values(self.features(obs))
+
+    def features(self, obs: Tensor) -> Tensor:
+        """The output of the layers that the streams share, [..., feature_width]."""
+        output: Tensor = self.body(obs)
+        return output
+
+    def values(self, features: Tensor) -> Tensor:
+        """[..., feature_width] -> [..., outputs]."""
+        output: Tensor = self.head(features)
         return output

@@ -67,17 +67,18 @@ class FlatNetwork:
         output: Tensor = self._module(obs)
         return output
 
-    def apply(self, params: Tensor, obs: Tensor) -> Tensor:
-        """The network's output for obs [B, ...] with `params` [P] in place of its own; differentiable in both."""
+    def apply(self, params: Tensor, obs: Tensor, *more: Tensor) -> Tensor:
+        """The network's output for obs [B, ...] with `params` [P] in place of its own; differentiable in both. `more`
+        is what the module takes beside observations."""
         if torch.compiler.is_compiling():
-            compiled: Tensor = functional_call(self._module, self.named(params), (obs,))
+            compiled: Tensor = functional_call(self._module, self.named(params), (obs, *more))
             return compiled
         # functional_call does the same and costs as much as a small network itself.
         pieces = self.named(params).values()
         for (owner, name), piece in zip(self._slots, pieces, strict=True):
             owner[name] = piece
         try:
-            output: Tensor = self._module(obs)
+            output: Tensor = self._module(obs, *more)
         finally:
             for (owner, name), own in zip(self._slots, self._own, strict=True):
                 owner[name] = own

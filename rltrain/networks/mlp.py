@@ -79,10 +79,27 @@ class MLP(nn.Module):
         is_vector = observation.kind == "box" and observation.dtype == "float32" and len(observation.shape) == 1
         self._activate_in_numpy = IN_NUMPY.get(config.activation) if is_vector else None
 
+        self.feature_width = config.hidden[0] if config.hidden else width
+        self._features = next(
+            (i for i, m in enumerate(self.layers, 1) if isinstance(m, ACTIVATIONS[config.activation])), 1
+        )
+
     def forward(self, obs: Tensor) -> Tensor:
         """obs [..., *obs] -> [..., outputs]."""
         output: Tensor = self.layers(obs)
         return output
+
+    def features(self, obs: Tensor) -> Tensor:
+        """The output of the first hidden layer, [..., feature_width]."""
+        for layer in list(self.layers)[: self._features]:
+            obs = layer(obs)
+        return obs
+
+    def values(self, features: Tensor) -> Tensor:
+        """[..., feature_width] -> [..., outputs]."""
+        for layer in list(self.layers)[self._features :]:
+            features = layer(features)
+        return features
 
     def in_numpy(self) -> Callable[..., np.ndarray] | None:
         """The same function of float32 vectors, and of a noisy network under noise [1, E], in NumPy, up to rounding,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any, cast
 from unittest.mock import Mock
@@ -30,9 +30,11 @@ from rltrain.config.schema import (
     ConstantConfig,
     DQNConfig,
     HardUpdateConfig,
+    IQNConfig,
     LinearConfig,
     NetworkConfig,
     PerEpisodeConfig,
+    QNetworkConfig,
     ReinforceConfig,
     RunConfig,
     SoftUpdateConfig,
@@ -169,6 +171,13 @@ CASES = {
         env=replace(env_config("CartPole-v1"), wrappers=WRAPPERS[2:]),
     ),
     "target by environment steps": replace(CARTPOLE, target_update=SoftUpdateConfig("soft", 0.3, 7, "env_steps")),
+    "implicit quantiles": replace(
+        CARTPOLE, network=NetworkConfig("mlp", (8,), "tanh", 1.0),
+        algo=IQNConfig(
+            **{f.name: getattr(CARTPOLE.algo, f.name) for f in fields(QNetworkConfig)} | {"name": "iqn"},
+            quantiles=4, target_quantiles=3, acting_quantiles=5, cosines=6,
+        ),
+    ),
     "noisy": replace(
         CARTPOLE, network=NetworkConfig("mlp", (8,), "tanh", 1.0, noisy=True),
         exploration=ConstantConfig("constant", 0.0),

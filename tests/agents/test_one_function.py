@@ -29,6 +29,7 @@ from rltrain.config.schema import (
     CriticConfig,
     DQNConfig,
     DuelingConfig,
+    IQNConfig,
     NetworkConfig,
     OptimizerConfig,
     PPOConfig,
@@ -211,6 +212,7 @@ def distributional_configs() -> list[QNetworkConfig]:
     return [
         C51Config(**keys, name="c51", atoms=7, v_min=-2.0, v_max=3.0),
         QRDQNConfig(**{**keys, "double": False}, name="qr_dqn", quantiles=5),
+        IQNConfig(**keys, name="iqn", quantiles=4, target_quantiles=3, acting_quantiles=5, cosines=6),
     ]
 
 

@@ -28,6 +28,7 @@ ALGOS: dict[str, dict[str, Any]] = {
     "dqn": OF_DQN,
     "c51": {"atoms": 5, "v_min": -1.0, "v_max": 1.0},
     "qr_dqn": {"quantiles": 3},
+    "iqn": {"quantiles": 3, "target_quantiles": 2, "acting_quantiles": 4, "cosines": 5},
 }
 LAYERS = {"activation": "relu", "output_scale": 1.0}
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -106,7 +107,7 @@ PAIRS = [pair for pair in combinations(SWITCHES, 2) if not set(pair) <= NETWORK_
 RAINBOW = ("dueling", "noisy", "double", "3 steps", "prioritized")
 
 
-@pytest.mark.parametrize("name", often(ALGOS, ["dqn", "c51"]))
+@pytest.mark.parametrize("name", often(ALGOS, ["dqn", "iqn"]))
 def test_every_pair_is_refused_by_name_or_learns(name: str) -> None:
     refused = 0
     for switches in [*PAIRS, RAINBOW]:

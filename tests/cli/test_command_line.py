@@ -360,7 +360,7 @@ def test_the_help_fits_a_screen_or_two_and_names_every_choice(rltrain: Shell) ->
 
 def test_lists(rltrain: Shell) -> None:
     listed = [line.split("  ")[0] for line in rltrain("list", "algos").stdout.splitlines()]
-    assert listed == ["a2c", "c51", "dqn", "ppo", "pqn", "q_learning", "qr_dqn", "reinforce"]
+    assert listed == ["a2c", "c51", "dqn", "iqn", "ppo", "pqn", "q_learning", "qr_dqn", "reinforce"]
     envs = rltrain("list", "envs", "cartpole").stdout
     assert "CartPole-v1         500 steps, solved at 475\n" in envs
     wrong = rltrain("list", "algo_s")

@@ -182,7 +182,7 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
     [
         (
             "algo=dqnn",
-            "algo=dqnn: no such choice; did you mean dqn?\nchoices: a2c, c51, dqn, ppo, pqn, q_learning, qr_dqn, rein",
+            "algo=dqnn: no such choice; did you mean dqn?\nchoices: a2c, c51, dqn, iqn, ppo, pqn, q_learning, qr_dqn",
         ),
         ("env=CartPol-v1", "env=CartPol-v1: no such environment\nclosest: CartPole-v1, CartPole-v0, phys2d/CartPole-v"),
         ("env=", "env=: env needs one of its choices"),

@@ -28,7 +28,7 @@ def read(text: str, tmp_path: Path) -> list[Dimension]:
 @pytest.mark.parametrize("algo", ALGO_CONFIGS)
 def test_the_shipped_spaces_fit_their_algorithms_under_every_choice(algo: str) -> None:
     space = read_space(space_file(algo, None))
-    has_targets = algo in ("dqn", "c51", "qr_dqn")
+    has_targets = algo in ("dqn", "c51", "qr_dqn", "iqn")
     explorations = ("linear", "exponential", "constant") if algo not in NO_EPSILON else (None,)
     for exploration, target in zip(
         explorations, ("hard", "soft", "soft") if has_targets else (None,) * 3, strict=False

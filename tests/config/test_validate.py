@@ -65,6 +65,15 @@ DQN: dict[str, Any] = {
         "deterministic": False,
     },
 }
+_LOSS = ("loss", "munchausen", "munchausen_temperature", "munchausen_clip")
+IQN = {
+    **{key: value for key, value in DQN["algo"].items() if key not in _LOSS},
+    "name": "iqn",
+    "quantiles": 8,
+    "target_quantiles": 8,
+    "acting_quantiles": 32,
+    "cosines": 64,
+}
 REINFORCE: dict[str, Any] = {
     **{key: value for key, value in DQN.items() if key not in ("target_update", "exploration")},
     "algo": {
@@ -177,6 +186,10 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
             {"algo__optimizer__name": "adm"},
             "algo.optimizer.name=adm: must be adam, adamw, radam or rmsprop; did you mean adam?",
         ),
+        (
+            {"algo": IQN, "network__hidden": []},
+            "network.hidden=[]: algo=iqn multiplies the features of a hidden layer with those of a probability",
+        ),
         ({"network__noisy": True}, "network.noisy=true: explores by itself, without epsilon; add exploration=none"),
         ({"algo__munchausen": 0.9}, "algo.munchausen=0.9: its target is the mean over a soft policy, which picks no"),
         ({"algo__munchausen": 1.5}, "algo.munchausen=1.5: must be >= 0 and <= 1"),
@@ -186,7 +199,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__max_grad_norm": "x"}, "algo.max_grad_norm=x: must be a number > 0 or null"),
         (
             {"algo__name": "dqqn"},
-            "algo.name=dqqn: must be dqn, c51, qr_dqn, q_learning, reinforce, ppo, a2c or pqn; did you mean dqn?",
+            "algo.name=dqqn: must be dqn, c51, qr_dqn, iqn, q_learning, reinforce, ppo, a2c or pqn; did you mean dqn?",
         ),
         ({"algo__typo": 1}, "algo.typo: unknown key of algo=dqn"),
         ({"algo__batch_sise": 1}, "algo.batch_sise: unknown key of algo=dqn; did you mean batch_size?"),

@@ -46,7 +46,7 @@ from rltrain.training.stopping import StopSignal
 
 OFTEN = [
     "dqn", "dqn wrappers, 3 envs, n-step", "dqn per episode", "dqn observations of parts", "dqn prioritized, 2 envs",
-    "dqn noisy, stepped in the program", "reinforce box actions, 4 envs", "reinforce by episodes",
+    "iqn noisy, stepped in the program", "reinforce box actions, 4 envs", "reinforce by episodes",
     "pqn stepped in the program, held actions", "q_learning falling step size, 3 envs",
 ]  # fmt: skip
 

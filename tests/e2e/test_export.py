@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from whole_runs import StopAfter, newest, one_line, train
 
 import rltrain
 from rltrain.cli import main
-from rltrain.config.schema import ConstantConfig, EnvConfig, NetworkConfig, RunConfig
+from rltrain.config.schema import ConstantConfig, EnvConfig, IQNConfig, NetworkConfig, QNetworkConfig, RunConfig
 from rltrain.config.wrappers import (
     ClipObservationConfig,
     FrameStackConfig,
@@ -42,9 +42,12 @@ def wrapped(id: str, *wrappers: object) -> EnvConfig:
 CASES: dict[str, RunConfig] = {
     "dqn": run_config(dqn_config()),
     "dqn, one-hot, numbers from 3 and 5": run_config(dqn_config(), env=env_config("probe_envs:Shifted-v0")),
-    "dqn, noisy": run_config(
-        dqn_config(), network=NetworkConfig("mlp", (8,), "tanh", 1.0, noisy=True),
-        exploration=ConstantConfig("constant", 0.0),
+    "iqn, noisy": run_config(
+        IQNConfig(
+            **{f.name: getattr(dqn_config(), f.name) for f in fields(QNetworkConfig)} | {"name": "iqn"},
+            quantiles=4, target_quantiles=3, acting_quantiles=5, cosines=6,
+        ),
+        network=NetworkConfig("mlp", (8,), "tanh", 1.0, noisy=True), exploration=ConstantConfig("constant", 0.0),
     ),
     "dqn, images": run_config(dqn_config(), env=env_config("probe_envs:Images-v0")),
     "reinforce, discrete": run_config(reinforce_config()),

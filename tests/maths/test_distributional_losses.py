@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from rltrain.maths.distributional import project, quantile_huber_loss, select_action_distributions
@@ -35,18 +36,22 @@ def test_the_projection_is_the_paper_s() -> None:
     np.testing.assert_allclose(found.sum(-1).numpy(), 1.0)
 
 
-def test_the_quantile_loss_is_the_paper_s() -> None:
-    """Dabney et al. 2018, algorithm 1. Other numbers of quantiles than of target values: no axis can be swapped."""
+@pytest.mark.parametrize("drawn", [False, True])
+def test_the_quantile_loss_is_the_paper_s(drawn: bool) -> None:
+    """Dabney et al. 2018, algorithm 1, and IQN's equation 3. Other numbers of quantiles than of target values: no axis
+    can be swapped."""
     generator = np.random.default_rng(0)
     quantiles, target = generator.normal(size=(6, 5)) * 2, generator.normal(size=(6, 3)) * 2
+    tau = generator.random((6, 5)) if drawn else np.tile((np.arange(5) + 0.5) / 5, (6, 1))
     expected = np.zeros(6)
     for row in range(6):
         for i in range(5):
             for y in target[row]:
                 u = y - quantiles[row, i]
                 huber = 0.5 * u**2 if abs(u) <= 1 else abs(u) - 0.5
-                expected[row] += abs((i + 0.5) / 5 - (u < 0)) * huber / 3
-    found = quantile_huber_loss(torch.from_numpy(quantiles), torch.from_numpy(target))
+                expected[row] += abs(tau[row, i] - (u < 0)) * huber / 3
+    given = [torch.from_numpy(x) for x in ((quantiles, target, tau) if drawn else (quantiles, target))]
+    found = quantile_huber_loss(*given)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
 
