@@ -73,6 +73,7 @@ def with_switches(name: str, switches: tuple[str, ...]) -> Plain:
         "stop_at_return": None, "init_from": None, "dry_run": False, "loggers": [],
         "eval": {"period": None, "episodes": 1, "num_envs": "auto"},
         "checkpoint": {"period": None, "keep": 1, "replay": True},
+        "video": {"period": None},
         "algo": {"name": name, **SHARED, **ALGOS[name]},
         "target_update": {"name": "hard", "period": 4, "unit": "env_steps"},
         "exploration": epsilon(0.1),

@@ -23,6 +23,7 @@ RUN: dict[str, Any] = {
     "loggers": [],
     "eval": {"period": 5000, "episodes": 10, "num_envs": "auto"},
     "checkpoint": {"period": 10000, "keep": 3, "replay": True},
+    "video": {"period": None},
     "device": {
         "name": "auto",
         "index": 0,
@@ -269,7 +270,7 @@ def test_every_key_is_stated_in_the_recipe_itself(name: str) -> None:
     content = yaml.safe_load((conf_folder() / "experiment" / f"{name}.yaml").read_text())
     assert {"override /tuned": "none"} in content.pop("defaults")
     expected = copy.deepcopy(RECIPES[name])
-    free = {"seed", "loggers", "device"}  # the seed and the records are the user's, the device the machine's
+    free = {"seed", "loggers", "video", "device"}  # the seed and the records are the user's, the device the machine's
     stated = {
         key: value for key, value in expected.items() if key not in free and not (value is None and key in GROUPS)
     }

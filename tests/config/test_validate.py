@@ -25,6 +25,7 @@ DQN: dict[str, Any] = {
     "loggers": [],
     "eval": {"period": 500, "episodes": 5, "num_envs": "auto"},
     "checkpoint": {"period": None, "keep": 1, "replay": True},
+    "video": {"period": None},
     "algo": {
         "name": "dqn",
         "gamma": 0.99,
