@@ -126,7 +126,7 @@ rltrain list WHAT [PART]: what can be chosen, one line each; those whose name co
   networks                 network=
   target_updates           target_update=, of DQN
   explorations             exploration=, of DQN and Q-learning
-  replays                  replay=, of DQN, C51 and QR-DQN
+  replays                  replay=, of DQN, C51, QR-DQN and IQN
   wrappers                 of env.wrappers=[...], with their arguments
   devices                  device=
   experiments              recipes (experiment=)

@@ -171,7 +171,7 @@ def _check_q_learning(config: RunConfig) -> None:
     _check_groups(config, "exploration")
     if config.exploration is not None and config.exploration.duration is not None:
         _refuse(
-            f"exploration.duration={config.exploration.duration:g}: q_learning holds no action; DQN, C51 and QR-DQN do"
+            f"exploration.duration={config.exploration.duration:g}: q_learning holds no action; those with a network do"
         )
     if config.device.name == "cuda":
         _refuse("device=cuda: the table of q_learning is in the CPU's memory; use device=cpu")

@@ -315,7 +315,7 @@ def test_refusals_of_pqn(change: dict[str, Any], message: str) -> None:
         ({"algo__gamma": 2}, "algo.gamma=2: must be >= 0 and <= 1"),
         ({"device__name": "cuda"}, "device=cuda: the table of q_learning is in the CPU's memory"),
         ({"device__compile": True}, "device.compile=true: q_learning has nothing to compile"),
-        ({"exploration__duration": 2.0}, "exploration.duration=2: q_learning holds no action; DQN, C51 and QR-DQN do"),
+        ({"exploration__duration": 2.0}, "exploration.duration=2: q_learning holds no action; those with a network do"),
     ],
 )
 def test_refusals_of_q_learning(change: dict[str, Any], message: str) -> None:
