@@ -48,9 +48,9 @@ class PopulationLauncher(Launcher):
         return self._train(job_overrides)
 
     def _train(self, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
-        groups = _groups(self._jobs)
-        if self._config.hydra.callbacks:  # which are told of the beginning and the end of each job
-            groups = [[number] for number in range(len(self._jobs))]
+        # Callbacks are told of the beginning and the end of each job.
+        alone = [[number] for number in range(len(self._jobs))] if self._config.hydra.callbacks else None
+        groups = alone or _groups(self._jobs)
         own = [as_typed(overrides) for overrides in own_overrides(job_overrides)]
         returns = self._train_together([group for group in groups if len(group) > 1], own)
         for group in groups:

@@ -42,6 +42,8 @@ from rltrain.terminal.output import errors, say
 from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import counted, rltrain_command, shown_path, wrapped
 
+_MANY = 250
+"""Jobs, whose check takes a second or more."""
 Preflight = Callable[[RunConfig], None]
 # Of the sweepers that search (Optuna's, Ax's, Nevergrad's): the key that says what they look for -> the largest value.
 _LARGEST_IS_BEST = {"direction": "maximize", "ax_config.experiment.minimize": False, "optim.maximize": True}
@@ -73,6 +75,8 @@ class CheckedLauncher(Launcher):
         self._launcher.setup(**kwargs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if len(job_overrides) >= _MANY:
+            say(f"checking  {len(job_overrides):,} jobs")
         jobs = self._check(job_overrides, initial_job_idx)
         self._announce(jobs)
         if isinstance(self._launcher, PopulationLauncher):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -39,6 +39,8 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
         key = override.key_or_group
         if key.startswith("hydra"):
             continue
+        if isinstance(values := override.value(), ChoiceSweep) and any(isinstance(v, Sweep) for v in values.list):
+            raise RequestError(f"{line}: a range stands alone; with values beside it, give each: {key}=A,B,C")
         if override.is_delete():
             raise RequestError(f"{line}: a key cannot be deleted; `rltrain --cfg job` shows all of them")
         if key in _GROUP_OF:

@@ -365,3 +365,24 @@ def test_lists(rltrain: Shell) -> None:
     assert "CartPole-v1         500 steps, solved at 475\n" in envs
     wrong = rltrain("list", "algo_s")
     assert wrong.returncode == 2 and "did you mean algos?" in wrong.stderr
+
+
+def test_callbacks_of_the_user_s_are_told_of_each_job(rltrain: Shell, tmp_path: Path) -> None:
+    """Hydra's own: jobs that would train as one program train one by one then, so that there is something to tell."""
+    (tmp_path / "told.py").write_text(
+        "import pathlib\nfrom hydra.experimental.callback import Callback\nclass Told(Callback):\n"
+        + "".join(
+            f"    def {what}(self, config, **_):\n        print({what!r}, file=pathlib.Path('told.txt').open('a'))\n"
+            for what in ("on_multirun_start", "on_job_start", "on_job_end", "on_multirun_end")
+        )
+    )
+    assert rltrain("-m", "+hydra.callbacks.mine={_target_: told.Told}", "seed=1,2").returncode == 0
+    told = (tmp_path / "told.txt").read_text().split()
+    assert told == ["on_multirun_start", *["on_job_start", "on_job_end"] * 2, "on_multirun_end"]
+
+
+def test_a_long_check_is_announced(rltrain: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.commands.sweep._MANY", 2)
+    asked = ("-m", "hydra/launcher=basic", "tuned=none")
+    assert rltrain(*asked, "seed=1,2").stdout.startswith("checking  2 jobs\nsweep     2 jobs in ")
+    assert rltrain(*asked, "seed=1").stdout.startswith("sweep     1 job in ")

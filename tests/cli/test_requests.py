@@ -126,6 +126,9 @@ def test_another_form_is_answered_with_the_whole_command(
 
 def test_several_values_where_one_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "seed=0,1") == "seed=0,1: several values are a sweep: add -m\n"
+    for line in ("seed=range(0,999),-1", "algo.gamma=interval(0,1),0.9"):
+        key, rule = line.partition("=")[0], "a range stands alone; with values beside it, give each"
+        assert refused(capsys, "-m", line) == f"{line}: {rule}: {key}=A,B,C\n"
     assert refused(capsys, "network.hidden=64,64").endswith("add -m (a list is written 'network.hidden=[64,64]')\n")
     one = "--cfg shows the config of one job: give one value\n"
     assert refused(capsys, "-m", "seed=0,1", "--cfg", "job") == f"seed=0,1: {one}"

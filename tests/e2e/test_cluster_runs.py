@@ -15,6 +15,7 @@ from typing import Any
 import fake_slurm
 import pytest
 import torch
+from halves import often
 from whole_runs import assert_same_run, one_line, record_of, rltrain_here
 
 from rltrain.cli import main
@@ -139,18 +140,24 @@ def test_a_strangers_list_of_tasks(here: Here, tmp_path: Path, capsys: pytest.Ca
     assert "is a link" in one_line(capsys)
 
 
-def test_requests_that_no_cluster_can_meet(here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refusals = {
-        "+hydra.job.env_set.X=1": "hydra.job.env_set: holds for jobs that run here; with hydra/launcher=ray none do",
-        "hydra.launcher.num_cpu=2": "hydra.launcher.num_cpu: unknown key; did you mean num_cpus?",
-        "hydra.launcher.num_cpus=0": "hydra.launcher.num_cpus=0: must be >= 1",
-    }
-    for asked, message in refusals.items():
-        assert rltrain_here(tmp_path, *SWEEP, *ON_RAY, asked) == 2
-        assert one_line(capsys, 2).startswith(f"rltrain: {message}")
+REFUSALS = {
+    "+hydra.job.env_set.X=1": "hydra.job.env_set: holds for jobs that run here; with hydra/launcher=ray none do",
+    "+hydra.callbacks.x={}": "hydra.callbacks: are told of jobs that run here; with hydra/launcher=ray none do",
+    "hydra.launcher.num_cpu=2": "hydra.launcher.num_cpu: unknown key; did you mean num_cpus?",
+    "hydra.launcher.num_cpus=0": "hydra.launcher.num_cpus=0: must be >= 1",
+}
+
+
+@pytest.mark.parametrize("asked", often(REFUSALS, ["hydra.launcher.num_cpu=2"]))
+def test_requests_that_no_cluster_can_meet(
+    asked: str, here: Here, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rltrain_here(tmp_path, *SWEEP, *ON_RAY, asked) == 2
+    assert one_line(capsys, 2).startswith(f"rltrain: {REFUSALS[asked]}")
     assert not (tmp_path / "sweep").exists() and here.submitted == []
 
 
+@pytest.mark.slow
 def test_a_gpu_is_where_the_tasks_run_not_where_they_are_submitted(here: Here, tmp_path: Path) -> None:
     here.codes = [137] * 9
     on_gpu = ["-m", "tuned=none", "seed=0,1", "device=cuda"]
