@@ -11,11 +11,12 @@ from torch import Tensor
 
 from rltrain.compute.compiling import Bound
 from rltrain.engine.agent import EngineAgent
-from rltrain.engine.algorithm import Algorithm, State
+from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.cadence import WhenFull
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper
+from rltrain.engine.turns import Turns
 from rltrain.experience.rollout import Episodes, RolloutBuffer
 from rltrain.types import Episode, Transition
 
@@ -39,7 +40,7 @@ class OnPolicyAgent(EngineAgent):
         self._rollout = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
         self._knobs = self._stack_knobs()
         # The activations of all members' episodes would not fit into a CPU's caches: there each learns by itself.
-        self._one = _OneMember(self._state, self._knobs) if self._members > 1 and context.device.type == "cpu" else None
+        self._one = Turns(self._state, self._knobs, 1) if self._members > 1 and context.device.type == "cpu" else None
         self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = max(1, min(_MOST_DEPTH, _MOST_LANES // (self._members * self._num_envs)))
@@ -160,13 +161,13 @@ class OnPolicyAgent(EngineAgent):
         self._use_programs(int(self._env_steps[self._running].max(initial=0)))
         return metrics
 
-    def _learn_one_by_one(self, one: _OneMember) -> dict[str, Tensor]:
+    def _learn_one_by_one(self, one: Turns) -> dict[str, Tensor]:
         metrics = {tag: torch.zeros(self._members) for tag in self._algorithm.metrics}
         for member in np.flatnonzero(self._running).tolist():
-            one.load(member)
+            one.load(slice(member, member + 1))
             for tag, value in self._learn(slice(member, member + 1)).items():
                 metrics[tag][member] = value
-            one.store(member)
+            one.store(slice(member, member + 1))
         return metrics
 
     def _learn(self, members: slice) -> dict[str, Tensor]:
@@ -216,26 +217,3 @@ class OnPolicyAgent(EngineAgent):
         self._acting_noise[member].load_state_dict(plain["draws"])
         if plain.get("compiled") and self._compiles:  # since an update before
             self._use_programs(self._compile_from)
-
-
-class _OneMember:
-    """One member's state and knobs in memory of their own, so that one program serves all members in turn."""
-
-    def __init__(self, state: State, knobs: Mapping[str, Tensor]) -> None:
-        self._all_state, self._all_knobs = state, knobs
-        networks, optimizer, self.knobs = (
-            {name: tensor[0].clone() for name, tensor in stacked.items()} for stacked in (*state, knobs)
-        )
-        self.state = State(networks, optimizer)
-
-    def load(self, member: int) -> None:
-        """Takes what the member has."""
-        for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
-            own.copy_(stacked[member])
-        for name, own in self.knobs.items():
-            own.copy_(self._all_knobs[name][member])
-
-    def store(self, member: int) -> None:
-        """Gives the member its new state."""
-        for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
-            stacked[member] = own

@@ -129,6 +129,17 @@ class TrajectoryBuffer:
         if not self._stepped_there:
             self._steps.send()
 
+    def room(self, members: int) -> TrajectoryMemory:
+        """Memory for `copy` of so many members' steps."""
+        steps, columns, made = self.memory
+        some = {name: torch.zeros_like(column[:members]) for name, column in columns.items()}
+        return TrajectoryMemory(Trajectories(*(torch.zeros_like(array[:members]) for array in steps)), some, made)
+
+    def copy(self, into: TrajectoryMemory, members: slice) -> None:
+        """Copies the members' steps, which `send_steps` has sent; `into` has room for them."""
+        for there, here in zip(into.steps, self.memory.steps, strict=True):
+            there.copy_(here[members])
+
     def clear(self) -> None:
         """Begins anew."""
         self.made = 0

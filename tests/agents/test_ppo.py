@@ -32,6 +32,7 @@ from rltrain.agents import AgentContext
 from rltrain.agents import make_agent as build_agent
 from rltrain.config.schema import CriticConfig, PPOConfig, RunConfig
 from rltrain.engine.rollouts import RolloutAgent
+from rltrain.engine.turns import parts_of
 from rltrain.seeding import make_generator
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
@@ -306,3 +307,50 @@ def test_sampled_actions_are_kept_as_they_are_and_bounds_come_later() -> None:
     envs = ScriptedEnvs(4)
     list(drive(agent, envs, 7))
     assert agent.state_dict()["replay"]["rollout.action"].abs().max() > 1.0
+
+
+@pytest.mark.parametrize("limit", [None, 0.01])
+def test_members_that_learn_in_parts_equal_those_that_learn_all_at_once(
+    limit: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four members, two at a time; the one whose limit ends its epochs early, and one that retires, among them."""
+    configs = [
+        run_config(
+            ppo_config(target_kl=limit, epochs=3, optimizer=optimizer(lr=lr), gamma=0.8 + seed / 20),
+            num_envs=2,
+            seed=seed,
+        )
+        for seed, lr in enumerate((0.1, 1e-4, 1e-3, 0.1))
+    ]
+    context = AgentContext(configs[0], VECTOR, DISCRETE, CPU, population=tuple(configs))
+    at_once = build_agent(context)
+    monkeypatch.setattr("rltrain.engine.rollouts._MOST_TOGETHER", 2)
+    monkeypatch.setattr("rltrain.engine.rollouts._LEAST_TOGETHER", 2)
+    in_parts = build_agent(context)
+    assert isinstance(in_parts, RolloutAgent) and in_parts._parts == [slice(0, 2), slice(2, 4)]
+    envs = ScriptedEnvs(8)
+    for step in range(24):
+        if step == 10:
+            for agent in (at_once, in_parts):
+                agent.retire(2)
+        action = at_once.act(envs.obs)
+        assert np.array_equal(action, in_parts.act(envs.obs))
+        transition, episodes = envs.step(action, at_once.active)
+        found, expected = ((agent.observe(transition, episodes), agent.update())[1] for agent in (in_parts, at_once))
+        assert found.keys() == expected.keys()
+        running = [0, 1, 3] if step > 10 else [0, 1, 2, 3]
+        for tag, value in expected.items():
+            torch.testing.assert_close(found[tag][running], value[running], rtol=1e-3, atol=1e-5, msg=tag)
+    for member in range(4):
+        assert in_parts.state_dict(member)["state"] == at_once.state_dict(member)["state"]
+        for section in ("network", "optimizer"):
+            torch.testing.assert_close(
+                in_parts.state_dict(member)[section], at_once.state_dict(member)[section], rtol=1e-3, atol=1e-5
+            )
+
+
+def test_parts_are_of_one_size_on_a_cpu_and_all_members_on_a_gpu() -> None:
+    sizes = {m: {part.stop - part.start for part in parts_of(m, 8, 4, CPU)} for m in (1, 3, 8, 10, 13, 30, 32, 256)}
+    assert sizes == {1: {1}, 3: {3}, 8: {8}, 10: {5}, 13: {13}, 30: {6}, 32: {8}, 256: {8}}
+    assert parts_of(12, 8, 4, CPU) == [slice(0, 6), slice(6, 12)]
+    assert parts_of(32, 8, 4, torch.device("cuda")) == [slice(0, 32)]
