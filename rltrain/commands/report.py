@@ -64,7 +64,7 @@ def in_words(contents: Contents) -> str:
     shown = contents.summaries[:_MOST_ROWS]
     rows = [_row(contents, summary) for summary in shown]
     titles = ["seeds", "setting", "final return", "solved", "solve step", "area", "steps/s"]
-    lines = [laid_out(titles, rows, terminal_width())] if rows else []
+    lines = [laid_out(titles, rows, terminal_width(), optional=(6, 5, 4))] if rows else []
     if len(contents.summaries) > len(shown):
         lines.append(f"not shown: {len(contents.summaries) - len(shown)} settings, which settings.csv has")
     meaning = (

@@ -100,7 +100,7 @@ def _of_jobs(jobs: Sequence[JobResult], of: int, width: int | None) -> str:
             outcome = [f"{job.env_step:,}", _solved_at(job), greedy]
         rows.append([job.folder, as_typed(job.own), *outcome])
     title = "job" if len(jobs) == of else f"best {len(jobs)}"
-    table = laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows, width)
+    table = laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows, width, optional=(2, 3))
     episodes = sorted({job.episodes for job in jobs if job.episodes is not None})
     notes = [f"+- is the standard deviation over a job's {' or '.join(map(str, episodes))} episodes"]
     return _with_notes(table, notes, any(job.outcome == "lost" for job in jobs), width)
@@ -130,7 +130,7 @@ def _of_settings(settings: Sequence[SettingResult], width: int | None) -> str:
                 greedy,
             ]
         )
-    table = laid_out(["seeds", "mean over seeds", "steps", "solved", "greedy return"], rows, width)
+    table = laid_out(["seeds", "mean over seeds", "steps", "solved", "greedy return"], rows, width, optional=(2, 3))
     notes = ["+- is the sample standard deviation (n - 1) over the seeds' means"]
     return _with_notes(table, notes, any(setting.count("lost") for setting in settings), width)
 

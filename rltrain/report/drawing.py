@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from rltrain.terminal.table import cut_apart
 from rltrain.terminal.text import harmless
 
 INK = "#1b1f24"
@@ -100,14 +100,8 @@ def label(text: str, longest: int = 44) -> str:
 
 
 def labels(texts: Sequence[str]) -> list[str]:
-    """`label` of each. Where shortening would make two of them the same, their words are put in another order: first
-    those that fewest have."""
-    short = [label(text) for text in texts]
-    if len(set(short)) == len(set(texts)):
-        return short
-    words = [text.split(" ") for text in texts]
-    count = Counter(word for of_text in words for word in set(of_text))
-    return [label(" ".join(sorted(of_text, key=lambda word: count[word]))) for of_text in words]
+    """`label` of each, told apart where they differ."""
+    return [label(text) for text in cut_apart([harmless(text) for text in texts], 44)]
 
 
 def title(panel: Axes, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from rltrain.terminal.text import harmless
@@ -13,27 +14,58 @@ MOST_ROWS = 40
 """Of a list on the terminal; of more the best are shown, or what they have in common."""
 
 
-def laid_out(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, elastic: int = 1) -> str:
+def laid_out(
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int | None,
+    elastic: int = 1,
+    optional: Sequence[int] = (),
+) -> str:
     """Columns as wide as their texts, but the one numbered `elastic` no wider than the terminal leaves; columns that
     say nothing are left out. Those up to the elastic one are set to the left, the others to the right.
 
     Args:
         width: of the terminal; None: all is shown.
+        optional: columns after the elastic one that are left out, in this order, where it would else be cut so that
+            two of its texts look the same.
     """
-    shown = [
+    said = [
         place for place, title in enumerate(titles) if place <= elastic or any(row[place] != NOTHING for row in rows)
     ]
-    lines = [[titles[p] for p in shown], *([harmless(row[p]) for p in shown] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    others = sum(widths) - widths[elastic] + len(_GAP) * (len(widths) - 1)
-    if width is not None:
-        widths[elastic] = min(widths[elastic], max(len(titles[elastic]), width - others))
+    texts = [harmless(row[elastic]) for row in rows]
+    for count in range(len(optional) + 1):
+        shown = [place for place in said if place not in optional[:count]]
+        lines = [[titles[p] for p in shown], *([harmless(row[p]) for p in shown] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        others = sum(widths) - widths[elastic] + len(_GAP) * (len(widths) - 1)
+        if width is not None:
+            widths[elastic] = min(widths[elastic], max(len(titles[elastic]), width - others))
+        cells = cut_apart(texts, widths[elastic], middles=count == len(optional))
+        if len(set(cells)) == len(set(texts)):
+            break
+    for line, cell in zip(lines[1:], cells, strict=True):
+        line[elastic] = cell
     pad: list[Callable[[str, int], str]] = [str.ljust if place <= elastic else str.rjust for place in shown]
-    cut = [[_cut(text, widths[place]) if place == elastic else text for place, text in enumerate(ln)] for ln in lines]
     return "\n".join(
-        _GAP.join(fill(cell, w) for fill, cell, w in zip(pad, cells, widths, strict=True)).rstrip() for cells in cut
+        _GAP.join(fill(cell, w) for fill, cell, w in zip(pad, line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 3]}..."
+def cut_apart(texts: Sequence[str], width: int, middles: bool = False) -> list[str]:
+    """Each text in at most `width` letters. Where that would make two of them the same, their words are put in another
+    order, first those that fewest have; or else, with `middles`, the texts lose theirs, where that helps."""
+    words = [text.split() for text in texts]
+    count = Counter(word for of_text in words for word in set(of_text))
+    ordered = [" ".join(sorted(of_text, key=lambda word: count[word])) for of_text in words]
+    ways = [
+        [_cut(text, width) for text in texts],
+        [_cut(text, width) for text in ordered],
+        *([[_cut(text, width, width // 2) for text in texts]] if middles else []),
+    ]
+    different = len(set(texts))
+    return next((cut for cut in ways if len(set(cut)) == different), ways[0])
+
+
+def _cut(text: str, width: int, tail: int = 0) -> str:
+    """The text in `width` letters, the last `tail` of them its own last ones."""
+    return text if len(text) <= width else f"{text[: width - 3 - tail]}...{text[len(text) - tail :]}"

@@ -190,7 +190,7 @@ def test_it_fits_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     jobs = [swept(tmp_path / str(n), 10.0, f"{key}={n}") for n in (1, 2)]
     lines = reported(tmp_path, jobs, ["note      a note that is longer than the terminal is wide: it is wrapped"])
     assert max(map(len, lines)) <= 60
-    assert "env.kwargs.a_long_n" in lines[1] and "... " in lines[1]
+    assert [line.split()[1] for line in lines[1:3]] == [f"env.kwargs.a_long...of_the_environment={n}" for n in (1, 2)]
     assert lines[-1].startswith(" " * 10) and f"{key}=2  1,000" in (tmp_path / "sweep.txt").read_text()
 
 
