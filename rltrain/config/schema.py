@@ -89,6 +89,7 @@ class CNNConfig:
     init: Literal["orthogonal"] | None = None
     layer_norm: bool | None = None
     noisy: bool | None = None
+    memory_format: Literal["channels_last"] | None = None
 
 
 @dataclass(frozen=True)

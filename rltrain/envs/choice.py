@@ -55,8 +55,13 @@ def choose_exact(config: EnvConfig, num_envs: int) -> Choice:
     if find_environment(config).spec.id in BATCHED_ENVS and num_envs < BATCHED_FROM:
         return Choice("sync", f"the fastest for fewer than {BATCHED_FROM} environments")
     if lack := lacks_twin(config):
-        return Choice("sync", lack)
+        games = f"Atari in ale-py's threads pays from {NATIVE_FROM} games and {NATIVE_CORES} cores on"
+        return Choice("sync", games if _is_atari(config) else lack)
     return Choice("batched", f"the numbers of sync, faster from {BATCHED_FROM} environments on")
+
+
+def _is_atari(config: EnvConfig) -> bool:
+    return bool(config.wrappers) and config.wrappers[0].name == "atari"
 
 
 def _has_native(config: EnvConfig) -> bool:

@@ -28,6 +28,7 @@ class CNN(nn.Module):
         self._image = shape.image
         self._rank = len(observation.shape)
         self.feature_width = shape.out_features
+        self._channels_last = config.memory_format == "channels_last"
         layers: list[nn.Module] = []
         planes = shape.image.channels
         for channels, kernel, stride in zip(shape.channels, shape.kernels, shape.strides, strict=True):
@@ -64,5 +65,7 @@ class CNN(nn.Module):
         if self._image.channel_axis == -1:
             pixels = pixels.movedim(-1, -3)  # [..., C, H, W]
         pixels = pixels.reshape(-1, self._image.channels, self._image.height, self._image.width)
+        if self._channels_last:
+            pixels = pixels.movedim(1, -1).contiguous().movedim(-1, 1)  # as `memory_format`, which vmap does not know
         features: Tensor = self.convolutions(pixels)  # [prod(lead), F]
         return features.view(*lead, features.shape[-1])

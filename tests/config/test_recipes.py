@@ -192,6 +192,7 @@ ATARI_2015 = {
         "output_scale": 1.0,
         "init": None,
         "layer_norm": None,
+        "memory_format": "channels_last",
         "noisy": False,
     },
     "algo": {

@@ -43,3 +43,14 @@ def test_a_run_is_continued_bit_for_bit_and_evaluated(
     assert main(["evaluate", str(tmp_path / "whole"), "episodes=2"]) == 0
     found = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
     assert found["episodes"] == 2
+
+
+@pytest.mark.slow
+def test_two_seeds_train_as_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each has its own frames, which a checkpoint of a single run has too."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", *ARGS, "seed=0,1", "num_envs=2", "hydra.sweep.dir=sweep"]) == 0
+    kept = [read_checkpoint(newest(tmp_path / "sweep" / job).folder).tensors["frames"] for job in ("0", "1")]
+    assert all(frames["frames.data"].shape[1:] == (84, 84) for frames in kept)
+    assert kept[0]["frames.shown"].tolist() == kept[1]["frames.shown"].tolist(), "numbers are each member's own"
+    assert main(["resume", "sweep/1", "total_steps=120"]) == 0

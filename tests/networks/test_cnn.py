@@ -170,3 +170,17 @@ def test_an_mlp_takes_images_flattened() -> None:
     weight, bias = (p.detach() for p in network.parameters())
     obs = torch.tensor([[[[True], [False]], [[False], [True]]]])
     assert network(obs).item() == pytest.approx((weight[0, 0] + weight[0, 3] + bias[0]).item())
+
+
+@pytest.mark.parametrize("spec", [LAST, FIRST])
+@pytest.mark.parametrize("members", [None, 2])
+def test_channels_last_is_the_same_up_to_rounding(spec: ObservationSpec, members: int | None) -> None:
+    """Alone and under vmap; the convolutions get what they are promised."""
+    plain, last = (CNN(replace(SMALL, memory_format=how), spec, 3) for how in (None, "channels_last"))
+    last.load_state_dict(plain.state_dict())
+    obs = torch.randint(0, 256, (*([] if members is None else [members]), 5, *spec.shape), dtype=torch.uint8)
+    seen = []
+    last.convolutions[0].register_forward_pre_hook(lambda layer, given: seen.append(given[0].stride()))
+    run = (lambda network: network(obs)) if members is None else (lambda network: torch.vmap(network)(obs))
+    torch.testing.assert_close(run(last), run(plain))
+    assert seen == [(84, 1, 14, 2)], "of [5, 2, 6, 7]"
