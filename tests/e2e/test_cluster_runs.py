@@ -305,9 +305,9 @@ def test_tasks_of_ray_save_when_the_command_is_stopped(nodes: Any, undisturbed: 
     command.send_signal(signal.SIGTERM)
     _, error = command.communicate(timeout=100)
     assert command.returncode == 143
-    assert "the tasks were stopped and have saved; `rltrain resume sweep` finishes the sweep" in error
+    assert "the tasks were stopped and have saved; `rltrain resume sweep trust=true` finishes the sweep" in error
     assert [record_of(sweep / job)["status"] for job in "0123"] == ["interrupted"] * 4
-    again = started(tmp_path, {}, "resume", "sweep", f"hydra.launcher.address={nodes.address}")
+    again = started(tmp_path, {}, "resume", "sweep", "trust=true")  # the address is of the folder's
     _, error = again.communicate(timeout=300)
     assert again.returncode == 0, error
     assert_undisturbed(sweep, undisturbed)
