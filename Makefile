@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 # MinAtar brings pandas and scipy along, 240 MB: only what tests everything installs the games.
 $(GAMES): $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[minatar,atari]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[minatar,atari,slurm]'
 	@touch $@
 
 train: $(STAMP)

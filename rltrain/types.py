@@ -115,7 +115,7 @@ class Episode:
     length: int
 
 
-class LanesNow(NamedTuple):
+class BlockBoundary(NamedTuple):
     """L environments between two blocks of steps that their agent makes (`env.vectorization=compiled`)."""
 
     state: np.ndarray  # [*state, L]
@@ -125,7 +125,7 @@ class LanesNow(NamedTuple):
     kept: Mapping[str, np.ndarray]  # what the wrappers compute with, by name; obs is what they show
 
 
-class BlockSeen(NamedTuple):
+class BlockRecords(NamedTuple):
     """Records of a block of D vector steps; where an episode ended the other numbers are those of its end."""
 
     ended: np.ndarray  # [D, L] bool

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     # Algorithms by name; the engine runs any of them and names none.
     "agents": {"config.schema", "engine", "experience", "maths", "networks"},
     "engine": {"compute", "config.schema", "experience", "maths", "networks"},
-    "experience": {"compute.exchange", "config.schema"},
+    "experience": {"compute.staging", "config.schema"},
     "networks": {"config.schema", "maths.distributional", "maths.images"},
     "maths": {"config.schema"},
     "compute": {"config.algorithms", "config.schema"},

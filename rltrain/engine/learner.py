@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rltrain.compute.compiling import Bound
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.engine.algorithm import Algorithm, Learned, LearningDraw, State
 from rltrain.engine.protocol import AgentContext, mean_metrics
 from rltrain.maths.optimizers import eager_gradient, functional_gradient
@@ -104,7 +104,7 @@ class Learner:
         self._tags = algorithm.metrics
         axis = () if self._members == 1 else (self._members,)
         more = more or {}
-        self._draws = Exchange(
+        self._draws = StagingBuffers(
             {
                 "draws": ((most_calls, steps, *axis, draws), draw_type),
                 "call": ((1,), torch.int64),
@@ -112,7 +112,9 @@ class Learner:
             },
             context.device,
         )
-        self._metrics = Exchange({"metrics": ((most_calls, len(self._tags), *axis), torch.float32)}, context.device)
+        self._metrics = StagingBuffers(
+            {"metrics": ((most_calls, len(self._tags), *axis), torch.float32)}, context.device
+        )
         on_device, metrics = self._draws.on_device, self._metrics.on_device["metrics"]
         drawn = {name: on_device[name] for name in more}
         learning = Learning(state, memory, knobs, on_device["draws"], drawn, on_device["call"], metrics)

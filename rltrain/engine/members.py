@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rltrain.compute.compiling import Bound, compiled
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.networks.flat import FlatNetwork
 
 # Rows times parameters: beyond, torch's matrix products win, and NumPy's would start threads of their own.
@@ -97,7 +97,7 @@ class CapturedNetworks:
         """like: observations [M * N, *obs], and of noisy networks noise [M, E]."""
         device = networks.params.device
         forms = {str(number): (array.shape, torch.from_numpy(array).dtype) for number, array in enumerate(like)}
-        self._inputs = Exchange(forms, device)
+        self._inputs = StagingBuffers(forms, device)
         inputs = tuple(self._inputs.on_device.values())
         self._outputs = torch.empty_like(networks(*inputs))  # [M * N, outputs]
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from rltrain.compute.compiling import Bound
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.engine.algorithm import NETWORK_NOISE, Algorithm
 from rltrain.engine.members import MemberNetworks
 from rltrain.engine.protocol import AgentContext, Formulas, SteppedByAgent, Twin
 from rltrain.errors import RunFailed
 from rltrain.experience.in_place import StepOf
-from rltrain.types import ActionScale, BlockSeen, Episode, LanesNow
+from rltrain.types import ActionScale, BlockBoundary, BlockRecords, Episode
 
 
 class Store(Protocol):
@@ -222,7 +222,7 @@ class Stepper:
         dtype = torch.int64 if envs.action_scale is None else torch.float32
         like = torch.zeros(lanes, *context.action.shape, dtype=dtype, device=context.device)
         check_in_torch(envs.twin, torch.from_numpy(now.state).to(context.device), to_env(like))
-        self._lanes = Exchange(
+        self._lanes = StagingBuffers(
             {
                 **_fields_like(_arrays(now)),
                 "begun": ((lanes,), torch.int64),
@@ -232,7 +232,7 @@ class Stepper:
             context.device,
         )
         axis = () if networks.members == 1 else (networks.members,)
-        self._drawn = Exchange(
+        self._drawn = StagingBuffers(
             {
                 **{name: ((depth, lanes, *draw.shape), draw.dtype) for name, draw in algorithm.acting_draws.items()},
                 NETWORK_NOISE: ((depth, *axis, networks.noise_size), torch.float32),
@@ -240,7 +240,7 @@ class Stepper:
             },
             context.device,
         )
-        self._seen = Exchange(
+        self._seen = StagingBuffers(
             {
                 "ended": ((depth, lanes), torch.bool),
                 "episode_return": ((depth, lanes), torch.float64),
@@ -291,14 +291,14 @@ class Stepper:
         lanes, seen = self._lanes.fetch(), self._seen.fetch()
         self._experience.fetch()
         kept = {name.removeprefix(_KEPT): array for name, array in lanes.items() if name.startswith(_KEPT)}
-        own = {name: lanes[name] for name in LanesNow._fields if name != "kept"}
-        now = LanesNow(**own, kept=kept)
-        block = BlockSeen(*(seen[name][:steps] for name in BlockSeen._fields))
-        return self._envs.take_block(now, block), block.ended
+        own = {name: lanes[name] for name in BlockBoundary._fields if name != "kept"}
+        now = BlockBoundary(**own, kept=kept)
+        block = BlockRecords(*(seen[name][:steps] for name in BlockRecords._fields))
+        return self._envs.record_block(now, block), block.ended
 
 
-def _arrays(now: LanesNow) -> dict[str, np.ndarray]:
-    """By the names that they have in the exchange."""
+def _arrays(now: BlockBoundary) -> dict[str, np.ndarray]:
+    """By the names that they have in the staging buffers."""
     return {**{name: array for name, array in now._asdict().items() if name != "kept"},
             **{_KEPT + name: array for name, array in now.kept.items()}}  # fmt: skip
 

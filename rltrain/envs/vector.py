@@ -26,7 +26,7 @@ from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.seeding import EpisodeSeeds
 from rltrain.terminal.output import warn
-from rltrain.types import ActionScale, BlockSeen, Episode, LanesNow, Transition
+from rltrain.types import ActionScale, BlockBoundary, BlockRecords, Episode, Transition
 
 if TYPE_CHECKING:
     from rltrain.envs.batched.lanes import BatchedLanes
@@ -118,7 +118,7 @@ class VectorEnv:
         max_episode_steps: where episodes are cut, None for never.
         draws: whether the environment says that it can be drawn.
         reward_clip: rewards are clipped to [-c, c] for training, None for never.
-        stepped_by_agent: `env.vectorization=compiled`: the agent calls `take_block` and nobody calls `step`.
+        stepped_by_agent: `env.vectorization=compiled`: the agent calls `record_block` and nobody calls `step`.
     """
 
     stepped_by_agent = False
@@ -195,11 +195,11 @@ class VectorEnv:
             done.truncated,
             self._all_active.copy() if active is None else active,
         )
-        return transition, *self._went_on(done)
+        return transition, *self._after_step(done)
 
     @property
     def twin(self) -> BatchedEnvironment:
-        """The batch that an agent steps inside a program of its own, for `take_block`."""
+        """The batch that an agent steps inside a program of its own, for `record_block`."""
         return self._lanes.twin
 
     @property
@@ -224,7 +224,7 @@ class VectorEnv:
         """Wrappers that the agent computes between the twin and itself; None for none."""
         return self._wrappers if self._wrappers.listed else None
 
-    def now(self) -> LanesNow:
+    def now(self) -> BlockBoundary:
         """The environments before a block of steps; not to be written into."""
         now = self._lanes.now()
         if self.wrappers is None:
@@ -248,8 +248,8 @@ class VectorEnv:
             return self._episode_seed.many(envs, numbers)
         return np.array([self._episode_seed(*pair) for pair in zip(envs.tolist(), numbers.tolist(), strict=True)])
 
-    def take_block(self, now: LanesNow, seen: BlockSeen) -> list[Episode]:
-        """Takes over a block of steps that an agent made, at most `depth`. Returns the episodes that ended, in order.
+    def record_block(self, now: BlockBoundary, seen: BlockRecords) -> list[Episode]:
+        """Records a block of steps that an agent made, at most `depth`. Returns the episodes that ended, in order.
 
         Args:
             now: where they have led.
@@ -260,11 +260,11 @@ class VectorEnv:
         """
         assert self._starts is not None
         bare = now if self.wrappers is None else now._replace(obs=self._lanes.observe(now.state))
-        steps, lanes = self._lanes.take_block(bare, seen)
+        steps, lanes = self._lanes.record_block(bare, seen)
         self._obs = self._lanes.now().obs
         if self.wrappers is not None:
             self._obs = now.obs.copy()
-            self._wrappers.take_over(now.kept, self._obs)
+            self._wrappers.adopt(now.kept, self._obs)
         before = occurrences(lanes)
         numbers = np.array(self._numbers)
         ended = numbers[lanes] + before
@@ -273,7 +273,7 @@ class VectorEnv:
         columns = (lanes, ended, seen.episode_return[steps, lanes], seen.episode_length[steps, lanes])
         return [Episode(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
-    def _went_on(self, done: LaneStep) -> tuple[np.ndarray, list[Episode]]:
+    def _after_step(self, done: LaneStep) -> tuple[np.ndarray, list[Episode]]:
         self._obs = done.obs
         episodes = [Episode(f.lane, self._numbers[f.lane], f.episode_return, f.length) for f in done.finished]
         for episode in episodes:

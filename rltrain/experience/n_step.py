@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.experience.in_place import Window, window_weights
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
@@ -41,7 +41,7 @@ class NStepWindow:
         gammas = np.broadcast_to(np.asarray(gamma, np.float64), num_envs)
         self._powers = np.array([gammas**k for k in range(n + 1)])  # [n + 1, N]
         action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
-        self._shared = Exchange(
+        self._shared = StagingBuffers(
             {
                 "obs": ((n, num_envs, *observation.shape), getattr(torch, observation.dtype)),
                 "action": ((n, num_envs, *action.shape), action_dtype),

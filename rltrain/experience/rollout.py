@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.experience.in_place import StepOf
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
@@ -75,7 +75,7 @@ class RolloutBuffer:
         self._share, self._members, self._device = episodes // num_envs, members, device
         self._episodes, self._num_envs = episodes, num_envs
         self._rows = rows = members * episodes
-        self._counts = Exchange(
+        self._counts = StagingBuffers(
             {"length": ((rows + 1,), torch.int64), "finished": ((members * num_envs,), torch.int64)}, device
         )
         action_dtype = "int64" if action.kind == "discrete" else "float32"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.experience.in_place import StepOf
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
@@ -60,7 +60,7 @@ class TrajectoryBuffer:
         self._stepped_there = stepped_there
         lead = (members, length, num_envs)
         action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
-        self._steps = Exchange(
+        self._steps = StagingBuffers(
             {
                 "obs": ((*lead, *observation.shape), getattr(torch, observation.dtype)),
                 "action": ((*lead, *action.shape), action_dtype),
@@ -71,7 +71,7 @@ class TrajectoryBuffer:
             },
             device,
         )
-        self._made = Exchange({"made": ((1,), torch.int64)}, device)
+        self._made = StagingBuffers({"made": ((1,), torch.int64)}, device)
         columns_on_device = {name: torch.zeros(lead, device=device) for name in columns}
         self.memory = TrajectoryMemory(
             Trajectories(**self._steps.on_device), columns_on_device, self._made.on_device["made"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.experience.batch import Batch
 from rltrain.experience.frames import Frames
 from rltrain.experience.in_place import StepOf, Window, store
@@ -72,7 +72,7 @@ class UniformReplay:
         if frames is not None:
             observation = frames.spec
         self._members = members
-        self._counts = Exchange({"written": ((members,), torch.int64)}, device)
+        self._counts = StagingBuffers({"written": ((members,), torch.int64)}, device)
         self._starts = np.arange(members) * capacity  # [M] where each member's rows begin
         rows = members * capacity + spare_row
         obs_dtype = getattr(torch, observation.dtype)

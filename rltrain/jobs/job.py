@@ -189,7 +189,7 @@ class _Job:
             )
             logger = build_logger(config, run, self.log_from, screen)
             try:
-                keeper = Keeper(config, run, parts, evaluator, logger)
+                keeper = RunCheckpointer(config, run, parts, evaluator, logger)
                 trainer = Trainer(
                     config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop, pruning=self.pruning
                 )
@@ -322,7 +322,7 @@ def _draw_table(run: RunFolder, config: RunConfig, state: StateDict, grid: GridW
     return {"table": plot_q_values(run.path, table.numpy(), state["optimizer"]["visits"].numpy(), grid, title)}
 
 
-class Keeper:
+class RunCheckpointer:
     """Writes the trainer's state as checkpoints of one run; `entries` gives what else its manifests say."""
 
     def __init__(self, config: RunConfig, run: RunFolder, parts: Parts, evaluator: Evaluator, logger: Logger) -> None:

@@ -21,7 +21,16 @@ from rltrain.envs.process_state import process_kept, variables_set
 from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
 from rltrain.jobs.filming import check_filming
-from rltrain.jobs.job import Keeper, conditions, draw, evaluated_before, explained, timing, write_result, write_start
+from rltrain.jobs.job import (
+    RunCheckpointer,
+    conditions,
+    draw,
+    evaluated_before,
+    explained,
+    timing,
+    write_result,
+    write_start,
+)
 from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.population_messages import population_header, population_line, population_summary
 from rltrain.loggers.evaluation_console import EvaluationConsole
@@ -146,7 +155,7 @@ class _PopulationJob:
             if source is None and run.metrics.exists():
                 log_from = 0  # an earlier try that ended before its first checkpoint
             self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
-            keepers.append(Keeper(job.config, run, parts, evaluator, self.loggers[-1]))
+            keepers.append(RunCheckpointer(job.config, run, parts, evaluator, self.loggers[-1]))
         outputs = [MemberOutput(*parts) for parts in zip(self.loggers, keepers, self._prunings(), strict=True)]
         population = Population(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
         names = [job.folder.name for job in self.jobs]

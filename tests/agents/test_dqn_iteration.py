@@ -25,7 +25,7 @@ from small_runs import (
 )
 
 from rltrain.compute.compiling import CompileChoice, has_compiler
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 from rltrain.config.schema import (
     ConstantConfig,
     DQNConfig,
@@ -251,7 +251,7 @@ def in_blocks(config: RunConfig, members: int, sizes: list[int], resume_after: i
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the host and the device share lies in two places, as on a GPU, and only transfers carry it."""
-    monkeypatch.setattr(Exchange, "is_shared", staticmethod(lambda device: False))
+    monkeypatch.setattr(StagingBuffers, "is_shared", staticmethod(lambda device: False))
 
 
 TRANSFERRED = (

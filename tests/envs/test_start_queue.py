@@ -12,7 +12,7 @@ from rltrain.envs.batched.block import occurrences
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.seeding import EpisodeSeeds, derive_seed
-from rltrain.types import BlockSeen
+from rltrain.types import BlockRecords
 
 ENVS, DEPTH = 3, 4
 
@@ -44,8 +44,8 @@ def test_it_holds_the_next_episodes_whatever_ended(many: bool) -> None:
         size = int(generator.integers(1, DEPTH + 1))
         ended = generator.random((size, ENVS)) < 0.5
         length = generator.integers(1, 500, (size, ENVS))
-        seen = BlockSeen(ended, length * 1.5, length, np.ones((size, ENVS), bool))
-        episodes = envs.take_block(envs.now(), seen)
+        seen = BlockRecords(ended, length * 1.5, length, np.ones((size, ENVS), bool))
+        episodes = envs.record_block(envs.now(), seen)
         expected = []
         for step, env in np.argwhere(ended).tolist():
             expected.append((env, int(numbers[env]), length[step, env] * 1.5, int(length[step, env])))

@@ -18,7 +18,7 @@ from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, Lan
 from rltrain.envs.observed import NotOfSpace, fits_float32, make_kind_check, not_finite
 from rltrain.envs.spaces import observation_spec
 from rltrain.errors import CheckpointError, RunFailed, one_line
-from rltrain.types import BlockSeen, LanesNow
+from rltrain.types import BlockBoundary, BlockRecords
 
 _QUIET = np.errstate(all="ignore")  # actions of idle lanes may be anything; what is not finite is refused by name
 
@@ -90,18 +90,18 @@ class BatchedLanes:
         self._history.record(actions, self._length)
         state, reward, terminated = self._computed(actions)
         reward, terminated = self._move(state, reward, terminated, active)
-        return self._settle(self.observe(self._state), reward, terminated, active, next_seeds)
+        return self._record_step(self.observe(self._state), reward, terminated, active, next_seeds)
 
-    def now(self) -> LanesNow:
+    def now(self) -> BlockBoundary:
         """The lanes as they are; not to be written into."""
-        return LanesNow(self._state, self._obs, self._return, self._length, {})
+        return BlockBoundary(self._state, self._obs, self._return, self._length, {})
 
     def queue_starts(self, seeds: np.ndarray) -> StartQueue:
         """The next episodes of each lane, by their seeds [depth, L]."""
         self._queue = StartQueue(self._env, seeds, self._state)
         return self._queue
 
-    def take_block(self, now: LanesNow, seen: BlockSeen) -> tuple[np.ndarray, np.ndarray]:
+    def record_block(self, now: BlockBoundary, seen: BlockRecords) -> tuple[np.ndarray, np.ndarray]:
         """Takes over what D steps made of the lanes elsewhere, with the episodes of the queue that began in them.
 
         Returns:
@@ -118,7 +118,7 @@ class BatchedLanes:
         self._seed[ended] = self._queue.seeds_after(ended, count[ended])
         return steps, lanes
 
-    def _check_block(self, seen: BlockSeen) -> None:
+    def _check_block(self, seen: BlockRecords) -> None:
         if seen.finite.all():
             return
         failed = set(self.failures or ())
@@ -131,7 +131,7 @@ class BatchedLanes:
             self._length[lane] = seen.episode_length[step, lane]
             self._fail(lane, "its reward or observation is not finite")
 
-    def _settle(
+    def _record_step(
         self,
         obs: np.ndarray,
         reward: np.ndarray,
@@ -184,7 +184,7 @@ class BatchedLanes:
         )
         self.reset(seeds)
         if self._stores_state:
-            return self._take_over(state, lengths)
+            return self._adopt(state, lengths)
         exact &= self._replay(state, np.where(exact, lengths, 0))
         shown = self._obs.astype(state.obs.dtype)
         same_obs = [a.tobytes() == b.tobytes() for a, b in zip(shown, state.obs, strict=True)]
@@ -195,7 +195,7 @@ class BatchedLanes:
             self._state[..., abandoned] = start
         return self._obs, exact.tolist()
 
-    def _take_over(self, state: LaneState, lengths: np.ndarray) -> tuple[np.ndarray, list[bool]]:
+    def _adopt(self, state: LaneState, lengths: np.ndarray) -> tuple[np.ndarray, list[bool]]:
         stored = None if state.twin_state is None else np.moveaxis(state.twin_state, 0, -1)
         if stored is None or stored.shape != self._state.shape or stored.dtype != self._state.dtype:
             raise CheckpointError(f"{self._id}: the stored episodes have no state of its batched twin")

@@ -109,7 +109,7 @@ class WrapperStack:
         """All that `begun`, `stepped` and `rewarded` need; not to be written into."""
         return {f"{name}.{key}": array for name, wrapper in self._computed() for key, array in wrapper.kept.items()}
 
-    def take_over(self, kept: Mapping[str, np.ndarray], shown: np.ndarray) -> None:
+    def adopt(self, kept: Mapping[str, np.ndarray], shown: np.ndarray) -> None:
         """Takes what `kept` has become elsewhere, and the observations [L, *obs] that were shown last."""
         for name, wrapper in self._computed():
             wrapper.kept = {key: kept[f"{name}.{key}"].copy() for key in wrapper.kept}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rltrain.compute.exchange import Exchange
+from rltrain.compute.staging import StagingBuffers
 
 FIELDS = {
     "flags": ((3,), torch.bool),
@@ -17,7 +17,7 @@ FIELDS = {
 
 
 def test_each_side_sees_what_the_other_wrote(device: torch.device) -> None:
-    exchange = Exchange(FIELDS, device)
+    exchange = StagingBuffers(FIELDS, device)
     there = exchange.on_device
     for turn in range(3):
         host = exchange.host
@@ -37,7 +37,7 @@ def test_each_side_sees_what_the_other_wrote(device: torch.device) -> None:
 
 
 def test_both_sides_are_one_memory_on_the_cpu() -> None:
-    exchange = Exchange(FIELDS, torch.device("cpu"))
+    exchange = StagingBuffers(FIELDS, torch.device("cpu"))
     exchange.host["numbers"][1, 2] = 7.0
     assert exchange.on_device["numbers"][1, 2].item() == 7.0
     exchange.on_device["counts"].fill_(3)
@@ -46,6 +46,6 @@ def test_both_sides_are_one_memory_on_the_cpu() -> None:
 
 def test_arrays_elsewhere_have_memory_of_their_own(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
     """The compiler refuses a program that writes into views of one buffer with different types."""
-    monkeypatch.setattr(Exchange, "is_shared", staticmethod(lambda device: False))
-    there = Exchange(FIELDS, device).on_device
+    monkeypatch.setattr(StagingBuffers, "is_shared", staticmethod(lambda device: False))
+    there = StagingBuffers(FIELDS, device).on_device
     assert len({tensor.untyped_storage().data_ptr() for tensor in there.values()}) == len(FIELDS)

@@ -11,7 +11,7 @@ Fields = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """name -> (shape, dtype)"""
 
 
-class Exchange:
+class StagingBuffers:
     """Arrays in two places: `on_device`, tensors whose memory stays, and the host's side, NumPy arrays.
 
     On the CPU both are one memory, and nothing is copied. Elsewhere the host's side is pinned, so that sending does not
