@@ -90,7 +90,7 @@ class DiagonalGaussian:
 
     def sample_in_numpy(self, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
         # NumPy's exponential rounds otherwise than torch's: one seed acts alike wherever it is asked.
-        return self.sample(torch.from_numpy(output), torch.from_numpy(noise)).numpy()
+        return self.sample(torch.from_numpy(output), torch.from_numpy(noise)).cpu().numpy()
 
     def mode(self, output: Tensor) -> Tensor:
         mean, _ = split_gaussian(output)
