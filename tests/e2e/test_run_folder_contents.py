@@ -44,6 +44,10 @@ TAGS = {
 }
 ALWAYS = {"rollout/episode_return", "rollout/episode_length", "time/steps_per_second"}
 EVAL = {"eval/episode_return", "eval/episode_return_std"}
+DIAGNOSTICS = {
+    "dqn": ("value", "discounted_return", "dormant_units", "target_distance", "replay_age"),
+    "reinforce": ("value", "discounted_return", "dormant_units"),
+}
 
 
 @pytest.mark.parametrize("algo", ["dqn", "reinforce"])
@@ -66,7 +70,9 @@ class TestFinishedRun:
         assert [row["step"] // 50 for row in table] == [2, 4, 6, 8, 9]
         assert [row["step"] // 50 for row in table if EVAL & row.keys()] == [4, 8]
         assert all(type(value) is float for row in table for tag, value in row.items() if tag != "step")
-        assert set().union(*table) == {"step", *ALWAYS, *EVAL, *(f"train/{name}" for name in TAGS[algo])}
+        diagnostics = {f"diagnostics/{name}" for name in DIAGNOSTICS[algo]}
+        assert all(diagnostics <= row.keys() for row in table if EVAL & row.keys())
+        assert set().union(*table) == {"step", *ALWAYS, *EVAL, *diagnostics, *(f"train/{name}" for name in TAGS[algo])}
 
     def test_tensorboard_shows_the_same(self, place: Path, algo: str) -> None:
         run = place / algo
@@ -245,7 +251,10 @@ def test_evaluating_and_saving_change_nothing(tmp_path: Path) -> None:
             assert_same_data(plain.tensors, other.tensors)
             assert_same_data(plain.state["agent"], other.state["agent"])
             assert_same_data(plain.state["envs"], other.state["envs"])
-        training = [[{t: v for t, v in row.items() if t not in EVAL} for row in rows(folder)] for folder in folders]
+        training = [
+            [{t: v for t, v in row.items() if not t.startswith(("eval/", "diagnostics/"))} for row in rows(folder)]
+            for folder in folders
+        ]
         rows_of_the_period = [
             [row for row in table if (len(row) > 1 and row["step"] % 50 < 2) or row["step"] >= 120]
             for table in training
