@@ -27,7 +27,7 @@ from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.intended import intended
 from rltrain.config.keys import as_written
-from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_sweep
+from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_launcher, refuse_sweep
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import CNNConfig, EnvConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
@@ -69,6 +69,7 @@ def _main(args: list[str]) -> int:
             refuse_sweep(overrides, "--cfg shows the config of one job: give one value")
         elif not sweep:
             refuse_sweep(overrides, "several values are a sweep: add -m")
+            refuse_launcher(overrides)
         if options.hydra_help:
             with printing_answers():
                 hydra.hydra_help(CONFIG_NAME, get_args_parser(), options)

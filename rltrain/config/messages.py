@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -41,6 +41,8 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             continue
         if isinstance(values := override.value(), ChoiceSweep) and any(isinstance(v, Sweep) for v in values.list):
             raise RequestError(f"{line}: a range stands alone; with values beside it, give each: {key}=A,B,C")
+        if isinstance(values, RangeSweep) and next(iter(values.range()), None) is None:
+            raise RequestError(f"{line}: the range is empty, and so is the sweep")
         if override.is_delete():
             raise RequestError(f"{line}: a key cannot be deleted; `rltrain --cfg job` shows all of them")
         if key in _GROUP_OF:
@@ -55,6 +57,17 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             raise RequestError(f"{line}: {message}")
         if override.is_add() and not key.startswith("env.kwargs"):
             raise RequestError(f"{line}: {key} exists: write {line[1:]}")
+
+
+def refuse_launcher(overrides: Sequence[str]) -> None:
+    """Refuses a launcher where there is one run, which it would not get.
+
+    Raises:
+        RequestError: an override names one.
+    """
+    for line in overrides:
+        if line.startswith("hydra/launcher="):
+            raise RequestError(f"{line}: a launcher hands out the jobs of a sweep, and this is one run: add -m")
 
 
 def refuse_sweep(overrides: Sequence[str], why: str) -> None:
@@ -95,9 +108,7 @@ def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestE
         return in_file
     missing = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
     if missing is not None:
-        return RequestError(
-            f"hydra/{missing[1]}={missing[2]}: is not installed; its package is hydra-{missing[2]}-{missing[1]}"
-        )
+        return RequestError(_missing_plugin(missing[1], missing[2], loader))
     wrong = re.search(r"Could not override 'hydra\.launcher\.(\w+)'", str(error))
     launcher = next((line.partition("=")[2] for line in overrides if line.startswith("hydra/launcher=")), "")
     if wrong is not None and (message := wrong_launcher_key(wrong[1], launcher)):
@@ -131,3 +142,20 @@ def _command_meant(word: str) -> str:
     if not matches:
         return ""
     return "; to train, leave it out" if matches[0] == "train" else f"; did you mean {matches[0]}?"
+
+
+_PLUGINS = {
+    "launcher": {"joblib": "joblib", "rq": "rq", "submitit_local": "submitit", "submitit_slurm": "submitit"},
+    "sweeper": {"optuna": "optuna", "ax": "ax", "nevergrad": "nevergrad"},
+}
+"""Hydra's own plug-ins, and the word in their packages' names."""
+
+
+def _missing_plugin(kind: str, name: str, loader: Any) -> str:
+    """Error text for a launcher or sweeper that there is not. Only names that are known lead to a package."""
+    if (package := _PLUGINS[kind].get(name)) is not None:
+        return f"hydra/{kind}={name}: is not installed; its package is hydra-{package}-{kind}"
+    options = sorted(loader.get_group_options(f"hydra/{kind}"))
+    matches = closest(name, [*options, *_PLUGINS[kind]])
+    guess = f"; did you mean {matches[0]}?" if matches else ""
+    return f"hydra/{kind}={name}: no such {kind}{guess}\nchoices: {', '.join(options)}"

@@ -229,14 +229,16 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
     source = read_checkpoint(checkpoint_of(path), only=("network",))
     if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
         raise RequestError(
-            f"init_from={config.init_from}: its network saw through env.wrappers=[{before}],"
-            f" and this run's would through [{now}]"
+            f"init_from={config.init_from}: was trained with env.wrappers=[{before}]; this run has [{now}]"
         )
     try:
         # A plug-in's agent that trains no populations need not know of members.
         agent.load_network(source.tensors["network"], *([member] if member else []))
     except (ValueError, KeyError) as error:
-        raise RequestError(f"init_from={config.init_from}: {error}") from error
+        theirs = source.manifest.get("config", {}).get("algo", {}).get("name", config.algo.name)
+        other = f"is a network of algo={show(theirs)}, from which {config.algo.name} cannot start"
+        why = str(error) if theirs == config.algo.name else other
+        raise RequestError(f"init_from={config.init_from}: {why}") from error
     if envs is not None:
         rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
         try:

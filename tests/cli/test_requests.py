@@ -124,12 +124,34 @@ def test_another_form_is_answered_with_the_whole_command(
     assert capsys.readouterr().err.rstrip().endswith("seed=-1: must be >= 0")  # the line before has been understood
 
 
+def test_a_launcher_of_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "hydra/launcher=slurm: a launcher hands out the jobs of a sweep, and this is one run: add -m\n"
+    assert refused(capsys, "hydra/launcher=slurm", "seed=0") == said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hydra/launcher=slrm", "no such launcher; did you mean slurm?\nchoices: basic, population, ray, slurm"),
+        ("hydra/sweeper=optna", "no such sweeper; did you mean optuna?\nchoices: basic"),
+        ("hydra/launcher=strangers", "no such launcher\nchoices: basic, population, ray, slurm"),
+        ("hydra/sweeper=optuna", "is not installed; its package is hydra-optuna-sweeper"),
+    ],
+)
+def test_a_misspelt_plugin_leads_to_no_stranger_s_package(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, "-m", line, "seed=0,1") == f"{line}: {said}\n"
+
+
 def test_several_values_where_one_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "seed=0,1") == "seed=0,1: several values are a sweep: add -m\n"
     for line in ("seed=range(0,999),-1", "algo.gamma=interval(0,1),0.9"):
         key, rule = line.partition("=")[0], "a range stands alone; with values beside it, give each"
         assert refused(capsys, "-m", line) == f"{line}: {rule}: {key}=A,B,C\n"
     assert refused(capsys, "network.hidden=64,64").endswith("add -m (a list is written 'network.hidden=[64,64]')\n")
+    for line in ("seed=range(0,0)", "seed=range(3,0)"):
+        assert refused(capsys, "-m", line) == f"{line}: the range is empty, and so is the sweep\n"
     one = "--cfg shows the config of one job: give one value\n"
     assert refused(capsys, "-m", "seed=0,1", "--cfg", "job") == f"seed=0,1: {one}"
     assert refused(capsys, "algo=dqn,reinforce", "--cfg", "job") == f"algo=dqn,reinforce: {one}"

@@ -288,7 +288,7 @@ class TestInitFrom:
             (["init_from=nowhere"], "nowhere"),
             (["init_from={place}/dqn", "network.hidden=[9]"], "init_from"),
             (["init_from={place}/dqn", "env=Acrobot-v1"], "init_from"),
-            (["init_from={place}/reinforce"], "init_from"),
+            (["init_from={place}/reinforce"], "is a network of algo=reinforce, from which dqn cannot start"),
         ],
     )
     def test_what_does_not_fit_is_refused_before_there_is_a_folder(

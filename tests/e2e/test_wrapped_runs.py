@@ -98,7 +98,7 @@ def test_a_run_that_starts_from_a_network_starts_from_its_statistics(
     capsys.readouterr()
     short = [*ARGS, "total_steps=60", "algo.learning_starts=10", "eval.period=null", f"init_from={run}"]
     assert rltrain_here(tmp_path, *short) == 2
-    assert "its network saw through env.wrappers=[{name: time_aware}, " in one_line(capsys, 3)
+    assert "was trained with env.wrappers=[{name: time_aware}, " in one_line(capsys, 3)
     assert not (tmp_path / "run").exists()
     assert rltrain_here(tmp_path, *short, WRAPPERS) == 0
     name = "statistics.normalize_observation.count"
