@@ -141,7 +141,8 @@ def test_a_launcher_of_one_run(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_misspelt_plugin_leads_to_no_stranger_s_package(
     line: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert refused(capsys, "-m", line, "seed=0,1") == f"{line}: {said}\n"
+    # Plug-ins of other tests may stand behind the choices.
+    assert refused(capsys, "-m", line, "seed=0,1").rstrip("\n").startswith(f"{line}: {said}")
 
 
 def test_several_values_where_one_is_needed(capsys: pytest.CaptureFixture[str]) -> None:

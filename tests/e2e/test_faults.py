@@ -440,5 +440,5 @@ def test_a_wrong_init_from_in_a_sweep_is_refused_before_the_first_job(
     train(run_config(reinforce_config()), tmp_path / "other", StopAfter(3))
     assert rltrain_here(tmp_path, "-m", *DQN_ARGS, "init_from=good,other", "seed=0,1") == 2
     error = one_line(capsys, 3)
-    assert "in the job `" in error and "init_from=other seed=0`" in error and "do not fit" in error
+    assert "in the job `" in error and "init_from=other seed=0`" in error and "is a network of algo=reinforce" in error
     assert not list(tmp_path.glob("outputs/multirun/*/*"))
