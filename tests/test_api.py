@@ -116,6 +116,7 @@ def test_the_output_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.endswith("after\n")
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())["cells"]
     names: dict[str, object] = {}

@@ -325,6 +325,7 @@ def test_a_member_that_has_ended_is_not_waited_for() -> None:
     assert ended[2][0]["state"]["gradient_steps"] >= whole[2][0]["state"]["gradient_steps"]
 
 
+@pytest.mark.slow
 def test_a_member_that_has_ended_stays_as_it_is_and_the_others_go_on() -> None:
     stays = play(CARTPOLE, "compiled", 3, 60, retire=(60, 1))[2][1]
     ended = play(CARTPOLE, "compiled", 3, 130, retire=(60, 1))

@@ -108,7 +108,7 @@ PAIRS = [pair for pair in combinations(SWITCHES, 2) if not set(pair) <= NETWORK_
 RAINBOW = ("dueling", "noisy", "double", "3 steps", "prioritized")
 
 
-@pytest.mark.parametrize("name", often(ALGOS, ["dqn", "iqn"]))
+@pytest.mark.parametrize("name", often(ALGOS, ["dqn"]))
 def test_every_pair_is_refused_by_name_or_learns(name: str) -> None:
     refused = 0
     for switches in [*PAIRS, RAINBOW]:

@@ -63,6 +63,7 @@ def test_one_run_has_a_folder_of_its_own(rltrain: Shell, tmp_path: Path) -> None
     assert {path.name for path in run.iterdir()} == {".hydra", "run.json"}
 
 
+@pytest.mark.slow
 def test_runs_started_together_share_nothing(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(HERE), "RLTRAIN_PLUGINS": "stub_runner"}
     command = [sys.executable, "-m", "rltrain", "hydra.run.dir=out/${env.id}"]
@@ -157,6 +158,7 @@ def test_a_run_s_folder_is_not_written_into_again(rltrain: Shell, tmp_path: Path
     assert json.loads((tmp_path / "here" / "run.json").read_text())["seed"] == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_says_what_is_no_fair_comparison_and_a_command_that_makes_it_one(
     rltrain: Shell, tmp_path: Path
 ) -> None:
@@ -310,17 +312,19 @@ def test_completion_knows_groups_and_environment_ids(rltrain: Shell) -> None:
         ("rltrain ", {"resume", "evaluate", "list", "algo=", "total_steps="}, set()),
         ("rltrain re", {"resume", "report"}, {"evaluate"}),
         ("rltrain report one out", {"outputs"}, {"algo="}),
-        ("rltrain seed=1 ", {"algo="}, {"resume", "evaluate", "list"}),
+        pytest.param("rltrain seed=1 ", {"algo="}, {"resume", "evaluate", "list"}, marks=pytest.mark.slow),
         ("rltrain seed=1 re", set(), {"resume"}),
         ("rltrain list ", {"algos", "envs", "experiments"}, {"algo=", "list"}),
         ("rltrain list en", {"envs"}, {"algos"}),
         ("rltrain resume out", {"outputs"}, {"algo="}),
         ("rltrain evaluate out", {"outputs"}, {"algo="}),
-        ("rltrain tune ", {"algo=", "tune.trials=", "search=dqn", "outputs"}, {"resume"}),
+        pytest.param(
+            "rltrain tune ", {"algo=", "tune.trials=", "search=dqn", "outputs"}, {"resume"}, marks=pytest.mark.slow
+        ),
         ("rltrain tune tune.se", {"tune.seeds=", "tune.seed="}, {"tune.trials="}),
         ("rltrain tune algo=d", {"algo=dqn"}, {"tune.trials="}),
         ("rltrain no_such_command ", set(), {"list"}),
-        ("rltrain total_steps=-1 ", set(), {"list"}),
+        pytest.param("rltrain total_steps=-1 ", set(), {"list"}, marks=pytest.mark.slow),
         ("rltrain --no-such-option ", set(), {"list"}),
     ],
 )
@@ -367,6 +371,7 @@ def test_lists(rltrain: Shell) -> None:
     assert wrong.returncode == 2 and "did you mean algos?" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_callbacks_of_the_user_s_are_told_of_each_job(rltrain: Shell, tmp_path: Path) -> None:
     """Hydra's own: jobs that would train as one program train one by one then, so that there is something to tell."""
     (tmp_path / "told.py").write_text(

@@ -291,6 +291,7 @@ rltrain.jobs.job.train = lambda *_, **__: interrupted()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("hook", "args"),
     [(INTERRUPTED_IMPORT, ["resume", "nowhere"]), (IN_THE_RUN, ["total_steps=2000"])],

@@ -198,6 +198,7 @@ def test_a_search_that_was_stopped_goes_on_as_if_it_had_not(
     assert study() == whole
 
 
+@pytest.mark.slow
 def test_more_trials_may_be_asked_for_later(training: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*BASE, "tune.trials=3", "tune.confirm=1"]) == 0
     assert main(["tune", "study", "tune.trials=5", "tune.confirm=2"]) == 0

@@ -109,8 +109,9 @@ def some_jobs(number: int, rng: random.Random) -> list[list[str]]:
     return jobs
 
 
-@pytest.mark.parametrize("seed", often(range(12), [0]))
-@pytest.mark.parametrize("of_hydra", OF_HYDRA)
+@pytest.mark.parametrize(
+    ("of_hydra", "seed"), often([(of, seed) for of in OF_HYDRA for seed in range(12)], [(OF_HYDRA[-1], 0)])
+)
 def test_jobs_at_random(of_hydra: list[str], seed: int) -> None:
     loader, whole = new_loader(), new_loader()
     config = master(loader, of_hydra)
@@ -124,7 +125,7 @@ def test_jobs_at_random(of_hydra: list[str], seed: int) -> None:
     ("jobs", "frames"),
     [
         ([["env=CartPole-v1", f"seed={seed}", "algo.optimizer.lr=1e-3"] for seed in range(4)], 1),
-        ([[f"algo={algo}", f"seed={seed}"] for algo in ("dqn", "c51", "reinforce") for seed in (0, 1)], 3),
+        ([[f"algo={algo}", f"seed={seed}"] for algo in ("dqn", "reinforce") for seed in (0, 1)], 2),
         ([[f"env={env}", "env.kwargs.gravity=3", "network={hidden: [4]}"] for env in ("CartPole-v1", "mine")] * 2, 2),
         ([["seed=1"], ["seed=-1"], ["seed=2"]], 1),
     ],

@@ -74,6 +74,7 @@ def test_a_resumed_population_keeps_stepping_on_the_device(tmp_path: Path, monke
         assert_same_run(tmp_path / "whole" / job, tmp_path / "parts" / job)
 
 
+@pytest.mark.slow
 def test_a_population_s_plain_command_is_the_one_on_the_device(tmp_path: Path) -> None:
     args = ["-m", "seed=range(0,4)", *COMMON_ARGS, *PERIODS, "num_envs=2"]
     for name, more in (("plain", []), ("asked", ["env.vectorization=compiled"])):

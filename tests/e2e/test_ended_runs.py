@@ -56,6 +56,7 @@ def test_a_run_that_ended_early_says_so_and_what_to_type_next(
     assert "rltrain resume 'my run' total_steps=1200\n" in again
 
 
+@pytest.mark.slow
 def test_what_a_run_says_can_be_pasted_into_a_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

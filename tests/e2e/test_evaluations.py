@@ -62,6 +62,7 @@ class TestAMachineThatHoldsFewEnvironments:
         assert rltrain_here(tmp_path, "-m", *DQN[:-1], *few, "seed=0,1") == 0
         assert [result_of(tmp_path / "sweep" / job)["episodes"] for job in "01"] == [10, 10]
 
+    @pytest.mark.slow
     def test_jobs_of_a_sweep_have_it_one_after_the_other(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -136,6 +137,7 @@ def test_a_stop_in_the_last_evaluation_leaves_what_there_is(
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_population_too(tmp_path: Path) -> None:
     jobs = ["-m", *DQN[:-1], "env=probe_envs:ConstantTerminated-v0", "eval.period=null", "seed=0,1"]
     whole = StopAfter()

@@ -45,8 +45,8 @@ from rltrain.errors import Interrupted
 from rltrain.training.stopping import StopSignal
 
 OFTEN = [
-    "dqn", "dqn wrappers, 3 envs, n-step", "dqn per episode", "dqn observations of parts", "dqn prioritized, 2 envs",
-    "iqn noisy, stepped in the program", "reinforce box actions, 4 envs", "reinforce by episodes",
+    "dqn", "dqn wrappers, 3 envs, n-step", "dqn per episode", "dqn prioritized, 2 envs",
+    "reinforce box actions, 4 envs", "reinforce by episodes",
     "pqn stepped in the program, held actions", "q_learning falling step size, 3 envs",
 ]  # fmt: skip
 
@@ -113,7 +113,7 @@ class Whole(NamedTuple):
     looks: int
 
 
-@pytest.fixture(scope="module", params=["dqn", "reinforce", "q_learning"])
+@pytest.fixture(scope="module", params=often(["dqn", "reinforce", "q_learning"], ["dqn"]))
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """An uninterrupted run with an evaluation, a row and a checkpoint at steps of their own."""
     small = {"total_steps": 100, "eval": EvalConfig(30, 2), "checkpoint": CheckpointConfig(40, 2, True)}

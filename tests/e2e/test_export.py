@@ -127,6 +127,7 @@ def test_float64_reaches_the_wrappers_of_the_file_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(program(torch.from_numpy(obs)).numpy(), expected)
 
 
+@pytest.mark.slow
 def test_it_needs_no_rltrain(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

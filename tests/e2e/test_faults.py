@@ -393,6 +393,7 @@ def kill_while_saving(run: Path, kills: int) -> None:
         step = first = found.step + 1
 
 
+@pytest.mark.slow
 def test_killed_while_saving(tmp_path: Path) -> None:
     kill_while_saving(tmp_path, 2)
 

@@ -207,11 +207,11 @@ def test_a_line_of_metrics_without_end(run: Path) -> None:
     "entry",
     [
         {"members": ["../../victim", "/etc", "1"], "member": 0, "moment": 1, "ended": False},
-        {"members": ["0", "0"], "member": 0, "moment": 10**400, "ended": 1},
-        {"members": "01", "member": -1, "moment": "1"},
+        pytest.param({"members": ["0", "0"], "member": 0, "moment": 10**400, "ended": 1}, marks=pytest.mark.slow),
+        pytest.param({"members": "01", "member": -1, "moment": "1"}, marks=pytest.mark.slow),
         {"members": [["0"], {"1": 2}], "member": None, "moment": None, "ended": None},
-        [1, 2],
-        "x",
+        pytest.param([1, 2], marks=pytest.mark.slow),
+        pytest.param("x", marks=pytest.mark.slow),
     ],
 )
 def test_a_member_of_a_population_that_never_was(

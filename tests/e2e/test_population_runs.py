@@ -119,7 +119,7 @@ def test_a_member_s_line_says_whether_its_threshold_was_lost_again(monkeypatch: 
 
 
 @pytest.mark.parametrize("looks", often([1, 97, 151], [97]))
-@pytest.mark.parametrize("kills", [False, True])
+@pytest.mark.parametrize("kills", often([False, True], [True]))
 def test_a_stopped_population_ends_like_one_that_was_not(
     whole: tuple[str, Path], tmp_path: Path, kills: bool, looks: int
 ) -> None:
@@ -134,6 +134,7 @@ def test_a_stopped_population_ends_like_one_that_was_not(
         assert_same_run(job, uninterrupted / job.name)
 
 
+@pytest.mark.slow
 def test_a_resumed_population_says_which_job_of_the_sweep_is_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +186,7 @@ def test_a_member_s_damaged_checkpoint_is_named_and_all_go_on_from_the_one_befor
     assert [record_of(job)["status"] for job in jobs_of(sweep)] == ["interrupted"] * 2
 
 
-@pytest.mark.parametrize("status", ["running", "interrupted"])
+@pytest.mark.parametrize("status", often(["running", "interrupted"], ["running"]))
 def test_a_kill_in_the_first_save_lets_all_begin_anew(whole: tuple[str, Path], tmp_path: Path, status: str) -> None:
     """The second status is what a process of its own leaves when the machine kills it: its parent notes it."""
     algo, uninterrupted = whole
@@ -211,6 +212,7 @@ def test_a_member_can_be_continued_alone(whole: tuple[str, Path], tmp_path: Path
     assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}
 
 
+@pytest.mark.slow
 def test_a_member_that_went_on_alone_loses_nothing_of_it(whole: tuple[str, Path], tmp_path: Path) -> None:
     algo, _ = whole
     assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(97)) == 143
@@ -235,6 +237,7 @@ def test_a_finished_population_is_extended_as_one(whole: tuple[str, Path], tmp_p
         assert change == {"step": newest(uninterrupted / job.name).step, "key": "total_steps", "from": 450, "to": 600}
 
 
+@pytest.mark.slow
 def test_what_changed_before_a_kill_holds_for_every_member(
     whole: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

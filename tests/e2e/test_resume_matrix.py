@@ -41,8 +41,7 @@ BATCHED_OFTEN = [
     "reinforce cut episodes",
 ]
 TOGETHER_OFTEN = [
-    "dqn stepped in the program, 3 envs", "dqn wrappers, 3 envs, n-step", "ppo limited, values clipped, rmsprop",
-    "q_learning falling step size, 3 envs",
+    "dqn stepped in the program, 3 envs", "ppo limited, values clipped, rmsprop",
 ]  # fmt: skip
 COMPILED = [
     "dqn n-step, 3 envs", "dqn hard by gradient steps, adamw", "dqn not double, mse, clipped by value",
@@ -108,7 +107,7 @@ def test_a_population(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[s
     check_together(CASES[name], tmp_path, capsys)
 
 
-@pytest.mark.parametrize("name", often(TWINS, ["dqn n-step, 3 envs", "reinforce cut episodes"]))
+@pytest.mark.parametrize("name", often(TWINS, ["dqn n-step, 3 envs"]))
 def test_a_batched_population(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check_together(batched(CASES[name]), tmp_path, capsys)
 

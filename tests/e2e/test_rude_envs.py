@@ -51,9 +51,9 @@ class TestPrints:
         "args",
         [
             ["--cfg", "job", "env=rude_envs:Prints-v0"],
-            ["list", "envs", "Prints"],
-            ["-sc", "query=bash"],
-            ["--help"],
+            pytest.param(["list", "envs", "Prints"], marks=pytest.mark.slow),
+            pytest.param(["-sc", "query=bash"], marks=pytest.mark.slow),
+            pytest.param(["--help"], marks=pytest.mark.slow),
         ],
     )
     def test_answers_of_a_process(self, args: list[str]) -> None:
@@ -73,7 +73,7 @@ class TestWanders:
     def _where_environments_go(self, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("elsewhere")))
 
-    @pytest.mark.parametrize("where", ["init", "reset", "gone"])
+    @pytest.mark.parametrize("where", often(["init", "reset", "gone"], ["gone"]))
     def test_a_run_stays_where_the_command_was_given(
         self, where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -180,7 +180,9 @@ class TestNeeds:
 
     NEEDS = (*SHORT, "env=rude_envs:Needs-v0")
 
-    @pytest.mark.parametrize("args", [[], ["env.vectorization=async"], ["dry_run=true"]])
+    @pytest.mark.parametrize(
+        "args", [[], pytest.param(["env.vectorization=async"], marks=pytest.mark.slow), ["dry_run=true"]]
+    )
     def test_a_run(self, args: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD=3", "hydra.run.dir=run"]) == 0
         said = capsys.readouterr().out
@@ -199,7 +201,8 @@ class TestNeeds:
         monkeypatch.setenv("SIM_REWARD", "1")
         assert main(copies) == 0
 
-    @pytest.mark.parametrize("launcher", often(["population", "basic"], ["population"]))
+    @pytest.mark.slow
+    @pytest.mark.parametrize("launcher", ["population", "basic"])
     def test_a_sweep(self, launcher: str, tmp_path: Path) -> None:
         args = ["-m", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep", "seed=0,1", "algo.gamma=0.9"]
         assert main([*self.NEEDS, *args, "+hydra.job.env_set.SIM_REWARD='3${hydra:job.num}'"]) == 0

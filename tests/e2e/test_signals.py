@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from halves import often
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import dqn_config, env_config, reinforce_config, run_config
@@ -43,7 +44,7 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=often(CONFIGS, ["dqn"]))
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Path]:
     """A run that nothing disturbed."""
     folder = tmp_path_factory.mktemp(request.param) / "whole"
@@ -73,7 +74,9 @@ class TestSaveOnRequest:
         train(config, tmp_path / "run", SaveAndKill(range(1, looks + 1), None, tmp_path / "run"))
         assert_same_run(uninterrupted, tmp_path / "run")
 
-    @pytest.mark.parametrize("saves", [{45, 76}, pytest.param({40}, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize(
+        "saves", [pytest.param({45, 76}, marks=pytest.mark.slow), pytest.param({40}, marks=pytest.mark.slow)]
+    )
     def test_of_a_population(self, saves: set[int], tmp_path: Path) -> None:
         args = [*COMMON_ARGS, "total_steps=200", "num_envs=2", "algo.learning_starts=50", "algo.batch_size=8"]
         args += ["eval.period=80", "eval.episodes=2", "checkpoint.period=null", "hydra.sweep.dir=sweep", "seed=0,1"]

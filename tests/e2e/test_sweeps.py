@@ -135,6 +135,7 @@ class TestStoppedSweep:
         again = capsys.readouterr().out
         assert again == f"{sweep}: completed, nothing left to do; total_steps=N extends it\n\n{table}"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("launcher", often(["basic", "population"], ["population"]))
     def test_is_resumed_whole_where_the_newest_run_is_one_of_its_jobs(
         self, launcher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -170,6 +171,7 @@ class TestStoppedSweep:
         assert resume(sweep) == 0
         assert [newest(job).step for job in jobs_of(sweep)] == [200, 200]
 
+    @pytest.mark.slow
     def test_can_be_extended(self, tmp_path: Path) -> None:
         assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1") == 0
         assert resume(tmp_path / "sweep", "total_steps=200") == 0
@@ -249,6 +251,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(
     assert_same_run(tmp_path / "whole", run)
 
 
+@pytest.mark.slow
 def test_hydra_s_files_are_the_same_whether_jobs_train_together_or_one_by_one(tmp_path: Path) -> None:
     swept = ["seed=0,1", "name='1e5'", "+hydra.job.env_set.RLTRAIN_WORD=word"]
     for launcher in ("population", "basic"):

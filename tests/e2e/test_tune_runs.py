@@ -131,6 +131,7 @@ def test_the_result_of_a_trial(whole: SweepFolder, tmp_path: Path) -> None:
             assert result.evaluations == means(whole, number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", often(["stop", "kill"], kept=["kill"]))
 @pytest.mark.parametrize("share", often([0.2, 0.45, 0.8], kept=[0.45]))
 def test_a_batch_that_ended_in_the_middle_ends_as_if_it_had_not(

@@ -107,6 +107,7 @@ def test_a_run_that_starts_from_a_network_starts_from_its_statistics(
     assert newest(tmp_path / "run").state["envs"][name][0] == 60
 
 
+@pytest.mark.slow
 def test_a_sweep_of_wrapped_runs_is_one_population(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = [*ARGS[1:], "total_steps=120", "eval.period=null", WRAPPERS]
     assert rltrain_here(tmp_path, "-m", "hydra.sweep.dir=sweep", *short, "seed=0,1") == 0

@@ -152,6 +152,7 @@ def test_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiler._process is not None and compiler._process.returncode == -9
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not group by session")
 def test_the_other_process_gives_way_to_the_run() -> None:
     code = (

@@ -82,6 +82,7 @@ def test_a_resumed_run_tells_it_where_it_continues(folder: Path, capsys: pytest.
     assert ["begin", 300, 0] in lines(folder / "run")
 
 
+@pytest.mark.slow
 def test_each_member_of_a_population_has_its_own(folder: Path) -> None:
     sweep = [*SHORT[:-1], "loggers=[own_logger:Lines]", "seed=3,4", "hydra.sweep.dir=sweep"]
     assert main(["-m", *sweep]) == 0

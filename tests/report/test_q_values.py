@@ -7,6 +7,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from halves import often
 from matplotlib.figure import Figure
 from small_runs import env_config
 
@@ -76,7 +77,7 @@ def test_an_arrow_per_cell_points_along_the_greedy_action() -> None:
     assert {"0.50", "0.54", "0.64", "0.59", "H", "G", "S"} <= written
 
 
-@pytest.mark.parametrize("id", ["FrozenLake-v1", "CliffWalking-v1", "Taxi-v4"])
+@pytest.mark.parametrize("id", often(["FrozenLake-v1", "CliffWalking-v1", "Taxi-v4"], ["FrozenLake-v1"]))
 @pytest.mark.parametrize("tried", [0, 7])
 def test_it_is_written_whatever_was_tried(id: str, tried: int, tmp_path: Path) -> None:
     space = gymnasium.make(id).unwrapped

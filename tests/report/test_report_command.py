@@ -212,6 +212,7 @@ def test_alone_it_takes_the_newest_sweep_or_else_the_newest_run(here: Path, caps
     assert said.endswith("report    outputs/multirun/new/report/report.html\n")
 
 
+@pytest.mark.slow
 def test_several_folders_are_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, score in (("before", 1.0), ("after", 9.0)):
         write_sweep(here / name, {str(seed): ([f"seed={seed}"], {"seed": seed}, score + seed) for seed in range(3)})

@@ -206,6 +206,7 @@ WRAPPED = replace(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["soft", "reinforce"])
 def test_members_see_through_wrappers_what_they_would_see_alone(case: str) -> None:
     """Also past the end of one, and each its own statistics, in its evaluations too."""
@@ -223,7 +224,10 @@ def test_members_see_through_wrappers_what_they_would_see_alone(case: str) -> No
             assert array == pytest.approx(wanted[name], rel=1e-3, abs=1e-4), name
 
 
-@pytest.mark.parametrize(("case", "early"), list(zip(CASES, (1, 0, 2, 1, 0, 1, 2), strict=True)))
+EARLY = list(zip(CASES, (1, 0, 2, 1, 0, 1, 2), strict=True))
+
+
+@pytest.mark.parametrize(("case", "early"), often(EARLY, [EARLY[0], EARLY[-1]]))
 def test_members_are_the_runs_that_they_would_be_alone_also_past_the_end_of_one(case: str, early: int) -> None:
     changes: list[Changes] = [{}, {}, {}]
     changes[early] = {"total_episodes": 5}
@@ -256,6 +260,7 @@ def test_members_are_the_runs_that_they_would_be_alone_also_past_the_end_of_one(
     assert [now["state"][key] for key in counters] == [ended["state"]["agent"][key] for key in counters]
 
 
+@pytest.mark.slow
 def test_members_hold_their_actions_for_durations_of_their_own() -> None:
     """As they would alone; the exponents are so low that most of what is tried is held."""
     own: list[Changes] = [{"exploration": LinearConfig("linear", 1.0, 0.5, 150, mu)} for mu in (1.2, 4.0, 1.5)]
@@ -344,7 +349,11 @@ def test_a_member_saved_while_it_waits_for_its_last_update_is_saved_after_it() -
 
 
 @pytest.mark.parametrize(
-    ("case", "stop_after"), [("soft", 35), ("hard by episodes", 25), ("reinforce", 40), ("ppo", 43), ("q_learning", 35)]
+    ("case", "stop_after"),
+    often(
+        [("soft", 35), ("hard by episodes", 25), ("reinforce", 40), ("ppo", 43), ("q_learning", 35)],
+        [("soft", 35), ("q_learning", 35)],
+    ),
 )
 def test_members_stopped_at_k_continue_bit_for_bit(case: str, stop_after: int) -> None:
     configs = members(case, {}, {"total_episodes": 5}, {})
