@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from rltrain.agents.c51 import C51
 from rltrain.agents.dqn import DQN
 from rltrain.agents.iqn import IQN
@@ -53,6 +55,17 @@ def make_policy(context: AgentContext) -> LoadablePolicy:
     return POLICIES[name](context) if name in POLICIES else GreedyPolicy(_algorithms(context), context)
 
 
+def multiply_adds(context: AgentContext) -> int:
+    """Those of one pass forward of the networks that a member learns, for one observation; 0 of an agent that the
+    engine does not run."""
+    if context.config.algo.name in AGENTS:
+        return 0
+    algorithm, observation = _algorithms(context)[0], context.observation
+    obs = torch.zeros(1, *observation.shape, dtype=getattr(torch, observation.dtype), device=context.device)
+    with torch.no_grad():
+        return sum(algorithm.networks[name].multiply_adds(obs) for name in algorithm.learns)
+
+
 def _algorithms(context: AgentContext) -> list[Algorithm]:
     """One of each member."""
     make, spaces = ALGORITHMS[context.config.algo.name], (context.observation, context.action)
@@ -61,5 +74,5 @@ def _algorithms(context: AgentContext) -> list[Algorithm]:
 
 __all__ = [
     "AGENTS", "ALGORITHMS", "POLICIES", "Agent", "AgentContext", "LoadablePolicy", "Policy", "make_agent",
-    "make_policy",
+    "make_policy", "multiply_adds",
 ]  # fmt: skip

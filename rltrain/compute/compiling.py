@@ -51,8 +51,11 @@ class _Cost:
 _RECORDED = _Cost(18.0, 10.0, 2.0, 0.3e-3, 0.0, 0.12e-3, 0.3e-3, 0.5e-6)  # beyond what recordings save
 _CAPTURED = _Cost(20.0, 10.0, 6.0, 0.09e-3, 0.09e-3, 0.7e-6, 0.1e-3, 0.0)  # beyond what CUDA graphs save
 # What an uncompiled run takes on the CPU, per gradient step, for each member, per vector step, and per pass of a
-# gradient through one step of an episode.
+# gradient through one step of an episode; gradient steps of DQN on CartPole-v1.
 _UPDATE, _MEMBER_UPDATE, _VECTOR_STEP, _PASS = 0.45e-3, 0.3e-3, 0.2e-3, 1e-6
+# Multiply-adds of one pass forward of that network, 4-64-64-2, for its batch; the share of a gradient step that grows
+# with them, measured from 4-16-2 to convolutions for Atari: right within a factor of three.
+_UPDATE_WORK, _SHARE_OF_WORK = 4480 * 128, 0.3
 # A niced process beside the run takes longer than compiling alone.
 _BESIDE = 1.5
 
@@ -69,12 +72,18 @@ class CompileChoice:
     from_step: int = 0
 
 
-def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = False) -> CompileChoice:
+def choose_compile(
+    config: RunConfig, multiply_adds: Callable[[], int], members: int = 1, cuda_graphs: bool = False
+) -> CompileChoice:
     """The choice for `members` runs that train together.
 
     `device.compile=true` compiles from the first update on. `auto` compiles if the work ahead earns that back: on a
     CPU with a core to spare, beside the run. From whole episodes it does so where environments are stepped on the
     device: that is what compiling speeds up most.
+
+    Args:
+        multiply_adds: counts those of one pass forward of the networks that learn, for one observation; asked only
+            where a run is long enough.
     """
     if config.device.compile != "auto":
         return CompileChoice(config.device.compile)
@@ -91,12 +100,20 @@ def choose_compile(config: RunConfig, members: int = 1, cuda_graphs: bool = Fals
     saved += on_device * cost.saved_per_vector_step / config.num_envs
     compiling = cost.compiling + cost.each_further * on_device
     earned = compiling + cost.loading
+    if (steps - starts) * saved <= earned:
+        return CompileChoice(False)
     if cuda_graphs or len(os.sched_getaffinity(0)) == 1:
-        return CompileChoice((steps - starts) * saved > earned)
+        return CompileChoice(True)
     update = _UPDATE if members == 1 else _MEMBER_UPDATE * members
+    update *= _relative_update(multiply_adds() * card.samples_per_update(config.algo, config.num_envs))
     per_step = updates_per_step * update + passes * _PASS + _VECTOR_STEP / config.num_envs
     ready = starts + math.ceil(_BESIDE * compiling / per_step)
     return CompileChoice((steps - ready) * saved > earned, ready)
+
+
+def _relative_update(work: int) -> float:
+    """How much longer a gradient step of `work` multiply-adds takes than one of `_UPDATE_WORK`."""
+    return 1.0 + _SHARE_OF_WORK * (work / _UPDATE_WORK - 1.0)
 
 
 def choose_cuda_graphs(config: DeviceConfig, device: torch.device) -> bool:

@@ -58,6 +58,10 @@ class Card:
         """Gradient steps per environment step; 0 where the config does not say."""
         return 0.0
 
+    def samples_per_update(self, algo: Any, num_envs: int) -> int:
+        """Transitions, or steps, that one gradient step learns from; 0 where the config does not say."""
+        return 0
+
     def passes(self, algo: Any) -> int:
         """How often a gradient is taken through each step of an episode, where updates learn from whole episodes."""
         return 0
@@ -83,6 +87,9 @@ class _ReplayCard(Card):
     def updates_per_step(self, algo: QNetworkConfig, num_envs: int) -> float:
         return algo.gradient_steps / algo.train_period
 
+    def samples_per_update(self, algo: QNetworkConfig, num_envs: int) -> int:
+        return algo.batch_size
+
 
 class _EpisodesCard(Card):
     in_engine = in_populations = True
@@ -106,6 +113,9 @@ class _RolloutCard(Card):
 
     def updates_per_step(self, algo: RolloutConfig, num_envs: int) -> float:
         return algo.epochs * algo.minibatches / (algo.rollout_steps * num_envs)
+
+    def samples_per_update(self, algo: RolloutConfig, num_envs: int) -> int:
+        return algo.rollout_steps * num_envs // algo.minibatches
 
 
 class _ActionValueRolloutCard(_RolloutCard):

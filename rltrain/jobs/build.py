@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rltrain.agents import Agent, AgentContext, make_agent
+from rltrain.agents import Agent, AgentContext, make_agent, multiply_adds
 from rltrain.compute.compiling import CompileChoice, choose_compile, choose_cuda_graphs, has_compiler
 from rltrain.compute.device import configure_torch, float32_by_default, run_device
 from rltrain.config.algorithms import card_of
@@ -19,6 +19,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.envs.choice import Choice
+from rltrain.envs.probe import probe
 from rltrain.envs.replays import Replays, look
 from rltrain.envs.vector import VectorEnv, make_vector_env
 from rltrain.envs.wrappers.stack import statistics_in
@@ -81,7 +82,7 @@ def build(
     choose = partial(choose_vectorization, config, members, device, before=before)
     # Each depends on the other: compiling saves more where environments are stepped in the program too.
     if_compiled = stepped(config, choose(compiled=True).way)
-    wanted = _chosen_before(config, source) or choose_compile(if_compiled, members, cuda_graphs)
+    wanted = _chosen_before(config, source) or choose_compile(if_compiled, partial(_work, config), members, cuda_graphs)
     compiled = replace(wanted, compile=wanted.compile and has_compiler())
     vectorization = choose(compiled=compiled.compile or cuda_graphs)
     config = stepped(config, vectorization.way)
@@ -119,6 +120,12 @@ def _chosen_before(config: RunConfig, source: Checkpoint | None) -> CompileChoic
         return None
     compiled, from_step = source.manifest.get("compile", False), source.manifest.get("compile_from", 0)
     return CompileChoice(bool(compiled), from_step if type(from_step) is int else 0)
+
+
+def _work(config: RunConfig) -> int:
+    """Multiply-adds of a pass forward for one observation: the same on every machine, as a time is not."""
+    with float32_by_default():
+        return multiply_adds(AgentContext(config, *probe(config.env), torch.device("cpu")))
 
 
 @contextmanager

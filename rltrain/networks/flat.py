@@ -86,12 +86,21 @@ class FlatNetwork:
 
     def activations(self, params: Tensor, obs: Tensor) -> list[Tensor]:
         """The outputs [B, ...] of the module's activation functions, in the order of the layers."""
-        found: list[Tensor] = []
         kinds = tuple(ACTIVATIONS.values())
+        return [output for layer, output in self._outputs(params, obs) if isinstance(layer, kinds)]
+
+    def multiply_adds(self, obs: Tensor) -> int:
+        """Products of a weight and a number in one pass forward for obs [B, *obs], of dense layers and convolutions."""
+        weights = ((getattr(layer, "weight", None), output) for layer, output in self._outputs(self.params, obs))
+        # Each number that such a layer returns is a sum over the weights of one output unit.
+        return sum(w[0].numel() * output.numel() for w, output in weights if w is not None and w.dim() > 1)
+
+    def _outputs(self, params: Tensor, obs: Tensor) -> list[tuple[nn.Module, Tensor]]:
+        """The layers in the order in which a pass forward calls them, with what they return."""
+        found: list[tuple[nn.Module, Tensor]] = []
+        layers = [module for module in self._module.modules() if not list(module.children())]
         hooks = [
-            module.register_forward_hook(lambda _, __, output: found.append(output))
-            for module in self._module.modules()
-            if isinstance(module, kinds)
+            layer.register_forward_hook(lambda module, _, output: found.append((module, output))) for layer in layers
         ]
         try:
             self.apply(params, obs)

@@ -20,17 +20,22 @@ from small_runs import (
     dqn_config,
     drive,
     env_config,
+    ppo_config,
     reinforce_config,
     run_config,
 )  # fmt: skip
 
-from rltrain.agents import AgentContext, make_agent
+from rltrain.agents import AgentContext, make_agent, multiply_adds
+from rltrain.compute import compiling
 from rltrain.compute.ahead import program_folder
-from rltrain.compute.compiling import Bound, choose_compile, has_compiler
-from rltrain.config.schema import DeviceConfig, RunConfig
-from rltrain.jobs.build import build_envs
+from rltrain.compute.compiling import Bound, CompileChoice, has_compiler
+from rltrain.config.application import compose
+from rltrain.config.schema import AlgoConfig, AnyNetworkConfig, CNNConfig, DeviceConfig, NetworkConfig, RunConfig
+from rltrain.jobs.build import _work, build_envs
 from rltrain.jobs.compile_beside import BesideCompiler
+from rltrain.types import ObservationSpec
 
+CNN = CNNConfig("cnn", "auto", "auto", "auto", "auto", False, "auto", "relu", 1.0)
 CONFIG = run_config(dqn_config(), device=DeviceConfig("cpu", 0, 1, "auto", "auto", False))
 
 
@@ -51,7 +56,55 @@ def long(config: RunConfig = CONFIG, **changes: object) -> RunConfig:
     return replace(config, **{"total_steps": 10_000_000, **changes})  # type: ignore[arg-type]
 
 
+def choose_compile(config: RunConfig, members: int = 1, work: int = 4480) -> CompileChoice:
+    """Of a network with the multiply-adds of CartPole's."""
+    return compiling.choose_compile(config, lambda: work, members)
+
+
+def _adds(network: AnyNetworkConfig, observation: ObservationSpec, algo: AlgoConfig | None = None) -> int:
+    config = run_config(algo or dqn_config(), network=network)
+    return multiply_adds(AgentContext(config, observation, DISCRETE, CPU))
+
+
+class TestWork:
+    """Multiply-adds of one pass forward, by hand; three actions."""
+
+    def test_dense_layers(self) -> None:
+        assert _adds(NetworkConfig("mlp", (64, 64), "relu", 1.0), VECTOR) == 3 * 64 + 64 * 64 + 64 * 3
+
+    def test_a_value_network_counts_too_and_norms_do_not(self) -> None:
+        network = NetworkConfig("mlp", (16,), "relu", 1.0, layer_norm=True)
+        assert _adds(network, VECTOR, ppo_config()) == (3 * 16 + 16 * 3) + (3 * 8 + 8 * 1)
+
+    def test_small_images(self) -> None:
+        hand = 8 * 8 * 16 * (3 * 3 * 4) + 1024 * 128 + 128 * 3
+        assert _adds(CNN, ObservationSpec("box", (10, 10, 4), "bool")) == hand
+
+    def test_large_images(self) -> None:
+        hand = 20 * 20 * 32 * (8 * 8 * 4) + 9 * 9 * 64 * (4 * 4 * 32) + 7 * 7 * 64 * (3 * 3 * 64) + 3136 * 512 + 512 * 3
+        assert _adds(CNN, ObservationSpec("box", (4, 84, 84), "uint8")) == hand
+
+
 class TestChoice:
+    def test_a_short_run_asks_for_no_network(self) -> None:
+        assert not compiling.choose_compile(replace(CONFIG, total_steps=50_000), lambda: 1 // 0).compile
+
+    def test_cartpole_changes_over_where_it_always_did(self) -> None:
+        config, _ = compose(["algo=dqn", "env=CartPole-v1", "total_steps=1000000"])
+        config = replace(config, device=CONFIG.device)
+        assert choose_compile(config, work=4 * 64 + 64 * 64 + 64 * 2) == CompileChoice(True, 25_546)
+        assert choose_compile(config, 16, work=4480) == CompileChoice(True, 3_756)
+
+    def test_a_network_changes_over_sooner_the_longer_its_updates_take(self) -> None:
+        config = long(algo=dqn_config(batch_size=128, learning_starts=0))
+        steps = [choose_compile(config, work=work).from_step for work in (96, 4480, 168_000, 9_346_048)]
+        assert steps == sorted(steps, reverse=True)
+        assert steps[0] < 2 * steps[1] and steps[2] < steps[1] / 3 and steps[3] < steps[1] / 100
+
+    def test_the_step_depends_on_no_clock(self) -> None:
+        config = long(env=env_config("CartPole-v1"), num_envs=2)
+        assert _work(config) == 4 * 8 + 8 * 2
+
     def test_a_short_run_never_changes_over(self) -> None:
         assert not choose_compile(replace(CONFIG, total_steps=50_000)).compile
 
