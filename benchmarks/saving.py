@@ -25,11 +25,10 @@ import torch
 from rltrain.config.application import compose
 from rltrain.config.schema import RunConfig
 from rltrain.engine.off_policy import OffPolicyAgent
-from rltrain.jobs.build import build
-from rltrain.jobs.job import Keeper
+from rltrain.jobs.build import build, build_evaluator
+from rltrain.jobs.checkpointer import RunCheckpointer
 from rltrain.loggers.logger import MultiLogger
 from rltrain.storage.run_folder import RunFolder
-from rltrain.training.evaluator import Evaluator
 from rltrain.training.stopping import StopSignal
 from rltrain.training.trainer import Trainer
 
@@ -43,7 +42,7 @@ CASES = {
 COMMON = ["device=cpu", "eval.period=null", "stop_at_return=null", "total_steps=10_000_000"]
 
 
-class Images(gymnasium.Env[np.ndarray, int]):
+class Images(gymnasium.Env[np.ndarray, np.int64]):
     """Random frames; an episode has 200 steps."""
 
     observation_space = gymnasium.spaces.Box(0, 255, (84, 84), np.uint8)
@@ -55,12 +54,12 @@ class Images(gymnasium.Env[np.ndarray, int]):
         self._step = 0
         return self._frames[0], {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self._step += 1
         return self._frames[self._step % 8], 0.0, False, self._step == 200, {}
 
 
-gymnasium.register("SavingImages-v0", Images)
+gymnasium.register("SavingImages-v0", lambda **_: Images())
 
 
 def fill(agent: OffPolicyAgent, count: int, generator: np.random.Generator) -> None:
@@ -101,9 +100,8 @@ def measure(config: RunConfig, folder: Path, steps: int) -> tuple[float, float, 
     with build(config) as parts, RunFolder(folder) as run:
         stop, agent = Stopwatch(), parts.agent
         assert isinstance(agent, OffPolicyAgent)
-        keeper = Keeper(config, run, parts)
-        evaluator = Evaluator(config.env, config.seed, 1)
-        logger = MultiLogger([])
+        evaluator, logger = build_evaluator([config], 1, dict), MultiLogger([])
+        keeper = RunCheckpointer(config, run, parts, evaluator, logger)
         trainer = Trainer(
             config, parts.envs, agent, evaluator, logger, keeper, parts.device, stop, saves_periodically=False
         )
@@ -113,7 +111,7 @@ def measure(config: RunConfig, folder: Path, steps: int) -> tuple[float, float, 
         stop.looks = 1_100
         trainer.run()  # random actions and the compiler are behind it; saves, which writes all
         begin = time.perf_counter()
-        Keeper(config, run, parts).save(trainer.step, trainer.state_dict())
+        RunCheckpointer(config, run, parts, evaluator, logger).save(trainer.step, trainer.state_dict())
         first = time.perf_counter() - begin
         trainings, saves = [], []
         for _ in range(ROUNDS):

@@ -162,7 +162,7 @@ def main() -> None:
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelsize=8)
     DOCS.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(DOCS / "scale.png")  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(DOCS / "scale.png")
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "scale.json").write_text(json.dumps({"text": "\n".join(lines)}) + "\n")
     print("\n".join(lines))

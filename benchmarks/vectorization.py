@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.speed.programs import WORKS
 from rltrain.config.application import compose
-from rltrain.engine.protocol import IteratingAgent
+from rltrain.engine.protocol import IteratingAgent, SteppedByAgent
 from rltrain.jobs.build import Parts, build
 
 WAYS = ("sync", "batched", "compiled")
@@ -44,7 +44,7 @@ def iteration(parts: Parts) -> Callable[[], None]:
 
     def in_one() -> None:
         if not left[0]:
-            left[0] = cast(IteratingAgent, agent).iterate(envs, 10**6).steps
+            left[0] = cast(IteratingAgent, agent).iterate(cast(SteppedByAgent, envs), 10**6).steps
         left[0] -= 1
 
     return in_one if envs.stepped_by_agent else in_parts

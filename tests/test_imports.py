@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
     "policy": {"agents", "compute.device", "config", "envs", "storage", "training"},
     "jobs": {
-        "agents", "compute", "config", "engine.protocol", "engine.stepper", "envs", "loggers", "policy", "report",
+        "agents", "compute", "config", "engine.protocol", "engine.stepping", "envs", "loggers", "policy", "report",
         "storage", "training",
     },
     # training knows agents and loggers by their protocols.

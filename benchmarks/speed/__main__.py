@@ -65,8 +65,7 @@ class Bench:
         """The record of one part: a new one, which takes the place of what was measured before, or that one."""
         part: dict[str, Any] = {"machine": describe(), "busy": [], **begin}
         kept = self.results.get(name)
-        same = kept is not None and all(kept.get(key) == part.get(key) for key in ("machine", "steps"))
-        if same and adds and self._adds:
+        if kept is not None and adds and self._adds and all(kept.get(k) == part.get(k) for k in ("machine", "steps")):
             part = kept
         self.results[name] = part
         yield part
@@ -166,8 +165,8 @@ def main() -> None:
                 measure()
     scale = BENCH / "scale.json"
     gpu = BENCH / "gpu.json"
-    kept = (json.loads(path.read_text()) if path.exists() else None for path in (scale, gpu))
-    page = render(bench.results, *kept, ROOT / "docs" / "results")
+    of_scale, of_gpu = (json.loads(path.read_text()) if path.exists() else None for path in (scale, gpu))
+    page = render(bench.results, of_scale, of_gpu, ROOT / "docs" / "results")
     print(f"\n{page}\ndocs/results/performance.md and its pictures are made")
 
 

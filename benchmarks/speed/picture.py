@@ -34,7 +34,7 @@ def draw(results: Mapping[str, Any], path: Path) -> bool:
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
+    FigureCanvasAgg(figure).print_png(path)
     return True
 
 

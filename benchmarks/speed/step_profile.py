@@ -64,6 +64,9 @@ class NoCheckpoints:
     def prune(self) -> None:
         pass
 
+    def film(self, step: int, state: StateDict) -> None:
+        pass
+
 
 class Idle:
     def nothing(self) -> object:

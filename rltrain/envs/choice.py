@@ -16,8 +16,9 @@ from rltrain.envs.batched.environment import make_twin
 from rltrain.envs.batched.lanes import BatchedLanes
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import find_environment
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.spaces import action_spec, make_action_transform
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RequestError, RunFailed
 from rltrain.seeding import derive_seed
 from rltrain.types import ActionSpec

@@ -8,101 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import numpy as np
 from gymnasium import Space
-from gymnasium.spaces import Box
 
-from rltrain.config.schema import EnvConfig
-from rltrain.envs.batched import BATCHED_ENVS
-from rltrain.envs.batched.block import StartQueue, occurrences
-from rltrain.envs.batched.environment import BatchedEnvironment, make_twin
 from rltrain.envs.lane_group import LaneGroup, LaneState, LaneStep
-from rltrain.envs.lanes import Lanes
-from rltrain.envs.make import FEWER, EnvMaker, close, draws, find_environment, make_copies
-from rltrain.envs.spaces import action_limits, action_spec, make_action_transform, observation_spec
-from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
-from rltrain.errors import CheckpointError, RequestError, RunFailed
+from rltrain.envs.make import EnvMaker
+from rltrain.envs.spaces import action_spec, make_action_transform, observation_spec
+from rltrain.envs.wrappers import WrapperStack
+from rltrain.errors import CheckpointError, RunFailed
 from rltrain.seeding import EpisodeSeeds
 from rltrain.terminal.output import warn
-from rltrain.types import ActionScale, BlockBoundary, BlockRecords, Episode, Transition
-
-if TYPE_CHECKING:
-    from rltrain.envs.batched.lanes import BatchedLanes
+from rltrain.types import Episode, Transition
 
 _log = logging.getLogger(__name__)
 _LONG = 32  # above so many numbers NumPy finds their extremes sooner than Python does
 EpisodeSeed = EpisodeSeeds | Callable[[int, int], int]
-
-
-def make_vector_env(
-    config: EnvConfig,
-    num_envs: int,
-    episode_seed: EpisodeSeed,
-    members: int = 1,
-    frozen: bool = False,
-    least: int | None = None,
-    seconds: float | None = None,
-) -> VectorEnv:
-    """Builds `num_envs` copies of the environment; `step_timeout` holds where they run in workers.
-
-    Args:
-        config: the `env.*` keys.
-        num_envs: N >= 1, of all members together.
-        members: M, of which each has running statistics of its own.
-        frozen: running statistics are given (`load_statistics`) and do not change, as in an evaluation.
-        episode_seed: (environment, episode number from 0) -> seed of that episode's reset; `EpisodeSeeds` knows many at
-            once.
-        least: a multiple of M that suffices where no more can be made, or not within `seconds`; None: all are needed.
-
-    Raises:
-        RequestError: unknown id, kwargs the environment does not take, an unsupported space, a wrapper that fits not.
-    """
-    make = find_environment(config)
-    first = make()
-    spaces = first.observation_space, first.action_space
-    can_draw = draws(first)
-    try:
-        observation, _ = observation_spec(spaces[0]), action_spec(spaces[1])
-        make_wrappers(config.wrappers, observation, WrapperContext(config.id, 1, 1, make.time_limit, frozen))
-    except RequestError as error:
-        close(first, config.id)
-        raise RequestError(f"environment {config.id}: {error}") from None
-    group: LaneGroup
-    if config.vectorization == "async":
-        close(first, config.id)
-        group, num_envs = _workers(make, num_envs, least, config.step_timeout)
-    elif config.vectorization in ("batched", "compiled"):
-        from rltrain.envs.batched.lanes import BatchedLanes
-
-        close(first, config.id)
-        twin = make_twin(make.spec, config, BATCHED_ENVS, spaces[0])
-        stores_state = config.vectorization == "compiled"
-        group = BatchedLanes(twin, num_envs, config.id, *spaces, make.time_limit, stores_state)
-    else:
-        copies = make_copies(make, first, num_envs, least, seconds, members)
-        num_envs = len(copies)
-        group = Lanes(copies, 0, config.id)
-    context = WrapperContext(config.id, num_envs // members, members, make.time_limit, frozen)
-    wrappers = make_wrappers(config.wrappers, observation, context)
-    envs = VectorEnv(group, num_envs, episode_seed, spaces, make, config.reward_clip, wrappers)
-    envs.stepped_by_agent = config.vectorization == "compiled"
-    envs.draws = can_draw
-    return envs
-
-
-def _workers(make: EnvMaker, num_envs: int, least: int | None, step_timeout: float | None) -> tuple[LaneGroup, int]:
-    """`num_envs` environments in workers, or `least` where so many cannot be made; and how many they are."""
-    from rltrain.envs.workers import WorkerGroup
-
-    try:
-        return WorkerGroup(make, num_envs, step_timeout), num_envs
-    except RequestError as error:
-        if least is None or least == num_envs:
-            raise
-        warn(_log, f"{FEWER.format(least)}: {error}")
-    return WorkerGroup(make, least, step_timeout), least
 
 
 class VectorEnv:
@@ -118,7 +40,7 @@ class VectorEnv:
         max_episode_steps: where episodes are cut, None for never.
         draws: whether the environment says that it can be drawn.
         reward_clip: rewards are clipped to [-c, c] for training, None for never.
-        stepped_by_agent: `env.vectorization=compiled`: the agent calls `record_block` and nobody calls `step`.
+        stepped_by_agent: whether the agent steps them (`AgentSteppedEnv`), and nobody calls `step`.
     """
 
     stepped_by_agent = False
@@ -152,7 +74,6 @@ class VectorEnv:
         self._numbers: list[int] = []
         self._next_seeds: list[int] = []
         self._obs: np.ndarray | None = None
-        self._starts: StartQueue | None = None  # of the episodes that run now, where an agent steps
 
     def reset(self) -> np.ndarray:
         """Starts episode 0 everywhere; returns obs [N, *obs]."""
@@ -196,82 +117,6 @@ class VectorEnv:
             self._all_active.copy() if active is None else active,
         )
         return transition, *self._after_step(done)
-
-    @property
-    def twin(self) -> BatchedEnvironment:
-        """The batch that an agent steps inside a program of its own, for `record_block`."""
-        return self._lanes.twin
-
-    @property
-    def _lanes(self) -> BatchedLanes:
-        assert self.stepped_by_agent
-        return cast("BatchedLanes", self._group)
-
-    @property
-    def first_action(self) -> int:
-        """The environments' own number of the agent's action 0."""
-        return int(getattr(self.action_space, "start", 0))
-
-    @property
-    def action_scale(self) -> ActionScale | None:
-        """How the agent's actions become the environments', None where they are numbers from `first_action` on."""
-        if not isinstance(self.action_space, Box):
-            return None
-        return ActionScale(*action_limits(self.action_space), str(self.action_space.dtype))
-
-    @property
-    def wrappers(self) -> WrapperStack | None:
-        """Wrappers that the agent computes between the twin and itself; None for none."""
-        return self._wrappers if self._wrappers.listed else None
-
-    def now(self) -> BlockBoundary:
-        """The environments before a block of steps; not to be written into."""
-        now = self._lanes.now()
-        if self.wrappers is None:
-            return now
-        assert self._obs is not None
-        return now._replace(obs=self._obs, kept=self._wrappers.kept())
-
-    def next_starts(self, depth: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first states of each environment's next episodes: a ring [depth, *state, N], and [N], where the next one
-        lies in it, up to a multiple of `depth`. Not to be written into."""
-        if self._starts is None or self._starts.depth != depth:
-            envs, ahead = np.arange(self.num_envs), np.arange(1, depth + 1)[:, None]
-            numbers = np.array(self._numbers) + ahead  # [depth, N]
-            seeds = self._seeds_of(np.broadcast_to(envs, numbers.shape).reshape(-1), numbers.reshape(-1))
-            self._starts = self._lanes.queue_starts(seeds.reshape(numbers.shape))
-        return self._starts.states, self._starts.begun
-
-    def _seeds_of(self, envs: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Of the episodes with these numbers, int64 [K]."""
-        if isinstance(self._episode_seed, EpisodeSeeds):
-            return self._episode_seed.many(envs, numbers)
-        return np.array([self._episode_seed(*pair) for pair in zip(envs.tolist(), numbers.tolist(), strict=True)])
-
-    def record_block(self, now: BlockBoundary, seen: BlockRecords) -> list[Episode]:
-        """Records a block of steps that an agent made, at most `depth`. Returns the episodes that ended, in order.
-
-        Args:
-            now: where they have led.
-            seen: what happened in them.
-
-        Raises:
-            RunFailed: a number is not finite.
-        """
-        assert self._starts is not None
-        bare = now if self.wrappers is None else now._replace(obs=self._lanes.observe(now.state))
-        steps, lanes = self._lanes.record_block(bare, seen)
-        self._obs = self._lanes.now().obs
-        if self.wrappers is not None:
-            self._obs = now.obs.copy()
-            self._wrappers.adopt(now.kept, self._obs)
-        before = occurrences(lanes)
-        numbers = np.array(self._numbers)
-        ended = numbers[lanes] + before
-        self._starts.advance(lanes, before, self._seeds_of(lanes, ended + 1 + self._starts.depth))
-        self._numbers = (numbers + np.bincount(lanes, minlength=self.num_envs)).tolist()
-        columns = (lanes, ended, seen.episode_return[steps, lanes], seen.episode_length[steps, lanes])
-        return [Episode(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _after_step(self, done: LaneStep) -> tuple[np.ndarray, list[Episode]]:
         self._obs = done.obs
@@ -339,7 +184,7 @@ class VectorEnv:
         self._group.close()
 
     def _start_episodes(self, numbers: list[int]) -> None:
-        self._numbers, self._starts = numbers, None
+        self._numbers = numbers
         self._next_seeds = [self._episode_seed(i, n + 1) for i, n in enumerate(numbers)]
 
     def _start_episode(self, env: int, number: int) -> None:

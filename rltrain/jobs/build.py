@@ -19,9 +19,10 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.envs.choice import Choice
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.probe import probe
 from rltrain.envs.replays import Replays, look
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.jobs.compile_beside import BesideCompiler

@@ -20,19 +20,11 @@ from rltrain.envs.probe import probe
 from rltrain.envs.process_state import process_kept, variables_set
 from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
+from rltrain.jobs.checkpointer import RunCheckpointer, evaluated_before
 from rltrain.jobs.filming import check_filming
-from rltrain.jobs.job import (
-    RunCheckpointer,
-    conditions,
-    draw,
-    evaluated_before,
-    explained,
-    timing,
-    write_result,
-    write_start,
-)
 from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.population_messages import population_header, population_line, population_summary
+from rltrain.jobs.record import conditions, draw, explained, timing, write_result, write_start
 from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.jsonl import read_evaluations
 from rltrain.loggers.logger import Logger

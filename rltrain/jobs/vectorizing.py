@@ -11,7 +11,8 @@ import torch
 from rltrain.agents import AGENTS
 from rltrain.config.contradictions import check_contradictions
 from rltrain.config.schema import RunConfig
-from rltrain.engine.stepper import check_in_torch, make_to_env
+from rltrain.engine.stepping import check_in_torch, make_to_env
+from rltrain.envs.agent_stepped import AgentSteppedEnv
 from rltrain.envs.choice import (
     ON_DEVICE_COMPILED_FROM,
     ON_DEVICE_FROM,
@@ -75,7 +76,7 @@ def _runs_on_device(config: RunConfig) -> bool:
     try:
         check_contradictions(on_device)
         probe(on_device.env)
-        envs = trial_envs(config.env, "compiled")
+        envs = cast(AgentSteppedEnv, trial_envs(config.env, "compiled"))
         envs.reset()
         state, twin = envs.now().state, envs.twin
         to_env = make_to_env(envs.first_action, envs.action_scale, torch.device("cpu"))

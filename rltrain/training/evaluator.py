@@ -11,7 +11,8 @@ import numpy as np
 from rltrain.config.schema import EnvConfig
 from rltrain.engine.protocol import Critic, Policy
 from rltrain.envs.choice import choose_exact
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.make_vector import make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.loggers.logger import EvaluationDisplay, NoDisplay
 from rltrain.seeding import derive_seed
 from rltrain.training.episode_tally import EpisodeStatistics, EpisodeTally

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rltrain.config.schema import RunConfig
-from rltrain.engine.protocol import Agent, IteratingAgent
+from rltrain.engine.protocol import Agent, IteratingAgent, SteppedByAgent
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
@@ -165,7 +165,7 @@ class Population:
     def _block_of_steps(self) -> None:
         """As many as the agent makes in one go, at most until something is due for a member or all are saved."""
         agent = cast(IteratingAgent, self._agent)
-        block = agent.iterate(self._envs, self._steps_to_duty())
+        block = agent.iterate(cast(SteppedByAgent, self._envs), self._steps_to_duty())
         self._count(block.taken, block.episodes)
         for number, step in enumerate(block.learned_at):
             metrics = {tag: torch.from_numpy(values[number]) for tag, values in block.metrics.items()}

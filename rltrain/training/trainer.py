@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rltrain.config.schema import RunConfig
-from rltrain.engine.protocol import Agent, IteratingAgent, StateDict
+from rltrain.engine.protocol import Agent, IteratingAgent, StateDict, SteppedByAgent
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.loggers.logger import Logger
@@ -201,7 +201,7 @@ class Trainer:
     def _block_of_steps(self) -> None:
         """As many as the agent makes in one go, at most until something is due."""
         agent = cast(IteratingAgent, self._agent)
-        block = agent.iterate(self._envs, self.steps_to_duty)
+        block = agent.iterate(cast(SteppedByAgent, self._envs), self.steps_to_duty)
         reached = [self.step, *(self.step + block.taken[:, 0].cumsum()).tolist()]  # after each vector step
         learned_at = [reached[number] for number in block.learned_at]
         self._duties_from, self.step = reached[-2:]

@@ -15,7 +15,8 @@ from rltrain.config.wrappers import AtariConfig, FrameStackConfig
 from rltrain.envs.atari import LIFE_LOST, Atari, Game, no_ops
 from rltrain.envs.choice import choose_exact
 from rltrain.envs.make import find_environment
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.make_vector import make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RequestError
 from rltrain.seeding import derive_seed
 

@@ -10,8 +10,9 @@ import pytest
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS, history, lanes
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.probe import probe
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RequestError, RunFailed
 from rltrain.seeding import derive_seed
 

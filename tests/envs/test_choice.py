@@ -15,7 +15,7 @@ from rltrain.envs import choice
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.envs.choice import BATCHED_FROM, Choice, choose_exact
-from rltrain.envs.vector import make_vector_env
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.seeding import derive_seed
 
 

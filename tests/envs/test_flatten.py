@@ -12,9 +12,9 @@ from probe_envs import Votes
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.flatten import Flattener
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.space_data import space_from_plain, space_to_plain
 from rltrain.envs.spaces import from_env_observation, observation_spec
-from rltrain.envs.vector import make_vector_env
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)

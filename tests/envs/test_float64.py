@@ -15,9 +15,10 @@ from small_runs import env_config
 
 from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.envs.lanes import Lanes
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.precision import Precision
 from rltrain.envs.probe import probe
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.seeding import derive_seed
 
 START = 1.7e9

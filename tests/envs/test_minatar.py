@@ -9,7 +9,7 @@ import pytest
 from rltrain.config.env_families import MINATAR_STEPS, register_family
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.make import find_environment
-from rltrain.envs.vector import make_vector_env
+from rltrain.envs.make_vector import make_vector_env
 
 pytest.importorskip("minatar")
 

@@ -17,9 +17,9 @@ from small_runs import env_config
 from whole_runs import DQN_ARGS, one_line, rltrain_here
 
 from rltrain.config.schema import EnvConfig
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.replays import Replays, look
 from rltrain.envs.trial import try_random_steps
-from rltrain.envs.vector import make_vector_env
 from rltrain.errors import RunFailed
 
 MADE: list[gymnasium.Env[Any, Any]] = []

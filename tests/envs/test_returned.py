@@ -11,9 +11,10 @@ import pytest
 from mistaken_envs import RESETS, STEPS, Bugs
 
 from rltrain.config.schema import EnvConfig
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.probe import probe
 from rltrain.envs.returned import Mistake, flag, reward_number
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RequestError, RunFailed
 
 

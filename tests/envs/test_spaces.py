@@ -3,6 +3,7 @@ import pytest
 from gymnasium import spaces
 
 from rltrain.config.schema import EnvConfig
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.spaces import (
     action_spec,
     from_env_observation,
@@ -10,7 +11,6 @@ from rltrain.envs.spaces import (
     observation_spec,
     to_env_action,
 )
-from rltrain.envs.vector import make_vector_env
 from rltrain.errors import RequestError
 from rltrain.types import ObservationSpec
 

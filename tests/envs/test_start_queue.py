@@ -10,7 +10,8 @@ from small_runs import env_config
 
 from rltrain.envs.batched.block import occurrences
 from rltrain.envs.batched.cartpole import CartPole
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.make_vector import make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.seeding import EpisodeSeeds, derive_seed
 from rltrain.types import BlockRecords
 

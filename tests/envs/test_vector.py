@@ -3,7 +3,8 @@ import pytest
 
 from rltrain.config.schema import EnvConfig
 from rltrain.envs import lanes
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.make_vector import make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.seeding import derive_seed
 

@@ -10,7 +10,7 @@ import pytest
 from halves import often
 
 from rltrain.config.schema import EnvConfig
-from rltrain.envs.vector import make_vector_env
+from rltrain.envs.make_vector import make_vector_env
 from rltrain.errors import RequestError, RunFailed
 from rltrain.seeding import derive_seed
 
@@ -90,7 +90,7 @@ def test_signals_to_the_group_leave_workers_to_their_parent():
 _PARENT = """
 import numpy as np, sys, os, signal
 from rltrain.config.schema import EnvConfig
-from rltrain.envs.vector import make_vector_env
+from rltrain.envs.make_vector import make_vector_env
 envs = make_vector_env(EnvConfig("probe_envs:" + sys.argv[1], {}, None, None, "async", None), 2, lambda i, k: i)
 envs.reset()
 print(*[w._process.pid for w in envs._group._workers], flush=True)

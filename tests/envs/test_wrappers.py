@@ -15,7 +15,8 @@ from small_runs import env_config
 from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.envs.atari import LIFE_LOST
 from rltrain.envs.lanes import Lanes
-from rltrain.envs.vector import VectorEnv, make_vector_env
+from rltrain.envs.make_vector import make_vector_env
+from rltrain.envs.vector import VectorEnv
 from rltrain.envs.wrappers import WRAPPERS, WrapperContext, make_wrappers
 from rltrain.envs.wrappers.computed import computes_in_torch
 from rltrain.envs.wrappers.simple import ScaleReward

@@ -1,0 +1,132 @@
+"""The record that a run leaves of itself: how it began, its result and pictures, and why it failed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rltrain.config.algorithms import card_of
+from rltrain.config.schema import RunConfig
+from rltrain.config.validate import to_plain
+from rltrain.engine.protocol import StateDict
+from rltrain.envs.grid_world import GridWorld, grid_world
+from rltrain.envs.returned import Mistake
+from rltrain.errors import RequestError, RunFailed, one_line
+from rltrain.jobs.build import Parts
+from rltrain.loggers.logger import Logger
+from rltrain.storage.run_folder import RunFolder, git_state, versions
+from rltrain.terminal.text import command_folder, shown_path
+from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.trainer import Trainer
+
+_MEMORY_KEYS = "algo.buffer_size, algo.batch_size, algo.gradient_steps, network.hidden or num_envs"
+OUT_OF_MEMORY = f"out of memory: smaller {_MEMORY_KEYS} need less"
+Changes = Sequence[Mapping[str, Any]]
+"""Of the config, in the form that run.json has: step, key, from, to."""
+
+
+def conditions(parts: Parts) -> dict[str, Any]:
+    """Conditions under which a run, or all members of a population, are trained, for run.json."""
+    return {
+        "device": str(parts.device),
+        "threads": parts.threads,
+        "versions": versions(),
+        "git": git_state(command_folder()),
+        "argv": sys.argv,
+    }
+
+
+def write_start(run: RunFolder, config: RunConfig, conditions: Mapping[str, Any], changes: Changes = ()) -> None:
+    """config.yaml, and in run.json what the run starts with, and what this start has changed of its config."""
+    before = run.read_record().get("changes", []) if changes and run.record.exists() else []
+    run.write_config(to_plain(config))
+    run.write_record(
+        status="running",
+        seed=config.seed,
+        **conditions,
+        **({"changes": [*before, *changes]} if changes else {}),
+    )
+
+
+class HasState(Protocol):
+    """An agent, or one member of a population's."""
+
+    def state_dict(self) -> StateDict: ...
+
+
+def write_result(
+    run: RunFolder, trainer: Trainer, final: EpisodeStatistics, threshold: float | None, logger: Logger
+) -> None:
+    """Writes result.json, and tells the loggers."""
+    run.write_result(
+        {
+            "env_step": trainer.step,
+            **final.count_to_plain(),
+            "episode_return": final.to_plain(),
+            "threshold": threshold,
+            "solve_step": trainer.solve_step,
+        }
+    )
+    if not final.interrupted:  # the whole evaluation will come
+        logger.result(trainer.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
+
+
+def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> dict[str, Path]:
+    """Draws the pictures of a run that has ended; their paths by what they show.
+
+    Args:
+        curve: whether that is the learning curve too: it takes a tenth of a second, as long as a small job of a sweep
+            trains. `rltrain report` draws those of a sweep together.
+    """
+    pictures = {}
+    if curve:
+        from rltrain.report.curve import plot_learning_curve
+
+        pictures["learning curve"] = plot_learning_curve(run.path)
+    # Of a table alone: looking makes an environment, of which a machine may hold no more.
+    if card_of(config.algo).discrete_observations and (grid := grid_world(config.env)) is not None:
+        pictures |= _draw_table(run, config, agent.state_dict(), grid)
+    return pictures
+
+
+def _draw_table(run: RunFolder, config: RunConfig, state: StateDict, grid: GridWorld) -> dict[str, Path]:
+    table = state["network"].get("q_table")
+    if table is None:
+        return {}
+    from rltrain.report.q_values import plot_q_values
+
+    title = f"{config.algo.name} on {config.env.id}, seed {config.seed}"
+    return {"table": plot_q_values(run.path, table.numpy(), state["optimizer"]["visits"].numpy(), grid, title)}
+
+
+def explained(error: BaseException, run: RunFolder) -> BaseException:
+    """An exception as a failure in one line, with the log that holds its traceback where that says more."""
+    if not isinstance(error, Exception):
+        return error
+    if isinstance(error, RunFailed):
+        if error.__cause__ is None or isinstance(error.__cause__, Mistake):
+            return error
+        return RunFailed(f"{error} (traceback in {shown_path(run.log)})")
+    if isinstance(error, RequestError):
+        return RunFailed(str(error))
+    if lacks_memory(error):
+        return RunFailed(f"{OUT_OF_MEMORY} (traceback in {shown_path(run.log)})")
+    return RunFailed(f"{one_line(error)} (traceback in {shown_path(run.log)})")
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether an allocation failed, here or on a device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    torch_s = ("can't allocate memory", "Storage size calculation overflowed")  # on the CPU
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in torch_s)
+
+
+def timing(started: float) -> dict[str, float]:
+    """When a run began and how long it took, for its record."""
+    return {"started": started, "seconds": time.time() - started}
