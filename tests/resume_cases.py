@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from importlib.util import find_spec
 from typing import Any
 
 from small_runs import (
@@ -97,6 +98,7 @@ RESCALED = replace(
     env_config("MountainCar-v0"), max_episode_steps=30, wrappers=(RescaleObservationConfig("rescale_observation"),)
 )
 IN_THE_PROGRAM = replace(env_config("CartPole-v1"), vectorization="compiled")
+MINATAR = replace(env_config("MinAtar/Breakout-v1"), vectorization="compiled")
 CASES: dict[str, RunConfig] = {
     "dqn stepped in the program, 3 envs": dqn(env=IN_THE_PROGRAM, num_envs=3),
     "dqn stepped in the program, n-step": dqn({"n_step": 3, "buffer_size": 60}, env=IN_THE_PROGRAM, num_envs=3),
@@ -242,3 +244,5 @@ CASES: dict[str, RunConfig] = {
     ),
     "q_learning by episodes": q_learning(total_steps=100_000, total_episodes=11, num_envs=2),
 }
+if find_spec("minatar") is not None:
+    CASES["pqn stepped in the program, MinAtar"] = pqn(env=MINATAR, network=CONVOLUTIONS, num_envs=4)

@@ -122,7 +122,7 @@ def make_step(
         active = experience.playing(memory.memory, memory.running)  # [L]
         action = _act(memory.params, lanes.obs, memory.drawn, at)  # [L, *action]
         after, reward, terminated = twin.step(torch, lanes.state, to_env(action))
-        bare = next_obs = _observed(after)  # [L, *obs]
+        bare = next_obs = _observed(after, lanes.obs.dtype)  # [L, *obs]
         length = lanes.episode_length + active
         total = torch.where(active, lanes.episode_return + reward, lanes.episode_return)
         ended = terminated if limit is None else terminated | (length >= limit)
@@ -142,9 +142,9 @@ def make_step(
         begins = memory.drawn.starts.gather(0, rows.expand(1, *lanes.state.shape)).squeeze(0)  # [*state, L]
         state = torch.where(ended, begins, torch.where(active, after, lanes.state))
         if wrappers is None:
-            lanes.obs.copy_(_observed(state))
+            lanes.obs.copy_(_observed(state, lanes.obs.dtype))
         else:
-            shown, kept = wrappers.begun(torch, kept, _observed(begins), ended)
+            shown, kept = wrappers.begun(torch, kept, _observed(begins, lanes.obs.dtype), ended)
             rows_of = (-1, *[1] * (shown.ndim - 1))
             went_on = torch.where(active.view(rows_of), next_obs, lanes.obs)
             lanes.obs.copy_(torch.where(ended.view(rows_of), shown, went_on))
@@ -165,9 +165,9 @@ def make_step(
         action: Tensor = algorithm.choose(torch, output, now)
         return action
 
-    def _observed(state: Tensor) -> Tensor:
+    def _observed(state: Tensor, dtype: torch.dtype) -> Tensor:
         observed: Tensor = twin.observe(torch, state)
-        return observed.movedim(-1, 0).float().contiguous()
+        return observed.movedim(-1, 0).to(dtype).contiguous()
 
     return step
 

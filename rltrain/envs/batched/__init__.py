@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from rltrain.envs.batched.acrobot import Acrobot
 from rltrain.envs.batched.cartpole import CartPole
+from rltrain.envs.batched.minatar.breakout import Breakout
 from rltrain.envs.batched.mountain_car import MountainCar
 from rltrain.envs.batched.pendulum import Pendulum
+
+_MINATAR = {"Breakout": Breakout}
 
 BATCHED_ENVS: dict[str, type] = {
     "Acrobot-v1": Acrobot,
@@ -16,5 +19,6 @@ BATCHED_ENVS: dict[str, type] = {
     "CartPole-v1": CartPole,
     "MountainCar-v0": MountainCar,
     "Pendulum-v1": Pendulum,
+    **{f"MinAtar/{name}-v{version}": game for name, game in _MINATAR.items() for version in (0, 1)},
 }
 """Gymnasium id -> twin, which has the methods of `BatchedEnvironment`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rltrain.envs.batched.environment import BatchedEnvironment, UniformStart
+from rltrain.envs.batched.environment import BatchedEnvironment, SeededStart, UniformStart
 from rltrain.errors import RunFailed, one_line
 from rltrain.seeding import first_draws
 
@@ -62,6 +62,8 @@ def start_states(env: BatchedEnvironment, seeds: np.ndarray) -> np.ndarray:
     if isinstance(env, UniformStart) and len(seeds) >= _MANY:
         return np.moveaxis(env.from_uniform(first_draws(seeds, env.start_draws)), -1, 0)
     try:
+        if isinstance(env, SeededStart):
+            return np.moveaxis(env.from_seeds(seeds), -1, 0)
         return np.stack([env.start_state(np.random.Generator(np.random.PCG64(seed))) for seed in seeds.tolist()])
     except Exception as error:
         raise RunFailed(f"the batched twin {type(env).__name__} fails in start_state: {one_line(error)}") from error

@@ -69,6 +69,18 @@ class UniformStart:
         return self.from_uniform(rng.random(self.start_draws))
 
 
+class SeededStart:
+    """Of a twin whose environment draws from a generator of its own, not from `np_random`."""
+
+    def from_seeds(self, seeds: np.ndarray) -> np.ndarray:
+        """The first states [*state, K] of the episodes with these seeds [K]."""
+        raise NotImplementedError
+
+    def start_state(self, rng: np.random.Generator) -> np.ndarray:
+        sequence: Any = rng.bit_generator.seed_seq
+        return self.from_seeds(np.array([sequence.entropy]))[..., 0]
+
+
 def between(low: float, high: float, uniform: np.ndarray) -> np.ndarray:
     """Scales `rng.random()` as `rng.uniform(low, high)` does."""
     return low + (high - low) * uniform
@@ -101,9 +113,9 @@ def make_twin(
             f"env.vectorization={vectorization}: a twin shows Box or Discrete, and the observation space of {spec.id}"
             f" is {name_of(observation_space)}; use sync or async"
         )
-    if vectorization == "compiled" and observation_spec(observation_space).dtype not in FLOATS:
+    if vectorization == "compiled" and observation_spec(observation_space).dtype not in (*FLOATS, "bool"):
         raise RequestError(
-            f"env.vectorization=compiled: takes observations of floats, and {spec.id} shows"
+            f"env.vectorization=compiled: takes observations of floats or bools, and {spec.id} shows"
             f" {name_of(observation_space)}; use batched"
         )
     if vectorization == "compiled":

@@ -1,0 +1,1 @@
+"""Twins of MinAtar's games, which draw the numbers of the package too."""

@@ -1,0 +1,161 @@
+"""The batched twins of MinAtar's games against the package: every number, draws too, also from rare situations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from rltrain.config.env_families import register_family
+from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.batched.minatar import draws as of_draws
+from rltrain.envs.batched.minatar.draws import WORDS, Draws, first_words
+
+pytest.importorskip("minatar")
+pytestmark = pytest.mark.filterwarnings("ignore:.*out of date")
+register_family("MinAtar/Breakout-v1")
+
+Rng = np.random.Generator
+
+
+class Case(NamedTuple):
+    rows: Callable[[Any], list[Any]]  # of a game of the package, as the twin has them
+    play: Callable[[Any, Rng], int]  # an action, of all six, that keeps alive and scores
+    disturb: Callable[[Any, Rng], None]  # brings the game into a situation that is rare
+
+
+def breakout_rows(game: Any) -> list[Any]:
+    ball = [game.ball_x, game.ball_y, game.ball_dir, game.strike, game.last_x, game.last_y]
+    return [game.pos, *ball, *game.brick_map.ravel()]
+
+
+def play_breakout(game: Any, rng: Rng) -> int:
+    ahead = game.ball_x + (1 if game.ball_dir in (1, 2) else -1)
+    goal = game.ball_x if rng.random() < 0.7 else ahead
+    return 1 if game.pos > goal else 3 if game.pos < goal else 0
+
+
+def disturb_breakout(game: Any, rng: Rng) -> None:
+    game.brick_map[1:4] = rng.random((3, 10)) < rng.choice([0.02, 0.5, 1.0])
+    game.ball_x, game.ball_y, game.ball_dir = rng.integers(10), rng.integers(9), rng.integers(4)
+
+
+CASES = {"Breakout": Case(breakout_rows, play_breakout, disturb_breakout)}
+GAMES = [f"MinAtar/{name}-v{version}" for name in CASES for version in (0, 1)]
+
+
+def original(id: str) -> Any:
+    return gymnasium.make(id, disable_env_checker=True).unwrapped
+
+
+def twin_of(id: str, **kwargs: Any) -> Any:
+    return BATCHED_ENVS[id](**{**gymnasium.spec(id).kwargs, **kwargs})
+
+
+def transplanted(case: Case, env: Any) -> np.ndarray:
+    """The twin's state of a game of the package."""
+    generator = np.random.RandomState()
+    generator.set_state(env.game.random.get_state())
+    words = of_draws._before_tempering(generator.randint(0, 2**32, WORDS, np.uint32)).view(np.int32)
+    return np.concatenate(([0, env.game.last_action], case.rows(env.game.env), words)).astype(np.int32)
+
+
+def compare(id: str, lanes: int, steps: int) -> tuple[float, int]:
+    """Plays and compares; returns the sum of rewards and the number of episodes that ended."""
+    case, twin, rng = CASES[id.split("/")[1][:-3]], twin_of(id), np.random.default_rng(0)
+    envs = [original(id) for _ in range(lanes)]
+    for lane, env in enumerate(envs):
+        env.reset(seed=lane)
+    seeds, earned, ends = lanes, 0.0, 0
+    state = twin.from_seeds(np.arange(lanes))
+    for _ in range(steps):
+        action = rng.integers(0, envs[0].action_space.n, lanes)
+        for lane in range(lanes // 2):
+            chosen = case.play(envs[lane].game.env, rng)
+            action[lane] = envs[lane].action_set.index(chosen) if chosen in envs[lane].action_set else 0
+        expected = [env.step(int(a)) for env, a in zip(envs, action, strict=True)]
+        before = state.copy()
+        state, reward, terminated = twin.step(np, state, action)
+        assert np.array_equal(state[2:-WORDS].T, [case.rows(env.game.env) for env in envs])
+        assert state[1].tolist() == [env.game.last_action for env in envs]
+        assert np.array_equal(np.moveaxis(twin.observe(np, state), -1, 0), [each[0] for each in expected])
+        assert reward.tolist() == [each[1] for each in expected]
+        assert terminated.tolist() == [each[2] for each in expected]
+        assert state.dtype == before.dtype == np.int32
+        earned, ends = earned + reward.sum(), ends + terminated.sum()
+        for lane in terminated.nonzero()[0].tolist():
+            envs[lane].reset(seed=seeds)
+            state[:, lane] = twin.from_seeds(np.array([seeds]))[:, 0]
+            seeds += 1
+        for lane in (rng.random(lanes) < 0.03).nonzero()[0].tolist():
+            case.disturb(envs[lane].game.env, rng)
+            state[:, lane] = transplanted(case, envs[lane])
+    return earned, ends
+
+
+@pytest.mark.parametrize("id", GAMES)
+def test_a_twin_does_what_the_package_does(id: str) -> None:
+    earned, ends = compare(id, 12, 250)
+    assert earned > 40 and ends > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", GAMES)
+def test_a_twin_does_so_over_many_episodes(id: str) -> None:
+    earned, ends = compare(id, 64, 4_000)
+    assert earned > 5_000 and ends > 300
+
+
+def test_draws_are_those_of_random_state() -> None:
+    """Words too that are made long after the first 624, each lane at a pace of its own."""
+    seeds, rng = np.array([0, 1, 2**31 - 1, 7919]), np.random.default_rng(0)
+    ring, cursor = first_words(seeds), np.zeros(4, np.int64)
+    packages = [np.random.RandomState(seed) for seed in seeds]
+    for _ in range(600):
+        draws = Draws(np, ring, cursor, 5)
+        below = draws.below(0, 0.1), draws.below(np.full(4, 2), 1 / 3)
+        count = rng.choice([2, 4, 5], 4)
+        for lane, generator in enumerate(packages):
+            assert below[0][lane] == (generator.rand() < 0.1)
+            assert count[lane] == 2 or below[1][lane] == (generator.rand() < 1 / 3)
+            assert count[lane] < 5 or draws.words[4, lane] & 7 == generator.randint(8)
+        cursor, ring = draws.take(count)
+
+
+@pytest.mark.parametrize("id", GAMES[::2])
+def test_a_twin_computes_the_same_in_torch(id: str, device: torch.device) -> None:
+    twin, rng = twin_of(id), np.random.default_rng(1)
+    state = twin.from_seeds(np.arange(40))
+    for _ in range(60):
+        action = rng.integers(0, 6, 40)
+        tensors = torch.from_numpy(state).to(device), torch.from_numpy(action).to(device)
+        expected, found = twin.step(np, state, action), twin.step(torch, *tensors)
+        for a, b in zip((*expected, twin.observe(np, state)), (*found, twin.observe(torch, tensors[0])), strict=True):
+            assert np.array_equal(a, b.cpu().numpy())
+        assert (found[0].dtype, found[2].dtype) == (torch.int32, torch.bool)
+        state = np.where(expected[2], twin.from_seeds(rng.integers(0, 2**31, 40)), expected[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", GAMES[::2])
+def test_a_twin_compiles_to_one_graph(id: str, device: torch.device) -> None:
+    twin = twin_of(id)
+    state, action = twin.from_seeds(np.arange(40)), np.arange(40) % 6
+    compiled = torch.compile(lambda state, action: twin.step(torch, state, action), fullgraph=True)
+    for _ in range(20):
+        found = compiled(torch.from_numpy(state).to(device), torch.from_numpy(action).to(device))
+        for a, b in zip(found, expected := twin.step(np, state, action), strict=True):
+            assert np.array_equal(a.cpu().numpy(), b)
+        state = expected[0]
+
+
+def test_sticky_actions_and_their_share() -> None:
+    """The first is no action; sticky_action_prob=0 leaves every action as it is, 1 none."""
+    for share, expected in ((0.0, 3), (1.0, 0)):
+        twin = twin_of("MinAtar/Breakout-v1", sticky_action_prob=share)
+        state, _, _ = twin.step(np, twin.from_seeds(np.arange(50)), np.full(50, 2))
+        assert (state[1] == expected).all()
