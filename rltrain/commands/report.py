@@ -13,7 +13,7 @@ from rltrain.commands.evaluate import find_run, not_begun
 from rltrain.config.stored import parse_words
 from rltrain.errors import RequestError
 from rltrain.report.words import PAGE, shown_estimate, shown_solved
-from rltrain.terminal.output import say
+from rltrain.terminal.output import errors, say
 from rltrain.terminal.table import NOTHING, laid_out
 from rltrain.terminal.text import (
     command_folder,
@@ -48,6 +48,7 @@ def main(args: list[str]) -> int:
     from rltrain.report.writing import write_report
 
     contents = read_contents(places, _called(places), options["metric"])
+    _warn_of_damage(contents)
     page = write_report(contents, out)
     if options["json"]:
         say(json.dumps({**to_plain(contents), "page": str(page)}, indent=2, allow_nan=False))
@@ -95,8 +96,18 @@ def _row(contents: Contents, summary: Summary) -> list[str]:
 def _unfinished(contents: Contents, run: Run) -> str:
     """Which run left no final score, how far it came and why."""
     steps = "" if run.steps is None else f" at step {run.steps:,}"
-    why = f": {run.why}" if run.why and not run.why.startswith(run.state) else ""
+    reason = run.reason or "".join(run.faults[:1])
+    why = f": {reason}" if reason and not reason.startswith(run.state) else ""
     return f"{contents.name(run)}: {run.state[:40]}{steps}{why}"
+
+
+def _warn_of_damage(contents: Contents) -> None:
+    from rltrain.report.notes import damages
+
+    lines = damages(contents)
+    more = [f"and {len(lines) - _MOST_NAMED} more runs, which the page names"] if len(lines) > _MOST_NAMED else []
+    for line in [*lines[:_MOST_NAMED], *more]:
+        print(wrapped(f"warning   {harmless(line)}"), file=errors())
 
 
 def _check(options: dict[str, Any]) -> None:

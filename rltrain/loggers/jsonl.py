@@ -39,7 +39,7 @@ def _parsed(line: bytes) -> list[dict[str, Any]]:
 
 
 def read_tags(path: Path, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows that `read_rows` gives, but of each only the step and these tags.
+    """The rows that `read_rows` gives, but of each only the step and these tags; {} for a line that it skips.
 
     A row as JsonlLogger writes it is not parsed as a whole: a report reads millions of them.
 
@@ -62,6 +62,10 @@ def read_tags(path: Path, tags: Sequence[str]) -> Iterator[dict[str, Any]]:
                     pass
             for row in _parsed(line):
                 yield {"step": row["step"], **{tag: row[tag] for tag in tags if tag in row}}
+                break
+            else:
+                if len(line) < _LONGEST_LINE or line.endswith(b"\n"):  # the end of a line, which may be long
+                    yield {}
 
 
 def read_evaluations(path: Path, period: int, until: int | None = None) -> dict[int, float]:

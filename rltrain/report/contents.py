@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from rltrain.config.validate import closest
 from rltrain.errors import RequestError
+from rltrain.loggers.jsonl import read_rows
 from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, improvements
 from rltrain.report.groups import Groups, group_runs
 from rltrain.report.runs import DIAGNOSTICS, EVALUATION, TRAINING, Run, read_runs
 from rltrain.report.summary import Summary, summarize
 from rltrain.terminal.text import counted
+
+_RUNS_READ, _ROWS_READ = 20, 2000
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | 
     tags = tuple(dict.fromkeys([EVALUATION, TRAINING, *([metric] if metric is not None else [])]))
     runs = read_runs(places, tags)
     if metric is not None and all(run.series(metric) is None for run in runs):
-        raise RequestError(f"metric={metric}: no run has the metric {metric} in its metrics.jsonl")
+        raise RequestError(_no_metric(metric, runs))
     groups = group_runs(runs, origins)
     main = metric or _main(runs)
     curves = (main,) if metric is not None else tuple(sorted((EVALUATION, TRAINING), key=lambda tag: tag != main))
@@ -105,6 +110,20 @@ def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | 
         improvements=tuple(improvements(summaries, variants)),
         aggregate=aggregate(summaries),
     )
+
+
+def _no_metric(metric: str, runs: Sequence[Run]) -> str:
+    """Error text for a metric that no run has: the closest tag, or the closest name behind its slash, and all tags."""
+    tags: set[str] = set()
+    for path in (run.folder / "metrics.jsonl" for run in runs[:_RUNS_READ]):
+        if path.is_file():
+            tags.update(*islice(read_rows(path), _ROWS_READ))
+    tags.discard("step")
+    names = {tag.rpartition("/")[2]: tag for tag in sorted(tags)}
+    matches = closest(metric, tags) or [names[name] for name in closest(metric, names)]
+    guess = f"; did you mean {matches[0]}?" if matches else ""
+    known = f"\nmetrics: {', '.join(sorted(tags))}" if tags else ""
+    return f"metric={metric}: no run has it in its metrics.jsonl{guess}{known}"
 
 
 def _rank(summary: Summary) -> tuple[float]:

@@ -24,6 +24,11 @@ def notes(contents: Contents) -> list[str]:
     ]
 
 
+def damages(contents: Contents) -> list[str]:
+    """The runs whose files are damaged, and what of them was skipped or is missing: one in a line."""
+    return [f"{contents.name(run)}: {'; '.join(run.faults)}" for run in contents.runs if run.faults]
+
+
 def _few_seeds(contents: Contents) -> Iterator[str]:
     count = len(contents.summaries)
     few = [summary for summary in contents.summaries if len(summary.scores) < FEWEST_RUNS]

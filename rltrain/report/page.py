@@ -12,7 +12,7 @@ from rltrain.report.contents import Contents
 from rltrain.report.drawing import INK, PALETTE
 from rltrain.report.glossary import SOURCE, glossary
 from rltrain.report.groups import ENV, short_names
-from rltrain.report.notes import notes
+from rltrain.report.notes import damages, notes
 from rltrain.report.page_style import PAGE_STYLE
 from rltrain.report.runs import Run
 from rltrain.report.statistics import CONFIDENCE
@@ -47,6 +47,7 @@ def page(contents: Contents, figures: Sequence[Figure]) -> str:
         *(_figure(figure) for figure in figures),
         _improvements(contents),
         _unfinished(contents),
+        _damages(contents),
         _differences(contents),
         _reading(contents),
         _runs(contents),
@@ -160,6 +161,13 @@ def _unfinished(contents: Contents) -> str:
     rest = f"<p>and {more} more, which runs.csv has</p>" if more else ""
     table = _table(["run", "state", "steps", "why"], rows, 2, left=(3,))
     return f"<section><h2>Runs that no score counts</h2>{table}{rest}</section>"
+
+
+def _damages(contents: Contents) -> str:
+    lines = damages(contents)
+    more = [f"and {len(lines) - _MOST_RUNS} more, which runs.csv has"] if len(lines) > _MOST_RUNS else []
+    items = "".join(f"<li>{_text(line, _LONGEST_PROSE)}</li>" for line in [*lines[:_MOST_RUNS], *more])
+    return f"<section><h2>Damaged files</h2><ul>{items}</ul></section>" if items else ""
 
 
 def _differences(contents: Contents) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class Run:
         typed: the overrides that it was given.
         config: dotted key -> value, as stored; empty where it cannot be read.
         state: completed, running, killed, interrupted, failed, not begun, or whatever run.json says.
-        why: for which reason it is not completed, where the run has told one; or what of it cannot be read.
+        reason: why it is not completed, where the run has told it.
+        faults: which of its files are damaged, and how.
         result: None for a run that is not completed.
         wall_seconds: from its last beginning to its end.
         ended: in seconds since 1970.
@@ -55,7 +57,8 @@ class Run:
     typed: tuple[str, ...]
     config: Mapping[str, Any]
     state: str
-    why: str = ""
+    reason: str = ""
+    faults: tuple[str, ...] = ()
     metrics: Metrics = field(default_factory=lambda: Metrics({}, None, None))
     result: RunResult | None = None
     wall_seconds: float | None = None
@@ -71,6 +74,11 @@ class Run:
     def seed(self) -> int | None:
         seed = self.config.get("seed")
         return seed if type(seed) is int else None
+
+    @property
+    def why(self) -> str:
+        """`reason` and `faults` in one line."""
+        return "; ".join(filter(None, (self.reason, *self.faults)))
 
     @property
     def score(self) -> float | None:
@@ -158,39 +166,56 @@ def read_run(
 ) -> Run:
     """One run; `listed` is its config where the list of a sweep tells it."""
     run = RunFolder(folder)
-    record, faults = _record(run), []
+    faults: list[str] = []
+    record: Mapping[str, Any] = {}
     config: Mapping[str, Any] = {}
+    try:
+        record = run.read_record() if run.record.exists() else {}
+    except RequestError as error:
+        faults.append(_fault(error, folder))
     try:
         # A list of jobs reads faster, but does not know what `resume` has changed in one job.
         config = _flat(listed if listed is not None and "changes" not in record else run.read_config())
-    except (RequestError, RecursionError) as error:
-        deep = f"{run.config.name}: is nested too deeply"
-        faults.append(str(error).replace(f"{folder}/", "") if isinstance(error, RequestError) else deep)
+    except RequestError as error:
+        faults.append(_fault(error, folder))
+    except RecursionError:
+        faults.append(f"{run.config.name}: is nested too deeply")
     state = read_status(run)
+    if state == "unknown" and not faults:
+        faults.append(f"{run.record.name}: tells no status")
     if state == "running" and not holder_of(folder):
         state = "killed"
     metrics = Metrics({}, None, None)
+    result = read_result(run) if state == "completed" else None
     try:
         if state != "not begun":
-            metrics = read_metrics(run.metrics, tags)
+            end = None if result is None else result.env_step
+            metrics = read_metrics(run.metrics, tags, _longest(config, record), end)
     except OSError as error:
         faults.append(f"{run.metrics.name}: cannot be read: {error.strerror}")
-    result = read_result(run) if state == "completed" else None
+    if metrics.faults:
+        faults.append(f"{run.metrics.name}: {', '.join(metrics.faults)}")
     if state == "completed" and result is None:
         faults.append(f"{run.result.name}: holds no result")
     seconds, started = _seconds(record.get("seconds")), _seconds(record.get("started"))
     return Run(
-        folder, origin, typed or _typed(record), config, state, "; ".join([*_reason(record), *faults]), metrics, result,
+        folder, origin, typed or _typed(record), config, state, _reason(record), tuple(faults), metrics, result,
         wall_seconds=seconds, ended=None if seconds is None or started is None else started + seconds,
         device=str(record.get("device", "")), versions=_versions(record),
     )  # fmt: skip
 
 
-def _record(run: RunFolder) -> Mapping[str, Any]:
-    try:
-        return run.read_record()
-    except RequestError:
-        return {}
+def _fault(error: RequestError, folder: Path) -> str:
+    return str(error).replace(f"{folder}/", "")
+
+
+def _longest(config: Mapping[str, Any], record: Mapping[str, Any]) -> float:
+    """The most environment steps from one row of metrics to the next."""
+    changes = record.get("changes")
+    entries = [entry for entry in changes if isinstance(entry, dict)] if isinstance(changes, list) else []
+    periods = [config.get("log_period"), *(entry.get("from") for entry in entries if entry.get("key") == "log_period")]
+    numbers = [number for number in (*periods, config.get("num_envs")) if type(number) is int]
+    return sum(sorted(numbers)[-2:]) if len(numbers) == len(periods) + 1 else math.inf
 
 
 def _seconds(value: Any) -> float | None:
@@ -213,9 +238,9 @@ def _typed(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(word) for word in words[1:] if "=" in str(word)) if isinstance(words, list) else ()
 
 
-def _reason(record: Mapping[str, Any]) -> list[str]:
+def _reason(record: Mapping[str, Any]) -> str:
     reason = record.get("reason")
-    return [reason.splitlines()[0]] if isinstance(reason, str) and reason.strip() else []
+    return reason.splitlines()[0] if isinstance(reason, str) and reason.strip() else ""
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rltrain.loggers.jsonl import read_tags
 from rltrain.storage.run_result import LARGEST, MOST_STEPS
+from rltrain.terminal.text import counted
 
 SPEED = "time/steps_per_second"
 MOST_POINTS = 4096
@@ -56,25 +57,31 @@ class Metrics:
         last_step: of the last row; None where there is none.
         train_seconds: in training, without evaluations; None where no row has a speed.
         not_finite: how many values were left out since they are NaN, infinite or no numbers.
+        faults: what a file that training wrote does not have: lines that are no rows, rows that are missing.
     """
 
     series: dict[str, Series]
     last_step: int | None
     train_seconds: float | None
     not_finite: int = 0
+    faults: tuple[str, ...] = ()
 
 
-def read_metrics(path: Path, tags: Collection[str]) -> Metrics:
+def read_metrics(path: Path, tags: Collection[str], longest: float = math.inf, end: int | None = None) -> Metrics:
     """The series of `tags` in a metrics file. Rows without a finite value are left out, and so are torn lines.
+
+    Args:
+        longest: the most steps from one row to the next.
+        end: the step of the last row, where the run has come to its end; rows beyond it are a stranger's.
 
     Raises:
         OSError: the file cannot be read.
     """
     points = {tag: _Points() for tag in tags}
-    last, seconds, not_finite = None, 0.0, 0
+    last, seconds, not_finite, check = None, 0.0, 0, _Check(longest, end)
     for row in read_tags(path, [SPEED, *tags]):
-        step = row["step"]
-        if not 0 <= step < MOST_STEPS:
+        step = row.get("step", -1)
+        if not check.admits(step, last):
             continue
         for tag, kept in points.items():
             if tag in row:
@@ -87,7 +94,47 @@ def read_metrics(path: Path, tags: Collection[str]) -> Metrics:
             seconds += (step - (last or 0)) / speed
         last = step if last is None else max(last, step)
     series = {tag: found.series() for tag, found in points.items() if found}
-    return Metrics(series, last, seconds or None, not_finite)
+    return Metrics(series, last, seconds or None, not_finite, tuple(check.faults(last)))
+
+
+class _Check:
+    """What is wrong with the rows of a metrics file, counted as they come."""
+
+    def __init__(self, longest: float, end: int | None) -> None:
+        self._longest, self._end = longest, end
+        self._skipped = self._beyond = self._unordered = self._gaps = 0
+        self._gap = (0, 0)  # the first
+
+    def admits(self, step: int, last: int | None) -> bool:
+        """Whether a row of `step` may be the run's; `last` is the largest step before it, None for the first row."""
+        if not 0 <= step < MOST_STEPS:
+            self._skipped += 1
+            return False
+        if self._end is not None and step > self._end:
+            self._beyond += 1
+            return False
+        if last is not None and step <= last:
+            self._unordered += 1
+        elif step - (last or 0) > self._longest:
+            self._gap = self._gap if self._gaps else (last or 0, step)
+            self._gaps += 1
+        return True
+
+    def faults(self, last: int | None) -> list[str]:
+        """Each in a few words, about the file."""
+        found = []
+        if self._skipped:
+            found.append(f"{counted(self._skipped, 'line')} skipped (no row, or torn)")
+        if self._beyond:
+            found.append(f"{counted(self._beyond, 'row')} skipped (beyond the last step, {self._end:,})")
+        if self._unordered:
+            found.append(f"{counted(self._unordered, 'row')} out of order")
+        if self._gaps:
+            more = f" and in {counted(self._gaps - 1, 'other gap')}" if self._gaps > 1 else ""
+            found.append(f"rows missing from step {self._gap[0]:,} to {self._gap[1]:,}{more}")
+        if self._end is not None and (last or 0) < self._end:
+            found.append(f"rows missing from step {last or 0:,} to the last, {self._end:,}")
+        return found
 
 
 class _Points:

@@ -244,7 +244,12 @@ def test_wrong_requests(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "empty") == "empty: holds no run\n"
     assert "did you mean metric?" in refused(capsys, "run", "metrik=x")
     assert refused(capsys, "run", "metric=3").startswith("metric=3: must be the tag of a metric")
-    assert "no run has the metric train/loss" in refused(capsys, "run", "metric=train/loss")
+    unknown = refused(capsys, "run", "metric=eval/epsiode_return")
+    assert unknown == (
+        "metric=eval/epsiode_return: no run has it in its metrics.jsonl; did you mean eval/episode_return?\n"
+        "metrics: eval/episode_return, rollout/episode_return, time/steps_per_second\n"
+    )
+    assert "did you mean time/steps_per_second?" in refused(capsys, "run", "metric=steps_per_sec")
     assert refused(capsys, "run", "json=3") == "json=3: must be true or false\n"
     assert refused(capsys, "run", "--nope").startswith("--nope: unknown option")
     assert "no folder nowhere" in refused(capsys, "run", "out=nowhere/x")
@@ -324,11 +329,33 @@ def test_a_damaged_run_spoils_no_report(damages: list[str], here: Path, capsys: 
         DAMAGES[name](write_run(here / "sweep" / f"damaged{number}", final=result(9.0), seed=9 + number))
     assert main(["report", "sweep"]) == 0
     said = capsys.readouterr()
-    assert said.err == "" and said.out.replace("\n", "").isprintable() and "Traceback" not in said.out
+    assert said.err.startswith("warning   damaged") and said.err.replace("\n", "").isprintable()
+    assert said.out.replace("\n", "").isprintable() and "Traceback" not in said.out
     with open(here / "sweep" / "report" / "runs.csv", newline="") as file:
         assert sum(line["run"].startswith("damaged") for line in csv.DictReader(file)) == len(damages)
     Tags((here / "sweep" / "report" / "report.html").read_text())
     json.loads((here / "sweep" / "report" / "summary.json").read_text())
+
+
+def test_damage_is_told_on_stderr_and_on_the_page(
+    here: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+) -> None:
+    for name in ("whole", "torn", "holes", "no_record"):
+        write_run(here / "runs" / name, final=result(9.0), seed=len(name))
+    torn, holes = (here / "runs" / name / "metrics.jsonl" for name in ("torn", "holes"))
+    torn.write_text(torn.read_text()[:-5])
+    rows = holes.read_text().splitlines(keepends=True)
+    holes.write_text("".join([*rows[:3], "# edited\n", *rows[6:]]))
+    (here / "runs" / "no_record" / "run.json").write_text("nothing")
+    assert main(["report", "runs"]) == 0
+    damages = [
+        "holes: metrics.jsonl: 1 line skipped (no row, or torn), rows missing from step 300 to 700",
+        "no_record: run.json: no valid JSON",
+        "torn: metrics.jsonl: 1 line skipped (no row, or torn), rows missing from step 900 to the last, 1,000",
+    ]
+    assert capsys.readouterr().err.splitlines() == [f"warning   {damage}" for damage in damages]
+    page = (here / "runs" / "report" / "report.html").read_text()
+    assert all(damage in page for damage in damages)
 
 
 def test_refusals_and_help_are_quick_and_load_neither_torch_nor_numpy(here: Path) -> None:

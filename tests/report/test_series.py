@@ -75,6 +75,25 @@ def test_rows_out_of_order_are_put_in_order_and_the_later_of_two_holds(tmp_path:
     assert found.series[TAG].values.tolist() == [1.0, 2.0, 4.0]
 
 
+def test_what_a_file_of_ours_does_not_have_is_told(tmp_path: Path) -> None:
+    rows = [row(step, 1.0) for step in range(100, 1100, 100)]
+    path = tmp_path / "m"
+
+    def faults(text: str) -> tuple[str, ...]:
+        path.write_text(text)
+        return read_metrics(path, [TAG], longest=101, end=1000).faults
+
+    assert faults(lines(*rows)) == ()
+    assert faults(lines(*rows[:4], row(400, 5.0), *rows[4:])) == ("1 row out of order",)
+    assert faults(lines(*rows, row(1100, 1.0), {"loss": 3})) == (
+        "1 line skipped (no row, or torn)", "1 row skipped (beyond the last step, 1,000)",
+    )  # fmt: skip
+    assert faults(lines(*rows[2:4], *rows[6:])) == ("rows missing from step 0 to 300 and in 1 other gap",)
+    assert faults(lines(*rows[:8])) == ("rows missing from step 800 to the last, 1,000",)
+    assert faults(lines(*rows) + "x" * (5 << 20) + "\n") == ("1 line skipped (no row, or torn)",)
+    assert faults("") == ("rows missing from step 0 to the last, 1,000",)
+
+
 def test_points_of_long_series_are_means_of_neighbouring_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(series, "MOST_POINTS", 4)
     found = read(tmp_path / "m", lines(*(row(100 * i, float(i)) for i in range(1, 10)))).series[TAG]
