@@ -144,8 +144,10 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool, of_launc
     from rltrain.storage.sweep_folder import is_completed, stopped_sweep
 
     jobs = sweep.jobs()
-    launcher = asked_launcher(sweep.path, of_launcher, trust)
-    if not overrides and all(map(is_completed, jobs)):
+    done = not overrides and all(map(is_completed, jobs))
+    # Where nothing will run, what the folder says of a launcher needs neither consent nor the launcher's package.
+    launcher = asked_launcher(sweep.path, of_launcher, trust) if of_launcher or not done else None
+    if done:
         _tell_completed(sweep.path, {folder: job.config for folder, job in jobs.items()})
         return []
     _list_changes(sweep, {folder: job.config for folder, job in jobs.items()}, overrides, trust)

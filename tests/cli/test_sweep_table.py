@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from rltrain.cli import main
 from rltrain.commands.sweep_results import repeated_jobs
 from rltrain.commands.sweep_table import report_sweep
 from rltrain.storage.sweep_folder import ListedJob, SweepFolder
+from rltrain.storage.task_folder import Task, TaskFolder, write_tasks
 
 OVER_EPISODES = "+- is the standard deviation over a job's 100 episodes"
 OVER_SEEDS = "+- is the sample standard deviation (n - 1) over the seeds' means"
@@ -200,6 +202,22 @@ def test_a_sweep_of_an_earlier_version_says_what_differs_by_its_configs(tmp_path
     (tmp_path / "jobs.json").write_text(json.dumps({"jobs": listed}))
     lines = report_sweep(SweepFolder(tmp_path)).splitlines()
     assert lines[2].split() == ["1", "seed=1", "1,000", "10.0", "+-", "1.0"]
+
+
+@pytest.mark.parametrize("launcher", [{"name": "ray", "address": "ray://head:10001"}, {"name": "no longer here"}])
+def test_a_finished_sweep_of_a_cluster_needs_no_consent(
+    launcher: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = [swept(tmp_path / str(seed), 7.0, f"seed={seed}") for seed in range(2)]
+    SweepFolder(tmp_path).add_jobs(jobs)
+    TaskFolder(tmp_path, 0).make()
+    write_tasks(tmp_path, launcher, [Task(0, ("0", "1"), "id")])
+    assert main(["resume", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "completed, nothing left to do" in said and "seed=1" in said
+    (tmp_path / "1" / "run.json").unlink()  # now something is left, and the folder says where it would run
+    assert main(["resume", str(tmp_path)]) == 2
+    assert "launcher" in capsys.readouterr().err
 
 
 def test_a_stranger_s_list_of_jobs_steers_no_terminal(tmp_path: Path) -> None:
