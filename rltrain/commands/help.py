@@ -30,11 +30,14 @@ Choices (GROUP=CHOICE)
 {choices}
 
 Keys you may want first (`rltrain --cfg job` shows all; a list is key=[64,64]; null means none or never)
-  total_steps=50_000    environment steps         total_episodes=200   whichever limit comes first
-  seed=0                of all randomness         num_envs=8           copies of the environment
-  stop_at_return=475    end when it is reached    eval.period=1_000    steps between evaluations
+  total_steps=50_000    environment steps
+  total_episodes=200    whichever limit comes first
+  seed=0                of all randomness
+  num_envs=8            copies of the environment
+  stop_at_return=475    end when it is reached
+  eval.period=1_000     steps between evaluations
   video.period=10_000   steps between films of an episode, in videos/ and TensorBoard
-  algo.gamma=0.99  algo.optimizer.lr=1e-3  network.hidden=[64,64]  env.kwargs.gravity=1.6
+  algo.gamma=0.99 algo.optimizer.lr=1e-3 network.hidden=[64,64] env.kwargs.gravity=1.6
   'env.wrappers=[normalize_observation,{{name: frame_stack, size: 4}}]'   between environment and agent
   dry_run=true          build everything, print sizes, train nothing
 
@@ -75,7 +78,7 @@ rltrain report [DIR ...] [key=value ...]: curves and tables over seeds, with int
                            outputs/reports/<time>
   --json                   prints JSON, as in summary.json
 
-Runs that differ in their seed alone are one setting. Statistics are over seeds: the interquartile mean, and 95%
+Runs that differ in their seed alone are one setting. Statistics are over seeds: the interquartile mean, and 95% \
 bootstrap intervals for three seeds or more.
 """,
     "resume": """\
@@ -85,7 +88,7 @@ rltrain resume [RUN_OR_SWEEP] [key=value ...]: continues from the newest whole c
                            under outputs/ unless given
   total_steps=100_000      extends a run; so does total_episodes
   stop_at_return=null      lets a run go on that ended early; a number is another goal
-  log_period=  eval.*=  checkpoint.*=  device.*=     may change too; anything else is another experiment
+  log_period= eval.*= checkpoint.*= device.*=  may change too; anything else is another experiment
   hydra/launcher=NAME      of a sweep: population (here), slurm or ray; where it was unless given; hydra.launcher.*= too
   task=3                   of a sweep on a cluster: finishes the jobs of that task, here
   trust=true               imports the module of a run of env=module:id

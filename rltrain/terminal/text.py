@@ -87,23 +87,44 @@ def wrapped(text: str, indent: int = 10) -> str:
     """A line in as many as the terminal needs; the later ones begin below the column `indent`."""
     if len(text) <= terminal_width():
         return text
+    bare = text.lstrip()
     return "\n".join(
         textwrap.wrap(
-            text, terminal_width(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+            bare, terminal_width(), initial_indent=text[: len(text) - len(bare)], subsequent_indent=" " * indent,
+            break_long_words=False, break_on_hyphens=False,
         )
-    )
+    )  # fmt: skip
 
 
 def wrapped_table(text: str) -> str:
-    """Each line wrapped; those of two columns, with two blanks between, below the second where that leaves it room."""
-    lines = []
-    for line in text.splitlines():
-        indent = len(line) - len(line.lstrip()) + 2
-        columns = re.match(r"\s*\S+(?: \S+)*\s{2,}(?=\S)", line)
-        if columns is not None and columns.end() <= terminal_width() / 2:
-            indent = columns.end()
-        lines.append(wrapped(line, indent))
-    return "\n".join(lines)
+    """Each line wrapped; those of two columns, with two blanks between, below the second where that leaves it room,
+    else with the second on lines of its own. A line that begins at the second column of the one before goes on with
+    it."""
+    lines, columns = list[str](), 0
+    for line in map(str.rstrip, text.splitlines()):
+        indent = len(line) - len(line.lstrip())
+        if lines and line and 0 < indent == columns:
+            lines[-1] += f" {line.lstrip()}"
+            continue
+        lines.append(line)
+        columns = _second_column(line)
+    return "\n".join(map(_laid_out, lines))
+
+
+def _second_column(line: str) -> int:
+    """Where the second of two columns begins; 0 in a line of one."""
+    columns = re.match(r"\s*\S+(?: \S+)*\s{2,}(?=\S)", line)
+    return columns.end() if columns else 0
+
+
+def _laid_out(line: str) -> str:
+    indent, column, width = len(line) - len(line.lstrip()), _second_column(line), terminal_width()
+    if not column or len(line) <= width:
+        return wrapped(line, indent + 2)
+    if column <= width / 2 and column + max(map(len, line[column:].split())) <= width:
+        return wrapped(line, column)
+    below = f"{' ' * (indent + 4)}{line[column:]}"
+    return f"{wrapped(line[:column].rstrip(), indent + 2)}\n{wrapped(below, indent + 4)}"
 
 
 @contextmanager

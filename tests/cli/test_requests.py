@@ -18,6 +18,7 @@ import yaml
 from rltrain.cli import main
 from rltrain.commands.evaluate import DEFAULTS
 from rltrain.commands.list import LISTS
+from rltrain.config.command_names import COMMANDS
 from rltrain.config.stored import parse_arguments
 from rltrain.storage.run_folder import RunFolder
 
@@ -218,12 +219,11 @@ def test_help_fits_the_terminal(
     columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    for args in (["--help"], ["evaluate", "--help"]):
+    for args in (["--help"], *([command, "--help"] for command in COMMANDS)):
         assert main(args) == 0
         text = capsys.readouterr().out
         too_long = [line for line in text.splitlines() if len(line) > min(max(columns, 40), 120)]
         assert all(len(line.split()) == 1 for line in too_long)
-        assert "checkpoint=" in text
 
 
 def test_a_list_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,9 @@ def test_lines_are_wrapped_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> N
     assert wrapped_table("  name  " + "word " * 8 + "\n\nshort").splitlines() == [
         "  name  word word word word word word", "        word word", "", "short",
     ]  # fmt: skip
-    assert wrapped_table("  " + "l" * 25 + "  " + "word " * 4).splitlines()[1] == "    word word"
+    assert wrapped_table("  " + "l" * 25 + "  " + "word " * 4).splitlines()[1] == "      word word word word"
+    assert wrapped_table("  name  " + "w" * 35).splitlines() == ["  name", "      " + "w" * 35]
+    assert wrapped_table("  name  one\n        two\n  second  three") == "  name  one two\n  second  three"
 
 
 def test_paths_are_shown_as_they_are_typed_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
