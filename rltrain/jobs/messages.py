@@ -120,10 +120,11 @@ def dry_run_text(parts: Parts, steps: int) -> str:
             ),
             *(f"weights   {name:<36} {tuple(tensor.shape)}" for name, tensor in weights.items()),
             f"memory    {parts.agent.replay_bytes / 2**20:.1f} MiB of experience",
-            *(
-                [f"tried     a reset and {steps} random steps of each environment: all as Gymnasium wants it"]
+            "tried     "
+            + (
+                f"a reset and {counted(steps, 'random step')} of each environment: all as Gymnasium wants it"
                 if steps
-                else []
+                else "no step: env.vectorization=compiled steps the environment inside the agent's program"
             ),
             "dry run   nothing was trained or written",
         ]

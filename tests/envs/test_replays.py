@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,14 @@ def test_random_steps_find_every_mistake(what: str) -> None:
             try_random_steps(envs)
     finally:
         envs.close()
+
+
+def test_a_slow_reset_takes_no_step_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    envs = make_vector_env(env_config("CartPole-v1"), 2, lambda env, number: 10 * env + number)
+    clock = itertools.count(step=5.0)  # seconds from one look to the next
+    monkeypatch.setattr("rltrain.envs.trial.time.monotonic", lambda: next(clock))
+    with closing(envs):
+        assert try_random_steps(envs) == 1
 
 
 def test_a_dry_run_tries_the_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
