@@ -21,7 +21,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from rltrain.commands.sweep import FinishedSweep, run_sweep
-from rltrain.config.algorithms import TAKES_ARRAYS, TAKES_CONTINUOUS, card_of
+from rltrain.config.algorithms import card_of, that_take
 from rltrain.config.application import CONFIG_NAME, create_application, job_variables, run_config
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
@@ -162,16 +162,17 @@ def preflight(config: RunConfig) -> None:
 
 def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: ActionSpec) -> None:
     name, card = config.algo.name, card_of(config.algo)
+    others = f"algorithms that can: {', '.join(that_take(observation, actions))}"
     if card.discrete_observations and observation.kind != "discrete":
         whose, made = f"those of {config.env.id}", _wrapper_of_arrays(config.env)
         what = f"{made} makes {whose}" if made else f"{whose} are"
         raise RequestError(
-            f"algo={name}: needs Discrete observations, and {what} arrays of {list(observation.shape)}; {TAKES_ARRAYS}"
+            f"algo={name}: needs Discrete observations, and {what} arrays of {list(observation.shape)}\n{others}"
         )
     if card.discrete_actions and actions.kind != "discrete":
         raise RequestError(
             f"algo={name}: needs discrete actions, "
-            f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n{TAKES_CONTINUOUS}"
+            f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n{others}"
         )
 
 

@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 from rltrain.config.schema import (
+    ALGO_CONFIGS,
     PER_MEMBER,
     PQNConfig,
     QLearningConfig,
@@ -23,9 +24,6 @@ from rltrain.config.schema import (
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
-
-TAKES_ARRAYS, TAKES_CONTINUOUS = "algo=dqn takes both", "algo=reinforce takes both"
-"""Words of a refusal for observations that are arrays, and for actions that are."""
 
 _LONGEST_EPISODE = 1024  # a guess, in steps: nobody knows it beforehand
 
@@ -142,7 +140,22 @@ CARDS: dict[type, Card] = {
 
 def card_of(algo: Any) -> Card:
     """The card of an algorithm's keys, `RunConfig.algo`."""
-    return next((CARDS[cls] for cls in type(algo).__mro__ if cls in CARDS), Card())
+    return _card(type(algo)) or Card()
+
+
+def that_take(observation: ObservationSpec, action: ActionSpec) -> list[str]:
+    """The names of the algorithms with a card that learn from such observations and actions."""
+    found = {name: card for name, cls in sorted(ALGO_CONFIGS.items()) if (card := _card(cls)) is not None}
+    return [
+        name
+        for name, card in found.items()
+        if (observation.kind == "discrete" or not card.discrete_observations)
+        and (action.kind == "discrete" or not card.discrete_actions)
+    ]
+
+
+def _card(cls: type) -> Card | None:
+    return next((CARDS[parent] for parent in cls.__mro__ if parent in CARDS), None)
 
 
 def per_member_keys(config: RunConfig) -> list[str]:

@@ -68,14 +68,15 @@ def test_refused_lines(line: str, message: str, capsys: pytest.CaptureFixture[st
     [
         (
             "CartPole-v1",
-            "algo=q_learning: needs Discrete observations, and those of CartPole-v1 are arrays of [4]; algo",
+            "algo=q_learning: needs Discrete observations, and those of CartPole-v1 are arrays of [4]\n"
+            "algorithms that can: a2c, c51, dqn, ",
         ),
         ("Blackjack-v1", "algo=q_learning: needs Discrete observations, and those of Blackjack-v1 are arrays of [45]"),
     ],
 )
 def test_a_table_needs_discrete_observations(env: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = refused(capsys, "algo=q_learning", f"env={env}")
-    assert error.startswith(message) and len(error.splitlines()) == 1
+    assert error.startswith(message) and len(error.splitlines()) == 2
     assert not Path("outputs").exists()
 
 
@@ -84,7 +85,7 @@ def test_the_wrapper_that_makes_arrays_is_named(wrappers: str, capsys: pytest.Ca
     error = refused(capsys, "algo=q_learning", "env=FrozenLake-v1", f"env.wrappers={wrappers}")
     name, place = ("frame_stack", 0) if "frame" in wrappers else ("time_aware", wrappers.count(","))
     assert f"env.wrappers[{place}]={name} makes those of FrozenLake-v1 arrays of [" in error
-    assert len(error.splitlines()) == 1
+    assert len(error.splitlines()) == 2
 
 
 def test_a_stop_that_can_never_come(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,16 @@ from typing import Annotated, Any
 import pytest
 from small_runs import dqn_config, ppo_config, pqn_config, q_learning_config, reinforce_config, run_config
 
-from rltrain.config.algorithms import Card, card_of, per_member_keys
+from rltrain.config.algorithms import Card, card_of, per_member_keys, that_take
 from rltrain.config.population import structure
-from rltrain.config.schema import PER_MEMBER, DQNConfig, OptimizerConfig, Range
+from rltrain.config.schema import ALGO_CONFIGS, PER_MEMBER, DQNConfig, OptimizerConfig, Range
+from rltrain.types import ActionSpec, ObservationSpec
+
+
+def test_the_algorithms_that_take_some_spaces() -> None:
+    vector = ObservationSpec("box", (4,), "float32")
+    assert that_take(vector, ActionSpec("box", (1,))) == ["a2c", "ppo", "reinforce"]
+    assert that_take(vector, ActionSpec("discrete", (), 2)) == sorted({*ALGO_CONFIGS} - {"q_learning"})
 
 
 @dataclass(frozen=True)
