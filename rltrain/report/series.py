@@ -98,7 +98,7 @@ def read_metrics(path: Path, tags: Collection[str], longest: float = math.inf, e
 
 
 class _Check:
-    """What is wrong with the rows of a metrics file, counted as they come."""
+    """Faults of the rows of a metrics file, counted as they come."""
 
     def __init__(self, longest: float, end: int | None) -> None:
         self._longest, self._end = longest, end
