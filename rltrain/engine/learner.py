@@ -56,7 +56,8 @@ def make_learn(algorithm: Algorithm, update: Update, experience: Experience) -> 
     def learn(memory: Learning) -> None:
         draws = memory.draws.index_select(0, memory.call).squeeze(0)  # [K, M, B]
         more = {name: drawn.index_select(0, memory.call).squeeze(0) for name, drawn in memory.more.items()}
-        state, steps = memory.state, list[dict[str, Tensor]]()
+        state = memory.state
+        steps: list[dict[str, Tensor]] = []  # `list[...]()` is what Dynamo cannot trace
         for rows, batch in experience.batches(memory.memory, draws):
             own = {name: drawn[len(steps)] for name, drawn in more.items()}  # [M, *shape]
             state, metrics, feedback = update(state, batch, {**memory.knobs, **own})
