@@ -44,7 +44,9 @@ class Distribution(Protocol):
         """log pi(a|s) [...]; of the agent's own action, not of what the environment's bounds made of it."""
         ...
 
-    def entropy(self, output: Tensor) -> Tensor: ...
+    def entropy(self, output: Tensor) -> Tensor:
+        """Of each distribution, in nats [...]."""
+        ...
 
 
 class Categorical:

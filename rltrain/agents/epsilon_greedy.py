@@ -41,6 +41,7 @@ class EpsilonGreedy:
 
     @property
     def outputs_per_action(self) -> int:
+        """Numbers that the network gives each action."""
         return 1
 
     def make_network(self, build: Build) -> FlatNetwork:

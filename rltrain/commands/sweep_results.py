@@ -58,7 +58,6 @@ class SettingResult:
 
     Attributes:
         jobs: one of each seed that has a result.
-        std: the sample's, over the seeds' means; None for one seed.
     """
 
     overrides: tuple[str, ...]
@@ -72,6 +71,7 @@ class SettingResult:
 
     @property
     def std(self) -> float | None:
+        """The sample's, over the seeds' means; None for one seed."""
         return stdev(job.mean for job in self.jobs) if len(self.jobs) > 1 else None
 
     @property
@@ -80,6 +80,7 @@ class SettingResult:
         return fmean(job.env_step or 0 for job in self.jobs) if self.jobs else None
 
     def count(self, what: Outcome) -> int:
+        """Jobs with this outcome."""
         return sum(job.outcome == what for job in self.jobs)
 
 

@@ -28,6 +28,7 @@ class Graph:
 
     @property
     def captured(self) -> bool:
+        """Whether a call is one launch of a captured graph."""
         return self._replay is not None and self._replay != self._procedure
 
     def __call__(self) -> None:

@@ -240,5 +240,6 @@ class KeptState:
         self._kept = [tensor[self._members] for tensor in self._tensors]
 
     def restore(self) -> None:
+        """Writes what was kept back, in place."""
         for tensor, kept in zip(self._tensors, self._kept, strict=True):
             tensor.index_copy_(0, self._members, kept)

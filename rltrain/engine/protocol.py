@@ -102,7 +102,9 @@ class Agent(LoadablePolicy, Protocol):
     """
 
     @property
-    def gradient_steps(self) -> int: ...
+    def gradient_steps(self) -> int:
+        """Made so far, by the member that has made most."""
+        ...
 
     @property
     def active(self) -> np.ndarray:
@@ -181,7 +183,10 @@ class SteppedByAgent(Protocol):
     @property
     def twin(self) -> Twin: ...
     @property
-    def max_episode_steps(self) -> int | None: ...
+    def max_episode_steps(self) -> int | None:
+        """Where episodes are cut, None for never."""
+        ...
+
     @property
     def first_action(self) -> int: ...
     @property

@@ -70,5 +70,6 @@ class MemberTargets:
         self.seen_steps[:], self.seen_episodes[:] = env_steps, episodes
 
     def move(self, due: Due) -> None:
+        """Moves each member's target as often as it is due, in place."""
         if due is not None:
             move_targets_(self._target_params, self._params, self._updates, due)

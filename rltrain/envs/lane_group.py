@@ -15,6 +15,8 @@ MAX_REPLAY_SECONDS = 60.0  # for all lanes of a process together
 
 
 class Finished(NamedTuple):
+    """An episode that ended in a lane: its undiscounted return and its steps."""
+
     lane: int
     episode_return: float
     length: int
@@ -52,10 +54,25 @@ class LaneGroup(Protocol):
 
     failures: dict[int, RunFailed] | None
 
-    def reset(self, seeds: Sequence[int]) -> np.ndarray: ...
-    def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep: ...
-    def state(self) -> LaneState: ...
+    def reset(self, seeds: Sequence[int]) -> np.ndarray:
+        """Begins an episode in every lane, from one seed each; obs [n, *obs]."""
+        ...
+
+    def step(self, actions: np.ndarray, active: np.ndarray | None, next_seeds: Sequence[int]) -> LaneStep:
+        """Steps the lanes where `active` [n] is true (None: all); one that ends begins anew from its next seed."""
+        ...
+
+    def state(self) -> LaneState:
+        """Copies of the running episodes."""
+        ...
+
     def restore(
         self, state: LaneState, seeds: Sequence[int], next_seeds: Sequence[int]
-    ) -> tuple[np.ndarray, list[bool]]: ...
-    def close(self) -> None: ...
+    ) -> tuple[np.ndarray, list[bool]]:
+        """Continues stored episodes: obs [n, *obs], and of each lane whether it goes on bit for bit. Where one does
+        not, the episode of its next seed begins."""
+        ...
+
+    def close(self) -> None:
+        """Closes the environments; safe to call twice."""
+        ...

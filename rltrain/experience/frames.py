@@ -65,6 +65,7 @@ class Frames:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all frames, and of what is noted of each."""
         return self.data.nbytes + self._last_row.nbytes
 
     def numbered(self, transition: Transition, ended: Collection[int]) -> Transition:

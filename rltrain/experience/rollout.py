@@ -149,6 +149,7 @@ class RolloutBuffer:
         return 1 << int(self.length.reshape(self._members, -1)[members].max() - 1).bit_length()
 
     def add(self, transition: Transition) -> None:
+        """Keeps one vector step of the environments that are active."""
         length, finished = self.length, self.finished
         envs = self._env_ids[transition.active]
         rows = envs * self._share + finished[envs]  # [K']

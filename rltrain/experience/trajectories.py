@@ -88,10 +88,12 @@ class TrajectoryBuffer:
 
     @property
     def full(self) -> bool:
+        """Whether all T steps are there."""
         return self.made == self.length
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all steps."""
         return sum(array.nbytes for array in self._steps.host.values())
 
     def add(self, transition: Transition) -> None:

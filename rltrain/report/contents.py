@@ -49,9 +49,11 @@ class Contents:
 
     @property
     def envs(self) -> list[str]:
+        """Ids, in the order of the settings."""
         return list(dict.fromkeys(summary.setting.env for summary in self.summaries))
 
     def of_env(self, env: str) -> list[Summary]:
+        """The settings of one environment."""
         return [summary for summary in self.summaries if summary.setting.env == env]
 
     def title(self, env: str) -> str:

@@ -57,10 +57,12 @@ class Groups:
 
     @property
     def envs(self) -> list[str]:
+        """Ids, in the order of the settings."""
         return list(dict.fromkeys(setting.env for setting in self.settings))
 
     @property
     def variants(self) -> list[str]:
+        """The settings' names apart from their environments, each once."""
         return list(dict.fromkeys(setting.variant for setting in self.settings))
 
 

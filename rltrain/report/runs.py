@@ -68,10 +68,12 @@ class Run:
 
     @property
     def env(self) -> str:
+        """The environment's id; empty where the config has none."""
         return show(self.config.get("env.id", ""))
 
     @property
     def seed(self) -> int | None:
+        """None where the config has no whole number."""
         seed = self.config.get("seed")
         return seed if type(seed) is int else None
 
@@ -92,6 +94,7 @@ class Run:
 
     @property
     def outcome(self) -> Outcome | None:
+        """None without a result."""
         result = self.result
         return None if result is None else outcome(result.returns["mean"], result.threshold, result.solve_step)
 
@@ -104,6 +107,7 @@ class Run:
         return self.result.env_step < total and (episodes is None or self.result.returns["mean"] >= goal)
 
     def series(self, tag: str) -> Series | None:
+        """A logged metric by its tag, or one that is computed from others; None where it was not logged."""
         if tag != OVERESTIMATION:
             return self.metrics.series.get(tag)
         value, got = self.metrics.series.get(_VALUE), self.metrics.series.get(_DISCOUNTED)

@@ -33,6 +33,7 @@ class Estimate:
     high: float | None
 
     def to_plain(self) -> dict[str, float | None]:
+        """As it is written to JSON."""
         return {"iqm": self.value, "low": self.low, "high": self.high}
 
 

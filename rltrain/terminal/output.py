@@ -64,6 +64,7 @@ class OutlivingStream:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
+        """Returns the number of characters, also where none could be written."""
         if self.failure is None:
             try:
                 self._stream.write(text)

@@ -30,6 +30,7 @@ class EpisodeStatistics:
 
     @property
     def mean(self) -> float:
+        """Of the returns; NaN where there are none."""
         return float(np.mean(self.returns))
 
     @property
@@ -38,6 +39,7 @@ class EpisodeStatistics:
         return float(np.std(self.returns))
 
     def to_plain(self) -> dict[str, float]:
+        """As result.json has it."""
         return {"mean": self.mean, "std": self.std, "min": min(self.returns), "max": max(self.returns)}
 
     def count_to_plain(self) -> dict[str, int | bool]:

@@ -67,6 +67,7 @@ class MemberEvaluator:
     def evaluate(
         self, policy: object, episodes: int, key: int, stop: Callable[[], bool] = lambda: False
     ) -> EpisodeStatistics | None:
+        """Like `Evaluator.evaluate`, of the member; `policy` is not looked at."""
         return self._shared.evaluate(self._member, episodes, key, stop)
 
 
@@ -83,6 +84,7 @@ class SharedEvaluation:
         self._found: dict[tuple[int, int, int], EpisodeStatistics | RunFailed] = {}
 
     def evaluate(self, member: int, episodes: int, key: int, stop: Callable[[], bool]) -> EpisodeStatistics | None:
+        """The member's statistics, None where `stop` interrupted them; raises what failed in its environments."""
         if (member, episodes, key) not in self._found:
             keys = self.expected if self.expected.get(member) == key else {member: key}
             found = evaluate_apart(self._evaluator, self._agent, episodes, keys, stop)

@@ -39,6 +39,7 @@ class WrapperContext:
 
     @property
     def lanes(self) -> int:
+        """L = M * N."""
         return self.members * self.num_envs
 
 
