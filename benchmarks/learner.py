@@ -28,7 +28,11 @@ def learner_of(
     agent = make_agent(AgentContext(config, OBSERVATION, ACTION, device, compile, population, graphs))
     assert isinstance(agent, OffPolicyAgent)
     generator = torch.Generator(device).manual_seed(0)
-    for array in (agent.replay.arrays.obs, agent.replay.arrays.next_obs, agent.replay.arrays.reward):
+    for array in (
+        agent.replay.memory.arrays.obs,
+        agent.replay.memory.arrays.next_obs,
+        agent.replay.memory.arrays.reward,
+    ):
         array.normal_(generator=generator)
     agent.replay.written.fill_(agent.replay.capacity)
     agent.replay.fetch_counts()

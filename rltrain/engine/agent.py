@@ -15,7 +15,9 @@ from rltrain.engine.algorithm import DURATION, NETWORK_NOISE, Algorithm, State
 from rltrain.engine.diagnostics import distance, dormant_share
 from rltrain.engine.members import MemberNetworks, member_of, stack_members
 from rltrain.engine.policy import GreedyPolicy
-from rltrain.engine.protocol import AgentContext, StateDict, with_prefix, without_prefix
+from rltrain.engine.protocol import AgentContext, StateDict, SteppedByAgent, with_prefix, without_prefix
+from rltrain.engine.stepper import Stepper
+from rltrain.engine.stepping import Store
 from rltrain.maths.persistence import HeldActions
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 from rltrain.types import Episode
@@ -24,9 +26,12 @@ from rltrain.types import Episode
 class EngineAgent(GreedyPolicy):
     """Networks, state and acting of all members; subclasses keep experience and decide when updates are due."""
 
+    _store: Store  # where vector steps on the device put their transitions
+    _depth: int  # vector steps of a block, at most
+
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
-        algorithm, run = self._algorithm, context.config
+        self._context, algorithm, run = context, self._algorithm, context.config
         self._members, self._num_envs = len(algorithms), run.num_envs
         self._iterates = run.env.vectorization == "compiled"
         self._running = np.ones(self._members, dtype=bool)
@@ -51,6 +56,7 @@ class EngineAgent(GreedyPolicy):
         self._follows_episodes = any(isinstance(c.exploration, PerEpisodeConfig) for c in context.configs)
         self._compile_from, self._compiler = context.compile_from, context.compiler
         self._compiles = context.compile_update  # from `_compile_from` on, which has not come yet
+        self._stepper: Stepper | None = None
 
     def _stack_knobs(self, further: Sequence[Mapping[str, float]] | None = None) -> dict[str, Tensor]:
         """The algorithm's knobs, and `further` ones of each member, as tensors."""
@@ -64,9 +70,22 @@ class EngineAgent(GreedyPolicy):
     def num_parameters(self) -> dict[str, int]:
         return {name: self.networks[name].params.shape[-1] for name in self._algorithm.learns}
 
+    def _stepper_of(self, envs: SteppedByAgent) -> Stepper:
+        """Steps these environments on the device, for `env.vectorization=compiled`."""
+        if self._stepper is None:
+            self._stepper = Stepper(self._context, self._algorithm, self._acting, self._store, envs, self._depth)
+        return self._stepper
+
     def _programs(self) -> Iterator[Bound]:
-        """The programs that are compiled beside the run."""
+        """The programs that are compiled beside the run, as far as they have been made."""
         raise NotImplementedError
+
+    def make_programs(self, envs: SteppedByAgent | None) -> None:
+        """Compiles all of them, for another process that finds them on disk; `envs` where it steps them itself."""
+        if envs is not None:
+            self._stepper_of(envs)
+        for program in self._programs():
+            program.make_program()
 
     def _use_programs(self, step: int) -> None:
         """Switches to compiled programs at the environment step that was fixed for it; until then they are compiled."""
@@ -107,14 +126,10 @@ class EngineAgent(GreedyPolicy):
         if self._held is not None:
             self._held.hold(drawn["explore"], drawn["random_action"], drawn.pop(DURATION))
         if self._network_noise is not None:
-            drawn[NETWORK_NOISE] = self._draw_network_noise(self._network_noise, steps)
+            size = self._acting.noise_size
+            noise = self._network_noise.take(size * steps, self._drawing()).reshape(self._members, steps, size)
+            drawn[NETWORK_NOISE] = noise.swapaxes(0, 1).astype(np.float32)
         return drawn
-
-    def _draw_network_noise(self, streams: RandomBlocks, steps: int) -> np.ndarray:
-        """float32 [steps, M, E]."""
-        size = self._acting.noise_size
-        noise = streams.take(size * steps, self._drawing()).reshape(self._members, steps, size)
-        return noise.swapaxes(0, 1).astype(np.float32)
 
     def _drawing(self) -> list[int] | None:
         """The members that draw for the next step; None for all."""
@@ -139,10 +154,6 @@ class EngineAgent(GreedyPolicy):
 
     def _count_gradient_steps(self, count: int | np.ndarray) -> None:
         self._gradient_steps += count * self._running
-        self._restore_retired()
-
-    def _restore_retired(self) -> None:
-        """Give members that have ended their state back."""
         if self._retired is not None:
             self._retired.restore()
 
@@ -165,12 +176,12 @@ class EngineAgent(GreedyPolicy):
         return self._gammas
 
     def state_values(self, obs: np.ndarray, member: int = 0) -> np.ndarray:
-        algorithm = self._algorithm
-        if algorithm.critic is None:
+        if self._algorithm.critic is None:
             return np.full(len(obs), np.nan)
+        critic = self.networks[self._algorithm.critic]
         with torch.inference_mode():
-            output = self._output_of(algorithm.critic, obs, member)
-            values: np.ndarray = algorithm.state_value(output).double().cpu().numpy()
+            output = critic.apply(critic.of_member(critic.params, member), torch.from_numpy(obs).to(self._device))
+            values: np.ndarray = self._algorithm.state_value(output).double().cpu().numpy()
         return values
 
     def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
@@ -185,10 +196,6 @@ class EngineAgent(GreedyPolicy):
                 both = (of_member(params[which], member) for which in (name, target))
                 found["diagnostics/target_distance"] = distance(*both)
         return found
-
-    def _output_of(self, name: str, obs: np.ndarray, member: int) -> Tensor:
-        networks = self.networks[name]
-        return networks.apply(networks.of_member(networks.params, member), torch.from_numpy(obs).to(self._device))
 
     def _envs_of(self, member: int) -> slice:
         return slice(member * self._num_envs, (member + 1) * self._num_envs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import islice, pairwise
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from rltrain.engine.algorithm import Algorithm, ReplayAlgorithm
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
-from rltrain.engine.stepper import Stepper
+from rltrain.engine.stepper import block_depth
 from rltrain.engine.targets import Due, MemberTargets
 from rltrain.experience import make_replay
 from rltrain.experience.frames import Frames
@@ -30,8 +29,8 @@ from rltrain.types import Episode, Transition
 
 # Gradient steps in one call of a compiled program. With four the cost of a call is spread; the program grows with more.
 _MOST_STEPS_PER_CALL = 4
-# Vector steps before the host looks: with 64 what it does then is spread. First states and draws take memory.
-_MOST_DEPTH, _MOST_LANES, _MOST_DRAWS = 64, 2**17, 2**22
+# Random numbers that the host draws for the updates of a block.
+_MOST_DRAWS = 2**22
 
 
 class OffPolicyAgent(EngineAgent):
@@ -65,16 +64,13 @@ class OffPolicyAgent(EngineAgent):
         where = device if self._iterates else torch.device("cpu")
         waiting = context.observation if self._frames is None else self._frames.spec
         self._window = NStepWindow(self._config.n_step, gammas, len(gammas), waiting, context.action, where)
-        depth = self._choose_depth() if self._iterates else 1
-        sizes = self._members, self._config.batch_size, self._steps_per_call, depth * self._most_calls
+        self._store = TransitionStore(self.replay, self._window)
+        self._depth = self._choose_depth() if self._iterates else 1
+        sizes = self._members, self._config.batch_size, self._steps_per_call, self._depth * self._most_calls
         kept = self.replay, self.replay.memory
         taus = [{} if tau is None else {"tau": tau} for tau in self._targets.taus]
         learning = algorithm, self._state, self._stack_knobs(taus)
         self._learner = Learner(context, *learning, *kept, *sizes, more=self._more)
-        self._make_stepper = partial(
-            Stepper, context, algorithm, self._acting, TransitionStore(self.replay, self._window), depth=depth
-        )
-        self._stepper: Stepper | None = None
         block_size = 64 * self._config.batch_size
         self._replay_draws = RandomBlocks(
             [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
@@ -105,7 +101,7 @@ class OffPolicyAgent(EngineAgent):
         """Vector steps that an iterating agent makes before the host looks at them."""
         of_step = self._config.batch_size + sum(math.prod(draw.shape) for draw in self._more.values())
         draws = self._most_calls * self._steps_per_call * self._members * of_step
-        return max(1, min(_MOST_DEPTH, _MOST_LANES // len(self.active), _MOST_DRAWS // draws))
+        return max(1, min(block_depth(len(self.active)), _MOST_DRAWS // draws))
 
     @property
     def env_steps(self) -> int:
@@ -125,21 +121,13 @@ class OffPolicyAgent(EngineAgent):
         if self._stepper is not None:
             yield self._stepper.program
 
-    def make_programs(self, envs: SteppedByAgent | None) -> None:
-        """Compiles all programs of learning, for another process that finds them on disk."""
-        self._learner.program.make_program()
-        if envs is not None:
-            self._make_stepper(envs=envs).program.make_program()
-
     def act(self, obs: np.ndarray) -> np.ndarray:
         self._use_programs(self.env_steps)
         return super().act(obs)
 
     def iterate(self, envs: SteppedByAgent, most: int) -> Block:
         """Vector steps with the environments on the device, for `env.vectorization=compiled`."""
-        if self._stepper is None:
-            self._stepper = self._make_stepper(envs=envs)
-        stepper = self._stepper
+        stepper = self._stepper_of(envs)
         self._use_programs(self.env_steps)
         steps = 1 if self._follows_episodes else min(most, stepper.depth)
         steps = self._until_programs(steps, self.env_steps)
@@ -185,7 +173,7 @@ class OffPolicyAgent(EngineAgent):
         self._count_episodes(episodes)
         if self._frames is not None:
             transition = self._frames.numbered(transition, [episode.env for episode in episodes])
-        for envs, columns in self._window.push_with_envs(transition):
+        for envs, columns in self._window.push(transition):
             self.replay.add(*columns, members=self._env_member[envs])
 
     def update(self) -> dict[str, Tensor]:

@@ -15,13 +15,13 @@ from rltrain.engine.algorithm import Algorithm
 from rltrain.engine.cadence import WhenFull
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
-from rltrain.engine.stepper import Stepper
+from rltrain.engine.stepper import Stepper, block_depth
 from rltrain.engine.turns import Turns
 from rltrain.experience.rollout import Episodes, RolloutBuffer
 from rltrain.types import Episode, Transition
 
-# Vector steps before the host looks: with 64 what it does then is spread. Draws and first states take memory.
-_MOST_DEPTH, _LEAST_DEPTH, _MOST_LANES = 64, 8, 2**17
+# Vector steps of a block in a rollout that is longer than expected.
+_LEAST_DEPTH = 8
 # Room for whole episodes from the start, as far as their limit is no more than so many steps.
 _MOST_ROOM = 2**12
 # Shapes of learning that are compiled beside the run: the longest episodes, and those of half the length.
@@ -34,17 +34,16 @@ class OnPolicyAgent(EngineAgent):
 
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
-        self._context, episodes = context, cast(WhenFull, self._algorithm.cadence).episodes
+        episodes = cast(WhenFull, self._algorithm.cadence).episodes
         where = context.device if self._iterates else torch.device("cpu")
         spaces = context.observation, context.action
-        self._rollout = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
+        self._rollout = self._store = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
         self._knobs = self._stack_knobs()
         # The activations of all members' episodes would not fit into a CPU's caches: there each learns by itself.
         self._one = Turns(self._state, self._knobs, 1) if self._members > 1 and context.device.type == "cpu" else None
         self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
-        self._depth = max(1, min(_MOST_DEPTH, _MOST_LANES // (self._members * self._num_envs)))
-        self._stepper: Stepper | None = None
+        self._depth = block_depth(self._members * self._num_envs)
         self._stepper_width = 0  # of the memory that it writes
         # Vector steps of this rollout and of the last: how many make a block changes only how long it takes.
         self._made, self._made_before = 0, 0
@@ -100,18 +99,19 @@ class OnPolicyAgent(EngineAgent):
         return Block(taken[:made], episodes, [made] if found else [], found)
 
     def _stepper_of(self, envs: SteppedByAgent) -> Stepper:
-        """The stepper, with room for the steps of a block. When the rollout is widened its memory is
-        new, and so is the stepper."""
+        """The same, with room for the steps of a block. A rollout that is widened has new memory: then the stepper is
+        new too."""
         rollout, limit = self._rollout, envs.max_episode_steps
         bounded = 0 if limit is None or limit > _MOST_ROOM else limit
         rollout.widen(bounded or int(rollout.length.max()) + self._depth)
-        if self._stepper is None or rollout.width != self._stepper_width:
-            self._stepper_width = rollout.width
-            self._stepper = Stepper(self._context, self._algorithm, self._acting, rollout, envs, self._depth)
+        is_new = rollout.width != self._stepper_width
+        if is_new:
+            self._stepper, self._stepper_width = None, rollout.width
             self._foreseen = {rollout.width >> halved for halved in range(_FORESEEN_LENGTHS)} if bounded else set()
-            if self._compiled and self._foresees(rollout.width):
-                self._stepper.program.compile()
-        return self._stepper
+        stepper = super()._stepper_of(envs)
+        if is_new and self._compiled and self._foresees(rollout.width):
+            stepper.program.compile()
+        return stepper
 
     def _foresees(self, steps: int) -> bool:
         """Whether programs for episodes of so many steps are compiled: beside the run, only those of known shapes."""
@@ -122,11 +122,12 @@ class OnPolicyAgent(EngineAgent):
             yield self._stepper.program
         yield from (learner.program for steps, (_, learner) in self._learners.items() if self._foresees(steps))
 
-    def make_programs(self, envs: SteppedByAgent) -> None:
-        """Compiles all programs that are foreseen, for another process that finds them on disk."""
-        self._stepper_of(envs).program.make_program()
+    def make_programs(self, envs: SteppedByAgent | None) -> None:
+        assert envs is not None, "without environments on the device nothing is compiled"
+        self._stepper_of(envs)
         for steps in sorted(self._foreseen, reverse=True):
-            self._learner(steps)[1].program.make_program()
+            self._learner(steps)
+        super().make_programs(envs)
 
     @property
     def _compiled(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -16,14 +15,12 @@ from rltrain.engine.algorithm import Algorithm, Prepared, RolloutAlgorithm, Stat
 from rltrain.engine.cadence import EveryRollout
 from rltrain.engine.learner import Knobs, Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
-from rltrain.engine.stepper import Stepper
+from rltrain.engine.stepper import block_depth
 from rltrain.engine.turns import Turns, parts_of
 from rltrain.experience.trajectories import Trajectories, TrajectoryBuffer, TrajectoryMemory
 from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
 from rltrain.types import Episode, Transition
 
-# Vector steps before the host looks: with 64 what it does then is spread. First states and draws take memory.
-_MOST_DEPTH, _MOST_LANES = 64, 2**17
 # Members that learn in one call on a CPU: 8 of PPO on CartPole take two thirds of the time that 32 take each.
 _MOST_TOGETHER, _LEAST_TOGETHER = 8, 4
 
@@ -38,7 +35,8 @@ class RolloutAgent(EngineAgent):
         cadence = self._cadence = cast(EveryRollout, algorithm.cadence)
         self.active = np.ones(self._members * self._num_envs, dtype=bool)
         self.waiting = np.zeros(self._members, dtype=bool)
-        self._rollout = TrajectoryBuffer(
+        self._depth = min(cadence.steps, block_depth(len(self.active)))
+        self._rollout = self._store = TrajectoryBuffer(
             cadence.steps, self._num_envs, context.observation, context.action, context.device, self._members,
             algorithm.columns, self._iterates,
         )  # fmt: skip
@@ -56,9 +54,6 @@ class RolloutAgent(EngineAgent):
             context, algorithm, self._learning, knobs, self._rollout, self._memory, members,
             self._size // cadence.minibatches, most_calls=calls, draw_type=torch.int64,
         )  # fmt: skip
-        depth = max(1, min(_MOST_DEPTH, cadence.steps, _MOST_LANES // len(self.active)))
-        self._make_stepper = partial(Stepper, context, algorithm, self._acting, self._rollout, depth=depth)
-        self._stepper: Stepper | None = None
         draws = cadence.epochs * self._size
         streams = [make_generator(c.seed, "minibatches") for c in context.configs]
         self._order_draws = RandomBlocks([RandomBlock(stream, block_size=draws) for stream in streams])
@@ -81,13 +76,6 @@ class RolloutAgent(EngineAgent):
         if self._stepper is not None:
             yield self._stepper.program
 
-    def make_programs(self, envs: SteppedByAgent | None) -> None:
-        """Compiles all programs of learning, for another process that finds them on disk."""
-        for program in (self._preparation.program, self._learner.program):
-            program.make_program()
-        if envs is not None:
-            self._make_stepper(envs=envs).program.make_program()
-
     def act(self, obs: np.ndarray) -> np.ndarray:
         if self._compiles:
             self._use_programs(self.env_steps)
@@ -104,10 +92,8 @@ class RolloutAgent(EngineAgent):
     def iterate(self, envs: SteppedByAgent, most: int) -> Block:
         """Vector steps with the environments on the device, at most to the end of the rollout, for
         `env.vectorization=compiled`."""
-        if self._stepper is None:
-            self._stepper = self._make_stepper(envs=envs)
+        stepper = self._stepper_of(envs)
         self._use_programs(self.env_steps)
-        stepper = self._stepper
         steps = 1 if self._follows_episodes else min(most, stepper.depth, self._rollout.length - self._rollout.made)
         steps = self._until_programs(steps, self.env_steps)
         stepper.prepare(self._draw(steps), self._running)

@@ -25,6 +25,8 @@ from rltrain.engine.stepping import (
 from rltrain.types import BlockBoundary, BlockRecords, Episode
 
 _KEPT = "kept."
+# With so many vector steps what the host does between blocks is spread; their draws and first states take memory.
+_MOST_STEPS, _MOST_LANES = 64, 2**17
 
 
 class Stepper:
@@ -124,6 +126,11 @@ class Stepper:
         now = BlockBoundary(**own, kept=kept)
         block = BlockRecords(*(seen[name][:steps] for name in BlockRecords._fields))
         return self._envs.record_block(now, block), block.ended
+
+
+def block_depth(lanes: int) -> int:
+    """Vector steps of so many environments that make a block, at most."""
+    return max(1, min(_MOST_STEPS, _MOST_LANES // lanes))
 
 
 def _arrays(now: BlockBoundary) -> dict[str, np.ndarray]:

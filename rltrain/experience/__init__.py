@@ -7,7 +7,7 @@ from typing import Any
 from rltrain.config.schema import QNetworkConfig
 from rltrain.experience.batch import Batch, WeightedBatch
 from rltrain.experience.prioritized import PrioritizedReplay
-from rltrain.experience.uniform import UniformReplay, gather, uniform_rows
+from rltrain.experience.uniform import UniformReplay
 
 
 def make_replay(config: QNetworkConfig, *args: Any, **kwargs: Any) -> UniformReplay:
@@ -17,4 +17,4 @@ def make_replay(config: QNetworkConfig, *args: Any, **kwargs: Any) -> UniformRep
     return PrioritizedReplay(config.prioritized, config.buffer_size, *args, **kwargs)
 
 
-__all__ = ["Batch", "PrioritizedReplay", "UniformReplay", "WeightedBatch", "gather", "make_replay", "uniform_rows"]
+__all__ = ["Batch", "PrioritizedReplay", "UniformReplay", "WeightedBatch", "make_replay"]

@@ -70,12 +70,9 @@ class NStepWindow:
     def fetch(self) -> None:
         self._shared.fetch()
 
-    def push(self, transition: Transition) -> list[Columns]:
-        """The n-step transitions that this step completes, the longest windows first."""
-        return [columns for _, columns in self.push_with_envs(transition)]
-
-    def push_with_envs(self, transition: Transition) -> list[tuple[np.ndarray, Columns]]:
-        """The rows of `push` with the environments [K] that they come from, ascending. Idle ones give none."""
+    def push(self, transition: Transition) -> list[tuple[np.ndarray, Columns]]:
+        """The n-step transitions that this step completes, the longest windows first, with the environments [K] that
+        they come from, ascending. Idle ones give none."""
         active = transition.active
         ended = (transition.terminated | transition.truncated) & active  # [N]
         if self._n == 1:

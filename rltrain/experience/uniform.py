@@ -39,12 +39,6 @@ def uniform_rows(uniform: Tensor, written: Tensor, capacity: int) -> Tensor:
     return (uniform * size.unsqueeze(-1)).long() + starts.unsqueeze(-1)
 
 
-def gather(arrays: Batch, rows: Tensor) -> Batch:
-    """The transitions in `rows`, [B] or [M, B], of arrays [capacity, ...]: a pure function, part of the update."""
-    flat = rows.flatten()
-    return Batch(*(array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in arrays))
-
-
 class UniformReplay:
     """The last `capacity` transitions, sampled uniformly with replacement. Lin 1992; Mnih et al. 2015.
 
@@ -186,7 +180,9 @@ class UniformReplay:
 
     def gather(self, memory: Any, rows: Tensor) -> Batch:
         """The transitions in `rows`, [B] or [M, B]: part of the program."""
-        batch = gather(memory.arrays, rows)
+        flat = rows.flatten()
+        columns = (array.index_select(0, flat).view(*rows.shape, *array.shape[1:]) for array in memory.arrays)
+        batch = Batch(*columns)
         if self._frames is None:
             return batch
         (data,), members = memory.frames, rows // self.capacity
@@ -199,20 +195,6 @@ class UniformReplay:
     def store(self, memory: Any, window: Window, step: StepOf) -> None:
         """Writes the transitions that a step of all environments completes. Part of the program."""
         store(memory.arrays, memory.written, window, step, self.capacity)
-
-    @property
-    def arrays(self) -> Batch:
-        """All rows of all members, used or not: what `gather` reads. Always the same memory."""
-        return self._arrays
-
-    def sample(self, uniform: np.ndarray) -> Batch:
-        """The transitions that `uniform`, draws from [0, 1), select: [B], or [M, B] for the rows of M members.
-
-        The batch has the same leading axes.
-        """
-        self.send_counts()
-        draws = torch.from_numpy(uniform).to(self._device)
-        return self.gather(self.memory, uniform_rows(draws, self.written, self.capacity))
 
     def diagnostics(self, member: int = 0) -> dict[str, float]:
         """The mean age of what is sampled, in transitions stored since."""

@@ -118,7 +118,7 @@ def test_each_update_draws_probabilities_of_its_own() -> None:
         if metrics and target is not None:
             rows = (uniform[8 * updates : 8 * updates + 8] * step).astype(int)
             fractions = stream.random(8 * (N + N_TARGET)).reshape(8, -1)
-            batch = [column.numpy()[rows] for column in agent.replay.arrays]
+            batch = [column.numpy()[rows] for column in agent.replay.memory.arrays]
             expected = loss_by_hand(before, target, batch, fractions[:, :N], fractions[:, N:], True)
             assert float(metrics["train/td_loss"]) == pytest.approx(expected.mean(), rel=1e-4)
             updates += 1

@@ -84,7 +84,7 @@ class Kept:
     def add(self, step: Transition, ended: list[int]) -> None:
         if self.frames is not None:
             step = self.frames.numbered(step, ended)
-        for envs, columns in self.window.push_with_envs(step):
+        for envs, columns in self.window.push(step):
             self.replay.add(*columns, members=self.members[envs])
 
     def forget(self, envs: np.ndarray) -> None:

@@ -50,7 +50,7 @@ def naive(steps: list[list[int]], n: int, now: int) -> list[tuple[float, ...]]:
 
 def pushed(window: NStepWindow, transition: Transition) -> list[tuple[float, ...]]:
     rows = []
-    for obs, action, reward, next_obs, discount in window.push(transition):
+    for _, (obs, action, reward, next_obs, discount) in window.push(transition):
         assert obs.dtype == next_obs.dtype == reward.dtype == discount.dtype == np.float32
         assert reward.shape == discount.shape == action.shape == (len(obs),)
         columns = (obs[:, 0], action, reward, next_obs[:, 0], discount)
@@ -123,7 +123,7 @@ def test_idle_environments_give_nothing(n: int) -> None:
         window.push(transition_at(t, [RUNS, RUNS]))
     for t, kind in enumerate([RUNS, RUNS, TERMINATED], start=3):
         step = replace(transition_at(t, [RUNS, kind]), active=np.array([False, True]))
-        found = window.push_with_envs(step)
+        found = window.push(step)
         assert len(found) == (n if kind == TERMINATED else 1)
         assert all(envs.tolist() == [1] and len(columns[0]) == 1 for envs, columns in found)
 
@@ -146,7 +146,7 @@ def test_windows_saved_at_different_moments_continue_together(n: int) -> None:
 def test_each_environment_has_its_own_gamma() -> None:
     window = NStepWindow(2, np.array([0.5, 0.25]), 2, OBSERVATION, DISCRETE)
     window.push(transition_at(0, [RUNS, RUNS]))
-    ((_, (_, _, reward, _, discount)),) = window.push_with_envs(transition_at(1, [RUNS, RUNS]))
+    ((_, (_, _, reward, _, discount)),) = window.push(transition_at(1, [RUNS, RUNS]))
     rewards = [transition_at(t, [RUNS, RUNS]).reward for t in range(2)]
     assert reward.tolist() == (rewards[0] + np.array([0.5, 0.25]) * rewards[1]).tolist()
     assert discount.tolist() == [0.25, 0.0625]

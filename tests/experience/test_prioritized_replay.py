@@ -124,7 +124,7 @@ def test_a_step_in_a_program_stores_what_the_host_stores(members: int, n_step: i
         action, ended = generator.integers(0, 3, envs), generator.random(envs) < 0.3
         active, cut = np.ones(envs, bool), np.zeros(envs, bool)
         transition = Transition(obs, action, reward, next_obs, ended, cut, active)
-        for whose, of_rows in windows[0].push_with_envs(transition):
+        for whose, of_rows in windows[0].push(transition):
             replays[0].add(*of_rows, members=whose // 2)
         tensors = (torch.from_numpy(x) for x in (obs, action, reward, next_obs, ended, ended, active))
         replays[1].store(replays[1].memory, windows[1].on_device(), StepOf(*tensors))

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_runs import BOX, CPU, DISCRETE, IMAGES, VECTOR
 
-from rltrain.experience import UniformReplay
+from rltrain.experience import Batch, UniformReplay
 from rltrain.seeding import RandomBlock, make_generator
 from rltrain.types import ObservationSpec
 
@@ -23,9 +23,17 @@ def numbered(first: int, count: int) -> tuple[np.ndarray, ...]:
     return one, n % 3, 10.0 * n.astype(np.float32), one + 0.5, 1.0 / (1.0 + n.astype(np.float32))
 
 
+def sample(replay: UniformReplay, uniform: np.ndarray) -> Batch:
+    """The batch of one gradient step with these draws [B], or [M, B]."""
+    replay.send_counts()
+    draws = torch.from_numpy(uniform).to(replay.written.device)
+    ((_, batch),) = replay.batches(replay.memory, draws.unsqueeze(0))
+    return batch
+
+
 def contents(replay: UniformReplay, device: torch.device = CPU) -> list[int]:
     """The numbers of the stored transitions, row by row; every column must tell the same."""
-    rows = replay.sample((np.arange(replay.size) + 0.5) / replay.size)
+    rows = sample(replay, (np.arange(replay.size) + 0.5) / replay.size)
     assert all(column.device == device for column in rows)
     numbers = rows.obs[:, 0].cpu().numpy().astype(np.int64)
     expected = [np.concatenate(columns) for columns in zip(*(numbered(int(n), 1) for n in numbers), strict=True)]
@@ -67,7 +75,7 @@ def test_a_draw_selects_the_row_whose_share_it_falls_in() -> None:
     replay = small_replay(5)
     replay.add(*numbered(0, 3))
     draws = np.array([0.0, 0.33, 0.34, 0.66, 0.67, np.nextafter(1.0, 0.0)])
-    assert replay.sample(draws).obs[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    assert sample(replay, draws).obs[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_no_draw_below_one_reaches_past_the_newest_row() -> None:
@@ -79,7 +87,7 @@ def test_no_draw_below_one_reaches_past_the_newest_row() -> None:
 def test_rows_are_drawn_uniformly_and_independently() -> None:
     replay, draws = small_replay(5), RandomBlock(make_generator(0, "replay"), block_size=1000)
     replay.add(*numbered(0, 5))
-    rows = np.concatenate([replay.sample(draws.take(32)).obs[:, 0].numpy().astype(np.int64) for _ in range(1250)])
+    rows = np.concatenate([sample(replay, draws.take(32)).obs[:, 0].numpy().astype(np.int64) for _ in range(1250)])
     counts = np.bincount(rows, minlength=5)
     assert ((counts - 8000) ** 2 / 8000).sum() < 18.5  # chi-square with 4 degrees of freedom, p = 0.001
     pairs = np.bincount(5 * rows[:-1] + rows[1:], minlength=25)
@@ -97,7 +105,7 @@ def test_what_is_added_is_copied() -> None:
 def test_a_batch_is_a_copy() -> None:
     replay = small_replay()
     replay.add(*numbered(0, 5))
-    batch = replay.sample(np.zeros(2))
+    batch = sample(replay, np.zeros(2))
     replay.add(*numbered(5, 5))
     assert batch.obs.tolist() == [[0.0], [0.0]]
 
@@ -107,7 +115,7 @@ def test_images_keep_their_bytes_and_actions_their_shape() -> None:
     assert replay.nbytes == 1000 * (2 * 4 * 1 + 2 * 4 + 2 * 4)
     image = np.array([[[0, 127], [128, 255]]], np.uint8)
     replay.add(image, np.array([[0.5, -9.0]], np.float32), np.ones(1), image, np.ones(1))
-    batch = replay.sample(np.zeros(1))
+    batch = sample(replay, np.zeros(1))
     assert batch.obs.dtype == torch.uint8
     assert batch.obs.tolist() == image.tolist()
     assert batch.action.tolist() == [[0.5, -9.0]]

@@ -115,7 +115,7 @@ def test_updates_are_those_by_hand_with_noise_of_its_own_for_either_network(doub
             size = min(step, 50)
             rows = (uniform[8 * updates : 8 * updates + 8] * size).astype(int)
             updates += 1
-            obs, action, reward, next_obs, discount = (column.numpy()[rows] for column in agent.replay.arrays)
+            obs, action, reward, next_obs, discount = (column.numpy()[rows] for column in agent.replay.memory.arrays)
             eps, of_target = (epsilon(stream.standard_normal(NOISE)) for _ in range(2))
             params, target_params = mean + sigma * eps, target[0] + target[1] * of_target
             target_next, index = PLAIN.forward(target_params, next_obs), np.arange(8)
