@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from plain_rollouts import (
+    Plain,
+    advantages,
+    assert_continues_bit_for_bit,
+    assert_trains_and_is_finite,
+    assert_updates_equal,
+)
 from small_runs import (
     BOX,
     CPU,
@@ -17,7 +24,6 @@ from small_runs import (
     STATES,
     VECTOR,
     ScriptedEnvs,
-    assert_same_state,
     drive,
     env_config,
     make_agent,
@@ -33,7 +39,6 @@ from rltrain.agents import make_agent as build_agent
 from rltrain.config.schema import CriticConfig, PPOConfig, RunConfig
 from rltrain.engine.rollouts import RolloutAgent
 from rltrain.engine.turns import parts_of
-from rltrain.seeding import make_generator
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
 A2C = {
@@ -54,17 +59,12 @@ def small_agent(
     return agent
 
 
-class Plain:
-    """PPO (or A2C, without a ratio) with autograd, torch's Adam and loops over time, as a textbook would have it."""
+class PlainPPO(Plain):
+    """PPO, or A2C, without a ratio."""
 
     def __init__(self, agent: RolloutAgent, config: RunConfig, action: ActionSpec) -> None:
-        assert isinstance(config.algo, PPOConfig)
-        self.algo, self.config, self.action = config.algo, config, action
-        self.weights = {name: w.requires_grad_() for name, w in network_of(agent).items()}
-        self.adam = torch.optim.Adam(self.weights.values(), lr=self.algo.optimizer.lr, eps=self.algo.optimizer.eps)
-        self.order = make_generator(config.seed, "minibatches")
-        self.steps: list[Transition] = []
-        self.updates = 0
+        super().__init__(agent, config)
+        self.action = action
 
     def head(self, network: str, obs: Tensor) -> Tensor:
         first, bias, last, last_bias = (w for name, w in self.weights.items() if name.startswith(f"{network}."))
@@ -78,66 +78,35 @@ class Plain:
         normal = torch.distributions.Normal(mean, log_std.clamp(-5, 2).exp())
         return torch.distributions.Independent(normal, 1)
 
-    def advantages(self) -> np.ndarray:
-        """[T, N]"""
-        found = np.zeros((len(self.steps), self.config.num_envs))
-        for env in range(self.config.num_envs):
-            following = 0.0
-            for t in reversed(range(len(self.steps))):
-                step = self.steps[t]
-                with torch.no_grad():
-                    value, next_value = (
-                        self.head("value", torch.from_numpy(obs[env])).item() for obs in (step.obs, step.next_obs)
-                    )
-                delta = step.reward[env] - value
-                if not step.terminated[env]:
-                    delta += self.algo.gamma * next_value
-                if step.terminated[env] or step.truncated[env]:
-                    following = 0.0
-                following = delta + self.algo.gamma * self.algo.gae_lambda * following
-                found[t, env] = following
-        return found
+    def columns(self) -> dict[str, Tensor]:
+        assert isinstance(self.algo, PPOConfig)
+        obs, action = (torch.from_numpy(self.of_steps(name)) for name in ("obs", "action"))
+        values = [self.head("value", torch.from_numpy(self.of_steps(o))).squeeze(-1) for o in ("obs", "next_obs")]
+        ends = (self.of_steps(name) for name in ("terminated", "truncated"))
+        arguments = (self.of_steps("reward"), *(value.numpy() for value in values), *ends)
+        advantage = torch.from_numpy(advantages(*arguments, self.algo.gamma, self.algo.gae_lambda)).float()
+        log_prob = self.distribution(obs).log_prob(action)
+        columns = {"advantage": advantage, "value": values[0], "returns": advantage + values[0], "log_prob": log_prob}
+        return {name: column.flatten() for name, column in columns.items()}
 
-    def update(self) -> None:
-        algo, size = self.algo, len(self.steps) * self.config.num_envs
-        obs = torch.from_numpy(np.concatenate([step.obs for step in self.steps]))  # [T * N, *obs]
-        action = torch.from_numpy(np.concatenate([step.action for step in self.steps]))
-        advantage = torch.from_numpy(self.advantages().reshape(-1)).float()
-        with torch.no_grad():
-            old_log_prob, old_value = self.distribution(obs).log_prob(action), self.head("value", obs).squeeze(-1)
-        returns = advantage + old_value
-        if algo.anneal_lr:
-            begun = self.updates * size
-            self.adam.param_groups[0]["lr"] = algo.optimizer.lr * (1 - begun / self.config.total_steps)
-        for _ in range(algo.epochs):
-            order = torch.from_numpy(self.order.random(size).argsort())
-            for rows in order.chunk(algo.minibatches):
-                self.step(obs[rows], action[rows], old_log_prob[rows], old_value[rows], advantage[rows], returns[rows])
-        self.steps, self.updates = [], self.updates + 1
-
-    def step(self, obs: Tensor, action: Tensor, old_log_prob: Tensor, old_value: Tensor, advantage: Tensor,
-             returns: Tensor) -> None:  # fmt: skip
-        algo, distribution = self.algo, self.distribution(obs)
+    def loss(self, obs: Tensor, action: Tensor, columns: Mapping[str, Tensor]) -> Tensor:
+        algo, distribution, advantage = self.algo, self.distribution(obs), columns["advantage"]
+        assert isinstance(algo, PPOConfig)
         if algo.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         log_prob, value = distribution.log_prob(action), self.head("value", obs).squeeze(-1)
         if algo.name == "a2c":
             policy_loss = -(log_prob * advantage).mean()
         else:
-            ratio = (log_prob - old_log_prob).exp()
+            ratio = (log_prob - columns["log_prob"]).exp()
             clipped = ratio.clamp(1 - algo.clip, 1 + algo.clip)
             policy_loss = -torch.min(ratio * advantage, clipped * advantage).mean()
-        value_loss = (value - returns).square()
+        value_loss = (value - columns["returns"]).square()
         if algo.value.clip is not None:
-            near = old_value + (value - old_value).clamp(-algo.value.clip, algo.value.clip)
-            value_loss = torch.max(value_loss, (near - returns).square())
+            near = columns["value"] + (value - columns["value"]).clamp(-algo.value.clip, algo.value.clip)
+            value_loss = torch.max(value_loss, (near - columns["returns"]).square())
         entropy = distribution.entropy().mean()
-        loss = policy_loss + algo.value.coef * value_loss.mean() - algo.entropy_coef * entropy
-        self.adam.zero_grad()
-        loss.backward()
-        if algo.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.weights.values(), algo.max_grad_norm)
-        self.adam.step()
+        return policy_loss + algo.value.coef * value_loss.mean() - algo.entropy_coef * entropy
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -157,16 +126,7 @@ def test_updates_are_those_of_a_plain_implementation(name: str, action: ActionSp
     config = run_config(ppo_config(**VARIANTS[name]), num_envs=3, total_steps=100)
     agent = make_agent(config, VECTOR, action)
     assert isinstance(agent, RolloutAgent)
-    envs, plain, updates = ScriptedEnvs(3), Plain(agent, config, action), 0
-    while updates < 3:
-        transition, episodes = envs.step(agent.act(envs.obs), agent.active)
-        plain.steps.append(transition)
-        agent.observe(transition, episodes)
-        if agent.update():
-            updates += 1
-            plain.update()
-            for weight, (key, expected) in zip(network_of(agent).values(), plain.weights.items(), strict=True):
-                torch.testing.assert_close(weight, expected.detach(), rtol=1e-3, atol=2e-5, msg=f"{key} {updates}")
+    assert_updates_equal(agent, PlainPPO(agent, config, action))
 
 
 def test_an_update_comes_after_each_rollout_and_makes_its_epochs() -> None:
@@ -255,12 +215,7 @@ def test_the_learning_rate_falls_to_nothing() -> None:
 @pytest.mark.parametrize("observation", [VECTOR, STATES, IMAGES], ids=["vector", "states", "images"])
 @pytest.mark.parametrize("action", [DISCRETE, BOX], ids=["discrete", "box"])
 def test_every_space_trains_and_is_finite(action: ActionSpec, observation: ObservationSpec) -> None:
-    agent = small_agent(action, observation)
-    before = network_of(agent)
-    found = [metrics for metrics in drive(agent, ScriptedEnvs(2, observation), 16) if metrics]
-    assert len(found) == 2
-    assert all(math.isfinite(value.item()) for metrics in found for value in metrics.values())
-    assert all(not torch.equal(before[name], tensor) for name, tensor in network_of(agent).items())
+    assert_trains_and_is_finite(small_agent(action, observation), observation)
 
 
 def test_a_minibatch_of_one_step_is_finite() -> None:
@@ -271,22 +226,8 @@ def test_a_minibatch_of_one_step_is_finite() -> None:
 
 @pytest.mark.parametrize("stop", [3, 8, 13])
 def test_it_continues_bit_for_bit_in_the_middle_of_a_rollout(stop: int) -> None:
-    whole, envs = small_agent(target_kl=1e-3), ScriptedEnvs(2)
-    list(drive(whole, envs, stop))
-    state = {section: dict(part) for section, part in whole.state_dict().items()}
-    state["network"] = network_of(whole)
-    state["optimizer"] = {name: tensor.clone() for name, tensor in state["optimizer"].items()}
     continued = make_agent(run_config(ppo_config(target_kl=1e-3), num_envs=2, seed=5))
-    continued.load_state_dict(state)
-    assert_same_state(whole, continued)
-    for _ in range(20):
-        action = whole.act(envs.obs)
-        assert np.array_equal(action, continued.act(envs.obs))
-        transition, episodes = envs.step(action, whole.active)
-        for agent in (whole, continued):
-            agent.observe(transition, episodes)
-            agent.update()
-    assert_same_state(whole, continued)
+    assert_continues_bit_for_bit(small_agent(target_kl=1e-3), continued, stop)
 
 
 def test_an_episode_that_begins_anew_counts_as_cut() -> None:

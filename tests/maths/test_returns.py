@@ -7,25 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_rollouts import advantages, lambda_returns
 
 from rltrain.maths.returns import discounted_sum, explained_variance, generalized_advantage, lambda_return
-
-
-def naive_advantage(
-    reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, terminated: np.ndarray, cut: np.ndarray,
-    gamma: float, lam: float,
-) -> np.ndarray:  # fmt: skip
-    """Schulman et al. 2016, equation 16, of one environment: from each step the sum over the steps of its episode."""
-    found = np.zeros_like(reward)
-    for start in range(len(reward)):
-        weight = 1.0
-        for t in range(start, len(reward)):
-            bootstrap = 0.0 if terminated[t] else next_value[t]
-            found[start] += weight * (reward[t] + gamma * bootstrap - value[t])
-            weight *= gamma * lam
-            if terminated[t] or cut[t]:
-                break
-    return found
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,13 +26,7 @@ def test_advantages_are_summed_within_each_episode(
     generator = np.random.default_rng(seed)
     reward, value, next_value = generator.normal(size=(3, steps, num_envs))
     terminated, cut = generator.random((2, steps, num_envs)) < 0.2
-    expected = np.stack(
-        [
-            naive_advantage(*(x[:, env] for x in (reward, value, next_value, terminated, cut)), gamma, lam)
-            for env in range(num_envs)
-        ],
-        axis=1,
-    )
+    expected = advantages(reward, value, next_value, terminated, cut, gamma, lam)
     tensors = [torch.from_numpy(x) for x in (reward, gamma * ~terminated, value, next_value, terminated | cut)]
     found = generalized_advantage(*tensors, torch.tensor(gamma * lam, dtype=torch.float64))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-12)
@@ -68,13 +46,7 @@ def test_lambda_returns_are_computed_backwards_within_each_episode(
     generator = np.random.default_rng(seed)
     reward, next_value = generator.normal(size=(2, steps, num_envs))
     terminated, cut = generator.random((2, steps, num_envs)) < 0.2
-    expected = np.zeros((steps, num_envs))
-    for env in range(num_envs):
-        for t in reversed(range(steps)):
-            behind = next_value[t, env]
-            if t + 1 < steps and not (terminated[t, env] or cut[t, env]):
-                behind = (1 - lam) * behind + lam * expected[t + 1, env]
-            expected[t, env] = reward[t, env] + (0.0 if terminated[t, env] else gamma * behind)
+    expected = lambda_returns(reward, next_value, terminated, cut, gamma, lam)
     tensors = [torch.from_numpy(x) for x in (reward, gamma * ~terminated, next_value, terminated | cut)]
     found = lambda_return(*tensors, torch.tensor(lam, dtype=torch.float64))
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-12)
