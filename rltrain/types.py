@@ -36,8 +36,8 @@ class Stack:
         return np.moveaxis(obs.reshape(len(obs), *before, self.size, *after), self.axis + 1, 1)
 
     def kept(self, observation: ObservationSpec, transitions: int) -> int:
-        """Frames that a replay of so many transitions keeps: one each, and the first of each episode. Twice as many,
-        enough for episodes of any length, or where these are large, a twentieth more, for 20 steps on average."""
+        """Frames that a replay of `transitions` keeps: one each, and the first ones of each episode. Twice as many,
+        enough for episodes of any length, or where these are large a twentieth more, enough for 20 steps on average."""
         frame = math.prod(self.shape) * np.dtype(observation.dtype).itemsize
         return transitions + (transitions if 2 * transitions * frame <= _LARGE else max(1, transitions // 20))
 

@@ -56,8 +56,8 @@ def make_policy(context: AgentContext) -> LoadablePolicy:
 
 
 def multiply_adds(context: AgentContext) -> int:
-    """Those of one pass forward of the networks that a member learns, for one observation; 0 of an agent that the
-    engine does not run."""
+    """Multiply-adds of one pass forward, for one observation, of the networks that a member learns; 0 of an agent that
+    the engine does not run."""
     if context.config.algo.name in AGENTS:
         return 0
     algorithm, observation = _algorithms(context)[0], context.observation

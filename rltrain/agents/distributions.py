@@ -41,7 +41,7 @@ class Distribution(Protocol):
         ...
 
     def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
-        """log pi(a|s) [...]; of the agent's own action, not of what the environment's bounds made of it."""
+        """log pi(a|s) [...] of the action that the agent chose, before the environment's bounds clip it."""
         ...
 
     def entropy(self, output: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltrain.agents.epsilon_greedy import EpsilonGreedy
 from rltrain.config.schema import DQNConfig, QNetworkConfig
-from rltrain.engine.algorithm import Build, Learned, LearningDraw, State
+from rltrain.engine.algorithm import Build, Learned, LearningDraw, State, given
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.experience import Batch, WeightedBatch
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
@@ -33,7 +33,7 @@ class Losses(NamedTuple):
 
     loss: Tensor  # [B]
     q_value: Tensor  # [B], Q(s, a)
-    error: Tensor  # [B], what prioritized replay goes by
+    error: Tensor  # [B], from which prioritized replay makes priorities
 
 
 class DQN(EpsilonGreedy):
@@ -51,11 +51,8 @@ class DQN(EpsilonGreedy):
         super().__init__(build)
         self.config = config = cast(QNetworkConfig, build.config.algo)
         self.cadence = UpdatesPerStep(config.learning_starts, config.train_period, config.gradient_steps)
-        optional = {"max_grad_norm": config.max_grad_norm, "max_grad_value": config.max_grad_value}
-        self.knobs: Mapping[str, float] = {
-            "lr": config.optimizer.lr,
-            **{name: bound for name, bound in optional.items() if bound is not None},
-        }
+        bounds = given(max_grad_norm=config.max_grad_norm, max_grad_value=config.max_grad_value)
+        self.knobs: Mapping[str, float] = {"lr": config.optimizer.lr, **bounds}
 
     @property
     def learning_draws(self) -> Mapping[str, LearningDraw]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rltrain.agents.sampling import SampledPolicy
 from rltrain.config.schema import PPOConfig
-from rltrain.engine.algorithm import Build, Learned, Prepared, State
+from rltrain.engine.algorithm import Build, Learned, Prepared, State, given
 from rltrain.engine.cadence import EveryRollout
 from rltrain.experience.trajectories import Minibatch, Trajectories
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
@@ -37,15 +37,10 @@ class PPO(SampledPolicy):
         self.config = config = cast(PPOConfig, build.config.algo)
         super().__init__(build, config.value.hidden)
         self.cadence = EveryRollout(config.rollout_steps, config.epochs, config.minibatches)
-        self.knobs: Mapping[str, float] = {
-            "lr": config.optimizer.lr,
-            "gamma": config.gamma,
-            "gae_lambda": config.gae_lambda,
-            "clip": config.clip,
-            "entropy_coef": config.entropy_coef,
-            "value_coef": config.value.coef,
-            **({} if config.max_grad_norm is None else {"max_grad_norm": config.max_grad_norm}),
-        }
+        self.knobs: Mapping[str, float] = given(
+            lr=config.optimizer.lr, gamma=config.gamma, gae_lambda=config.gae_lambda, clip=config.clip,
+            entropy_coef=config.entropy_coef, value_coef=config.value.coef, max_grad_norm=config.max_grad_norm,
+        )  # fmt: skip
         self.anneals: Mapping[str, Schedule] = {"lr": falling(build.config.total_steps)} if config.anneal_lr else {}
         self.limits: Mapping[str, float] = {} if config.target_kl is None else {"train/approx_kl": config.target_kl}
         self._sizes = [len(network.params) for network in self.networks.values()]

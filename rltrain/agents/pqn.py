@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rltrain.agents.epsilon_greedy import EpsilonGreedy
 from rltrain.config.schema import CNNConfig, NetworkConfig, PQNConfig
-from rltrain.engine.algorithm import Build, Learned, Prepared, State
+from rltrain.engine.algorithm import Build, Learned, Prepared, State, given
 from rltrain.engine.cadence import EveryRollout
 from rltrain.experience.trajectories import Minibatch, Trajectories
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
@@ -33,12 +33,9 @@ class PQN(EpsilonGreedy):
         super().__init__(_normalized(build))
         self.config = config = cast(PQNConfig, build.config.algo)
         self.cadence = EveryRollout(config.rollout_steps, config.epochs, config.minibatches)
-        self.knobs: Mapping[str, float] = {
-            "lr": config.optimizer.lr,
-            "gamma": config.gamma,
-            "q_lambda": config.q_lambda,
-            **({} if config.max_grad_norm is None else {"max_grad_norm": config.max_grad_norm}),
-        }
+        self.knobs: Mapping[str, float] = given(
+            lr=config.optimizer.lr, gamma=config.gamma, q_lambda=config.q_lambda, max_grad_norm=config.max_grad_norm
+        )
         self.anneals: Mapping[str, Schedule] = {"lr": falling(build.config.total_steps)} if config.anneal_lr else {}
 
     def init_optimizer(self) -> dict[str, Tensor]:

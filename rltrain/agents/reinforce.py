@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rltrain.agents.sampling import SampledPolicy
 from rltrain.config.schema import ReinforceConfig
-from rltrain.engine.algorithm import Build, Learned, State
+from rltrain.engine.algorithm import Build, Learned, State, given
 from rltrain.engine.cadence import WhenFull
 from rltrain.engine.protocol import with_prefix, without_prefix
 from rltrain.experience.rollout import Rollout
@@ -28,13 +28,10 @@ class Reinforce(SampledPolicy):
         super().__init__(build, config.value.hidden)
         self.learns: tuple[str, ...] = ("policy", "value") if config.baseline == "value" else ("policy",)
         self.cadence = WhenFull(config.episodes_per_update)
-        self.knobs: Mapping[str, float] = {
-            "lr": config.optimizer.lr,
-            "gamma": config.gamma,
-            "entropy_coef": config.entropy_coef,
-            "value_lr": config.value.lr,
-            **({} if config.max_grad_norm is None else {"max_grad_norm": config.max_grad_norm}),
-        }
+        self.knobs: Mapping[str, float] = given(
+            lr=config.optimizer.lr, gamma=config.gamma, entropy_coef=config.entropy_coef, value_lr=config.value.lr,
+            max_grad_norm=config.max_grad_norm,
+        )  # fmt: skip
         self.critic = "value" if config.baseline == "value" else None
         fitted = ("train/value_loss",) if config.baseline == "value" else ()
         self.metrics: tuple[str, ...] = ("train/policy_loss", "train/entropy", "train/grad_norm", *fitted)

@@ -41,7 +41,7 @@ class Scheduler(Protocol):
         ...
 
     def leave(self, ids: Collection[str], again: str) -> str:
-        """Called when the command that waits for the tasks `ids` is stopped; what its user is told.
+        """Called when the command that waits for the tasks `ids` is stopped; returns what to tell its user.
 
         Args:
             again: the command that waits for them again, or goes on.

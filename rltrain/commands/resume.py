@@ -211,7 +211,7 @@ def _finish_here(sweep: SweepFolder, listed: Mapping[Path, ListedJob], overrides
 def _list_changes(
     sweep: SweepFolder, jobs: Mapping[Path, Mapping[str, Any] | None], overrides: list[str], trust: bool
 ) -> None:
-    """Jobs that a stop keeps from beginning now begin later with what is changed now.
+    """Lists the jobs' changed configs: one that a stop keeps from beginning now begins with its own later.
 
     Raises:
         RequestError: one of the jobs refuses what is asked for.

@@ -46,9 +46,8 @@ def changed_config(
 
 
 def with_earlier_changes(stored: RunConfig, folder: Path, step: int) -> RunConfig:
-    """The config stored at `step` with what an earlier resume changed: that still holds, also where the run was killed
-    before it saved anything under it.
-    """
+    """The config stored at `step`, with the changes of an earlier resume, which hold even if the run was killed before
+    it saved under them."""
     from rltrain.storage.run_folder import RunFolder
 
     run = RunFolder(folder)

@@ -54,7 +54,7 @@ class StagingBuffers:
         self._note_moving()
 
     def fetch(self) -> dict[str, np.ndarray]:
-        """The host's side with what the device holds once it has done all that it was asked to. Waits for it."""
+        """The host's arrays, filled from the device once it has done all that it was asked to. Waits for it."""
         for there, here in self._pairs:
             here.copy_(there, non_blocking=True)
         self._note_moving()

@@ -53,7 +53,8 @@ def register_family(env_id: str) -> None:
 
 
 def register_families() -> str:
-    """Registers all that there are; returns why the Atari games are not among them although they are installed."""
+    """Registers the environments of all installed packages; returns why Atari games are missing where ale-py is one of
+    them."""
     register_family("")
     return _register_games() if has_ale() else ""
 

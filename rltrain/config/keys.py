@@ -62,7 +62,7 @@ def same_name(key: str, choices: Mapping[str, str]) -> list[str]:
 
 
 def as_written(overrides: Sequence[str]) -> list[str]:
-    """The overrides with what has two names under its own: device=gpu is device=cuda."""
+    """The overrides with the proper name of a choice that has two: device=gpu becomes device=cuda."""
     return [
         re.sub(r"(?<=[=,])gpu(?=,|$)", "cuda", override) if override.startswith("device=") else override
         for override in overrides

@@ -103,7 +103,8 @@ class EngineAgent(GreedyPolicy):
         self._acting.compile()
 
     def _until_programs(self, steps: int, step: int) -> int:
-        """So many vector steps after environment step `step`, or fewer: a block ends where programs begin."""
+        """`steps`, or fewer where the compiled programs begin before: a block of vector steps ends there. `step` is the
+        environment step at which it begins."""
         return min(steps, -(-(self._compile_from - step) // self._num_envs)) if self._compiles else steps
 
     def act(self, obs: np.ndarray) -> np.ndarray:
@@ -141,7 +142,7 @@ class EngineAgent(GreedyPolicy):
         return {name: self._numbers(name, ahead) for name in self._algorithm.schedules}
 
     def _numbers(self, name: str, ahead: np.ndarray) -> np.ndarray:
-        """A scheduled number so many environment steps ahead, [steps, M, 1]."""
+        """A scheduled number at the environment steps `ahead` [steps] of now: [steps, M, 1]."""
         numbers = np.empty((len(ahead), self._members, 1))
         for member, algorithm in enumerate(self._algorithms):
             schedule = algorithm.schedules[name]

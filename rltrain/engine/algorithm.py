@@ -36,6 +36,11 @@ class State(NamedTuple):
         return [*self.networks.values(), *(self.optimizer[name] for name in sorted(self.optimizer))]
 
 
+def given(**numbers: float | None) -> dict[str, float]:
+    """The knobs that the config gives, by name: a bound that is None is none."""
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
 class Learned(NamedTuple):
     """The outcome of one update."""
 
@@ -75,7 +80,8 @@ say where one begins and which, and this one for how many vector steps."""
 
 
 class Noise(NamedTuple):
-    """The random numbers of acting: so many per environment and vector step, from the stream of a purpose."""
+    """The random numbers of acting: how many per environment and vector step, of which kind, from the stream of which
+    purpose."""
 
     purpose: Purpose
     kind: Literal["uniform", "normal"]

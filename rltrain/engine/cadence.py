@@ -14,7 +14,7 @@ class UpdatesPerStep:
     updates: int
 
     def due_by(self, env_steps: int) -> int:
-        """Updates due by the time so many environment steps have been made."""
+        """Updates due once `env_steps` environment steps have been made."""
         return max(0, env_steps - self.starts) // self.period * self.updates
 
     def most_per_step(self, num_envs: int) -> int:
@@ -33,6 +33,7 @@ class EveryRollout:
 
 @dataclass(frozen=True)
 class WhenFull:
-    """One, from so many whole episodes that began under the present parameters, once all of them have ended."""
+    """One update for every `episodes` whole episodes that began under the present parameters, once all of them have
+    ended."""
 
     episodes: int

@@ -66,11 +66,11 @@ class OffPolicyAgent(EngineAgent):
         self._window = NStepWindow(self._config.n_step, gammas, len(gammas), waiting, context.action, where)
         self._store = TransitionStore(self.replay, self._window)
         self._depth = self._choose_depth() if self._iterates else 1
-        sizes = self._members, self._config.batch_size, self._steps_per_call, self._depth * self._most_calls
-        kept = self.replay, self.replay.memory
         taus = [{} if tau is None else {"tau": tau} for tau in self._targets.taus]
-        learning = algorithm, self._state, self._stack_knobs(taus)
-        self._learner = Learner(context, *learning, *kept, *sizes, more=self._more)
+        self._learner = Learner(
+            context, algorithm, self._state, self._stack_knobs(taus), self.replay, self.replay.memory, self._members,
+            self._config.batch_size, self._steps_per_call, self._depth * self._most_calls, more=self._more,
+        )  # fmt: skip
         block_size = 64 * self._config.batch_size
         self._replay_draws = RandomBlocks(
             [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]

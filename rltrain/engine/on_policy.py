@@ -114,7 +114,8 @@ class OnPolicyAgent(EngineAgent):
         return stepper
 
     def _foresees(self, steps: int) -> bool:
-        """Whether programs for episodes of so many steps are compiled: beside the run, only those of known shapes."""
+        """Whether the programs for episodes of `steps` steps are compiled: beside the run only those whose shapes are
+        known."""
         return self._compile_from == 0 or steps in self._foreseen
 
     def _programs(self) -> Iterator[Bound]:
@@ -140,8 +141,8 @@ class OnPolicyAgent(EngineAgent):
         return ahead if limit is None else max(1, min(ahead, self._rollout.most_steps(limit)))
 
     def _taken(self, finished: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """[steps, M], the environment steps of a block in which episodes have `ended` [steps, M * N], after so many
-        `finished` [M * N] ones."""
+        """[steps, M], the environment steps of each member in each vector step of a block. `finished` [M * N]: episodes
+        that each environment had finished before it; `ended` bool [steps, M * N]: where one ended."""
         before = finished + ended.cumsum(0) - ended  # [steps, M * N], episodes finished before each step
         of_members: np.ndarray = self._rollout.has_yet_to_play(before).reshape(len(ended), self._members, -1).sum(-1)
         of_members *= self._running
@@ -181,14 +182,13 @@ class OnPolicyAgent(EngineAgent):
         return learner.metrics(1)
 
     def _learner(self, steps: int) -> tuple[Episodes, Learner]:
-        """The learner of episodes that are padded to so many steps, and the memory that it learns from."""
+        """The learner of episodes that are padded to `steps` steps, and the memory that it learns from."""
         if steps not in self._learners:
             members, state, knobs = self._members, self._state, self._knobs
             if self._one is not None:
                 members, state, knobs = 1, self._one.state, self._one.knobs
             memory = self._rollout.room(steps, members, self._device)
-            learning = self._algorithm, state, knobs, self._rollout, memory, members
-            learner = Learner(self._context, *learning, draws=0)
+            learner = Learner(self._context, self._algorithm, state, knobs, self._rollout, memory, members, draws=0)
             if self._compiled and self._foresees(steps):
                 learner.program.compile()
             self._learners[steps] = memory, learner

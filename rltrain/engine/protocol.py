@@ -78,7 +78,8 @@ class Critic(Policy, Protocol):
         ...
 
     def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
-        """By tag, what a member's networks show for states [B, *obs] of its greedy policy, and its experience."""
+        """Diagnostics by tag: of a member's networks in states [B, *obs] that its greedy policy meets, and of its
+        experience."""
         ...
 
 

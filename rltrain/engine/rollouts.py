@@ -180,7 +180,7 @@ class RolloutAgent(EngineAgent):
             self._knobs[name].copy_(torch.tensor(numbers).view_as(self._knobs[name]))
 
     def _annealed(self, member: int, name: str) -> float:
-        """A knob of an update with the rollout that runs, or of one that follows the last one."""
+        """A member's knob in the next update."""
         maker, begun = self._makers[member], int(self._env_steps[member]) - self._rollout.made * self._num_envs
         factor = maker.anneals[name](begun, int(self._episodes[member])) if name in maker.anneals else 1.0
         return float(maker.knobs[name] * factor)

@@ -129,7 +129,7 @@ class Stepper:
 
 
 def block_depth(lanes: int) -> int:
-    """Vector steps of so many environments that make a block, at most."""
+    """The most vector steps in a block, for this number of environments."""
     return max(1, min(_MOST_STEPS, _MOST_LANES // lanes))
 
 

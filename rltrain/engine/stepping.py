@@ -108,7 +108,8 @@ def make_step(
     algorithm: Algorithm, networks: MemberNetworks, experience: Store, twin: Twin, limit: int | None, to_env: ToEnv,
     wrappers: Formulas | None = None, reward_clip: float | None = None,
 ) -> Callable[[Stepping], None]:  # fmt: skip
-    """One vector step of all members, as the agent, the environments and the experience make it apart.
+    """One vector step of all members as one procedure: what the agent, the environments and the experience do in turn
+    where they are apart.
 
     Args:
         limit: the steps after which an episode is cut, None for never.

@@ -40,8 +40,12 @@ class MemberTargets:
         return [update.period for update in self._updates] if by_gradient_steps else []
 
     def at_calls(self, gradient_steps: np.ndarray, steps: int, calls: int, running: np.ndarray) -> list[Due]:
-        """Target updates due after each of the next calls, of `steps` gradient steps each, of members that run; their
-        gradient steps [M] so far."""
+        """How often each target is to move after each of the next `calls` of `steps` gradient steps.
+
+        Args:
+            gradient_steps: [M], made so far.
+            running: bool [M]; the targets of other members do not move.
+        """
         if self._unit != "gradient_steps" or self.in_phase:
             return [None] * calls
         updates = list(zip(self._updates, gradient_steps.tolist(), running.tolist(), strict=True))
@@ -49,8 +53,8 @@ class MemberTargets:
         return [[u.due_at_gradient_step(made + more) if runs else 0 for u, made, runs in updates] for more in ahead]
 
     def at_steps(self, env_steps: np.ndarray, num_envs: int, steps: int, running: np.ndarray) -> list[Due]:
-        """Target updates due by environment steps after each of the next vector steps of members that run; their
-        environment steps [M] so far. The caller that moves them reports it to `saw`."""
+        """How often each target is to move after each of the next vector `steps`, where that goes by environment steps,
+        of which each member has made `env_steps` [M]. The caller moves them, and then calls `saw`."""
         if self._unit != "env_steps":
             return [None] * steps
         ahead = np.arange(0, (steps + 1) * num_envs, num_envs)
@@ -59,7 +63,7 @@ class MemberTargets:
         return [row.tolist() if row.any() else None for row in due]
 
     def saw(self, env_steps: np.ndarray) -> None:
-        """Until so many environment steps [M] nothing is due any more."""
+        """All that was due by these environment steps [M] has been done."""
         self.seen_steps[:] = env_steps
 
     def move_since(self, env_steps: np.ndarray, episodes: np.ndarray) -> None:

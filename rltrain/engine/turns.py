@@ -22,7 +22,7 @@ class Turns:
     """The state and knobs of `count` members in memory of their own, so that one program serves all in turn."""
 
     def __init__(self, state: State, knobs: Mapping[str, Tensor], count: int) -> None:
-        """One member has no axis M."""
+        """`count` of one: without the axis M."""
         self._all_state, self._all_knobs = state, knobs
         self._count = count
         networks, optimizer, self.knobs = (
@@ -32,14 +32,14 @@ class Turns:
         self.state = State(networks, optimizer)
 
     def load(self, members: slice) -> None:
-        """Takes what these members have."""
+        """Copies the state and the knobs of these members in."""
         for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
             own.copy_(self._of(stacked, members))
         for name, own in self.knobs.items():
             own.copy_(self._of(self._all_knobs[name], members))
 
     def store(self, members: slice) -> None:
-        """Gives these members their new state."""
+        """Copies the new state back to these members."""
         for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
             self._of(stacked, members).copy_(own)
 

@@ -66,7 +66,7 @@ def _is_atari(config: EnvConfig) -> bool:
 
 
 def _has_native(config: EnvConfig) -> bool:
-    """Whether ale-py's threads play a game as it is played here, in some steps of two episodes."""
+    """Whether ale-py's threads play a game as `sync` does, compared over some steps of two episodes."""
     try:
         makers = [find_environment(replace(config, vectorization=way)) for way in ("native", "sync")]
     except RequestError:

@@ -197,7 +197,7 @@ class Lanes:
             self._watch(observation, step, self._precision)
 
     def _watch(self, observation: Any, step: int, precision: Precision) -> None:
-        """Whether numbers are lost by what the space says, which is float32."""
+        """Notes where the space's float32 loses digits of the environment's numbers."""
         if step == 0:
             precision.begin()
         if (isinstance(observation, np.ndarray) and observation.dtype == np.float32) or not precision.wants():

@@ -78,7 +78,7 @@ def make_vector_env(
 
 
 def _workers(make: EnvMaker, num_envs: int, least: int | None, step_timeout: float | None) -> tuple[LaneGroup, int]:
-    """`num_envs` environments in workers, or `least` where so many cannot be made; and how many they are."""
+    """`num_envs` environments in workers, or `least` where that many cannot be made; and their number."""
     from rltrain.envs.workers import WorkerGroup
 
     try:

@@ -22,7 +22,7 @@ class Mistake(ValueError):
 
 
 def reset_observation(result: Any) -> Any:
-    """The observation of what `reset` returned.
+    """The observation in what `reset` returned.
 
     Raises:
         Mistake: it is no pair of an observation and a dict.

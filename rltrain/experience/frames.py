@@ -56,16 +56,15 @@ class Frames:
         self.data = torch.zeros(rows, *self._stack.shape, dtype=getattr(torch, observation.dtype), device=device)
         self._view = self.data.numpy() if device.type == "cpu" else None
         self._written = np.zeros(members, np.int64)  # frames that each member ever kept
-        self._last_row = np.full(
-            (members, self.capacity), _UNUSED
-        )  # of the replay, that has the frame; counted for ever
-        self._rows = np.zeros(members, np.int64)  # of the replay, ever written
+        # Rows of the replay are counted over all that were ever written: the last one that has the frame, and how many.
+        self._last_row = np.full((members, self.capacity), _UNUSED)
+        self._rows = np.zeros(members, np.int64)
         self._shown = np.full((members * num_envs, self._stack.size), self.capacity, np.int32)  # [M * N, S]
         self._begins = np.ones(members * num_envs, np.bool_)  # the next observation is an episode's first
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all frames, and of what is noted of each."""
+        """Bytes of all frames and of the notes about them."""
         return self.data.nbytes + self._last_row.nbytes
 
     def numbered(self, transition: Transition, ended: Collection[int]) -> Transition:
@@ -94,8 +93,8 @@ class Frames:
         self._begins |= envs
 
     def kept_in(self, members: np.ndarray, rows: np.ndarray, obs: np.ndarray, next_obs: np.ndarray) -> None:
-        """Takes in that the replay has these numbers [K, S] in `rows` [K], counted for ever, ascending for each of
-        `members` [K]."""
+        """Notes that `rows` [K] of the replays of `members` [K] have these numbers [K, S]. Rows are counted over all
+        that were ever written, and ascend for each member."""
         numbers = np.concatenate([obs, next_obs], 1)  # where a number is repeated, the last row is the one that counts
         real = numbers < self.capacity
         owners, counted = (np.broadcast_to(of[:, None], numbers.shape)[real] for of in (members, rows))

@@ -76,7 +76,7 @@ def window_weights(powers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def store(arrays: Batch, written: Tensor, window: Window, step: StepOf, capacity: int) -> Tensor:
     """Writes the transitions that the step completes into `arrays`, and moves `window` and `written` [M] on; returns
-    which of [M, n * N] there were.
+    for each of the n * N windows whether it was completed, bool [M, n * N].
 
     The last row of the arrays is a spare one: what completes nothing is written there.
     """
@@ -94,7 +94,7 @@ def store(arrays: Batch, written: Tensor, window: Window, step: StepOf, capacity
 
 
 def places_of(written: Tensor, valid: Tensor, capacity: int) -> Tensor:
-    """The rows [M, K] of what is valid [M, K] of each member's, which has `written` [M] already."""
+    """The rows [M, K] for the entries that are valid, bool [M, K], of members that have `written` [M] rows already."""
     rank = valid.cumsum(1) - 1
     begins = torch.arange(len(written), device=written.device).unsqueeze(1) * capacity  # [M, 1]
     return (written.unsqueeze(1) + rank) % capacity + begins

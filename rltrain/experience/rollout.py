@@ -95,7 +95,7 @@ class RolloutBuffer:
         self.widen(_FIRST_LENGTH)
 
     def widen(self, steps: int) -> None:
-        """Makes room for episodes of so many steps, the next power of two; what is kept stays."""
+        """Makes room for episodes of `steps` steps, rounded up to a power of two; what is kept stays."""
         width = max(_FIRST_LENGTH, 1 << (steps - 1).bit_length())
         if width <= self.width:
             return
@@ -123,7 +123,8 @@ class RolloutBuffer:
         return self.has_yet_to_play(self.finished)
 
     def has_yet_to_play(self, finished: np.ndarray) -> np.ndarray:
-        """bool: whether environments with so many finished episodes have not yet played their share."""
+        """bool, like `finished`: whether environments with these numbers of finished episodes have some of their share
+        left."""
         left: np.ndarray = finished < self._share
         return left
 
@@ -204,7 +205,7 @@ class RolloutBuffer:
         self._counts.fetch()
 
     def room(self, steps: int, members: int, device: torch.device) -> Episodes:
-        """Memory for `copy` of so many members' episodes, padded to so many steps."""
+        """Memory for `copy`, for this number of members and episodes padded to `steps` steps."""
         return Episodes(*(torch.zeros_like(column, device=device) for column in self._columns(steps, slice(members))))
 
     def copy(self, into: Episodes, members: slice) -> None:

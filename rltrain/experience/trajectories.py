@@ -132,7 +132,7 @@ class TrajectoryBuffer:
             self._steps.send()
 
     def room(self, members: int) -> TrajectoryMemory:
-        """Memory for `copy` of so many members' steps."""
+        """Memory for `copy`, for this number of members."""
         steps, columns, made = self.memory
         some = {name: torch.zeros_like(column[:members]) for name, column in columns.items()}
         return TrajectoryMemory(Trajectories(*(torch.zeros_like(array[:members]) for array in steps)), some, made)

@@ -135,7 +135,7 @@ class UniformReplay:
         written += counts
 
     def _tell_frames(self, members: np.ndarray, ahead: np.ndarray, columns: tuple[np.ndarray, ...]) -> None:
-        """Of transitions that come so many rows after what each member has: both [K]."""
+        """Notes which rows will have their frames: those `ahead` [K] of the last ones of `members` [K]."""
         if self._frames is not None:
             self._frames.kept_in(members, self._written[members] + ahead, columns[0], columns[3])
 

@@ -131,7 +131,8 @@ def _work(config: RunConfig) -> int:
 
 @contextmanager
 def compiling_beside(context: AgentContext, threads: int) -> Iterator[AgentContext]:
-    """`context` with what compiles beside a run that is compiled later on; it begins when the agent says so."""
+    """`context` with the compiler of a run that changes over to compiled programs later; it starts when the agent says
+    so."""
     if not (context.compile_update and context.compile_from):
         yield context
         return

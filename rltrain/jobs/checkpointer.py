@@ -85,7 +85,7 @@ class RunCheckpointer:
 
 
 def load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
-    """Trainer.load_state_dict, with what does not fit said as a request that cannot be met."""
+    """Trainer.load_state_dict; a state that does not fit is a request that cannot be met."""
     try:
         return trainer.load_state_dict({**source.tensors, "state": source.state})
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:

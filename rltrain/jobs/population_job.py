@@ -290,7 +290,7 @@ def _entry(population: Population, names: list[str], member: int) -> dict[str, A
 
 
 def fitting_members(config: RunConfig) -> int:
-    """How many runs of this config fit into half of the memory that is free, by what their experience takes."""
+    """How many runs of this config fit into half of the free memory, judged by their experience."""
     observation, action = probe(config.env)
     needed = card_of(config.algo).experience_bytes(config.algo, config.num_envs, observation, action)
     return max(1, free_memory(run_device(config)) // 2 // needed)

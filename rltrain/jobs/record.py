@@ -77,7 +77,7 @@ def write_result(
 
 
 def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> dict[str, Path]:
-    """Draws the pictures of a run that has ended; their paths by what they show.
+    """Draws the pictures of a run that has ended; returns their paths by what they show.
 
     Args:
         curve: whether that is the learning curve too: it takes a tenth of a second, as long as a small job of a sweep

@@ -87,7 +87,7 @@ class EvaluationDisplay(Protocol):
     """Shows how far an evaluation is: `begin`, `show` whenever it is `due`, `end`."""
 
     def begin(self, episodes: int) -> None:
-        """An evaluation of so many episodes begins."""
+        """An evaluation of `episodes` episodes begins."""
 
     def due(self) -> bool:
         """Whether it is time to show something; asked at every step."""

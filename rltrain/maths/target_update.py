@@ -36,7 +36,7 @@ class TargetUpdate:
         return int(self.unit == "gradient_steps" and gradient_steps % self.period == 0)
 
     def due_by(self, env_steps: Count) -> Count:
-        """How many updates are due by environment steps until they are so many; of arrays elementwise."""
+        """Updates due by environment steps once `env_steps` of them have been made; of arrays elementwise."""
         return env_steps // self.period if self.unit == "env_steps" else 0 * env_steps
 
     def due_between(self, env_steps: tuple[int, int], episodes: tuple[int, int]) -> int:

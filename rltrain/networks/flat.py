@@ -96,7 +96,7 @@ class FlatNetwork:
         return sum(w[0].numel() * output.numel() for w, output in weights if w is not None and w.dim() > 1)
 
     def _outputs(self, params: Tensor, obs: Tensor) -> list[tuple[nn.Module, Tensor]]:
-        """The layers in the order in which a pass forward calls them, with what they return."""
+        """The layers in the order in which a pass forward calls them, each with its output."""
         found: list[tuple[nn.Module, Tensor]] = []
         layers = [module for module in self._module.modules() if not list(module.children())]
         hooks = [

@@ -227,7 +227,7 @@ def _seconds(value: Any) -> float | None:
 
 
 def _versions(record: Mapping[str, Any]) -> str:
-    """Those that decide a run's numbers, as far as they are told."""
+    """Versions of the packages that decide a run's numbers, as far as its record has them."""
     told = record.get("versions")
     return (
         ", ".join(f"{name} {show(told[name])}" for name in ("rltrain", "torch") if name in told)

@@ -216,7 +216,7 @@ def newest_run(outputs: Path, saved: bool = False) -> Path:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of what decides a run's numbers."""
+    """Versions of the packages that decide a run's numbers."""
     found = {"python": platform.python_version()}
     for name in ("rltrain", "torch", "numpy", "gymnasium"):
         try:

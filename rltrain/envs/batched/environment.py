@@ -56,7 +56,7 @@ def _check_wrappers(config: EnvConfig, observation: ObservationSpec) -> None:
 
 
 class UniformStart:
-    """Of a twin whose first state is a function of uniform numbers: then many episodes begin at once."""
+    """A twin whose first state is a function of uniform numbers, so that many episodes begin at once."""
 
     start_draws: ClassVar[int]
 
@@ -70,7 +70,7 @@ class UniformStart:
 
 
 class SeededStart:
-    """Of a twin whose environment draws from a generator of its own, not from `np_random`."""
+    """A twin whose environment draws from a generator of its own, not from `np_random`."""
 
     def from_seeds(self, seeds: np.ndarray) -> np.ndarray:
         """The first states [*state, K] of the episodes with these seeds [K]."""
