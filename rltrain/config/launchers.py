@@ -89,9 +89,10 @@ def _require(name: str) -> None:
 
 
 def wrong_launcher_key(key: str, name: str) -> str:
-    """Message about a key that the launcher `name` does not have; nothing where it is none of ours."""
+    """Message about a key that the launcher `name` does not have."""
     if name not in LAUNCHERS:
-        return ""
+        others = " and ".join(f"hydra/launcher={other}" for other in LAUNCHERS)
+        return f"hydra.launcher.{key}: unknown key of hydra/launcher={name}; {others} have keys"
     known = [field.name for field in fields(LAUNCHERS[name])]
     return f"hydra.launcher.{key}: unknown key{suggestion(key, known)}\nknown: {', '.join(known)}"
 

@@ -90,12 +90,15 @@ def refuse_sweep(overrides: Sequence[str], why: str) -> None:
 
 def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestError:
     """The RequestError that says what `error` means, in at most three lines."""
+    named = re.search(r"Could not override '([\w.]+)'", str(error))
+    if named is not None and named[1].startswith("hydra."):
+        return RequestError(_wrong_hydra_key(named[1], overrides))
     choices = choices_of(loader, overrides)
     for line in overrides:
         override = _parse(line)
         key = override.key_or_group
-        if key.startswith("hydra"):
-            continue
+        if named is None or key != named[1]:
+            continue  # the other keys may be those of a choice that a tuned file makes
         algo = choices.get("algo")
         group = key.partition(".")[0]
         if algo is not None and group in OPTIONAL_GROUPS and group not in choices:
@@ -109,10 +112,6 @@ def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestE
     missing = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
     if missing is not None:
         return RequestError(_missing_plugin(missing[1], missing[2], loader))
-    wrong = re.search(r"Could not override 'hydra\.launcher\.(\w+)'", str(error))
-    launcher = next((line.partition("=")[2] for line in overrides if line.startswith("hydra/launcher=")), "")
-    if wrong is not None and (message := wrong_launcher_key(wrong[1], launcher)):
-        return RequestError(message)
     cause = error.__cause__ if error.__cause__ is not None and not str(error).strip() else error
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         place = loader.place(cause.full_key, overrides)
@@ -133,6 +132,13 @@ def _parse(line: str) -> Override:
             f"{line}: is neither key=value nor a command ({', '.join(COMMANDS)}){_command_meant(line)}\n"
             "see rltrain --help"
         ) from error
+
+
+def _wrong_hydra_key(key: str, overrides: Sequence[str]) -> str:
+    if not key.startswith("hydra.launcher."):
+        return f"{key}: Hydra has no such key"
+    launcher = next((line.partition("=")[2] for line in overrides if line.startswith("hydra/launcher=")), "population")
+    return wrong_launcher_key(key.removeprefix("hydra.launcher."), launcher)
 
 
 def _command_meant(word: str) -> str:

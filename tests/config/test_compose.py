@@ -199,6 +199,10 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
         ("exploration.decay=0.9", "exploration.decay=0.9: unknown key of exploration=linear; it belongs to"),
         ('algo.gamma="', 'algo.gamma=": cannot be read as key=value'),
         ("seed=${nothing}", "seed: Interpolation key 'nothing' not found"),
+        # not the fault of a key that belongs to what the tuned file chooses
+        ("target_update.tau=0.1 seed=${nothing}", "seed: Interpolation key 'nothing' not found"),
+        ("target_update.tau=0.1 hydra.run.dri=x", "hydra.run.dri: Hydra has no such key"),
+        ("hydra.launcher.processes=2", "hydra.launcher.processes: unknown key of hydra/launcher=population; "),
         (
             "evalute",
             "evalute: is neither key=value nor a command (resume, evaluate, report, export, tune, list); did you",
@@ -209,7 +213,7 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
 )
 def test_refused_lines(line: str, message: str) -> None:
     with pytest.raises(RequestError) as error:
-        resolved(line)
+        resolved(*line.split(" "))
     assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) <= 3
 
