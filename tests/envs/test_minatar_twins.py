@@ -44,7 +44,68 @@ def disturb_breakout(game: Any, rng: Rng) -> None:
     game.ball_x, game.ball_y, game.ball_dir = rng.integers(10), rng.integers(9), rng.integers(4)
 
 
-CASES = {"Breakout": Case(breakout_rows, play_breakout, disturb_breakout)}
+def freeway_rows(game: Any) -> list[Any]:
+    columns = np.array([[x, timer, speed] for x, _, timer, speed in game.cars]).T
+    return [game.pos, game.move_timer, game.terminate_timer, *columns.ravel()]
+
+
+def play_freeway(game: Any, rng: Rng) -> int:
+    return 2 if rng.random() < 0.9 else 4
+
+
+def disturb_freeway(game: Any, rng: Rng) -> None:
+    game.pos, game.move_timer = int(rng.integers(1, 10)), int(rng.integers(4))
+    game.terminate_timer = int(rng.integers(300) if rng.random() < 0.5 else rng.integers(10))
+
+
+def asterix_rows(game: Any) -> list[Any]:
+    speeds = [game.spawn_speed, game.spawn_timer, game.move_speed, game.move_timer, game.ramp_timer, game.ramp_index]
+    columns = np.array([[-9, ANY, ANY] if e is None else [e[0], e[2], e[3]] for e in game.entities]).T
+    return [game.player_x, game.player_y, *speeds, *columns.ravel()]
+
+
+def play_asterix(game: Any, rng: Rng) -> int:
+    near = game.entities[game.player_y - 1]
+    if near is not None and not near[3]:
+        return int(rng.choice([2, 4]))
+    return int(rng.integers(5))
+
+
+def disturb_asterix(game: Any, rng: Rng) -> None:
+    game.spawn_speed, game.move_speed = int(rng.integers(1, 11)), int(rng.integers(1, 6))
+    game.spawn_timer, game.move_timer = int(rng.integers(3)), int(rng.integers(3))
+    game.ramp_timer, game.ramp_index = int(rng.integers(-1, 10)), int(rng.integers(2))
+    for slot in range(8):
+        if rng.random() < 0.5:
+            game.entities[slot] = None
+
+
+def space_invaders_rows(game: Any) -> list[Any]:
+    timers = [game.alien_move_timer, game.alien_shot_timer, game.ramp_index]
+    maps = [game.alien_map.ravel(), game.f_bullet_map.ravel(), game.e_bullet_map.ravel()]
+    return [game.pos, game.shot_timer, game.alien_dir, game.enemy_move_interval, *timers, *np.concatenate(maps)]
+
+
+def play_space_invaders(game: Any, rng: Rng) -> int:
+    if game.e_bullet_map[7:9, game.pos].any():
+        return int(rng.choice([1, 3]))
+    return int(rng.choice([5, 5, 1, 3]))
+
+
+def disturb_space_invaders(game: Any, rng: Rng) -> None:
+    kept = rng.random((10, 10)) < rng.choice([0.1, 0.5])
+    game.alien_map = np.roll(game.alien_map, rng.integers(3), 0) * kept
+    game.alien_map[rng.integers(7), rng.integers(10)] = 1
+    game.alien_move_timer, game.alien_shot_timer = int(rng.integers(3)), int(rng.integers(10))
+
+
+ANY = -99  # a row of the twin that says nothing
+CASES = {
+    "Breakout": Case(breakout_rows, play_breakout, disturb_breakout),
+    "Freeway": Case(freeway_rows, play_freeway, disturb_freeway),
+    "Asterix": Case(asterix_rows, play_asterix, disturb_asterix),
+    "SpaceInvaders": Case(space_invaders_rows, play_space_invaders, disturb_space_invaders),
+}
 GAMES = [f"MinAtar/{name}-v{version}" for name in CASES for version in (0, 1)]
 
 
@@ -80,7 +141,8 @@ def compare(id: str, lanes: int, steps: int) -> tuple[float, int]:
         expected = [env.step(int(a)) for env, a in zip(envs, action, strict=True)]
         before = state.copy()
         state, reward, terminated = twin.step(np, state, action)
-        assert np.array_equal(state[2:-WORDS].T, [case.rows(env.game.env) for env in envs])
+        rows = np.array([case.rows(env.game.env) for env in envs])
+        assert np.array_equal(np.where(rows == ANY, ANY, state[2:-WORDS].T), rows)
         assert state[1].tolist() == [env.game.last_action for env in envs]
         assert np.array_equal(np.moveaxis(twin.observe(np, state), -1, 0), [each[0] for each in expected])
         assert reward.tolist() == [each[1] for each in expected]
@@ -100,14 +162,14 @@ def compare(id: str, lanes: int, steps: int) -> tuple[float, int]:
 @pytest.mark.parametrize("id", GAMES)
 def test_a_twin_does_what_the_package_does(id: str) -> None:
     earned, ends = compare(id, 12, 250)
-    assert earned > 40 and ends > 10
+    assert earned > 8 and ends > 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("id", GAMES)
+@pytest.mark.parametrize("id", GAMES[1::2])
 def test_a_twin_does_so_over_many_episodes(id: str) -> None:
-    earned, ends = compare(id, 64, 4_000)
-    assert earned > 5_000 and ends > 300
+    earned, ends = compare(id, 64, 1_500)
+    assert earned > 400 and ends > 150
 
 
 def test_draws_are_those_of_random_state() -> None:

@@ -55,8 +55,8 @@ class MinAtarGame(SeededStart):
 
     def step(self, xp: Any, state: Array, action: Array) -> tuple[Array, Array, Array]:
         if self.use_minimal_action_set:
-            for index, meant in enumerate(self.minimal_actions):
-                action = xp.where(action == index, meant, action) if index != meant else action
+            for index in reversed(range(len(self.minimal_actions))):  # what is put in is never looked at again
+                action = xp.where(action == index, self.minimal_actions[index], action)
         draws = Draws(xp, state[-WORDS:], state[0], self.ahead)
         action = xp.where(draws.below(0, self.sticky_action_prob), state[1], action)
         game, reward, terminated, count = self.act(xp, state[2:-WORDS], action, draws)
@@ -86,6 +86,12 @@ def within(xp: Any, x: Array, low: int, high: int) -> Array:
 def fields(xp: Any, like: Array) -> Array:
     """[100, 1], to be compared with where something is."""
     return numbers(xp, SIDE * SIDE, like)[:, None]
+
+
+def on_rows(xp: Any, grid: Array) -> Array:
+    """bool [8, 10, L], of rows 1 to 8 -> [100, L]."""
+    edge = grid[:1] & False
+    return xp.concatenate((edge, grid, edge)).reshape(SIDE * SIDE, -1)
 
 
 def _state(xp: Any, parts: Sequence[Array]) -> Array:
