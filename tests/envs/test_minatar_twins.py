@@ -26,6 +26,8 @@ class Case(NamedTuple):
     rows: Callable[[Any], list[Any]]  # of a game of the package, as the twin has them
     play: Callable[[Any, Rng], int]  # an action, of all six, that keeps alive and scores
     disturb: Callable[[Any, Rng], None]  # brings the game into a situation that is rare
+    in_order: Callable[[np.ndarray], np.ndarray] = np.asarray  # a twin's rows as `rows` has them
+    goes_on: bool = False  # every second game is played on after its end, for more of what is dense
 
 
 def breakout_rows(game: Any) -> list[Any]:
@@ -99,11 +101,54 @@ def disturb_space_invaders(game: Any, rng: Rng) -> None:
     game.alien_move_timer, game.alien_shot_timer = int(rng.integers(3)), int(rng.integers(10))
 
 
+def seaquest_rows(game: Any) -> list[Any]:
+    player = [game.oxygen, game.diver_count, game.sub_x, game.sub_y, game.sub_or]
+    timers = [game.e_spawn_speed, game.e_spawn_timer, game.d_spawn_timer, game.move_speed, game.ramp_index]
+    subs = [[*sub, True] for sub in reversed(game.e_subs)]
+    fish = [[*each, ANY, False] for each in reversed(game.e_fish)]
+    slots = [np.full((kinds, count), ANY) for kinds, count in ((3, 2), (4, 2), (6, 30))]
+    for array, things in zip(slots, (game.f_bullets[::-1], game.divers[::-1], subs + fish), strict=True):
+        array[0] = -9
+        array[:, : len(things)] = np.array(things, int).reshape(-1, len(array)).T
+    theirs = np.zeros((2, 10, 10))
+    for x, y, right in game.e_bullets:
+        theirs[0 if right else 1, y, x] = 1
+    rows = [*player, *timers, game.shot_timer, game.surface]
+    return [*rows, *np.concatenate([array.ravel() for array in (*slots, theirs)])]
+
+
+def seaquest_in_order(rows: np.ndarray) -> np.ndarray:
+    """A twin's rows [406] with free slots last, and submarines before fish, as the package's lists are shown."""
+    rows, first = rows.copy(), 12
+    for kinds, count in ((3, 2), (4, 2), (6, 30)):
+        array = rows[first : first + kinds * count].reshape(kinds, count)
+        group = np.where(array[0] < 0, 2, 1 - array[5] if kinds == 6 else 0)
+        array[:] = array[:, np.argsort(group, kind="stable")]
+        first += kinds * count
+    return rows
+
+
+def play_seaquest(game: Any, rng: Rng) -> int:
+    if game.oxygen < 40 and game.diver_count:
+        return 2
+    return int(rng.choice([0, 1, 1, 3, 3, 4, 4 if game.sub_y < 4 else 2, 5, 5, 5]))
+
+
+def disturb_seaquest(game: Any, rng: Rng) -> None:
+    game.diver_count, game.oxygen = int(rng.integers(7)), int(rng.integers(2, 200))
+    game.e_spawn_speed, game.move_speed = (int(rng.choice([1, 1, 3, 9])), 2) if rng.random() < 0.8 else (20, 5)
+    game.e_spawn_timer, game.ramp_index = int(rng.integers(game.e_spawn_speed + 1)), int(rng.integers(2))
+    game.sub_y, game.surface = int(rng.integers(1, 9)), False
+    for diver in game.divers:
+        diver[1] = game.sub_y
+
+
 ANY = -99  # a row of the twin that says nothing
 CASES = {
     "Breakout": Case(breakout_rows, play_breakout, disturb_breakout),
     "Freeway": Case(freeway_rows, play_freeway, disturb_freeway),
     "Asterix": Case(asterix_rows, play_asterix, disturb_asterix),
+    "Seaquest": Case(seaquest_rows, play_seaquest, disturb_seaquest, seaquest_in_order, goes_on=True),
     "SpaceInvaders": Case(space_invaders_rows, play_space_invaders, disturb_space_invaders),
 }
 GAMES = [f"MinAtar/{name}-v{version}" for name in CASES for version in (0, 1)]
@@ -142,13 +187,15 @@ def compare(id: str, lanes: int, steps: int) -> tuple[float, int]:
         before = state.copy()
         state, reward, terminated = twin.step(np, state, action)
         rows = np.array([case.rows(env.game.env) for env in envs])
-        assert np.array_equal(np.where(rows == ANY, ANY, state[2:-WORDS].T), rows)
+        assert np.array_equal(np.where(rows == ANY, ANY, [case.in_order(lane) for lane in state[2:-WORDS].T]), rows)
         assert state[1].tolist() == [env.game.last_action for env in envs]
         assert np.array_equal(np.moveaxis(twin.observe(np, state), -1, 0), [each[0] for each in expected])
         assert reward.tolist() == [each[1] for each in expected]
         assert terminated.tolist() == [each[2] for each in expected]
         assert state.dtype == before.dtype == np.int32
         earned, ends = earned + reward.sum(), ends + terminated.sum()
+        for env in envs[::2] if case.goes_on else ():
+            terminated[envs.index(env)] = env.game.env.terminal = False
         for lane in terminated.nonzero()[0].tolist():
             envs[lane].reset(seed=seeds)
             state[:, lane] = twin.from_seeds(np.array([seeds]))[:, 0]

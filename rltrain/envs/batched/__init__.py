@@ -10,11 +10,18 @@ from rltrain.envs.batched.cartpole import CartPole
 from rltrain.envs.batched.minatar.asterix import Asterix
 from rltrain.envs.batched.minatar.breakout import Breakout
 from rltrain.envs.batched.minatar.freeway import Freeway
+from rltrain.envs.batched.minatar.seaquest import Seaquest
 from rltrain.envs.batched.minatar.space_invaders import SpaceInvaders
 from rltrain.envs.batched.mountain_car import MountainCar
 from rltrain.envs.batched.pendulum import Pendulum
 
-_MINATAR = {"Asterix": Asterix, "Breakout": Breakout, "Freeway": Freeway, "SpaceInvaders": SpaceInvaders}
+_MINATAR = {
+    "Asterix": Asterix,
+    "Breakout": Breakout,
+    "Freeway": Freeway,
+    "Seaquest": Seaquest,
+    "SpaceInvaders": SpaceInvaders,
+}
 
 BATCHED_ENVS: dict[str, type] = {
     "Acrobot-v1": Acrobot,
