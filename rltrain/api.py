@@ -13,7 +13,7 @@ import numpy as np
 
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
-from rltrain.storage.checkpoint import best_folder
+from rltrain.storage.checkpoint_folders import best_folder
 from rltrain.storage.run_folder import RunFolder, read_json
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
 from rltrain.terminal.output import own_output

@@ -44,7 +44,7 @@ def main(args: list[str]) -> int:
     best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
     check_place(place, best)
     from rltrain.policy.load import load
-    from rltrain.storage.checkpoint import best_folder
+    from rltrain.storage.checkpoint_folders import best_folder
     from rltrain.storage.run_folder import RunFolder
     from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 

@@ -29,7 +29,7 @@ def main(args: list[str]) -> int:
     check_place(place, best)
     from rltrain.policy.export import export_policy
     from rltrain.policy.load import load
-    from rltrain.storage.checkpoint import best_folder
+    from rltrain.storage.checkpoint_folders import best_folder
 
     policy = load(best_folder(place) if best else place)
     if out is None:

@@ -53,7 +53,7 @@ def populations_of(
         extends: whether completed runs go on too, under changed limits.
         bundle: every so many jobs that begin stay in one population.
     """
-    from rltrain.storage.checkpoint import has_checkpoint
+    from rltrain.storage.checkpoint_folders import has_checkpoint
 
     # Members are known by their folders' names, which a sweep with folders of its own making may repeat.
     if len({folder.name for folder in jobs}) < len(jobs):
@@ -92,8 +92,8 @@ def _status(folder: Path) -> str | None:
 def _saves(folder: Path) -> list[_Saved]:
     """The checkpoints that can be read of those that a population wrote, those of the newest step first."""
     from rltrain.jobs.population_job import ENTRY
-    from rltrain.storage.checkpoint import step_folders
     from rltrain.storage.checkpoint_files import read_manifest
+    from rltrain.storage.checkpoint_folders import step_folders
 
     found = []
     for place in reversed(step_folders(folder)):

@@ -94,7 +94,8 @@ def _unchanged(stored: RunConfig, job: ListedJob) -> RunConfig:
 def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]) -> None:
     from rltrain.jobs.job import begin_again, resume, train
     from rltrain.policy.source import stored_config
-    from rltrain.storage.checkpoint import has_checkpoint, newest_checkpoint, read_checkpoint
+    from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
+    from rltrain.storage.checkpoint_folders import has_checkpoint
     from rltrain.training.pruning import SeedPruning
 
     source = read_checkpoint(newest_checkpoint(folder)) if folder.is_dir() and has_checkpoint(folder) else None
@@ -118,7 +119,7 @@ def _known(rule: PruningRule, runs: Sequence[Path], own: Path, source: Checkpoin
     from rltrain.loggers.jsonl import read_evaluations
     from rltrain.storage.run_folder import RunFolder
     from rltrain.training.pruning import TrialPruning
-    from rltrain.training.trainer import last_logged_step
+    from rltrain.training.saving import last_logged_step
 
     trial = TrialPruning(rule)
     for seed, folder in enumerate(runs):

@@ -16,7 +16,7 @@ from rltrain.jobs.build import VECTORIZATION, Parts
 from rltrain.jobs.filming import film_episode
 from rltrain.loggers.logger import Logger
 from rltrain.policy.source import EVAL_ENVS
-from rltrain.storage import checkpoint
+from rltrain.storage import checkpoint, checkpoint_folders
 from rltrain.storage.checkpoint_parts import PartWriter
 from rltrain.storage.run_folder import RunFolder, versions
 from rltrain.training.evaluator import Evaluator
@@ -51,18 +51,18 @@ class RunCheckpointer:
         tensors = {name: section for name, section in state.items() if name not in ("state", "rings")}
         if not self._config.resumable:
             tensors = {name: section for name, section in tensors.items() if name not in ("replay", "frames")}
-        folder = checkpoint.step_folder(self._run.path, step)
+        folder = checkpoint_folders.step_folder(self._run.path, step)
         self._write(folder, step, tensors, state["state"], state.get("rings", {}))
 
     def prune(self) -> None:
-        checkpoint.prune(self._run.path, self._config.checkpoint.keep)
+        checkpoint_folders.prune(self._run.path, self._config.checkpoint.keep)
 
     def save_best(self, step: int, state: StateDict) -> None:
         best = {"network": state["network"]}
         kept: dict[str, Any] = {"solve_step": state["state"]["solve_step"]}
         if statistics := statistics_in(state["state"]["envs"]):
             kept["envs"] = statistics
-        self._write(checkpoint.best_folder(self._run.path), step, best, kept)
+        self._write(checkpoint_folders.best_folder(self._run.path), step, best, kept)
 
     def film(self, step: int, state: StateDict) -> None:
         tensors = {"network": state["network"]}

@@ -46,13 +46,14 @@ from rltrain.jobs.record import (
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.logger import Logger
-from rltrain.storage import checkpoint
+from rltrain.storage import checkpoint, checkpoint_folders
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
 from rltrain.training.pruning import SeedPruning
+from rltrain.training.saving import last_logged_step
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
-from rltrain.training.trainer import Trainer, last_logged_step
+from rltrain.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ class _Job:
 
     def _train(self, run: RunFolder, stop: StopSignal) -> float:
         config, source = self.config, self.source
-        checkpoint.clean(run.path)
+        checkpoint_folders.clean(run.path)
         with (
             build(config, source=source) as parts,
             closing(self._evaluator(parts)) as evaluator,

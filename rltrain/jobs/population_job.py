@@ -29,7 +29,7 @@ from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.jsonl import read_evaluations
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
-from rltrain.storage import checkpoint
+from rltrain.storage import checkpoint, checkpoint_folders
 from rltrain.storage.files import written_together
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
@@ -39,8 +39,9 @@ from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStati
 from rltrain.training.members import MemberAgent, evaluate_apart
 from rltrain.training.population import MemberOutput, Population
 from rltrain.training.pruning import PruningRule, SeedPruning, TrialPruning
+from rltrain.training.saving import last_logged_step
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
-from rltrain.training.trainer import Trainer, last_logged_step
+from rltrain.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 ENTRY = "population"
@@ -113,7 +114,7 @@ class _PopulationJob:
     def _train(self, stop: StopSignal) -> None:
         configs = tuple(job.config for job in self.jobs)
         for run in self.runs:
-            checkpoint.clean(run.path)
+            checkpoint_folders.clean(run.path)
         with build(configs[0], configs, self.sources[0]) as parts:
             self._load_initial_networks(parts)
             most = max(configs[0].eval.episodes, REPORT_EPISODES)

@@ -5,17 +5,13 @@
     <stem>_0000.safetensors  parts of a large one, see checkpoint_parts
     state.json               counters, generators, schedules (see plain_data)
 
-Written as `.writing_<name>` beside its place, each file fsynced, then renamed. Where a folder of that name exists it is
-renamed to `.previous_<name>` first; in the instant in which neither has the final name, and after a kill in it,
-`read_checkpoint` finds the previous one. No name with a leading dot is ever taken for a checkpoint otherwise, and the
-next writer removes it. (Linux can swap two folders in one call, but not on network file systems.)
+Each file is fsynced before the folder takes its place (checkpoint_folders).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -40,13 +36,13 @@ from rltrain.storage.checkpoint_files import (
     write_tensors,
     write_text,
 )
+from rltrain.storage.checkpoint_folders import move_into_place, place_of, step_folders, writing_folder
 from rltrain.storage.checkpoint_parts import PartWriter, in_parts, read_parts
 from rltrain.storage.files import fsync
 from rltrain.terminal.output import warn
 from rltrain.types import Ring
 
 _log = logging.getLogger(__name__)
-_STEP_NAME = re.compile(r"step_(\d{8,18})")
 
 
 @dataclass(frozen=True)
@@ -62,16 +58,6 @@ class Checkpoint:
     def step(self) -> int:
         """The environment step at which it was made."""
         return int(self.manifest["step"])
-
-
-def step_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of one step lies."""
-    return run / "checkpoints" / f"step_{step:08d}"
-
-
-def best_folder(run: Path) -> Path:
-    """Where the checkpoint of the best evaluation lies."""
-    return run / "checkpoints" / "best"
 
 
 def write_checkpoint(
@@ -105,13 +91,13 @@ def write_checkpoint(
     if odd := [stem for stem in tensors if not FILE_NAME.fullmatch(f"{stem}.safetensors")]:
         raise ValueError(f"{odd[0]!r} is no file stem")
     texts = {STATE: plain_data.encode(state), MANIFEST: plain_data.encode({**manifest, "format": FORMAT, "step": step})}
-    writing = _aside(folder, "writing")
+    writing = writing_folder(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
         _write_files(writing, folder, tensors, texts, rings if rings and parts else {}, parts or PartWriter())
-        _move_into_place(writing, folder)
+        move_into_place(writing, folder)
         if parts is not None and rings:
             parts.commit()
     except OSError as error:
@@ -133,13 +119,13 @@ def read_checkpoint(folder: Path, only: Collection[str] | None = None) -> Checkp
         CheckpointError: missing, foreign, damaged; one line that names the file.
     """
     while True:
-        place = _place(folder)
+        place = place_of(folder)
         identity = _identity(place)
         try:
             return _read(place, only)
         except CheckpointError:
             # A run that is still training may have replaced the folder under our hands.
-            if _identity(_place(folder)) == identity:
+            if _identity(place_of(folder)) == identity:
                 raise
 
 
@@ -149,7 +135,7 @@ def verify_checkpoint(folder: Path) -> None:
     Raises:
         CheckpointError: missing, foreign, damaged.
     """
-    place = _place(folder)
+    place = place_of(folder)
     for name, entry in read_manifest(place)["files"].items():
         with open_verified(place / name, entry):
             pass
@@ -192,45 +178,6 @@ def _warn_of_skipped(faults: list[CheckpointError], taken: Path) -> None:
         warn(_log, f"skipped a checkpoint: {fault}; {taken.name} is taken")
 
 
-def has_checkpoint(run: Path) -> bool:
-    """Whether a checkpoint of some step lies there, whole or damaged."""
-    return bool(step_folders(run))
-
-
-def newest_step(run: Path) -> int:
-    """The highest step of which a checkpoint lies there, whole or damaged; 0 where none does."""
-    folders = step_folders(run)
-    return int(folders[-1].name.removeprefix("step_")) if folders else 0
-
-
-def prune(run: Path, keep: int) -> None:
-    """Remove all but the `keep` newest step checkpoints (never `best`), and what killed writers left."""
-    clean(run)
-    for folder in step_folders(run)[:-keep]:
-        # Renamed first: a kill in between never leaves half a checkpoint under a checkpoint's name.
-        removed = _aside(folder, "removed")
-        folder.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
-
-
-def clean(run: Path) -> None:
-    """Remove what killed writers left, and finish the replacement that one was killed in. Needs the run's lock."""
-    parent = run / "checkpoints"
-    if not parent.is_dir():
-        return
-    for previous in parent.glob(".previous_*"):
-        final = parent / previous.name.removeprefix(".previous_")
-        if not final.exists():
-            previous.rename(final)
-    for kind in ("writing", "previous", "removed"):
-        for leftover in parent.glob(f".{kind}_*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _aside(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{kind}_{folder.name}")
-
-
 def _write_files(
     folder: Path,
     final: Path,
@@ -259,39 +206,12 @@ def _write_files(
     fsync(folder)
 
 
-def _move_into_place(writing: Path, folder: Path) -> None:
-    previous = _aside(folder, "previous")
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    writing.rename(folder)
-    fsync(folder.parent)
-    shutil.rmtree(previous, ignore_errors=True)
-
-
-def _place(folder: Path) -> Path:
-    """`folder`, or the one that it was about to replace when its writer was killed."""
-    previous = _aside(folder, "previous")
-    return previous if not folder.exists() and previous.exists() else folder
-
-
 def _identity(folder: Path) -> tuple[int, int] | None:
     try:
         status = folder.stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def step_folders(run: Path) -> list[Path]:
-    """The checkpoints of steps, by step, whole or damaged."""
-    found = {}
-    parent = run / "checkpoints"
-    for folder in parent.iterdir() if parent.is_dir() else ():
-        name = folder.name.removeprefix(".previous_")
-        if (match := _STEP_NAME.fullmatch(name)) and folder.is_dir() and not folder.is_symlink():
-            found[int(match[1])] = folder.with_name(name)
-    return [found[step] for step in sorted(found)]
 
 
 def _read(folder: Path, only: Collection[str] | None) -> Checkpoint:

@@ -23,8 +23,9 @@ from rltrain.training.evaluator import Evaluator
 from rltrain.training.members import MemberAgent, MemberEnvs, MemberEvaluator, SharedEvaluation, join_env_states
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import require_finite
+from rltrain.training.saving import Checkpointer
 from rltrain.training.stopping import StopRequest
-from rltrain.training.trainer import Checkpointer, Trainer
+from rltrain.training.trainer import Trainer
 from rltrain.types import Episode
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,46 +13,14 @@ from torch import Tensor
 from rltrain.config.schema import RunConfig
 from rltrain.engine.protocol import Agent, IteratingAgent, StateDict, SteppedByAgent
 from rltrain.envs.vector import VectorEnv
-from rltrain.errors import CheckpointError, RunFailed
+from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
-from rltrain.storage.checkpoint import Checkpoint
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import Recorder
+from rltrain.training.saving import Checkpointer
 from rltrain.training.stopping import StopRequest
 from rltrain.types import Episode
-
-
-class Checkpointer(Protocol):
-    """Where the trainer's state goes."""
-
-    def save(self, step: int, state: StateDict) -> None:
-        """The whole state, as the newest checkpoint."""
-        ...
-
-    def save_best(self, step: int, state: StateDict) -> None:
-        """The best network so far."""
-        ...
-
-    def prune(self) -> None:
-        """Older checkpoints may go."""
-        ...
-
-    def film(self, step: int, state: StateDict) -> None:
-        """A greedy episode of the present network."""
-        ...
-
-
-def last_logged_step(source: Checkpoint) -> int:
-    """The last environment step whose row had been written when the trainer's state was saved.
-
-    Raises:
-        CheckpointError: its state does not say.
-    """
-    if source.state.get("step") != source.step or "duties_from" not in source.state:
-        raise CheckpointError(f"{source.folder}: does not fit this run: its state is not of step {source.step}")
-    # With duties undone the row of this very step is still to come, and an attempt that was killed may have written it.
-    return source.step - (source.state["duties_from"] is not None)
 
 
 class Trainer:

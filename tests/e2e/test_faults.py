@@ -41,7 +41,8 @@ from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.storage import checkpoint_parts
-from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint, step_folders
+from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
+from rltrain.storage.checkpoint_folders import step_folders
 
 RUN = run_config(
     dqn_config(buffer_size=60), total_steps=120, checkpoint=CheckpointConfig(40, 3, True), eval=EvalConfig(60, 2)
@@ -349,7 +350,8 @@ import sys, torch
 from pathlib import Path
 from rltrain.experience import UniformReplay
 from rltrain.storage import checkpoint_parts
-from rltrain.storage.checkpoint import best_folder, prune, step_folder, write_checkpoint
+from rltrain.storage.checkpoint import write_checkpoint
+from rltrain.storage.checkpoint_folders import best_folder, prune, step_folder
 from rltrain.types import ActionSpec, ObservationSpec
 import numpy as np
 checkpoint_parts.PART_BYTES = 20_000

@@ -38,7 +38,7 @@ from rltrain.envs.replays import Replays
 from rltrain.errors import Interrupted
 from rltrain.jobs.population_job import MemberJob, train_population
 from rltrain.jobs.population_messages import population_line
-from rltrain.storage.checkpoint import step_folders
+from rltrain.storage.checkpoint_folders import step_folders
 from rltrain.terminal.text import mean_and_std
 from rltrain.training.evaluator import EpisodeStatistics
 

@@ -30,7 +30,7 @@ from whole_runs import (
 
 from rltrain.compute.compiling import has_compiler
 from rltrain.config.schema import CheckpointConfig, EvalConfig, RunConfig
-from rltrain.storage.checkpoint import has_checkpoint
+from rltrain.storage.checkpoint_folders import has_checkpoint
 
 LIMITS = {
     "total_steps": 100,

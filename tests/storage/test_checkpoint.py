@@ -18,16 +18,8 @@ from safetensors.torch import save as library_save
 
 from rltrain.errors import CheckpointError
 from rltrain.storage import checkpoint, checkpoint_files, plain_data
-from rltrain.storage.checkpoint import (
-    best_folder,
-    clean,
-    newest_checkpoint,
-    prune,
-    read_checkpoint,
-    step_folder,
-    verify_checkpoint,
-    write_checkpoint,
-)
+from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint, verify_checkpoint, write_checkpoint
+from rltrain.storage.checkpoint_folders import best_folder, clean, prune, step_folder
 
 TENSORS = {
     "network": {"w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(2.5)},

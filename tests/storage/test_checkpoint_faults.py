@@ -15,20 +15,14 @@ import pytest
 import torch
 
 from rltrain.errors import RunFailed
-from rltrain.storage.checkpoint import (
-    best_folder,
-    clean,
-    newest_checkpoint,
-    read_checkpoint,
-    step_folder,
-    step_folders,
-    write_checkpoint,
-)
+from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint, write_checkpoint
+from rltrain.storage.checkpoint_folders import best_folder, clean, step_folder, step_folders
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from rltrain.storage.checkpoint import best_folder, prune, step_folder, write_checkpoint
+from rltrain.storage.checkpoint import write_checkpoint
+from rltrain.storage.checkpoint_folders import best_folder, prune, step_folder
 run, first = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 print("ready", flush=True)

@@ -19,14 +19,9 @@ from rltrain.config.schema import CheckpointConfig, EvalConfig
 from rltrain.errors import CheckpointError
 from rltrain.experience import UniformReplay
 from rltrain.storage import checkpoint_parts
-from rltrain.storage.checkpoint import (
-    newest_checkpoint,
-    read_checkpoint,
-    step_folder,
-    verify_checkpoint,
-    write_checkpoint,
-)
+from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint, verify_checkpoint, write_checkpoint
 from rltrain.storage.checkpoint_files import digest_of_manifest
+from rltrain.storage.checkpoint_folders import step_folder
 from rltrain.storage.checkpoint_parts import PartWriter
 
 

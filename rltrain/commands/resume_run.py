@@ -1,0 +1,94 @@
+"""`rltrain resume` of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rltrain.commands.resume_changes import changed_config, lifting_change, made_by
+from rltrain.config.schema import RunConfig
+from rltrain.config.stored import Differences, record_changes, validate_stored
+from rltrain.config.validate import show
+from rltrain.errors import RequestError
+from rltrain.terminal.output import say
+from rltrain.terminal.text import shown_path
+
+if TYPE_CHECKING:
+    from rltrain.storage.checkpoint import Checkpoint
+
+
+def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
+    """Continues one run; says so and returns where nothing is left to do."""
+    from rltrain.storage.run_folder import RunFolder
+
+    run = RunFolder(folder)
+    status = run.read_record().get("status")
+    if status == "completed" and not overrides:
+        tell_completed(folder, {folder: None})
+        return
+    if status == "running":
+        with run:
+            pass  # its holder is gone, or else this has said who it is
+    from rltrain.jobs.job import resume
+    from rltrain.policy.source import stored_config
+    from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
+    from rltrain.storage.checkpoint_folders import has_checkpoint
+
+    if status in ("running", "failed") and not has_checkpoint(folder):
+        say(f"{shown_path(folder)}: ended before its first checkpoint, begins anew")
+        begin(run.read_config(), folder, overrides, trust)
+        return
+    newest = newest_checkpoint(folder)
+    source = read_checkpoint(newest)
+    config, differences = changed_config(stored_config(source), folder, made_by(source), overrides, trust)
+    if status == "completed" and (ended := _already_ended(config, source, differences)):
+        say(f"{shown_path(folder)}: {ended}")
+        return
+    tell(differences)
+    if "replay" not in source.tensors:
+        raise RequestError(
+            f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
+        )
+    resume(config, folder, source, record_changes(source.step, differences))
+
+
+def begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:
+    """Trains a run of which nothing is left or nothing was ever there."""
+    from rltrain.jobs.job import begin_again
+
+    config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
+    tell(differences)
+    begin_again(config, folder, record_changes(0, differences))
+
+
+def tell_completed(place: Path, runs: Mapping[Path, Mapping[str, Any] | None]) -> None:
+    """Says that nothing is left to do, and under which changes it would be.
+
+    Args:
+        runs: folder of each -> its config, or None where only the folder has it.
+    """
+    changes = sorted({lifting_change(folder, config) for folder, config in runs.items()})
+    say(f"{shown_path(place)}: completed, nothing left to do; {' '.join(changes)} extends it")
+
+
+def _already_ended(config: RunConfig, source: Checkpoint, differences: Differences) -> str:
+    """Which limit keeps a finished run from going on under `config`, and what lets it; nothing where it would train."""
+    from rltrain.training.limits import reached_limit
+
+    state = source.state
+    try:
+        limit = reached_limit(config, source.step, state.get("episodes", 0), state.get("confirmed_return"))
+    except TypeError:  # a foreign state: loading it says what is wrong
+        return ""
+    if limit is None:
+        return ""
+    at = f" at step {source.step:,}" if limit.key != "total_steps" else ""
+    asked = [f"{key}={show(value)}" for key, (_, value) in differences.items() if key != limit.key]
+    return f"already ended: {limit} was reached{at}; {' '.join([limit.lifted, *asked])} lets it go on"
+
+
+def tell(differences: Differences) -> None:
+    """Says what is changed of a stored config, one line each."""
+    for key, (_, value) in differences.items():
+        say(f"changed   {key}={show(value)}")
