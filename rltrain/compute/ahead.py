@@ -30,7 +30,7 @@ _Build = Callable[[list[Tensor]], Any]
 
 
 class Program(Generic[_R]):
-    """`function` for arguments of fixed forms and shapes, on the CPU: tuples and dicts of tensors in, the same out.
+    """`function` compiled on the CPU for arguments of fixed shapes: trees of tuples and dicts of tensors in and out.
 
     The first call compiles, or finds what an earlier process compiled.
 
@@ -134,7 +134,8 @@ def _compile_to(path: Path, graph: GraphModule, leaves: list[Tensor], options: d
 
 
 def _identity(graph: GraphModule, leaves: list[Tensor]) -> str:
-    """The same for the same program on the same machine, torch and number of threads."""
+    """A name that is the same for one program, on one processor, with one version of torch and one number of
+    threads."""
     constants = [(name, tensor.tolist()) for name, tensor in sorted(graph.named_buffers())]
     inputs = [(leaf.dtype, leaf.shape, leaf.stride()) for leaf in leaves]
     build = (torch.__version__, torch.version.git_version, torch.get_num_threads(), _processor())
@@ -152,7 +153,7 @@ def _processor() -> str:
 
 
 def _lie_alike(a: _Layout, b: _Layout) -> bool:
-    """Whether tensors of these shapes and strides have their numbers in the same places."""
+    """Whether tensors of these shapes and strides have the same layout in memory."""
     (shape, strides), (other, others) = a, b
     return shape == other and all(n == 1 or s == t for n, s, t in zip(shape, strides, others, strict=True))
 
@@ -195,7 +196,7 @@ def _builder(tree: Any, outputs: list[Tensor]) -> _Build:
 
 
 def _nothing(values: list[Tensor]) -> None:
-    """Before there is a program."""
+    """Stands in until there is a program."""
 
 
 def _like(tree: Any, branches: list[Any]) -> Any:

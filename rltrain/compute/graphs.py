@@ -42,7 +42,7 @@ class Graph:
             self._ready = True
 
     def _run_aside(self) -> None:
-        """Not on the default stream, where memory would be kept for other uses than a capture's."""
+        """Runs it on a stream of its own: on the default one memory would be kept for other uses than a capture's."""
         ours = torch.cuda.current_stream(self._device)
         theirs = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         theirs.wait_stream(ours)

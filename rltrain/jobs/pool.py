@@ -155,8 +155,8 @@ class _Pool:
 
 @contextmanager
 def _signals_later() -> Iterator[None]:
-    """A process that is started inside begins with the signals blocked, until it can answer them; and none comes to us
-    before we know of it, so that it is handed on."""
+    """While active, signals wait: a process that is started inside begins with them blocked, until it can answer them;
+    and none reaches this process before it knows of the other, to which it passes them on."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
     try:
         yield

@@ -50,10 +50,15 @@ ENTRY = "population"
 
 @dataclass
 class MemberJob:
-    """One job: what to train, where, from which checkpoint (None: from the beginning), what a resume changed, which
-    overrides set it apart from the sweep's other jobs ("": what sets it apart from those of its population), the
-    environment variables that hold meanwhile, the same for all of a population, and when the trial of whose seeds it is
-    one is given up: the others are in the same population."""
+    """One job of a population.
+
+    Attributes:
+        source: the checkpoint from which it goes on; None: from the beginning.
+        changes: what a resume changed of its config.
+        own: the overrides that set it apart from the sweep's other jobs; "": from those of its population.
+        variables: environment variables that hold meanwhile, the same for all of a population.
+        pruning: when the trial is given up of whose seeds it is one; the others are in the same population.
+    """
 
     config: RunConfig
     folder: Path
@@ -214,8 +219,8 @@ class _PopulationJob:
     def _write_results(
         self, population: Population, parts: Parts, finals: Mapping[int, EpisodeStatistics | RunFailed]
     ) -> dict[int, tuple[Trainer, EpisodeStatistics]]:
-        """The results of the members that were evaluated; who was stopped before one of its episodes had ended is not
-        among them."""
+        """Writes the results of the members that were evaluated; one that was stopped before an episode had ended has
+        none."""
         told: dict[int, tuple[Trainer, EpisodeStatistics]] = {}
         for member, final in finals.items():
             if isinstance(final, RunFailed):

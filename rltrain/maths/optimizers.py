@@ -61,9 +61,9 @@ def _bias_correction(beta: float, step: Tensor) -> Tensor:
 
 
 def _once(number: Tensor) -> Tensor:
-    """`number` [] itself, as code compiled for the CPU computes it once: as the largest of eight it is a reduction, and
-    has a place in memory. What is pointwise would be computed again for every few parameters that it is used for, an
-    exponential among it, a twentieth of an update."""
+    """`number` [] itself, written so that code compiled for the CPU computes it once: the maximum of eight copies is a
+    reduction, whose result is stored. What is pointwise is computed again for every few parameters that use it; an
+    exponential among it costs a twentieth of an update."""
     return number.expand(8, *number.shape).amax(0) if number.device.type == "cpu" else number
 
 

@@ -24,7 +24,7 @@ def _cumulative(exponent: float) -> np.ndarray:
 
 
 class HeldActions:
-    """The random actions that environments hold, L of them; the end of an episode ends none.
+    """Random actions that L environments hold for several steps; the end of an episode does not end one.
 
     Attributes:
         left: [L] int64, the steps for which each still holds its action.
@@ -50,8 +50,9 @@ class HeldActions:
         self.left[lanes], self.action[lanes] = left, action
 
     def hold(self, explore: np.ndarray, action: np.ndarray, duration: np.ndarray) -> None:
-        """Replaces fresh draws of some steps, each [steps, L], by what is held: where nothing is, `explore` begins to
-        hold `action` for `duration` steps; where something is, it goes on, and the draws are lost."""
+        """Applies held actions to the fresh draws of some steps, each [steps, L]. Where an environment holds none,
+        `explore` begins one, `action` for `duration` steps; where it holds one, that one goes on and the fresh draws
+        are dropped."""
         for now, drawn, steps in zip(explore, action, duration, strict=True):
             begins = now & (self.left == 0)
             self.left[begins], self.action[begins] = steps[begins], drawn[begins]

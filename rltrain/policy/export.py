@@ -24,8 +24,8 @@ from rltrain.storage.files import write_atomic
 
 @dataclass(frozen=True)
 class Exported:
-    """The exported file: `float32 [batch, 4]`; `look_back`: the wrappers that it leaves to its caller, whose
-    observations are those that these alone make of the environment's."""
+    """The exported file, with what goes in and comes out, such as `float32 [batch, 4]`. `look_back`: the wrappers that
+    it leaves to its caller; it takes the observations that they return."""
 
     path: Path
     observation: str
@@ -35,7 +35,7 @@ class Exported:
 
 class EnvPolicy(nn.Module):
     """From observations as the environment gives them to actions as it takes them, for any number of environments.
-    Where some of `env.wrappers` look back, from what these alone make of the observations."""
+    Where some of `env.wrappers` look back at earlier observations, it takes those that they return."""
 
     scale: Tensor
     centre: Tensor

@@ -110,8 +110,11 @@ class TrainedPolicy:
         return self._wrappers.follow(row) if self._steps > 1 else self._wrappers.reset(row)
 
     def fixed(self) -> tuple[list[Any], ObservationSpec, list[Fixed]]:
-        """The steps of `act` before the network: the configs of the wrappers that look
-        back, what these alone make of the environment's observations, and all else, which then comes after them.
+        """The steps of `act` before the network.
+
+        Returns:
+            The configs of the wrappers that look back, the form of the observations that these alone return, and all
+            steps that come after them.
 
         Raises:
             RequestError: it cannot be taken apart.

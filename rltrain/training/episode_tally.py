@@ -94,14 +94,14 @@ class EpisodeTally:
         self.steps = self.ended = self._ended_steps = 0
 
     def step(self) -> None:
-        """Counts one step of every active lane, before the episodes that end with it are told."""
+        """Counts one step of every active lane; comes before `end` is called for the episodes that this step ends."""
         self.steps += self._stepping
         if self._bounded:
             lanes = self.active.nonzero()[0]
             self._lengths[lanes // self._lanes, self.playing[lanes]] += 1
 
     def end(self, lane: int, episode_return: float, length: int) -> None:
-        """Takes in that the episode of `lane` has ended by itself."""
+        """Records that the episode of `lane` has ended by itself."""
         member, number = lane // self._lanes, self.playing[lane]
         self._returns[member, number] = episode_return
         self._lengths[member, number] = length
@@ -121,7 +121,7 @@ class EpisodeTally:
         return found
 
     def cut(self, lane: int, episode_return: float) -> None:
-        """Takes in that the episode of `lane` is cut. The lane waits until `begin_again`: it is in the middle of it."""
+        """Records that the episode of `lane` is cut; the lane waits, in the middle of it, until `begin_again`."""
         member, number = lane // self._lanes, self.playing[lane]
         self._was_cut[member, number] = True
         self.end(lane, episode_return, int(self._lengths[member, number]))
@@ -129,7 +129,7 @@ class EpisodeTally:
         self.active[lane] = False
 
     def drop_needless(self) -> None:
-        """Stops the lanes whose episodes come after enough steps."""
+        """Stops the lanes whose episodes are no longer needed: those before them have steps enough."""
         for member in self._bounded:
             first = member * self._lanes
             playing = self.playing[first : first + self._lanes]
@@ -145,7 +145,7 @@ class EpisodeTally:
         return self._stepping > 0
 
     def _enough(self, member: int) -> int:
-        """How many episodes are played, as far as is known yet: it only becomes less."""
+        """The number of episodes to play, as far as is known yet; it never grows."""
         limit = self._limits[member]
         if limit is None:
             return self._episodes

@@ -224,7 +224,7 @@ class Population:
                 self._fail(member, failure)
 
     def _do_duties(self) -> None:
-        """Of the members for which something is due, and which do not wait for an update that belongs to this step."""
+        """Does what is due for each member that does not still wait for the update of this step."""
         if not self._due.any():
             return
         members = np.flatnonzero(self._due & self._running & ~self._agent.waiting).tolist()

@@ -55,8 +55,8 @@ def pruned_at(means: Mapping[int, float], limits: Mapping[int, float]) -> int | 
 
 
 class TrialPruning:
-    """Evaluations of a trial's seeds, and whether it is given up. That depends on what they are, not on which seed is
-    ahead, so that a trial that is continued and told them again decides as before."""
+    """Evaluations of a trial's seeds, and whether it is given up. That depends on the evaluations, not on which seed is
+    ahead, so that a trial that is continued decides as before."""
 
     def __init__(self, rule: PruningRule) -> None:
         self._limits = rule.limits

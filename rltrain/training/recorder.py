@@ -87,7 +87,7 @@ class Recorder:
             require_finite(tag, _number(total), step)
 
     def flush(self, step: int) -> dict[str, float]:
-        """The means, and a fresh start. Tags of which nothing came are left out."""
+        """The means by tag, of those tags that had any number; begins anew."""
         self.check(step)
         scalars = {tag: _number(total) / self._updates for tag, total in self._sums.items()}
         if self._returns:

@@ -36,7 +36,7 @@ class ValueCheck:
         self._steps = 0
 
     def begin(self, obs: np.ndarray, active: np.ndarray) -> None:
-        """Takes in that all active lanes begin an episode; obs [M * L, *obs], active [M * L] bool."""
+        """An episode begins in every active lane; obs [M * L, *obs], active [M * L] bool."""
         self._begin(obs, np.flatnonzero(active))
 
     def step(self, transition: Transition, obs: np.ndarray, ended: Sequence[Episode], active: np.ndarray) -> None:
