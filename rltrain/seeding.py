@@ -169,6 +169,11 @@ def _num_words(key: int) -> int:
     return max(1, (key.bit_length() + 31) // 32)
 
 
+Kind = Literal["uniform", "normal"]
+"""Of random numbers, float64: on [0, 1), or standard."""
+_BLOCK_SIZE = 4096
+
+
 class RandomBlock:
     """Draws of one purpose, made a block at a time: one NumPy call serves many steps.
 
@@ -177,13 +182,10 @@ class RandomBlock:
 
     Args:
         generator: the purpose's own generator.
-        kind: "uniform" on [0, 1) or standard "normal"; float64.
         block_size: how many numbers one NumPy call draws.
     """
 
-    def __init__(
-        self, generator: np.random.Generator, kind: Literal["uniform", "normal"] = "uniform", block_size: int = 4096
-    ) -> None:
+    def __init__(self, generator: np.random.Generator, kind: Kind = "uniform", block_size: int = _BLOCK_SIZE) -> None:
         self._generator = generator
         self._draw = generator.random if kind == "uniform" else generator.standard_normal
         self._block_size = block_size
@@ -221,8 +223,11 @@ class RandomBlock:
 class RandomBlocks:
     """One RandomBlock per member of a population, so that a member draws what the single run of its seed draws."""
 
-    def __init__(self, blocks: Sequence[RandomBlock]) -> None:
-        self._blocks = list(blocks)
+    def __init__(
+        self, seeds: Sequence[int], purpose: Purpose, kind: Kind = "uniform", block_size: int = _BLOCK_SIZE
+    ) -> None:
+        """seeds: [M], of the members' runs."""
+        self._blocks = [RandomBlock(make_generator(seed, purpose), kind, block_size) for seed in seeds]
 
     def take(self, count: int, members: Sequence[int] | None = None) -> np.ndarray:
         """The next `count` draws of each of `members` (None: all), float64 [M, count]; 0 in the rows of the others."""

@@ -79,6 +79,11 @@ class ActionSpec:
     low: np.ndarray | None = None
     high: np.ndarray | None = None
 
+    @property
+    def dtype(self) -> str:
+        """NumPy's name, and torch's."""
+        return "int64" if self.kind == "discrete" else "float32"
+
 
 @dataclass(frozen=True, slots=True)
 class ActionScale:

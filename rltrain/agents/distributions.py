@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from rltrain.maths.policy import (
     sample_categorical_in_numpy,
     split_gaussian,
 )
+from rltrain.seeding import Kind
 from rltrain.types import ActionSpec
 
 
@@ -25,7 +26,7 @@ class Distribution(Protocol):
     """A family of distributions; `output` is what the policy network returns, [..., outputs]."""
 
     outputs: int
-    noise: Literal["uniform", "normal"]
+    noise: Kind
     noise_size: int
 
     def sample(self, output: Tensor, noise: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ class Distribution(Protocol):
 class Categorical:
     """One of n actions; the head's numbers are logits [..., n]."""
 
-    noise: Literal["uniform", "normal"] = "uniform"
+    noise: Kind = "uniform"
     noise_size = 1
 
     def __init__(self, action: ActionSpec) -> None:
@@ -77,7 +78,7 @@ class Categorical:
 class DiagonalGaussian:
     """A Gaussian with independent dimensions; the head gives each its mean and the logarithm of its deviation."""
 
-    noise: Literal["uniform", "normal"] = "normal"
+    noise: Kind = "normal"
 
     def __init__(self, action: ActionSpec) -> None:
         self._shape = action.shape

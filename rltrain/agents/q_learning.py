@@ -19,7 +19,7 @@ from rltrain.config.schema import QLearningConfig
 from rltrain.engine.protocol import AgentContext, StateDict
 from rltrain.errors import RequestError
 from rltrain.maths.schedules import make_schedule
-from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
+from rltrain.seeding import RandomBlocks
 from rltrain.types import Episode, Transition
 
 
@@ -115,7 +115,7 @@ class QLearning(GreedyTable):
         # The same memory, entry after entry: one number is read from it faster than from an array.
         self._q, self._n = self.q_table.reshape(-1).data, self.visits.reshape(-1).data
         self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
-        self._draws = RandomBlocks([RandomBlock(make_generator(c.seed, "exploration")) for c in configs])
+        self._draws = RandomBlocks([c.seed for c in configs], "exploration")
         self._env_steps, self._episodes = [0] * len(configs), [0] * len(configs)
         self._running = list(range(len(configs)))  # the members that do
         self.active = np.ones(len(configs) * self._num_envs, dtype=bool)

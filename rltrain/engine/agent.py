@@ -19,7 +19,7 @@ from rltrain.engine.protocol import AgentContext, StateDict, SteppedByAgent, wit
 from rltrain.engine.stepper import Stepper
 from rltrain.engine.stepping import Store
 from rltrain.maths.persistence import HeldActions
-from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
+from rltrain.seeding import RandomBlocks
 from rltrain.types import Episode
 
 
@@ -41,12 +41,11 @@ class EngineAgent(GreedyPolicy):
         self._state = State(params, stack_members([a.init_optimizer() for a in algorithms]))  # changes in place
         self._retired: KeptState | None = None
         purpose, kind, self._noise_size = algorithm.noise
-        streams = [make_generator(c.seed, purpose) for c in context.configs]
-        self._acting_noise = RandomBlocks([RandomBlock(stream, kind) for stream in streams])
+        self._seeds = [config.seed for config in context.configs]
+        self._acting_noise = RandomBlocks(self._seeds, purpose, kind)
         self._network_noise: RandomBlocks | None = None
         if self._acting.noise_size:
-            streams = [make_generator(c.seed, "acting_noise") for c in context.configs]
-            self._network_noise = RandomBlocks([RandomBlock(stream, "normal") for stream in streams])
+            self._network_noise = RandomBlocks(self._seeds, "acting_noise", "normal")
         # Each [M].
         self._env_steps, self._episodes, self._gradient_steps = (np.zeros(self._members, np.int64) for _ in range(3))
         self._num_actions = context.action.n

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from rltrain.maths.optimizers import Gradient
 from rltrain.maths.schedules import Schedule
 from rltrain.networks import make_network
 from rltrain.networks.flat import FlatNetwork
-from rltrain.seeding import Purpose, derive_seed
+from rltrain.seeding import Kind, Purpose, derive_seed
 from rltrain.types import ActionSpec, ObservationSpec
 
 
@@ -84,7 +84,7 @@ class Noise(NamedTuple):
     purpose."""
 
     purpose: Purpose
-    kind: Literal["uniform", "normal"]
+    kind: Kind
     size: int
 
 
@@ -96,7 +96,7 @@ class LearningDraw(NamedTuple):
     """Random numbers of each update, from the stream of a purpose."""
 
     purpose: Purpose
-    kind: Literal["uniform", "normal"]
+    kind: Kind
     shape: tuple[int, ...]
 
 

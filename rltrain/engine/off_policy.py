@@ -24,7 +24,7 @@ from rltrain.experience import make_replay
 from rltrain.experience.frames import Frames
 from rltrain.experience.in_place import TransitionStore
 from rltrain.experience.n_step import NStepWindow
-from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
+from rltrain.seeding import RandomBlocks
 from rltrain.types import Episode, Transition
 
 # Gradient steps in one call of a compiled program. With four the cost of a call is spread; the program grows with more.
@@ -71,13 +71,9 @@ class OffPolicyAgent(EngineAgent):
             context, algorithm, self._state, self._stack_knobs(taus), self.replay, self.replay.memory, self._members,
             self._config.batch_size, self._steps_per_call, self._depth * self._most_calls, more=self._more,
         )  # fmt: skip
-        block_size = 64 * self._config.batch_size
-        self._replay_draws = RandomBlocks(
-            [RandomBlock(make_generator(c.seed, "replay"), block_size=block_size) for c in configs]
-        )
+        self._replay_draws = RandomBlocks(self._seeds, "replay", block_size=64 * self._config.batch_size)
         self._learning_draws = {
-            name: RandomBlocks([RandomBlock(make_generator(c.seed, draw.purpose), draw.kind) for c in configs])
-            for name, draw in self._more.items()
+            name: RandomBlocks(self._seeds, draw.purpose, draw.kind) for name, draw in self._more.items()
         }
 
     def _make_frames(self, context: AgentContext) -> Frames | None:

@@ -18,7 +18,7 @@ from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAge
 from rltrain.engine.stepper import block_depth
 from rltrain.engine.turns import Turns, parts_of
 from rltrain.experience.trajectories import Trajectories, TrajectoryBuffer, TrajectoryMemory
-from rltrain.seeding import RandomBlock, RandomBlocks, make_generator
+from rltrain.seeding import RandomBlocks
 from rltrain.types import Episode, Transition
 
 # Members that learn in one call on a CPU: 8 of PPO on CartPole take two thirds of the time that 32 take each.
@@ -55,8 +55,7 @@ class RolloutAgent(EngineAgent):
             self._size // cadence.minibatches, most_calls=calls, draw_type=torch.int64,
         )  # fmt: skip
         draws = cadence.epochs * self._size
-        streams = [make_generator(c.seed, "minibatches") for c in context.configs]
-        self._order_draws = RandomBlocks([RandomBlock(stream, block_size=draws) for stream in streams])
+        self._order_draws = RandomBlocks(self._seeds, "minibatches", block_size=draws)
 
     @property
     def gradient_steps(self) -> int:

@@ -50,8 +50,8 @@ class Stepper:
         now, (starts, _) = envs.now(), envs.next_starts(depth)
         lanes = len(now.obs)
         to_env = make_to_env(envs.first_action, envs.action_scale, context.device)
-        dtype = torch.int64 if envs.action_scale is None else torch.float32
-        like = torch.zeros(lanes, *context.action.shape, dtype=dtype, device=context.device)
+        action = context.action
+        like = torch.zeros(lanes, *action.shape, dtype=getattr(torch, action.dtype), device=context.device)
         check_in_torch(envs.twin, torch.from_numpy(now.state).to(context.device), to_env(like))
         self._lanes = StagingBuffers(
             {

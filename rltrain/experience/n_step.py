@@ -40,11 +40,10 @@ class NStepWindow:
         self._n = n
         gammas = np.broadcast_to(np.asarray(gamma, np.float64), num_envs)
         self._powers = np.array([gammas**k for k in range(n + 1)])  # [n + 1, N]
-        action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
         self._shared = StagingBuffers(
             {
                 "obs": ((n, num_envs, *observation.shape), getattr(torch, observation.dtype)),
-                "action": ((n, num_envs, *action.shape), action_dtype),
+                "action": ((n, num_envs, *action.shape), getattr(torch, action.dtype)),
                 "reward": ((n, num_envs), torch.float32),
                 "length": ((num_envs,), torch.int64),  # steps of the running episode in the window, at most n
                 "time": ((1,), torch.int64),  # steps ever made

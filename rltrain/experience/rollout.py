@@ -78,10 +78,9 @@ class RolloutBuffer:
         self._counts = StagingBuffers(
             {"length": ((rows + 1,), torch.int64), "finished": ((members * num_envs,), torch.int64)}, device
         )
-        action_dtype = "int64" if action.kind == "discrete" else "float32"
         self._forms = {
             "obs": (observation.shape, observation.dtype),
-            "action": (action.shape, action_dtype),
+            "action": (action.shape, action.dtype),
             "reward": ((), "float32"),
         }
         self._host_final_obs = np.zeros((rows + 1, *observation.shape), observation.dtype)

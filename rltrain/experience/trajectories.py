@@ -59,11 +59,10 @@ class TrajectoryBuffer:
         self.length, self._members, self._num_envs = length, members, num_envs
         self._stepped_there = stepped_there
         lead = (members, length, num_envs)
-        action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
         self._steps = StagingBuffers(
             {
                 "obs": ((*lead, *observation.shape), getattr(torch, observation.dtype)),
-                "action": ((*lead, *action.shape), action_dtype),
+                "action": ((*lead, *action.shape), getattr(torch, action.dtype)),
                 "reward": (lead, torch.float32),
                 "next_obs": ((*lead, *observation.shape), getattr(torch, observation.dtype)),
                 "terminated": (lead, torch.bool),

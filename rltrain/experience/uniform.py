@@ -70,10 +70,9 @@ class UniformReplay:
         self._starts = np.arange(members) * capacity  # [M] where each member's rows begin
         rows = members * capacity + spare_row
         obs_dtype = getattr(torch, observation.dtype)
-        action_dtype = torch.int64 if action.kind == "discrete" else torch.float32
         self._arrays = Batch(
             obs=torch.zeros(rows, *observation.shape, dtype=obs_dtype, device=device),
-            action=torch.zeros(rows, *action.shape, dtype=action_dtype, device=device),
+            action=torch.zeros(rows, *action.shape, dtype=getattr(torch, action.dtype), device=device),
             reward=torch.zeros(rows, dtype=torch.float32, device=device),
             next_obs=torch.zeros(rows, *observation.shape, dtype=obs_dtype, device=device),
             discount=torch.zeros(rows, dtype=torch.float32, device=device),
