@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -14,10 +14,10 @@ import numpy as np
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
 from rltrain.storage.checkpoint_folders import best_folder
-from rltrain.storage.run_folder import RunFolder, read_json
+from rltrain.storage.run_folder import RunFolder, folder_named, read_json
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
 from rltrain.terminal.output import own_output
-from rltrain.terminal.text import command_given_here
+from rltrain.terminal.text import command_given_here, no_folder
 
 if TYPE_CHECKING:
     from rltrain.policy.load import TrainedPolicy
@@ -33,10 +33,10 @@ class Run:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
+        self.path = folder_named(path).absolute()
         self._folder = RunFolder(self.path)
         if not self._folder.config.exists():
-            raise RequestError(f"{path}: is no run folder: it has no config.yaml")
+            raise RequestError(f"{path}: {no_folder(self.path) or 'is no run folder: it has no config.yaml'}")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -67,11 +67,12 @@ class Run:
 
         Raises:
             CheckpointError: there is none, or it is damaged.
+            RequestError: another word for the checkpoint.
         """
         from rltrain.policy.load import load
 
         if checkpoint not in ("last", "best"):
-            raise ValueError(f"checkpoint={checkpoint!r}: last or best")
+            raise RequestError(f"checkpoint={checkpoint!r}: must be last or best")
         return load(best_folder(self.path) if checkpoint == "best" else self.path, device)
 
     def __repr__(self) -> str:
@@ -96,9 +97,9 @@ class Sweep(Sequence[Run]):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
+        self.path = folder_named(path).absolute()
         if not is_sweep(self.path):
-            raise RequestError(f"{path}: is no sweep's folder")
+            raise RequestError(f"{path}: {no_folder(self.path) or 'is no folder of a sweep'}")
         begun = [folder for folder in SweepFolder(self.path).jobs() if (folder / "config.yaml").exists()]
         self._runs = [Run(folder) for folder in begun]
 
@@ -157,10 +158,16 @@ def _carry_out(command: Callable[[], Path]) -> Path:
         (gc.enable if collects else gc.disable)()
 
 
-def _listed(overrides: Sequence[str]) -> list[str]:
-    if isinstance(overrides, str):
-        raise TypeError(f"overrides is a list of texts: [{overrides!r}]")
-    return list(overrides)
+def _listed(overrides: object) -> list[str]:
+    words = list(overrides) if isinstance(overrides, Iterable) and not isinstance(overrides, str | Mapping) else None
+    if words is None or not all(isinstance(word, str) for word in words):
+        meant = ["env=CartPole-v1", "seed=0"]
+        if isinstance(overrides, str):
+            meant = [overrides]
+        elif isinstance(overrides, Mapping):
+            meant = [f"{key}={value}" for key, value in overrides.items()]
+        raise RequestError(f"overrides={overrides!r}: must be a list of texts, as {meant}")
+    return words
 
 
 def _number(value: Any) -> float:

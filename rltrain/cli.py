@@ -53,7 +53,7 @@ def _run(args: list[str]) -> int:
 
 def _answer(args: list[str]) -> int:
     from rltrain.errors import Interrupted, RequestError, RunFailed
-    from rltrain.terminal.text import shown_path
+    from rltrain.terminal.text import unusable
 
     try:
         return _dispatch(args)
@@ -69,7 +69,7 @@ def _answer(args: list[str]) -> int:
         if not isinstance(error.filename, str):
             raise
         # No permission, a loop of links, a name too long.
-        return _fail(f"{shown_path(Path(error.filename))}: {error.strerror}", 2)
+        return _fail(unusable(Path(error.filename), error), 2)
 
 
 def _dispatch(args: list[str]) -> int:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,9 +87,24 @@ def test_what_is_wrong_is_said_as_the_command_line_says_it(overrides: list[str],
     assert not (folder / "outputs").exists()
 
 
-def test_one_text_is_not_taken_for_a_list() -> None:
-    with pytest.raises(TypeError, match="list"):
-        rltrain.train("algo=dqn")
+@pytest.mark.parametrize(
+    ("overrides", "meant"),
+    [("seed=0", "['seed=0']"), ({"seed": 0}, "['seed=0']"), (None, "['env="), (5, "['env="), ([3], "['env=")],
+)
+def test_overrides_are_a_list_of_texts(overrides: Any, meant: str) -> None:
+    for command in (rltrain.train, rltrain.sweep):
+        with pytest.raises(
+            RequestError, match=re.escape(f"overrides={overrides!r}: must be a list of texts, as {meant}")
+        ):
+            command(overrides)
+
+
+@pytest.mark.parametrize("opened", [rltrain.Run, rltrain.Sweep, rltrain.load])
+def test_a_folder_is_named_by_its_path(opened: Any, folder: Path) -> None:
+    with pytest.raises(RequestError, match="3: is no path"):
+        opened(3)
+    with pytest.raises(RequestError, match="nowhere: no such folder"):
+        opened("nowhere")
 
 
 def test_a_run_that_fails_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +120,9 @@ def test_a_run_that_fails_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_folders_without_a_run_are_refused(folder: Path) -> None:
     with pytest.raises(RequestError, match="no run folder"):
         rltrain.Run(folder)
-    with pytest.raises(RequestError, match="no sweep"):
+    with pytest.raises(RequestError, match="no folder of a sweep"):
         rltrain.Sweep(folder)
-    with pytest.raises(ValueError, match="last or best"):
+    with pytest.raises(RequestError, match="last or best"):
         rltrain.train(SHORT).policy("newest")  # type: ignore[arg-type]
 
 

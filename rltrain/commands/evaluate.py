@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +16,7 @@ from rltrain.config.validate import show
 from rltrain.envs.process_state import process_kept
 from rltrain.errors import Interrupted, RequestError
 from rltrain.terminal.output import say
-from rltrain.terminal.text import command_folder, mean_and_std, rltrain_command, shown_path
+from rltrain.terminal.text import command_folder, mean_and_std, no_folder, rltrain_command, shown_path, unusable
 
 if TYPE_CHECKING:
     from rltrain.policy.load import TrainedPolicy
@@ -126,6 +128,8 @@ def find_run(name: str | None, announce: bool = True, saved: bool = True) -> Pat
         place = command_folder() / name
         if not place.is_dir():
             raise RequestError(f"{name}: {_no_folder(place)}")
+        if not os.access(place, os.R_OK | os.X_OK):
+            raise RequestError(unusable(place, PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "read"))
         return place
     from rltrain.storage.run_folder import newest_run
 
@@ -137,9 +141,9 @@ def find_run(name: str | None, announce: bool = True, saved: bool = True) -> Pat
 
 def _no_folder(place: Path) -> str:
     if not place.exists():
-        return not_begun(place) or "no such folder"
+        return not_begun(place) or no_folder(place)
     known = any((place.parent / name).exists() for name in ("run.json", "manifest.json"))
-    return f"is a file; its folder is {shown_path(place.parent)}" if known else "is a file, not a run folder"
+    return f"is a file; its folder is {shown_path(place.parent)}" if known else no_folder(place)
 
 
 def not_begun(place: Path) -> str:

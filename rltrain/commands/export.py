@@ -8,7 +8,7 @@ from rltrain.commands.evaluate import check_place, find_run
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
-from rltrain.terminal.text import command_folder, shown_path
+from rltrain.terminal.text import command_folder, no_folder, shown_path
 
 DEFAULTS = {"checkpoint": "last", "out": None}
 _NAME = "policy.pt2"
@@ -51,6 +51,8 @@ def _out(text: str) -> Path:
     out = Path(text)
     if out.suffix != ".pt2":
         raise RequestError(f"out={text}: must end with .pt2")
-    if out.is_dir() or not out.parent.is_dir():
-        raise RequestError(f"out={text}: {'is a folder' if out.is_dir() else f'there is no folder {out.parent}'}")
+    if out.is_dir():
+        raise RequestError(f"out={text}: is a folder")
+    if fault := no_folder(out.parent):
+        raise RequestError(f"out={text}: {out.parent}: {fault}")
     return out

@@ -18,6 +18,7 @@ from rltrain.terminal.table import NOTHING, laid_out
 from rltrain.terminal.text import (
     command_folder,
     harmless,
+    no_folder,
     shown_path,
     terminal_width,
     wrapped,
@@ -165,6 +166,6 @@ def _out(given: Any, places: Sequence[Path]) -> Path:
         raise RequestError(f"{shown}: is {'a link' if out.is_symlink() else 'a file'}; out=FOLDER writes elsewhere")
     if out.exists() and any(out.iterdir()) and not (out / PAGE).is_file():
         raise RequestError(f"{shown}: holds other files than a report; out=FOLDER writes elsewhere")
-    if not out.exists() and not out.parent.is_dir() and given is not None:
-        raise RequestError(f"out={given}: there is no folder {shown_path(out.parent)}")
+    if given is not None and (fault := no_folder(out.parent)):
+        raise RequestError(f"out={given}: {shown_path(out.parent)}: {fault}")
     return out

@@ -40,7 +40,7 @@ from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
 from rltrain.terminal.output import errors, say
 from rltrain.terminal.table import MOST_ROWS
-from rltrain.terminal.text import counted, rltrain_command, shown_path, wrapped
+from rltrain.terminal.text import counted, rltrain_command, shown_path, unusable, wrapped
 
 _MANY = 250
 """Jobs, whose check takes a second or more."""
@@ -265,7 +265,7 @@ def _one_line(error: Exception, folder: Path) -> Exception:
     if isinstance(error, (RequestError, RunFailed, Interrupted, *COMPOSE_ERRORS)):
         return error
     if isinstance(error, OSError):
-        return RunFailed(f"{shown_path(folder)}: cannot be written: {error.strerror or error}")
+        return RunFailed(unusable(folder, error, "written"))
     folder.mkdir(exist_ok=True)
     log = folder / "sweep.log"
     log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

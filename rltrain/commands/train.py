@@ -35,7 +35,7 @@ from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.terminal.interrupts import sigint_ends, sigint_raises
 from rltrain.terminal.output import printing_answers
-from rltrain.terminal.text import rltrain_command, shown_path
+from rltrain.terminal.text import rltrain_command, shown_path, unusable
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
@@ -133,6 +133,8 @@ def _refuse_options(overrides: list[str]) -> None:
 
 def preflight(config: RunConfig) -> None:
     """Refuses what only the environment's or the machine's look can tell, before a run folder exists."""
+    if config.init_from is not None:
+        _check_place(config.init_from)
     from rltrain.envs.probe import probe
 
     try:
@@ -158,6 +160,15 @@ def preflight(config: RunConfig) -> None:
         from rltrain.jobs.build import check_initial_network
 
         check_initial_network(config, observation, actions)
+
+
+def _check_place(init_from: str) -> None:
+    from rltrain.commands.evaluate import check_place, find_run
+
+    try:
+        check_place(find_run(init_from), best=False)
+    except RequestError as error:  # which begins with the folder
+        raise RequestError(f"init_from={error}") from error
 
 
 def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: ActionSpec) -> None:
@@ -258,7 +269,7 @@ def _run_in(folder: Path, hydra: Hydra, cfg: DictConfig) -> None:
         raise
     except OSError as error:  # of Hydra's own files; those of the run are named by the run
         remove_unused(folder)
-        raise RunFailed(f"{shown_path(folder)}: cannot be written: {error.strerror or error}") from error
+        raise RunFailed(unusable(folder, error, "written")) from error
     callbacks.on_run_end(config=cfg, config_name=CONFIG_NAME, job_return=job)
     if job.status == JobStatus.FAILED:
         raise job._return_value  # job.return_value would print a line of its own before it raises

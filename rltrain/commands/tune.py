@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rltrain import __version__
 from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
@@ -28,10 +27,7 @@ from rltrain.storage.study_folder import (
 )
 from rltrain.terminal.interrupts import sigint_raises
 from rltrain.terminal.output import say
-from rltrain.terminal.text import command_folder, counted, number, rltrain_command, shown_path, wrapped
-
-if TYPE_CHECKING:
-    pass
+from rltrain.terminal.text import command_folder, counted, no_folder, number, rltrain_command, shown_path, wrapped
 
 
 def main(args: list[str]) -> int:
@@ -85,8 +81,7 @@ def _join(request: Request) -> tuple[StudyFolder, Plan]:
     assert request.study is not None
     folder = StudyFolder(command_folder() / request.study)
     if not is_study(folder.path):
-        known = folder.path.is_dir()
-        raise RequestError(f"{request.study}: {'is no study: it has no study.yaml' if known else 'no such folder'}")
+        raise RequestError(f"{request.study}: {no_folder(folder.path) or 'is no study: it has no study.yaml'}")
     if request.overrides or request.search or request.folder:
         words = [*request.overrides, f"search={request.search}" if request.search else f"tune.dir={request.folder}"]
         raise RequestError(f"{words[0]}: a study keeps what it searches; only tune.trials and tune.confirm may change")

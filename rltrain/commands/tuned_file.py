@@ -19,7 +19,7 @@ from rltrain.errors import RunFailed
 from rltrain.storage.files import write_atomic
 from rltrain.storage.run_folder import plain_yaml
 from rltrain.storage.study_folder import StudyFolder, Trial
-from rltrain.terminal.text import counted, number
+from rltrain.terminal.text import counted, number, unusable
 
 _LEFT_OUT = ("seed", "name", "init_from", "dry_run", "loggers", "device", "checkpoint")
 """Keys, or sections, that a tuned file leaves to who uses it."""
@@ -132,4 +132,4 @@ def write_text(path: Path, text: str) -> None:
     try:
         write_atomic(path, text)
     except OSError as error:
-        raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise RunFailed(unusable(path, error, "written")) from error

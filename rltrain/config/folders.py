@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from rltrain.errors import RequestError, module_hint
-from rltrain.terminal.text import command_folder
+from rltrain.terminal.text import command_folder, no_folder
 
 USER_ORIGINS = ("--config-dir", "RLTRAIN_CONF")
 """Where folders of the user's own configs are named, the strongest first."""
@@ -29,8 +29,8 @@ def user_folders(config_dir: str | None = None) -> list[tuple[str, Path]]:
     named = [(option, config_dir)] if config_dir is not None else []
     named += [(variable, folder) for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
     for origin, folder in named:
-        if not (command_folder() / folder).is_dir():
-            raise RequestError(f"{origin}={folder}: is not a folder")
+        if fault := no_folder(command_folder() / folder):
+            raise RequestError(f"{origin}={folder}: {fault}")
     return [(origin, command_folder() / folder) for origin, folder in named]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rltrain.errors import RequestError
 from rltrain.storage.files import LOCK, holder_of
-from rltrain.terminal.text import command_folder, rltrain_command, shown_path
+from rltrain.terminal.text import command_folder, rltrain_command, shown_path, unusable
 
 
 def safe(text: str) -> str:
@@ -43,7 +43,7 @@ def reserve_folder(wanted: Path, *, exact: bool) -> Path:
                 continue
             return folder
     except OSError as error:
-        raise RequestError(f"{shown_path(wanted)}: the run folder cannot be created: {error.strerror}") from error
+        raise RequestError(unusable(wanted, error, "made")) from error
     raise RequestError(f"{shown_path(wanted)}: no free name for the run folder")
 
 

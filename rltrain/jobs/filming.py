@@ -10,7 +10,7 @@ from rltrain.errors import RequestError, RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.output import warn
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.text import unusable
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def film_episode(source: Checkpoint, path: Path, logger: Logger) -> None:
     except (RequestError, RunFailed) as error:
         warn(_log, str(error))
     except OSError as error:
-        warn(_log, f"{shown_path(path)}: cannot be written: {error.strerror or error}")
+        warn(_log, unusable(path, error, "written"))
 
 
 def _asked(config: RunConfig) -> str:

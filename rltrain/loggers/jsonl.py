@@ -13,6 +13,7 @@ from typing import Any
 from rltrain.errors import RunFailed
 from rltrain.loggers.logger import NullLogger
 from rltrain.storage.files import open_regular, write_atomic
+from rltrain.terminal.text import unusable
 
 _LONGEST_LINE = 1 << 20  # bytes; what is longer is no row of ours
 _BEGINS = b'{"step": '
@@ -123,4 +124,4 @@ class JsonlLogger(NullLogger):
             self._descriptor = None
 
     def _failure(self, error: OSError) -> RunFailed:
-        return RunFailed(f"{self._path}: cannot be written: {error.strerror or error}")
+        return RunFailed(unusable(self._path, error, "written"))

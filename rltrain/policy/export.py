@@ -20,6 +20,7 @@ from rltrain.envs.spaces import action_limits, action_spec
 from rltrain.errors import RequestError, RunFailed
 from rltrain.policy.load import TrainedPolicy
 from rltrain.storage.files import write_atomic
+from rltrain.terminal.text import unusable
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
     try:
         write_atomic(path, data)
     except OSError as error:
-        raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise RunFailed(unusable(path, error, "written")) from error
     with torch.no_grad():
         action = module(example)
     return Exported(path, _in_words(example), _in_words(action), tuple(w.name for w in module.look_back))

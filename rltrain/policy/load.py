@@ -21,6 +21,7 @@ from rltrain.envs.wrappers.wrapper import Fixed
 from rltrain.errors import CheckpointError
 from rltrain.policy.source import EVAL_ENVS, check_network, checkpoint_of, stored_config
 from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
+from rltrain.storage.run_folder import folder_named
 from rltrain.types import ObservationSpec
 
 
@@ -137,5 +138,6 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:
 
     Raises:
         CheckpointError: there is none, or it is damaged or foreign.
+        RequestError: `run` is no path.
     """
-    return TrainedPolicy(read_checkpoint(checkpoint_of(Path(run)), only=("network",)), device)
+    return TrainedPolicy(read_checkpoint(checkpoint_of(folder_named(run)), only=("network",)), device)

@@ -210,7 +210,7 @@ def read_run(
 
 
 def _fault(error: RequestError, folder: Path) -> str:
-    return str(error).replace(f"{folder}/", "")
+    return str(error).replace(f"{folder}/", "").replace(f"{shown_path(folder)}/", "")
 
 
 def _longest(config: Mapping[str, Any], record: Mapping[str, Any]) -> float:

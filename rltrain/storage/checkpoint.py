@@ -40,6 +40,7 @@ from rltrain.storage.checkpoint_folders import move_into_place, place_of, step_f
 from rltrain.storage.checkpoint_parts import PartWriter, in_parts, read_parts
 from rltrain.storage.files import fsync
 from rltrain.terminal.output import warn
+from rltrain.terminal.text import no_folder, shown_path, unusable
 from rltrain.types import Ring
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def write_checkpoint(
             parts.commit()
     except OSError as error:
         shutil.rmtree(writing, ignore_errors=True)
-        raise RunFailed(f"{folder}: the checkpoint cannot be written: {error.strerror or error}") from error
+        raise RunFailed(unusable(folder, error, "written")) from error
     except BaseException:
         shutil.rmtree(writing, ignore_errors=True)
         raise
@@ -155,7 +156,7 @@ def newest_checkpoint(run: Path) -> Path:
         _warn_of_skipped(faults, folder)
         return folder
     reason = f"; {faults[0]}" if faults else ""
-    raise CheckpointError(f"{run} holds no whole checkpoint{reason}")
+    raise CheckpointError(f"{shown_path(run)}: {no_folder(run) or 'holds no whole checkpoint'}{reason}")
 
 
 def warn_of_damaged(run: Path, taken: Path) -> None:

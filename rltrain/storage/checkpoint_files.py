@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rltrain.errors import CheckpointError
 from rltrain.storage import plain_data
+from rltrain.terminal.text import unusable
 
 FORMAT = 2  # 1 had no parts
 MANIFEST = "manifest.json"
@@ -146,7 +147,7 @@ def open_verified(path: Path, entry: Mapping[str, Any]) -> Iterator[io.BufferedR
             file.seek(0)
             yield file
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise CheckpointError(unusable(path, error, "read")) from error
 
 
 def read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:

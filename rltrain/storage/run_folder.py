@@ -22,7 +22,7 @@ import yaml
 
 from rltrain.errors import RequestError, RunFailed
 from rltrain.storage.files import LOCK, first_link, holder_in, open_regular, write_atomic
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.text import shown_path, unusable
 
 Status = Literal["running", "completed", "interrupted", "failed", "pruned"]
 _MAX_TEXT_BYTES = 16 << 20
@@ -58,7 +58,7 @@ class RunFolder:
             self._handler = _LogFile(self.log, encoding="utf-8")
         except OSError as error:
             self._release()
-            raise RequestError(f"{self.path}: the run folder cannot be used: {error.strerror or error}") from error
+            raise RequestError(unusable(self.path, error)) from error
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("rltrain").addHandler(self._handler)
         return self
@@ -123,12 +123,23 @@ class RunFolder:
         try:
             write_atomic(path, text)
         except OSError as error:
-            raise RunFailed(f"{path}: cannot be written: {error.strerror or error}") from error
+            raise RunFailed(unusable(path, error, "written")) from error
 
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def folder_named(path: object) -> Path:
+    """The path of a folder as a program gives it, a text or a path-like object.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise RequestError(f"{path!r}: is no path; a folder is given as a text or a pathlib.Path")
+    return Path(path)
 
 
 def lock_folder(folder: Path) -> BinaryIO:
@@ -171,7 +182,7 @@ def lock_patiently(folder: Path, seconds: float) -> BinaryIO:
                 raise
             time.sleep(0.05)
         except OSError as error:
-            raise RequestError(f"{folder}: cannot be used: {error.strerror or error}") from error
+            raise RequestError(unusable(folder, error)) from error
 
 
 def _open_no_link(name: str, flags: int) -> int:
@@ -273,7 +284,7 @@ def _read_text(path: Path) -> str:
         with open_regular(path) as file:
             data = file.read(_MAX_TEXT_BYTES + 1)
     except OSError as error:
-        raise RequestError(f"{path}: cannot be read: {error.strerror}") from error
+        raise RequestError(unusable(path, error, "read")) from error
     if len(data) > _MAX_TEXT_BYTES:
         raise RequestError(f"{path}: larger than {_MAX_TEXT_BYTES} bytes")
     return data.decode()

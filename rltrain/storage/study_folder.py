@@ -13,6 +13,7 @@ from rltrain.errors import RequestError, RunFailed
 from rltrain.storage.files import first_link, holder_of, write_atomic
 from rltrain.storage.run_folder import json_text, lock_patiently, plain_yaml, read_json, read_plain_yaml
 from rltrain.storage.sweep_folder import JOBS, SweepFolder
+from rltrain.terminal.text import unusable
 
 STUDY, JOURNAL, TRIALS = "study.yaml", "journal.log", "trials.json"
 _PATIENCE = 60.0  # seconds; the lock is held while trials are suggested or told, never while they train
@@ -109,7 +110,7 @@ class StudyFolder:
         try:
             write_atomic(self.path / STUDY, plain_yaml(plain))
         except OSError as error:
-            raise RunFailed(f"{self.path / STUDY}: cannot be written: {error.strerror or error}") from error
+            raise RunFailed(unusable(self.path / STUDY, error, "written")) from error
 
     def read(self) -> dict[str, Any]:
         """study.yaml as plain data.
@@ -159,7 +160,7 @@ def write_trials(path: Path, trials: Sequence[Trial], limits: Mapping[int, float
     try:
         write_atomic(path / TRIALS, json_text({"trials": list(map(asdict, trials)), "limits": dict(limits)}))
     except OSError as error:
-        raise RunFailed(f"{path / TRIALS}: cannot be written: {error.strerror or error}") from error
+        raise RunFailed(unusable(path / TRIALS, error, "written")) from error
 
 
 def _trial(entry: Mapping[str, Any]) -> Trial:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.storage.files import write_atomic
 from rltrain.storage.run_folder import RunFolder, json_text, lock_folder, read_json
-from rltrain.terminal.text import rltrain_command
+from rltrain.terminal.text import rltrain_command, unusable
 
 JOBS = "jobs.json"
 """{"jobs": [{"folder": ..., "config": {...}, "overrides": [...]}, ...], "notes": [...]}, written before the first job
@@ -49,7 +49,7 @@ class SweepFolder:
         try:
             self._lock = lock_folder(self.path)
         except OSError as error:
-            raise RequestError(f"{self.path}: the sweep's folder cannot be used: {error.strerror or error}") from error
+            raise RequestError(unusable(self.path, error)) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,7 +135,7 @@ class SweepFolder:
             try:
                 write_atomic(self.path / name, content)
             except OSError as error:
-                raise RunFailed(f"{self.path / name}: cannot be written: {error.strerror or error}") from error
+                raise RunFailed(unusable(self.path / name, error, "written")) from error
 
 
 def is_sweep(place: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from rltrain.errors import RequestError
 from rltrain.storage.files import holder_of, write_atomic
 from rltrain.storage.run_folder import json_text, lock_patiently, read_json
+from rltrain.terminal.text import unusable
 
 TASKS = "tasks"
 """The folder of all tasks, in the sweep's; `tasks.json` in it lists them."""
@@ -58,7 +59,7 @@ class TaskFolder:
             try:
                 folder.mkdir(exist_ok=True)
             except OSError as error:
-                raise RequestError(f"{folder}: cannot be made: {error.strerror or error}") from error
+                raise RequestError(unusable(folder, error, "made")) from error
             if folder.is_symlink():
                 raise RequestError(f"{folder}: is a link; a sweep writes into no folder but its own")
 

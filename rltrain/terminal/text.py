@@ -156,6 +156,18 @@ def shown_path(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def no_folder(path: Path) -> str:
+    """Why a path is no folder: `no such folder`, or `is a file, not a folder`; nothing where it is one."""
+    if path.is_dir():
+        return ""
+    return "is a file, not a folder" if path.exists() else "no such folder"
+
+
+def unusable(path: Path, error: OSError, done: str = "used") -> str:
+    """`PATH: cannot be used: Permission denied`: a file or a folder, what cannot be done with it, and the reason."""
+    return f"{shown_path(path)}: cannot be {done}: {error.strerror or error}"
+
+
 def shell_word(path: Path) -> str:
     """`shown_path` as one word of a shell's command."""
     text = str(shown_path(path))

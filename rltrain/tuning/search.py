@@ -30,6 +30,7 @@ from optuna.trial import TrialState
 from rltrain.config.search_space import Dimension
 from rltrain.errors import RequestError, one_line
 from rltrain.storage.study_folder import TrialResult
+from rltrain.terminal.text import unusable
 
 _NAME = "rltrain"
 _MOST_BYTES = 256 << 20  # of a journal, which may be a stranger's
@@ -111,7 +112,7 @@ class Search:
                 warnings.simplefilter("ignore")
                 yield
         except OSError as error:
-            raise RequestError(f"{self._journal}: cannot be used: {error.strerror or error}") from error
+            raise RequestError(unusable(self._journal, error)) from error
         except Exception as error:  # Optuna does not say what a journal that is none makes it raise
             raise RequestError(f"{self._journal}: is no journal of this study: {one_line(error)}") from error
 

@@ -227,6 +227,31 @@ def test_help_fits_the_terminal(
         assert all(len(line.split()) == 1 for line in too_long)
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["evaluate", "none"], ["resume", "none"], ["report", "none"], ["export", "none"], ["tune", "none"],
+        ["init_from=none"], ["--config-dir", "none"], ["report", "here", "out=none/x"], ["export", "out=none/x.pt2"],
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_not_there_is_named_in_one_way(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("here").mkdir()
+    (Path("here") / "run.json").write_text("{}")
+    Path("file").touch()
+    error = refused(capsys, *args)
+    assert args[-1] in error and error.endswith("none: no such folder\n")
+    assert refused(capsys, *(arg.replace("none", "file") for arg in args)).endswith("file: is a file, not a folder\n")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "resume", "report", "export"])
+def test_a_folder_that_may_not_be_read_is_named(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("run").mkdir()
+    monkeypatch.setattr("os.access", lambda *_: False)  # to root every folder is readable
+    assert refused(capsys, command, "run") == "run: cannot be read: Permission denied\n"
+
+
 def test_a_list_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "envs", "zzz"]) == 0
     assert capsys.readouterr() == ("", "no environment matches zzz\n")
@@ -380,7 +405,7 @@ class TestAFolderThatCannotBeUsedYet:
     @pytest.mark.parametrize("command", ["evaluate", "export", "report", "resume"])
     def test_a_name_that_no_file_can_have(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         name = "x" * 300
-        assert refused(capsys, command, name) == f"{name}: File name too long\n"
+        assert refused(capsys, command, name) == f"{name}: cannot be used: File name too long\n"
 
     @pytest.mark.parametrize("command", ["evaluate", "export", "report", "resume"])
     def test_a_file(self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -390,7 +415,7 @@ class TestAFolderThatCannotBeUsedYet:
         (tmp_path / "other").touch()
         for name in ("run/run.json", "run/config.yaml"):
             assert refused(capsys, command, name) == f"{name}: is a file; its folder is run\n"
-        assert refused(capsys, command, "other") == "other: is a file, not a run folder\n"
+        assert refused(capsys, command, "other") == "other: is a file, not a folder\n"
 
 
 def test_a_run_folder_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

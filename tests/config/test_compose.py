@@ -161,7 +161,7 @@ def test_a_user_s_file_replaces_the_shipped_one(tmp_path: Path, monkeypatch: pyt
     assert resolved("tuned=none")["network"]["hidden"] == [7]
     assert resolved("tuned=none", config_dir=from_option)["env"]["reward_clip"] == 4.0
     monkeypatch.setenv("RLTRAIN_CONF", str(tmp_path / "missing"))
-    with pytest.raises(RequestError, match=r"RLTRAIN_CONF=.*missing: is not a folder"):
+    with pytest.raises(RequestError, match=r"RLTRAIN_CONF=.*missing: no such folder"):
         resolved()
 
 

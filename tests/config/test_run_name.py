@@ -36,5 +36,5 @@ def test_two_runs_that_both_saw_an_empty_folder(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match=r"file/run: the run folder cannot be created: "):
+    with pytest.raises(RequestError, match=r"file/run: cannot be made: "):
         reserve_folder(tmp_path / "file" / "run", exact=False)

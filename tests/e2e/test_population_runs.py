@@ -182,7 +182,7 @@ def test_a_member_s_damaged_checkpoint_is_named_and_all_go_on_from_the_one_befor
         manifest.write_text("{")
     capsys.readouterr()
     assert resume(sweep) == 1
-    assert f"1: {sweep / '1'} holds no whole checkpoint; " in capsys.readouterr().err
+    assert f"1: {sweep / '1'}: holds no whole checkpoint; " in capsys.readouterr().err
     assert [record_of(job)["status"] for job in jobs_of(sweep)] == ["interrupted"] * 2
 
 

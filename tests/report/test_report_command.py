@@ -252,7 +252,7 @@ def test_wrong_requests(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean time/steps_per_second?" in refused(capsys, "run", "metric=steps_per_sec")
     assert refused(capsys, "run", "json=3") == "json=3: must be true or false\n"
     assert refused(capsys, "run", "--nope").startswith("--nope: unknown option")
-    assert "no folder nowhere" in refused(capsys, "run", "out=nowhere/x")
+    assert "nowhere: no such folder" in refused(capsys, "run", "out=nowhere/x")
     (here / "file").touch()
     assert refused(capsys, "run", "out=file").startswith("file: is a file")
     (here / "full").mkdir()
