@@ -15,6 +15,7 @@ import yaml
 
 from rltrain.config import schema
 from rltrain.config.contradictions import check_contradictions
+from rltrain.config.spelling import list_meant, scalar_meant, section_meant
 from rltrain.config.wrappers import INSTEAD, WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
 
@@ -108,7 +109,8 @@ def _plain(value: Any) -> Any:
 
 def _build(cls: type, values: Any, path: str) -> Any:
     if not isinstance(values, Mapping):
-        raise RequestError(f"{path}={show(values)}: must be a mapping of keys ({', '.join(_keys(cls))})")
+        meant = section_meant(path, values, _keys(cls))
+        raise RequestError(f"{path}={show(values)}: must be a mapping of keys ({', '.join(_keys(cls))}){meant}")
     prefix = f"{path}." if path else ""
     for key in values:
         if key not in _keys(cls):
@@ -202,7 +204,8 @@ def _decoded(text: str) -> Any:
 def _wrappers(value: Any, key: str) -> tuple[Any, ...]:
     """A list of names, or of mappings of a name and arguments; arguments that are not given have their defaults."""
     if not isinstance(value, (list, tuple)):
-        raise RequestError(f"{key}={show(value)}: must be a list, such as [time_aware] or [{{name: frame_stack}}]")
+        such = f"such as [time_aware] or [{{name: frame_stack}}]{list_meant(key, value, str)}"
+        raise RequestError(f"{key}={show(value)}: must be a list, {such}")
     _check_length(value, key)
     return tuple(_wrapper(entry, f"{key}[{i}]") for i, entry in enumerate(value))
 
@@ -243,24 +246,29 @@ def _convert_union(hint: Any, value: Any, key: str, limits: schema.Range) -> Any
     words = [str(word) for part in get_args(hint) if get_origin(part) is Literal for word in get_args(part)]
     if isinstance(value, str) and value in words:
         return value
-    (scalar,) = [part for part in get_args(hint) if part is not type(None) and get_origin(part) is not Literal]
+    words += ["null"] if _optional(hint) else []
+    scalars = [part for part in get_args(hint) if part is not type(None) and get_origin(part) is not Literal]
+    if not scalars:
+        raise RequestError(f"{key}={show(value)}: must be {_alternatives(words)}{suggestion(str(value), words)}")
+    (scalar,) = scalars
     if dataclasses.is_dataclass(scalar):
         return _build(scalar, value, key)  # type: ignore[arg-type]
     if get_origin(scalar) is tuple:
         return _convert_list(scalar, value, key, limits, words)
-    return _convert_scalar(scalar, value, key, limits, [*words, *(["null"] if _optional(hint) else [])])
+    return _convert_scalar(scalar, value, key, limits, words)
 
 
 def _convert_list(hint: Any, value: Any, key: str, limits: schema.Range, words: Iterable[str] = ()) -> Any:
     if isinstance(value, (list, tuple)):
         _check_length(value, key)
         return tuple(_convert(get_args(hint)[0], item, f"{key}[{i}]", limits) for i, item in enumerate(value))
-    example = "words, such as [a,b]" if get_args(hint)[0] is str else "integers, such as [128,128]"
+    of = get_args(hint)[0]
+    example = "words, such as [a,b]" if of is str else "integers, such as [128,128]"
     rule = _alternatives([f"a list of {example}", *words])
-    raise RequestError(f"{key}={show(value)}: must be {rule}")
+    raise RequestError(f"{key}={show(value)}: must be {rule}{list_meant(key, value, of)}")
 
 
-def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, words: list[str] | None = None) -> Any:
+def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, words: Sequence[str] = ()) -> Any:
     accepted = value
     if hint is int and isinstance(value, float) and value.is_integer():
         accepted = int(value)
@@ -270,13 +278,14 @@ def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, word
         accepted = str(value)
     if type(accepted) is not hint:
         names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
-        rule = _alternatives([f"{names[hint]} {limits}".strip(), *(words or [])])
-        raise RequestError(f"{key}={show(value)}: must be {rule}")
+        rule = _alternatives([f"{names[hint]} {limits}".strip(), *words])
+        raise RequestError(f"{key}={show(value)}: must be {rule}{scalar_meant(hint, key, value, 'null' in words)}")
     if type(accepted) is int and accepted > schema.LARGEST:
         raise RequestError(f"{key}={show(value)}: must be below 2^63")
     if isinstance(accepted, (int, float)) and accepted not in limits:
         rules = [] if math.isfinite(accepted) else ["finite"]
-        raise RequestError(f"{key}={show(value)}: must be {' and '.join([*rules, *filter(None, [str(limits)])])}")
+        rule = " and ".join([*rules, *filter(None, [str(limits)])])
+        raise RequestError(f"{key}={show(value)}: must be {rule}{scalar_meant(hint, key, value, 'null' in words)}")
     return accepted
 
 
