@@ -40,7 +40,7 @@ def main(args: list[str]) -> int:
     Raises:
         RequestError, RunFailed, Interrupted: see rltrain.cli.
     """
-    name, options = parse_arguments(args, DEFAULTS)
+    name, options = parse_arguments("evaluate", args, DEFAULTS)
     _check(options)
     place = find_run(name, announce=not options["json"])
     best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()

@@ -20,7 +20,7 @@ def main(args: list[str]) -> int:
     Raises:
         RequestError, RunFailed: see rltrain.cli.
     """
-    name, options = parse_arguments(args, DEFAULTS)
+    name, options = parse_arguments("export", args, DEFAULTS)
     if options["checkpoint"] not in ("last", "best"):
         raise RequestError(f"checkpoint={options['checkpoint']}: must be last or best")
     out = None if options["out"] is None else _out(str(options["out"]))

@@ -34,6 +34,8 @@ def main(args: list[str]) -> int:
     """Prints the choices of one group, those that contain PART."""
     if not args or len(args) > 2:
         raise RequestError(f"list: say what: rltrain list {'|'.join(LISTS)} [PART]")
+    if options := [arg for arg in args if arg.startswith("-")]:
+        raise RequestError(f"{options[0]}: unknown option; see rltrain list --help")
     what, part = args[0], args[1].lower() if len(args) == 2 else ""
     group = LISTS.get(what) or (what if what in LISTS.values() else None)
     if group is None:

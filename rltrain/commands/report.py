@@ -40,7 +40,7 @@ def main(args: list[str]) -> int:
         RequestError: see rltrain.cli.
         OSError: the report cannot be written.
     """
-    names, options = parse_words(args, DEFAULTS)
+    names, options = parse_words("report", args, DEFAULTS)
     _check(options)
     places = _places(names, announce=not options["json"])
     out = _out(options["out"], places)

@@ -19,7 +19,7 @@ def main(args: list[str]) -> int:
     Raises:
         RequestError, RunFailed, Interrupted: see rltrain.cli.
     """
-    args = as_settings(args, ["trust"])
+    args = as_settings(args, "resume", ["trust"], key_meant=_key_meant)
     names = [arg for arg in args if "=" not in arg or Path(arg).is_dir()]
     overrides = [arg for arg in args if arg not in names]
     if len(names) > 1 or any(name.startswith("-") for name in names):
@@ -52,3 +52,9 @@ def main(args: list[str]) -> int:
     if not is_sweep(place):
         raise RequestError(f"{shown_path(place)}: is neither a run (run.json) nor a sweep (jobs.json)")
     return resume_sweep(place, overrides, trust)
+
+
+def _key_meant(name: str) -> str:
+    from rltrain.config.intended import key_meant
+
+    return key_meant(name) or name

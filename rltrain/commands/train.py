@@ -26,7 +26,7 @@ from rltrain.config.application import CONFIG_NAME, create_application, job_vari
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.intended import intended
-from rltrain.config.keys import as_written
+from rltrain.config.keys import as_written, in_one_word
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_launcher, refuse_sweep
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import CNNConfig, EnvConfig, RunConfig
@@ -35,7 +35,7 @@ from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.terminal.interrupts import sigint_ends, sigint_raises
 from rltrain.terminal.output import printing_answers
-from rltrain.terminal.text import rltrain_command, shown_path, unusable
+from rltrain.terminal.text import shown_path, unusable
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
@@ -299,7 +299,7 @@ def _refuse_other_forms(args: list[str], parser: argparse.ArgumentParser) -> Non
     if line == args:
         return
     if line is not None:
-        raise RequestError(f"settings are written key=value, in one word\ndid you mean: {rltrain_command(*line)}")
+        raise in_one_word(line)
     wrong = next((arg for arg in args if arg.startswith("-") and arg.partition("=")[0] not in known), None)
     if wrong is not None:
         raise RequestError(f"{wrong}: unknown option; settings are written key=value\nsee rltrain --help")

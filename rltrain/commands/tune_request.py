@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,15 @@ from rltrain.config.application import compose
 from rltrain.config.contradictions import check_typed
 from rltrain.config.folders import conf_folder
 from rltrain.config.info import ComposeInfo
-from rltrain.config.keys import as_written
+from rltrain.config.intended import key_meant
 from rltrain.config.override_text import key_of
 from rltrain.config.schema import GROUP_CONFIGS, RunConfig, TuneConfig
 from rltrain.config.search_space import Dimension, fitted, parse_dimension, read_space, space_file
-from rltrain.config.stored import parse_value, validate_stored
+from rltrain.config.stored import as_settings, parse_value, validate_stored
 from rltrain.config.validate import build_section, read_settings, to_plain
 from rltrain.errors import RequestError
+
+_OWN = ("dir", *(field.name for field in fields(TuneConfig)))
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_request(args: Sequence[str]) -> Request:
     Raises:
         RequestError: one is of no known form.
     """
-    words = as_written(args)
+    words = as_settings(args, "tune", ["trust"], ["--config-dir", "-cd"], _key_meant)
     study, search, config_dir, folder, trust = None, None, None, None, False
     overrides, tune = list[str](), dict[str, Any]()
     while words:
@@ -95,9 +97,18 @@ def read_request(args: Sequence[str]) -> Request:
             trust = parse_value(text) is True
         elif key == "tune" or key.startswith("tune."):
             tune[key.removeprefix("tune.")] = parse_value(text)
+        elif key in _OWN and key != "seed":
+            raise RequestError(f"{key}: unknown key; did you mean tune.{key}?")
         else:
             overrides.append(word)
     return Request(study, overrides, tune, search, config_dir, folder, trust)
+
+
+def _key_meant(name: str) -> str:
+    """The key of a search, or of its runs, that a name without dashes means."""
+    if name in _OWN:
+        return f"tune.{name}"
+    return name if name == "search" or name.startswith("tune.") else key_meant(name) or name
 
 
 def plan(request: Request) -> Plan:

@@ -54,7 +54,7 @@ def _settings(word: str, rest: list[str]) -> str | None:
         return word
     flag = word.startswith("-")
     name, equals, value = word.lstrip("-").partition("=")
-    key = _key(name)
+    key = key_meant(name)
     if not flag and (key is None or not rest or not _is_value(rest[0])):
         return _choice(word)
     if key is None:
@@ -68,8 +68,8 @@ def _without_value(key: str) -> str:
     return "true" if is_flag(key) else _EXAMPLES.get(key, "")
 
 
-def _key(name: str) -> str | None:
-    """The key, or the group, that a name means."""
+def key_meant(name: str) -> str | None:
+    """The key, or the group, that a name means; None where it cannot be told."""
     name = name.replace("-", "_")
     name = _SHORT.get(name, _GROUPS.get(name, name))
     if name in (*schema.GROUP_CONFIGS, "env", "device", "experiment", "tuned"):

@@ -9,6 +9,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from rltrain.config import schema
 from rltrain.config.validate import closest
+from rltrain.errors import RequestError
+from rltrain.terminal.text import rltrain_command
 
 # Names in other libraries -> the last part of ours, or all of it.
 _SYNONYMS = {
@@ -67,6 +69,11 @@ def as_written(overrides: Sequence[str]) -> list[str]:
         re.sub(r"(?<=[=,])gpu(?=,|$)", "cuda", override) if override.startswith("device=") else override
         for override in overrides
     ]
+
+
+def in_one_word(line: Sequence[str]) -> RequestError:
+    """The refusal of settings in another tool's form, with the arguments of `rltrain` that were meant."""
+    return RequestError(f"settings are written key=value, in one word\ndid you mean: {rltrain_command(*line)}")
 
 
 def takes_list(key: str) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rltrain.config.keys import as_written
+from rltrain.config.keys import as_written, in_one_word
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import keys_of, leaves, read_value, show, suggestion, to_plain, validate
+from rltrain.config.validate import closest, keys_of, leaves, read_value, show, suggestion, to_plain, validate
 from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]
@@ -46,19 +46,19 @@ def validate_stored(plain: Mapping[str, Any]) -> RunConfig:
     return validate(filled)
 
 
-def parse_arguments(args: list[str], defaults: Mapping[str, Any]) -> tuple[str | None, Arguments]:
+def parse_arguments(command: str, args: list[str], defaults: Mapping[str, Any]) -> tuple[str | None, Arguments]:
     """`parse_words` for a command that takes one path at the most.
 
     Raises:
         RequestError: as `parse_words`; a second path.
     """
-    paths, values = parse_words(args, defaults)
+    paths, values = parse_words(command, args, defaults)
     if len(paths) > 1:
         raise RequestError(f"{paths[1]}: one folder is enough, and {paths[0]} was given too")
     return paths[0] if paths else None, values
 
 
-def parse_words(args: list[str], defaults: Mapping[str, Any]) -> tuple[list[str], Arguments]:
+def parse_words(command: str, args: list[str], defaults: Mapping[str, Any]) -> tuple[list[str], Arguments]:
     """`[PATH ...] [key=value ...]` -> the paths, and `defaults` with what was given; `--flag` is `flag=true`.
 
     What names a folder that exists is a path, also with `=` in it.
@@ -68,7 +68,7 @@ def parse_words(args: list[str], defaults: Mapping[str, Any]) -> tuple[list[str]
     """
     paths, values = list[str](), dict(defaults)
     flags = [key for key, value in defaults.items() if isinstance(value, bool)]
-    for arg in as_settings(args, flags):
+    for arg in as_settings(args, command, flags, key_meant=lambda name: (closest(name, defaults) or [name])[0]):
         key, equals, text = arg.partition("=")
         if Path(arg).is_dir() or not equals:
             if arg.startswith("-"):
@@ -81,28 +81,49 @@ def parse_words(args: list[str], defaults: Mapping[str, Any]) -> tuple[list[str]
     return paths, values
 
 
-def as_settings(args: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """`--key value` and `--key=value` as `key=value`, with `as_written`; all else as it is.
+def as_settings(
+    args: Sequence[str],
+    command: str,
+    flags: Sequence[str],
+    options: Sequence[str] = (),
+    key_meant: Callable[[str], str] = str,
+) -> list[str]:
+    """The words of a command, with `as_written`; `--json` is `json=true`.
 
     Args:
-        flags: what is true where it has no value: `--json` is `json=true`.
+        flags: keys that may be written so.
+        options: words that begin with a dash, and take the one after them.
+        key_meant: name in another tool's form, without dashes -> key.
+
+    Raises:
+        RequestError: `--key value` or `--key=value`; with the whole command as it is written.
     """
-    settings, words = list[str](), list(args)
+    settings, meant, words = list[str](), list[str](), list(args)
+    for_others = False
     while words:
         word = words.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
+        name, equals, value = word.lstrip("-").partition("=")
         key = name.replace("-", "_")
-        if not word.startswith("--") or not name or Path(word).is_dir():
-            settings.append(word)
-        elif equals:
-            settings.append(f"{key}={value}")
-        elif key in flags:
-            settings.append(f"{key}={words.pop(0) if words[:1] in (['true'], ['false']) else 'true'}")
-        elif words and "=" not in words[0] and not words[0].startswith("--"):
-            settings.append(f"{key}={words.pop(0)}")
+        if word.startswith("--") and key in flags and not equals:
+            value = words.pop(0) if words[:1] in (["true"], ["false"]) else "true"
+            new, typed = [f"{key}={value}"], [f"--{key}" if value == "true" else f"{key}={value}"]
+        elif word in options:
+            new = typed = [word, *words[:1]]
+            del words[:1]
+        elif word.startswith("-") and name and not Path(word).is_dir() and (equals or _is_value(words[:1])):
+            new = typed = [f"{key_meant(key)}={value if equals else words.pop(0)}"]
+            for_others = True
         else:
-            settings.append(word)
+            new = typed = [word]
+        settings += new
+        meant += typed
+    if for_others:
+        raise in_one_word([command, *meant])
     return as_written(settings)
+
+
+def _is_value(words: Sequence[str]) -> bool:
+    return any("=" not in word and not word.startswith("--") for word in words)
 
 
 def parse_value(text: str) -> Any:

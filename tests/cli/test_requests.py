@@ -182,13 +182,34 @@ def test_values_under_another_name_or_as_text(
     assert refused(capsys, "seed=${oc.env:SEED}") == "seed=three: must be an integer >= 0\n"
 
 
-def test_options_of_commands_in_two_words(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--seed 3", "seed=3"), ("--seed=3", "seed=3"), ("evaluate --seed 3", "evaluate seed=3"),
+        ("evaluate run --sede=3 --json", "evaluate run seed=3 --json"), ("evaluate -seed 3", "evaluate seed=3"),
+        ("resume run --total-steps 7000", "resume run total_steps=7000"),
+        ("resume --lr 0.1 --trust", "resume algo.optimizer.lr=0.1 --trust"),
+        ("report --metric train/td_loss a b", "report metric=train/td_loss a b"),
+        ("export --out x.pt2", "export out=x.pt2"), ("tune --algo dqn --trials=4", "tune algo=dqn tune.trials=4"),
+        ("tune --config-dir mine --search x", "tune --config-dir mine search=x"),
+    ],
+)  # fmt: skip
+def test_settings_in_another_form_are_answered_alike(
+    typed: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = f"settings are written key=value, in one word\ndid you mean: rltrain {meant}\n"
+    assert refused(capsys, *typed.split()) == said
+
+
+def test_options_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     (Path("run")).mkdir()
-    assert parse_arguments(["--episodes", "20", "run", "--json", "--device", "gpu"], DEFAULTS) == (
+    assert parse_arguments("evaluate", ["episodes=20", "run", "--json", "device=gpu"], DEFAULTS) == (
         "run",
         {**DEFAULTS, "episodes": 20, "json": True, "device": "cuda"},
     )
-    assert parse_arguments(["--video", "false", "--seed=3"], DEFAULTS)[1] == {**DEFAULTS, "seed": 3}
+    assert parse_arguments("evaluate", ["--video", "false"], DEFAULTS)[1] == DEFAULTS
+    assert refused(capsys, "list", "algos", "--json").startswith("--json: unknown option")
+    assert refused(capsys, "tune", "trials=4") == "trials: unknown key; did you mean tune.trials?\n"
     assert refused(capsys, "evaluate", "--episodes").startswith("--episodes: unknown option; known: episodes, seed")
     RunFolder(Path("run")).write_record(status="completed")
     assert refused(capsys, "resume", "run", "--total-steps").startswith("run --total-steps: resume takes one folder")
