@@ -53,12 +53,18 @@ def choose_exact(config: EnvConfig, num_envs: int) -> Choice:
         return Choice(config.vectorization)
     if (threads := len(os.sched_getaffinity(0))) >= NATIVE_CORES and num_envs >= NATIVE_FROM and _has_native(config):
         return Choice("native", f"the numbers of sync, in ale-py's threads on {threads} cores")
-    if find_environment(config).spec.id in BATCHED_ENVS and num_envs < BATCHED_FROM:
-        return Choice("sync", f"the fastest for fewer than {BATCHED_FROM} environments")
+    least = pays_from(config, BATCHED_FROM)
+    if find_environment(config).spec.id in BATCHED_ENVS and num_envs < least:
+        return Choice("sync", f"the fastest for fewer than {least} environments")
     if lack := lacks_twin(config):
         games = f"Atari in ale-py's threads pays from {NATIVE_FROM} games and {NATIVE_CORES} cores on"
         return Choice("sync", games if _is_atari(config) else lack)
-    return Choice("batched", f"the numbers of sync, faster from {BATCHED_FROM} environments on")
+    return Choice("batched", f"the numbers of sync, faster from {least} environments on")
+
+
+def pays_from(config: EnvConfig, least: int) -> int:
+    """`least`, or what an environment's own twin says, where its step is dearer or the environment's cheaper."""
+    return max(least, getattr(BATCHED_ENVS.get(find_environment(config).spec.id), "batched_from", 0))
 
 
 def _is_atari(config: EnvConfig) -> bool:

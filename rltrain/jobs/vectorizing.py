@@ -20,6 +20,7 @@ from rltrain.envs.choice import (
     Way,
     choose_exact,
     lacks_twin,
+    pays_from,
     random_actions,
     trial_envs,
 )
@@ -48,7 +49,8 @@ def choose_vectorization(
         check_contradictions(stepped(config, cast(Way, before)))
         return Choice(cast(Way, before), "as before")
     rounding = _rounds_anyway(members, device, compiled)
-    least = ON_DEVICE_COMPILED_FROM if compiled or device.type != "cpu" else ON_DEVICE_FROM
+    quick = compiled or device.type != "cpu"
+    least = ON_DEVICE_COMPILED_FROM if quick else pays_from(config.env, ON_DEVICE_FROM)
     if rounding is not None and members * config.num_envs >= least and _runs_on_device(config):
         return Choice("compiled", f"on the {device.type}; equal to sync up to rounding, as {rounding} is")
     return choose_exact(config.env, members * config.num_envs)

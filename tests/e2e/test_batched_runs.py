@@ -61,7 +61,7 @@ class Balance:
         return 2 * (obs[:, -1] > 0).astype(np.int64)
 
 
-@pytest.mark.parametrize("id", BATCHED_ENVS)
+@pytest.mark.parametrize("id", [id for id in BATCHED_ENVS if "/" not in id])
 @pytest.mark.filterwarnings("ignore:.*out of date")
 def test_an_evaluation_finds_the_returns_of_single_environments(id: str) -> None:
     found = []

@@ -12,7 +12,6 @@ import torch
 
 from rltrain.config.env_families import register_family
 from rltrain.envs.batched import BATCHED_ENVS
-from rltrain.envs.batched.minatar import draws as of_draws
 from rltrain.envs.batched.minatar.draws import WORDS, Draws, first_words
 
 pytest.importorskip("minatar")
@@ -162,11 +161,23 @@ def twin_of(id: str, **kwargs: Any) -> Any:
     return BATCHED_ENVS[id](**{**gymnasium.spec(id).kwargs, **kwargs})
 
 
+def before_tempering(words: np.ndarray) -> np.ndarray:
+    """The inverse of tempering, of uint32."""
+    words = words ^ words >> 18
+    words = words ^ words << 15 & 0xEFC60000
+    for shift, mask in ((-7, 0x9D2C5680), (11, 2**32 - 1)):
+        found = words
+        for _ in range(4):  # each time `shift` more bits are right
+            found = words ^ (found >> shift if shift > 0 else found << -shift) & mask
+        words = found
+    return words
+
+
 def transplanted(case: Case, env: Any) -> np.ndarray:
     """The twin's state of a game of the package."""
     generator = np.random.RandomState()
     generator.set_state(env.game.random.get_state())
-    words = of_draws._before_tempering(generator.randint(0, 2**32, WORDS, np.uint32)).view(np.int32)
+    words = before_tempering(generator.randint(0, 2**32, WORDS, np.uint32)).view(np.int32)
     return np.concatenate(([0, env.game.last_action], case.rows(env.game.env), words)).astype(np.int32)
 
 
@@ -232,7 +243,8 @@ def test_draws_are_those_of_random_state() -> None:
             assert below[0][lane] == (generator.rand() < 0.1)
             assert count[lane] == 2 or below[1][lane] == (generator.rand() < 1 / 3)
             assert count[lane] < 5 or draws.words[4, lane] & 7 == generator.randint(8)
-        cursor, ring = draws.take(count)
+        cursor, write = draws.take(count)
+        write(ring)
 
 
 @pytest.mark.parametrize("id", GAMES[::2])

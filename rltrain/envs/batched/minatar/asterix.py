@@ -22,7 +22,7 @@ from rltrain.envs.batched.minatar.game import (
     across,
     down,
     fields,
-    on_rows,
+    in_columns,
     within,
 )
 
@@ -44,6 +44,7 @@ class Asterix(MinAtarGame):
     whether it goes to the right, and whether it is gold.
     """
 
+    batched_from: ClassVar[int] = 96
     minimal_actions: ClassVar[tuple[int, ...]] = (NOTHING, LEFT, UP, RIGHT, DOWN)
     ahead: ClassVar[int] = STICKY_WORDS + _SPAWN_WORDS + _TRIED + 1
 
@@ -97,10 +98,10 @@ class Asterix(MinAtarGame):
         return *player, spawn_speed, spawn_timer, move_speed, move_timer, ramp_timer, ramps + 1 * ramped
 
     def planes(self, xp: Any, game: Array) -> list[Array]:
-        x, right, gold = game[_SCALARS:].reshape(3, _SLOTS, 1, -1)
-        column = numbers(xp, SIDE, game)[:, None]
-        at, behind = column == x, (x >= 0) & (column == x - xp.where(right != 0, 1, -1))  # [8, 10, L]
-        of_entities = (on_rows(xp, plane) for plane in (at & (gold == 0), behind, at & (gold != 0)))
+        x, right, gold = game[_SCALARS:].reshape(3, _SLOTS, -1)
+        behind = xp.where(x < 0, _FREE, x - xp.where(right != 0, 1, -1))
+        columns = xp.where(gold == 0, x, _FREE), behind, xp.where(gold != 0, x, _FREE)
+        of_entities = (in_columns(xp, of) for of in columns)
         return [fields(xp, game) == SIDE * game[1] + game[0], *of_entities]
 
 
@@ -111,6 +112,6 @@ def _slot(xp: Any, free: Array, draws: Draws) -> tuple[Array, Array]:
     mask = xp.where(last > 3, 7, xp.where(last > 1, 3, last))
     first = STICKY_WORDS + _SPAWN_WORDS
     accepted = draws.words[first : first + _TRIED] & mask <= last
-    refused = (xp.cumsum(1 * accepted, 0) == 0).sum(0)
+    refused = xp.amin(xp.where(accepted, numbers(xp, _TRIED, free)[:, None], _TRIED), 0)
     chosen = draws.words[first + refused, draws.lanes] & mask
     return free & (rank - 1 == chosen), first + xp.where(last > 0, refused + 1, 0)

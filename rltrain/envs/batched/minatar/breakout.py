@@ -33,6 +33,7 @@ class Breakout(MinAtarGame):
     brick in the last step, its last x and y; 100 fields, whether a brick is there.
     """
 
+    batched_from: ClassVar[int] = 24
     minimal_actions: ClassVar[tuple[int, ...]] = (NOTHING, LEFT, RIGHT)
 
     def begin(self, draws: Draws) -> tuple[Sequence[Any], int]:
@@ -51,7 +52,7 @@ class Breakout(MinAtarGame):
         x, y = within(xp, x, 0, 9), within(xp, y, 0, 9)
 
         bricks, field, place = game[_SCALARS:] != 0, fields(xp, game), SIDE * y + x
-        hit = bricks[place, draws.lanes]
+        hit = game[_SCALARS + place, draws.lanes] != 0
         broken = hit & (struck == 0)
         bricks = bricks & ~(broken & (field == place))
         low = ~hit & (y == 9)

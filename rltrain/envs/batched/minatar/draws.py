@@ -6,7 +6,9 @@ frozen.
 
 from __future__ import annotations
 
+import ctypes
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,16 +19,19 @@ WORDS = 624  # of a generator's state
 _MIDDLE = 397
 _MATRIX = 0x9908B0DF - 2**32  # words are int32, of which torch has all operations
 _TEMPER_B, _TEMPER_C = 0x9D2C5680 - 2**32, 0xEFC60000 - 2**32
-_GENERATOR = np.random.RandomState(0)  # seeding it again takes a fiftieth of the time of a new one
+_BITS = np.random.MT19937(0)
+_GENERATOR = np.random.RandomState(_BITS)  # seeding it again takes a fiftieth of the time of a new one
+_KEY = np.ctypeslib.as_array((ctypes.c_int32 * WORDS).from_address(_BITS.ctypes.state_address))  # its words
 
 
 def first_words(seeds: np.ndarray) -> np.ndarray:
     """int32 [WORDS, K], those that `RandomState(seed)` draws first, before tempering; seeds [K]."""
-    drawn = np.empty((len(seeds), WORDS), np.uint32)
-    for row, seed in zip(drawn, seeds.tolist(), strict=True):
+    words = np.empty((len(seeds), WORDS), np.int32)
+    for row, seed in zip(words, seeds.tolist(), strict=True):
         _GENERATOR.seed(seed)
-        row[:] = _GENERATOR.randint(0, 2**32, WORDS, np.uint32)
-    return _before_tempering(drawn.T.copy()).view(np.int32)
+        _GENERATOR.random_sample()  # makes the first block of words
+        row[:] = _KEY
+    return words.T
 
 
 class Draws:
@@ -54,18 +59,23 @@ class Draws:
         top, rest = divmod(math.ceil(limit * 2**53), 2**26)
         return (high < top) | (high == top) & (low < rest)
 
-    def take(self, count: Any) -> tuple[Array, Array]:
-        """`cursor` and `ring` once the first `count` (an int or [L]) of the words are drawn."""
-        ahead = count if isinstance(count, int) else self._ahead
+    def take(self, count: Any) -> tuple[Array, Callable[[Array], None]]:
+        """`cursor` once the first `count` (an int or [L]) of the words are drawn, and what writes those that come in
+        their place into a copy of `ring`."""
+        ahead = self._ahead
+        if self._xp is np or isinstance(count, int):
+            ahead = int(np.max(count))  # no more than are drawn
         rows, raw = self._rows[:ahead], self._raw[: ahead + 1]
         both = raw[:-1] & -(2**31) | raw[1:] & (2**31 - 1)
         middle = self._ring[(rows + _MIDDLE) % WORDS, self.lanes]
         later = middle ^ (both >> 1 & (2**31 - 1)) ^ (raw[1:] & 1) * _MATRIX
         if not isinstance(count, int):
             later = self._xp.where(self._offset[:ahead] < count, later, raw[:-1])
-        ring = self._ring + 0  # a copy, to be written into
-        ring[rows, self.lanes] = later
-        return (self._cursor + count) % WORDS, ring
+
+        def write(ring: Array) -> None:
+            ring[rows, self.lanes] = later
+
+        return (self._cursor + count) % WORDS, write
 
 
 def numbers(xp: Any, count: int, like: Array) -> Array:
@@ -78,15 +88,3 @@ def _tempered(words: Array) -> Array:
     words = words ^ (words << 7 & _TEMPER_B)
     words = words ^ (words << 15 & _TEMPER_C)
     return words ^ (words >> 18 & 0x3FFF)
-
-
-def _before_tempering(words: np.ndarray) -> np.ndarray:
-    """The inverse of tempering, of uint32."""
-    words = words ^ words >> 18
-    words = words ^ words << 15 & 0xEFC60000
-    for shift, mask in ((-7, 0x9D2C5680), (11, 2**32 - 1)):
-        found = words
-        for _ in range(4):  # each time `shift` more bits are right
-            found = words ^ (found >> shift if shift > 0 else found << -shift) & mask
-        words = found
-    return words

@@ -19,7 +19,7 @@ from rltrain.envs.batched.minatar.game import (
     MinAtarGame,
     down,
     fields,
-    on_rows,
+    in_columns,
     within,
 )
 
@@ -38,6 +38,7 @@ class Freeway(MinAtarGame):
     until it moves, and its speed: it moves every so many steps, to the left where that is negative.
     """
 
+    batched_from: ClassVar[int] = 48
     minimal_actions: ClassVar[tuple[int, ...]] = (NOTHING, UP, DOWN)
     ahead: ClassVar[int] = STICKY_WORDS + _TRIED + 2 * _CARS + 1
 
@@ -67,11 +68,10 @@ class Freeway(MinAtarGame):
         return rows, 1 * crossed, left < 1, xp.where(crossed, count, STICKY_WORDS)
 
     def planes(self, xp: Any, game: Array) -> list[Array]:
-        x, _, speed = game[3:].reshape(3, _CARS, 1, -1)
-        column = numbers(xp, SIDE, game)[:, None]
-        behind = column == (x - xp.where(speed > 0, 1, -1)) % SIDE  # [8, 10, L]
-        trails = [on_rows(xp, behind & (abs(speed) == every)) for every in range(1, 6)]
-        return [fields(xp, game) == SIDE * game[0] + _COLUMN, on_rows(xp, column == x), *trails]
+        x, _, speed = game[3:].reshape(3, _CARS, -1)
+        behind, every = (x - xp.where(speed > 0, 1, -1)) % SIDE, abs(speed)
+        trails = (in_columns(xp, xp.where(every == steps, behind, -1)) for steps in range(1, 6))
+        return [fields(xp, game) == SIDE * game[0] + _COLUMN, in_columns(xp, x), *trails]
 
 
 def _speeds(xp: Any, draws: Draws, place: int) -> tuple[Array, Array]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from rltrain.envs.batched.minatar.game import (
     fields,
     within,
 )
+from rltrain.envs.wrappers.computed import cast
 
 _OXYGEN, _SPAWN, _DIVER_SPAWN, _MOVE, _SHOT, _COOL_DOWN = 200, 20, 30, 5, 10, 5
 _HELD = 6  # divers, at most
@@ -44,7 +45,8 @@ class Seaquest(MinAtarGame):
     the left.
     """
 
-    ahead = STICKY_WORDS + _ENEMY_WORDS + _DIVER_WORDS
+    batched_from: ClassVar[int] = 160
+    ahead: ClassVar[int] = STICKY_WORDS + _ENEMY_WORDS + _DIVER_WORDS
 
     def begin(self, draws: Draws) -> tuple[Sequence[Any], int]:
         zero = 0 * draws.lanes
@@ -55,6 +57,8 @@ class Seaquest(MinAtarGame):
     def act(self, xp: Any, game: Array, action: Array, draws: Draws) -> tuple[Sequence[Array], Array, Array, Any]:
         oxygen, held, x, y, right, spawn_speed, spawn_timer, diver_timer, speed, ramps, wait, surfaced = game[:_SCALARS]
         bullets, divers, enemies, theirs = _slots(game)
+        rest = enemies[:, (most := _in_use(xp, enemies)) :]
+        enemies = enemies[:, :most]
         spawns, dives = spawn_timer == 0, diver_timer == 0
         enemies = _spawned(xp, enemies, spawns, speed, draws)
         place = xp.where(spawns, STICKY_WORDS + _ENEMY_WORDS, STICKY_WORDS)
@@ -71,7 +75,7 @@ class Seaquest(MinAtarGame):
         bullets, enemies, shot = _fly(xp, bullets, enemies)
         divers, held = _swim(xp, divers, held, x, y)
         bullets, enemies, hit, fired, met = _sail(xp, bullets, enemies, speed, x, y)
-        theirs, struck = _fly_back(xp, theirs, fired, SIDE * y + x, draws.lanes)
+        theirs, struck = _fly_back(xp, theirs, fired, SIDE * y + x)
 
         below = y > 0
         rises = ~below & (surfaced == 0)
@@ -101,11 +105,15 @@ class Seaquest(MinAtarGame):
             surfaced,
         )
         count = STICKY_WORDS + _ENEMY_WORDS * spawns + _DIVER_WORDS * dives
-        return (*rows, *bullets, *divers, *enemies, *theirs), reward, dead, count
+        kept = (
+            row for of in zip(enemies, rest, strict=True) for row in (xp.where(enemies[0] < 0, _GONE, of[0]), of[1])
+        )
+        return (*rows, *bullets, *divers, *kept, *theirs), reward, dead, count
 
     def planes(self, xp: Any, game: Array) -> list[Array]:
         oxygen, held, x, y, right = game[:5]
         bullets, divers, enemies, theirs = _slots(game)
+        enemies = enemies[:, : _in_use(xp, enemies)]
         field, column = fields(xp, game), fields(xp, game) % SIDE
         place, behind = SIDE * y + x, xp.where(right != 0, -1, 1)
         trails = [[at + xp.where(to_right != 0, -1, 1), row] for at, row, to_right, *_ in (divers, enemies)]
@@ -130,13 +138,21 @@ Slots = Sequence[Array]
 """What is known of bullets, divers or enemies, [slots, L] each, in the order of `Seaquest`'s rows."""
 
 
-def _slots(game: Array) -> tuple[Slots, Slots, Slots, Array]:
+def _slots(game: Array) -> tuple[Slots, Slots, Array, Array]:
     """Bullets, divers, enemies, and the fields of the enemies' bullets, bool [2, 100, L]."""
     parts, first = [], _SCALARS
     for kinds, count in ((3, _BULLETS), (4, _DIVERS), (6, _ENEMIES), (2, SIDE * SIDE)):
         parts.append(game[first : first + kinds * count].reshape(kinds, count, -1))
         first += kinds * count
     return parts[0], parts[1], parts[2], parts[3] != 0
+
+
+def _in_use(xp: Any, enemies: Array) -> int:
+    """How many slots are to be looked at, one free one among them; of arrays as few as possible."""
+    if xp is not np:
+        return _ENEMIES
+    used = (enemies[0] >= 0).any(1).nonzero()[0]
+    return min(_ENEMIES, 2 + int(used.max(initial=-1)))
 
 
 def _pushed(xp: Any, slots: Slots, when: Array, new: Sequence[Any]) -> Slots:
@@ -164,13 +180,12 @@ def _ahead(xp: Any, x: Array, right: Array) -> Array:
 def _fly(xp: Any, bullets: Slots, enemies: Slots) -> tuple[Slots, Slots, Array]:
     """Bullets move; each hits the oldest fish where it is, or the oldest submarine. Returns how many did."""
     x, y, _, _, _, is_sub = enemies
-    columns, hits = [*_ahead(xp, bullets[0], bullets[2])], 0
+    columns, hits, slot = [*_ahead(xp, bullets[0], bullets[2])], 0, numbers(xp, len(x), x)[:, None]
     for k, row in enumerate(bullets[1]):
         at = (x == columns[k]) & (y == row) & (x >= 0)
         fish = at & (is_sub == 0)
         at = xp.where(fish.any(0), fish, at)
-        rank = xp.cumsum(1 * at, 0)
-        x = xp.where(at & (rank == rank[-1]), _GONE, x)
+        x = xp.where(slot == xp.amax(xp.where(at, slot, -1), 0), _GONE, x)
         columns[k], hits = xp.where(at.any(0), _GONE, columns[k]), hits + 1 * at.any(0)
     return (xp.stack(columns), *bullets[1:]), (x, *enemies[1:]), hits
 
@@ -204,31 +219,32 @@ def _sail(
     shoots = is_there & is_sub & (shot == 0)
     fired = [_marked(xp, xp.where(shoots & way, x, _GONE), y) for way in (right != 0, right == 0)]
     timer, shot = xp.where(moves, speed, timer - 1), xp.where(shoots, _SHOT, shot - 1)
-    columns, hits = [*bullets[0]], 0
+    columns, hits, slot = [*bullets[0]], 0, numbers(xp, len(x), x)[:, None]
     for kind in (is_sub, ~is_sub):
         for k, row in enumerate(bullets[1]):
             at = kind & moves & ~meets & (x == columns[k]) & (y == row) & (x >= 0)
             hit = at.any(0)
-            x = xp.where(at & (xp.cumsum(1 * at, 0) == 1), _GONE, x)
+            x = xp.where(slot == xp.amin(xp.where(at, slot, _ENEMIES), 0), _GONE, x)
             columns[k], hits = xp.where(hit, _GONE, columns[k]), hits + 1 * hit
     bullets = xp.stack(columns), *bullets[1:]
     return bullets, (x, y, right, timer, shot, is_sub), hits, fired, (met | meets).any(0)
 
 
-def _fly_back(xp: Any, theirs: Array, fired: Sequence[Array], place: Array, lanes: Array) -> tuple[list[Array], Array]:
+def _fly_back(xp: Any, theirs: Array, fired: Sequence[Array], place: Array) -> tuple[list[Array], Array]:
     """The enemies' bullets move; whether one was or is where the player is."""
     to_right, to_left = (of | new for of, new in zip(theirs, fired, strict=True))
-    met = (to_right | to_left)[place, lanes]
+    here = numbers(xp, SIDE * SIDE, place)[:, None] == place
+    met = ((to_right | to_left) & here).any(0)
     grids = [of.reshape(SIDE, SIDE, -1) for of in (to_right, to_left)]
     edge = grids[0][:, :1] & False
     moved = xp.concatenate((edge, grids[0][:, :-1]), 1), xp.concatenate((grids[1][:, 1:], edge), 1)
     to_right, to_left = (of.reshape(SIDE * SIDE, -1) for of in moved)
-    return [to_right, to_left], met | (to_right | to_left)[place, lanes]
+    return [to_right, to_left], met | ((to_right | to_left) & here).any(0)
 
 
 def _marked(xp: Any, x: Array, y: Array) -> Array:
     """bool [100, L], the fields of x, y [slots, L]; a column beyond an edge has none."""
     place = xp.where((x >= 0) & (x <= 9), SIDE * y + x, SIDE * SIDE)
-    marks = numbers(xp, SIDE * SIDE + 1, x)[:, None] < 0 * x[:1]  # nowhere yet
-    marks[place, numbers(xp, x.shape[-1], x)] = True
-    return marks[:-1]
+    marks = cast(xp, numbers(xp, SIDE * SIDE + 1, x)[:, None] * 0 + 0 * x[:1], "uint8")
+    marks[place, numbers(xp, x.shape[-1], x)] = 1
+    return marks[:-1] != 0

@@ -36,6 +36,7 @@ class SpaceInvaders(MinAtarGame):
     aliens, with the cannon's bullets, with the aliens' bullets.
     """
 
+    batched_from: ClassVar[int] = 16
     minimal_actions: ClassVar[tuple[int, ...]] = (NOTHING, LEFT, RIGHT, FIRE)
 
     def begin(self, draws: Draws) -> tuple[Sequence[Any], int]:
@@ -55,12 +56,12 @@ class SpaceInvaders(MinAtarGame):
 
         none = aliens[:SIDE] & False
         ours, theirs = xp.concatenate((ours[SIDE:], none)), xp.concatenate((none, theirs[:-SIDE]))
-        dead = (theirs | aliens)[90 + x, draws.lanes]
+        dead = _at(xp, theirs | aliens, x)
         moves = move_timer == 0
         move_timer = xp.where(moves, xp.minimum(aliens.sum(0), interval), move_timer) - 1
         aliens, turns, landed = _advanced(xp, aliens, direction, moves)
         direction = xp.where(turns, -direction, direction)
-        dead = dead | landed | moves & aliens[90 + x, draws.lanes]
+        dead = dead | landed | moves & _at(xp, aliens, x)
         shoots = enemy_timer == 0
         enemy_timer = xp.where(shoots, _SHOT, enemy_timer) - 1
         theirs = theirs | shoots & (field == _nearest(xp, aliens, x, draws.lanes))
@@ -81,6 +82,11 @@ class SpaceInvaders(MinAtarGame):
 
 def _wave(field: Array) -> Array:
     return (field < 40) & (field % SIDE >= 2) & (field % SIDE < 8)
+
+
+def _at(xp: Any, grid: Array, x: Array) -> Array:
+    """The field [L] of the cannon, of bool [100, L]."""
+    return (grid[90:] & (numbers(xp, SIDE, grid)[:, None] == x)).any(0)
 
 
 def _advanced(xp: Any, aliens: Array, direction: Array, moves: Array) -> tuple[Array, Array, Array]:
