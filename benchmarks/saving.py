@@ -39,7 +39,10 @@ CASES = {
     "CartPole-v1, a million transitions": ["env=CartPole-v1", "algo.buffer_size=1_000_000"],
     "images 84x84, 100,000 transitions": ["env=SavingImages-v0", "algo.buffer_size=100_000", "algo.batch_size=32"],
 }
-COMMON = ["device=cpu", "eval.period=null", "stop_at_return=null", "total_steps=10_000_000"]
+# One vector step at a time: where an agent makes blocks of them, the request to stop is looked at after each block.
+COMMON = [
+    "device=cpu", "eval.period=null", "stop_at_return=null", "total_steps=10_000_000", "env.vectorization=sync",
+]  # fmt: skip
 
 
 class Images(gymnasium.Env[np.ndarray, np.int64]):
