@@ -11,6 +11,10 @@ SAY_IT_BY_NAME = {"make_hyperparameters", "has_compiler"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def has_docstring(node: Function | ast.ClassDef) -> bool:
+    return bool(ast.get_docstring(node, clean=False))
+
+
 def classes(module: ast.Module) -> Iterator[tuple[ast.ClassDef, set[str]]]:
     """With the names of their bases."""
     for node in module.body:
@@ -29,7 +33,7 @@ def functions(node: ast.Module | ast.ClassDef) -> Iterator[Function]:
 def documented(modules: Collection[ast.Module], protocols: bool) -> set[str]:
     """Names of methods that some class, or some protocol, explains."""
     found = [cls for module in modules for cls, bases in classes(module) if "Protocol" in bases or not protocols]
-    return {method.name for cls in found for method in functions(cls) if ast.get_docstring(method)}
+    return {method.name for cls in found for method in functions(cls) if has_docstring(method)}
 
 
 def undocumented(modules: Collection[ast.Module]) -> list[str]:
@@ -40,17 +44,17 @@ def undocumented(modules: Collection[ast.Module]) -> list[str]:
 
 def _undocumented(module: ast.Module, anywhere: set[str], by_protocols: set[str]) -> Iterator[str]:
     for function in functions(module):
-        if not ast.get_docstring(function) and function.name not in SAY_IT_BY_NAME:
+        if not has_docstring(function) and function.name not in SAY_IT_BY_NAME:
             yield function.name
     for cls, bases in classes(module):
         if cls.name.startswith("_"):
             continue
-        if not ast.get_docstring(cls):
+        if not has_docstring(cls):
             yield cls.name
         inherits = bool(bases - {"Protocol", "NamedTuple"}) and "Protocol" not in bases
         known = anywhere if "Protocol" in bases else by_protocols
         for method in functions(cls):
-            if not (inherits or ast.get_docstring(method) or method.name in known):
+            if not (inherits or has_docstring(method) or method.name in known):
                 yield f"{cls.name}.{method.name}"
 
 
