@@ -62,9 +62,9 @@ class Draws:
     def take(self, count: Any) -> tuple[Array, Callable[[Array], None]]:
         """`cursor` once the first `count` (an int or [L]) of the words are drawn, and what writes those that come in
         their place into a copy of `ring`."""
-        ahead = self._ahead
-        if self._xp is np or isinstance(count, int):
-            ahead = int(np.max(count))  # no more than are drawn
+        ahead = count if isinstance(count, int) else self._ahead
+        if isinstance(count, np.ndarray):
+            ahead = int(count.max())  # no more than are drawn
         rows, raw = self._rows[:ahead], self._raw[: ahead + 1]
         both = raw[:-1] & -(2**31) | raw[1:] & (2**31 - 1)
         middle = self._ring[(rows + _MIDDLE) % WORDS, self.lanes]
