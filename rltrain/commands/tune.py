@@ -13,7 +13,7 @@ from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
 from rltrain.commands.tune_request import Plan, Request, plan, read_request, require_optuna, stored_plan, tune_config
 from rltrain.commands.tune_trials import check_batch, new_batch
 from rltrain.config.run_name import reserve_folder, run_name
-from rltrain.config.search_space import shown_values
+from rltrain.config.search_space import late_epsilon, shown_values
 from rltrain.config.stored import require_trusted
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError
@@ -109,6 +109,7 @@ def _announce(folder: StudyFolder, asked: Plan) -> None:
         *([f"tuned     the search starts from {asked.info.tuned}"] if asked.info.tuned else []),
         f"space     {'; '.join(map(str, asked.space))}",
         *([f"fixed     {', '.join(asked.left)}: of the space, not searched here"] if asked.left else []),
+        *(f"epsilon   {late}" for dimension in asked.space if (late := late_epsilon(config, dimension))),
     ]
     say("\n".join(map(wrapped, lines)))
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from rltrain.config.algorithms import card_of
+from rltrain.config.horizon import check_horizon
 from rltrain.config.schema import (
     C51Config,
     CNNConfig,
@@ -206,13 +207,8 @@ def _check_dqn(config: RunConfig, algo: QNetworkConfig) -> None:
             f"algo.buffer_size={algo.buffer_size} is smaller than num_envs={config.num_envs}:"
             " a step of some environments would never be learned from"
         )
+    check_horizon(config)
     first_update = algo.learning_starts + algo.train_period
-    if config.total_episodes is None and first_update > config.total_steps:
-        _refuse(
-            f"learning would never start: the first update is due at step {first_update} (algo.learning_starts="
-            f"{algo.learning_starts} + algo.train_period={algo.train_period}), after total_steps={config.total_steps}\n"
-            f"for a short try: algo.learning_starts={max(1, config.total_steps // 10)}, or more steps"
-        )
     if first_update <= (algo.n_step - 1) * config.num_envs:
         _refuse(
             f"algo.n_step={algo.n_step}: the first update at step {first_update} (algo.learning_starts +"
@@ -229,11 +225,7 @@ def _check_reinforce(config: RunConfig, algo: ReinforceConfig) -> None:
             f"num_envs={config.num_envs} must divide algo.episodes_per_update={algo.episodes_per_update}:"
             " each environment plays the same number of episodes per update"
         )
-    if config.total_episodes is not None and config.total_episodes < algo.episodes_per_update:
-        _refuse(
-            f"learning would never start: total_episodes={config.total_episodes} is less than"
-            f" algo.episodes_per_update={algo.episodes_per_update}"
-        )
+    check_horizon(config)
     _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
 
 
@@ -243,11 +235,7 @@ def _check_rollouts(config: RunConfig, algo: RolloutConfig) -> None:
     rollout = f"algo.rollout_steps={algo.rollout_steps} * num_envs={config.num_envs}"
     if size % algo.minibatches:
         _refuse(f"algo.minibatches={algo.minibatches} must divide {rollout}, which is {size}")
-    if config.total_episodes is None and size > config.total_steps:
-        _refuse(
-            f"learning would never start: the first update is due after {rollout} steps, and"
-            f" total_steps={config.total_steps}"
-        )
+    check_horizon(config)
     _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from rltrain.config.folders import group_files
+from rltrain.config.horizon import check_horizon, epsilon_at_end
 from rltrain.config.keys import unknown_key
 from rltrain.config.schema import GROUP_CONFIGS, RunConfig
 from rltrain.config.user_files import place_of
@@ -181,6 +182,14 @@ def fitted(space: Sequence[Dimension], config: RunConfig, given: Sequence[str]) 
     return kept, left
 
 
+def late_epsilon(config: RunConfig, dimension: Dimension) -> str:
+    """`epsilon_at_end` of a trial with the largest value of the dimension, which decides how long epsilon falls."""
+    if dimension.key not in ("exploration.steps", "exploration.decay"):
+        return ""
+    largest = max(dimension.choices) if dimension.choices else dimension.high
+    return epsilon_at_end(build_section(RunConfig, with_values(to_plain(config), {dimension.key: largest}), ""))
+
+
 def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A config as plain data with other values of some dotted keys, not validated."""
     changed = copy.deepcopy(dict(plain))
@@ -220,9 +229,14 @@ def _typed(dimension: Dimension, plain: Mapping[str, Any]) -> Dimension:
 def _tried(plain: Mapping[str, Any], key: str, value: Any, place: str) -> Any:
     try:
         # Alone: what contradicts a value that is searched too is refused when it comes together.
-        accepted = to_plain(build_section(RunConfig, with_values(plain, {key: value}), ""))
+        changed = build_section(RunConfig, with_values(plain, {key: value}), "")
     except RequestError as error:
         raise RequestError(f"{place}{error}") from error
+    try:
+        check_horizon(changed)  # how long a run is, is not searched
+    except RequestError as error:
+        raise RequestError(f"{place}{key}={show(value)}, which is searched: {error}") from error
+    accepted = to_plain(changed)
     for part in key.split("."):
         accepted = accepted[part]
     return accepted

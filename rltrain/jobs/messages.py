@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.vector import VectorEnv
@@ -57,6 +58,8 @@ def header(
         lines.append(_tuned(info.tuned, info, config.env.id))
     if bounds := _bounds(config, parts.envs.max_episode_steps):
         lines.append(f"limit     {bounds}")
+    if late := epsilon_at_end(config):
+        lines.append(f"epsilon   {late}")
     shape = parts.envs.observation_spec.shape
     if config.network is not None and config.network.name != "cnn" and len(shape) == 3:
         axes = " x ".join(map(str, shape))
