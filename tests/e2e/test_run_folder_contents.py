@@ -156,7 +156,9 @@ class TestFinishedRun:
 
     def test_its_header_and_summary(self, place: Path, algo: str) -> None:
         words = [line.split()[0] for line in (place / f"{algo}.out").read_text().splitlines() if line]
-        assert words[:8] == ["rltrain", "network", "device", "stepping", "resume", "folder", "evaluating", "trained"]
+        late = ["epsilon"] if algo == "dqn" else []  # whose run is shorter than its exploration
+        first = ["rltrain", "network", "device", "stepping", *late, "resume", "folder", "evaluating", "trained"]
+        assert words[: len(first)] == first
         assert words[-6:] == ["run", "learning", "look", "report", "evaluate", "continue"]
         assert all(line.startswith("step ") for line in (place / f"{algo}.err").read_text().splitlines())
 
