@@ -187,6 +187,8 @@ def check_place(place: Path, best: bool) -> None:
         or any(path.name[:9] != ".writing_" for path in (place / "checkpoints").glob("*"))
     ):
         why = _not_saved(run) if is_run and run.record.exists() else ""
+        if (place.parent / "run.json").exists():
+            why = f"is no checkpoint; its run is {shown_path(place.parent)}"
         raise RequestError(f"{shown_path(place)}: {why or 'holds no whole checkpoint'}")
     if best and not any((place / "checkpoints" / name).exists() for name in ("best", ".previous_best")):
         period = run.read_config().get("eval", {}).get("period") if is_run else None

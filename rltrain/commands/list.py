@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rltrain.config.folders import description, group_files, import_plugins
-from rltrain.config.validate import show, suggestion
+from rltrain.config.validate import closest, show, suggestion
 from rltrain.config.wrappers import WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
 from rltrain.terminal.output import errors, say
@@ -39,7 +39,10 @@ def main(args: list[str]) -> int:
     what, part = args[0], args[1].lower() if len(args) == 2 else ""
     group = LISTS.get(what) or (what if what in LISTS.values() else None)
     if group is None:
-        raise RequestError(f"list {what}: no such list{suggestion(what, LISTS)}\nlists: {', '.join(LISTS)}")
+        nouns = {noun: name for name, group in LISTS.items() if (noun := _NOUNS.get(group))}
+        matches = closest(what.removesuffix("s"), nouns)
+        guess = f"; did you mean {nouns[matches[0]]}?" if matches else suggestion(what, LISTS)
+        raise RequestError(f"list {what}: no such list{guess}\nlists: {', '.join(LISTS)}")
     import_plugins()
     rows = _wrappers() if group == "wrapper" else {n: description(path) for n, path in group_files(group).items()}
     if group == "tuned":

@@ -79,6 +79,8 @@ def unknown_choice(group: str, name: str, loader: Any) -> str:
     """Error text for an unknown choice, with those that exist."""
     if (meant := OTHER_WORDS.get((group, re.sub(r"[_-]", "", name.lower())))) is not None:
         return f"{group}={name}: no such choice; it is {meant}"
+    if group == "device" and (index := re.fullmatch(r"cuda:(\d+)", name)):
+        return f"device={name}: no such choice; it is device=cuda device.index={index[1]}"
     options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]
     matches = closest(name, options, 3, 0.5)
     if group == "env":

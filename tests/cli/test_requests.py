@@ -273,6 +273,16 @@ def test_a_folder_that_may_not_be_read_is_named(
     assert refused(capsys, command, "run") == "run: cannot be read: Permission denied\n"
 
 
+def test_words_close_to_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "; it is device=cuda device.index=1" in refused(capsys, "device=cuda:1")
+    assert "; did you mean algos?" in refused(capsys, "list", "algorithms")
+    assert "; did you mean envs?" in refused(capsys, "list", "enviroment")
+    assert "; did you mean networks?" in refused(capsys, "list", "netwroks")
+    (Path("run") / "checkpoints").mkdir(parents=True)
+    RunFolder(Path("run")).write_record(status="completed")
+    assert refused(capsys, "evaluate", "run/checkpoints") == "run/checkpoints: is no checkpoint; its run is run\n"
+
+
 def test_a_list_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "envs", "zzz"]) == 0
     assert capsys.readouterr() == ("", "no environment matches zzz\n")
