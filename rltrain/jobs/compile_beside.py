@@ -13,6 +13,8 @@ from dataclasses import replace
 from rltrain.engine.protocol import AgentContext
 from rltrain.terminal.interrupts import children_shielded
 
+_PATIENCE = 20.0  # seconds, on top of the half more than compiling takes that it has had by the step of changing over
+
 
 class BesideCompiler:
     """A process that compiles what an agent built from `context` calls: one run's, or a population's."""
@@ -40,10 +42,14 @@ class BesideCompiler:
             self._process.stdin.close()
 
     def wait(self) -> None:
-        """Until it has ended, if it was begun. What it has not compiled the run compiles itself."""
-        if self._process is not None:
-            with children_shielded("the update is compiled"):
-                self._process.wait()
+        """Until it has ended, if it was begun, but not for long: it gives way to everything, and on a machine that is
+        busy with other work it would never end. What it has not compiled the run compiles itself, at its own
+        priority."""
+        if self._process is None:
+            return
+        with children_shielded("the update is compiled"), contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
+        self.close()
 
     def close(self) -> None:
         """Ends it."""

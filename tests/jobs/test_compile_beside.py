@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -185,6 +186,7 @@ def test_from_whole_episodes_it_changes_over_after_the_update_that_reaches_its_s
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_what_the_other_process_compiles_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("rltrain.jobs.compile_beside._PATIENCE", None)
     context = AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20)
     compiler = BesideCompiler(context, torch.get_num_threads())
     compiler.start()
@@ -203,6 +205,14 @@ def test_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler.start()
     compiler.close()
     assert compiler._process is not None and compiler._process.returncode == -9
+
+
+def test_it_is_not_waited_for_where_the_machine_has_no_time_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.jobs.compile_beside._PATIENCE", 0.1)
+    compiler = BesideCompiler(AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20), 1)
+    compiler._process = starved = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    compiler.wait()
+    assert starved.returncode == -signal.SIGKILL
 
 
 @pytest.mark.slow
