@@ -122,6 +122,7 @@ CASES: dict[str, RunConfig] = {
     "dqn 3 envs": dqn(num_envs=3),
     "dqn n-step, 3 envs": dqn({"n_step": 3, "buffer_size": 500}, num_envs=3),
     "dqn not double, mse, clipped by value": dqn({"double": False, "loss": "mse", "max_grad_value": 0.1}),
+    "dqn falling learning rate": dqn({"anneal_lr": True, "train_period": 2, "gradient_steps": 2}, num_envs=3),
     "dqn munchausen": dqn({"munchausen": 0.9, "double": False}),
     "dqn several gradient steps": dqn({"train_period": 3, "gradient_steps": 2}, num_envs=2),
     "dqn hard by gradient steps, adamw": dqn(

@@ -201,6 +201,7 @@ class QNetworkConfig:
     gradient_steps: Annotated[int, Range(1)]
     max_grad_norm: Annotated[float | None, Range(above=0), PER_MEMBER]
     max_grad_value: Annotated[float | None, Range(above=0), PER_MEMBER]
+    anneal_lr: bool
     optimizer: OptimizerConfig
     prioritized: PrioritizedConfig | None
 

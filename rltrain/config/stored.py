@@ -22,7 +22,7 @@ Differences = dict[str, tuple[Any, Any]]
 ADDED_KEYS: dict[str, Any] = {
     "env.wrappers": [], "device.cuda_graphs": False, "eval.num_envs": "auto", "loggers": [],
     "video": {"period": None},
-    "algo.munchausen_temperature": 0.03, "algo.munchausen_clip": -1.0,
+    "algo.munchausen_temperature": 0.03, "algo.munchausen_clip": -1.0, "algo.anneal_lr": False,
 }  # fmt: skip
 """Keys that came after the first checkpoints of format 1, dotted -> the value that means what those runs did without
 the key (which need not be its default). One that may be null needs no line: it is null."""

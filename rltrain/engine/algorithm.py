@@ -176,6 +176,8 @@ class ReplayAlgorithm(Algorithm, Protocol):
         """Draws of each update beside those of the replay, by the names under which `learn` finds them."""
         ...
 
+    anneals: Mapping[str, Schedule]  # name of a knob -> what it is multiplied with, by the step of the update
+
 
 class Prepared(NamedTuple):
     """The outcome of looking at a rollout before its first gradient step."""

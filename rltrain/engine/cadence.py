@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class UpdatesPerStep:
@@ -16,6 +18,10 @@ class UpdatesPerStep:
     def due_by(self, env_steps: int) -> int:
         """Updates due once `env_steps` environment steps have been made."""
         return max(0, env_steps - self.starts) // self.period * self.updates
+
+    def due_at(self, update: np.ndarray) -> np.ndarray:
+        """The environment steps after which updates, counted from 0, are due."""
+        return self.starts + (update // self.updates + 1) * self.period
 
     def most_per_step(self, num_envs: int) -> int:
         """The most that can be due after one vector step."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rltrain.compute.compiling import Bound
 from rltrain.compute.staging import StagingBuffers
-from rltrain.engine.algorithm import Algorithm, Learned, LearningDraw, State
+from rltrain.engine.algorithm import Algorithm, Learned, State
 from rltrain.engine.protocol import AgentContext, mean_metrics
 from rltrain.maths.optimizers import eager_gradient, functional_gradient
 from rltrain.maths.target_update import polyak
@@ -45,7 +45,7 @@ class Learning(NamedTuple):
     memory: Any  # the experience's, written where it learns from feedback
     knobs: Knobs
     draws: Tensor  # [C, K, M, B], what the host has drawn for C calls
-    more: dict[str, Tensor]  # the algorithm's `learning_draws`, each [C, K, M, *shape]
+    more: dict[str, Tensor]  # the algorithm's `learning_draws`, and knobs that fall, each [C, K, M, *shape]
     call: Tensor  # [1] int64, written: which of the C is next
     metrics: Tensor  # [C, METRICS, M], written
 
@@ -97,10 +97,10 @@ class Learner:
         steps: int = 1,
         most_calls: int = 1,
         draw_type: torch.dtype = torch.float64,
-        more: Mapping[str, LearningDraw] | None = None,
+        more: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
-        """`draws` of each gradient step, and `more`, are made on the host; `steps` is K; `most_calls` C are prepared
-        together."""
+        """`draws` of each gradient step, and `more`, of which the shapes are given, are made on the host; `steps` is K;
+        `most_calls` C are prepared together."""
         self._members, self._steps = members, steps
         self._tags = algorithm.metrics
         axis = () if self._members == 1 else (self._members,)
@@ -109,7 +109,7 @@ class Learner:
             {
                 "draws": ((most_calls, steps, *axis, draws), draw_type),
                 "call": ((1,), torch.int64),
-                **{name: ((most_calls, steps, *axis, *draw.shape), torch.float32) for name, draw in more.items()},
+                **{name: ((most_calls, steps, *axis, *shape), torch.float32) for name, shape in more.items()},
             },
             context.device,
         )

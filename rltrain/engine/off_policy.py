@@ -43,7 +43,9 @@ class OffPolicyAgent(EngineAgent):
         algorithm = self._algorithm
         algos = [cast(QNetworkConfig, c.algo) for c in configs]
         self._config, self._cadence = algos[0], cast(UpdatesPerStep, algorithm.cadence)
-        self._more = cast(ReplayAlgorithm, algorithm).learning_draws
+        draws = cast(ReplayAlgorithm, algorithm).learning_draws
+        self._falls = [cast(ReplayAlgorithm, a).anneals for a in algorithms]
+        self._more = {**{name: draw.shape for name, draw in draws.items()}, **dict.fromkeys(self._falls[0], ())}
         self._leader = 0  # a member that runs, as long as one does: they move together
         self.active = np.ones(self._members * run.num_envs, dtype=bool)
         self.waiting = np.zeros(self._members, dtype=bool)
@@ -73,7 +75,7 @@ class OffPolicyAgent(EngineAgent):
         )  # fmt: skip
         self._replay_draws = RandomBlocks(self._seeds, "replay", block_size=64 * self._config.batch_size)
         self._learning_draws = {
-            name: RandomBlocks(self._seeds, draw.purpose, draw.kind) for name, draw in self._more.items()
+            name: RandomBlocks(self._seeds, draw.purpose, draw.kind) for name, draw in draws.items()
         }
 
     def _make_frames(self, context: AgentContext) -> Frames | None:
@@ -95,7 +97,7 @@ class OffPolicyAgent(EngineAgent):
 
     def _choose_depth(self) -> int:
         """Vector steps that an iterating agent makes before the host looks at them."""
-        of_step = self._config.batch_size + sum(math.prod(draw.shape) for draw in self._more.values())
+        of_step = self._config.batch_size + sum(map(math.prod, self._more.values()))
         draws = self._most_calls * self._steps_per_call * self._members * of_step
         return max(1, min(block_depth(len(self.active)), _MOST_DRAWS // draws))
 
@@ -185,10 +187,18 @@ class OffPolicyAgent(EngineAgent):
     def _prepare_calls(self, calls: int) -> None:
         if calls:
             steps = calls * self._steps_per_call
-            sizes = {name: math.prod(draw.shape) for name, draw in self._more.items()}
-            more = {name: self._learning_draws[name].take(steps * size) for name, size in sizes.items()}
+            more = {
+                name: draws.take(steps * math.prod(self._more[name])) for name, draws in self._learning_draws.items()
+            }
+            more |= {name: self._falling(name, steps) for name in self._falls[0]}
             self._learner.prepare(calls, self._replay_draws.take(steps * self._config.batch_size), more)
             self.replay.send_counts()
+
+    def _falling(self, name: str, steps: int) -> np.ndarray:
+        """A knob in the next gradient steps, [M, steps]."""
+        at = self._cadence.due_at(self._gradient_steps[:, None] + np.arange(steps))
+        falls = zip(self._algorithms, self._falls, at, strict=True)
+        return np.stack([algorithm.knobs[name] * anneals[name](own, 0) for algorithm, anneals, own in falls])
 
     def _targets_at_calls(self, calls: int) -> list[Due]:
         return self._targets.at_calls(self._gradient_steps, self._steps_per_call, calls, self._running)
@@ -198,6 +208,10 @@ class OffPolicyAgent(EngineAgent):
         for due in targets:
             self._learner.learn()
             self._targets.move(due)
+
+    def scalars(self, member: int = 0) -> dict[str, float]:
+        falls = {"train/learning_rate": float(self._falling("lr", 1)[member, 0])} if "lr" in self._falls[0] else {}
+        return {**super().scalars(member), **falls}
 
     def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
         return {**super().diagnostics(obs, member), **self.replay.diagnostics(member)}

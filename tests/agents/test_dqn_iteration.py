@@ -170,6 +170,7 @@ CASES = {
         reinforce_config(episodes_per_update=6), num_envs=3,
         env=replace(env_config("CartPole-v1"), wrappers=WRAPPERS[2:]),
     ),
+    "falling learning rate": replace(CARTPOLE, algo=replace(CARTPOLE.algo, anneal_lr=True), total_steps=150),
     "target by environment steps": replace(CARTPOLE, target_update=SoftUpdateConfig("soft", 0.3, 7, "env_steps")),
     "implicit quantiles": replace(
         CARTPOLE, network=NetworkConfig("mlp", (8,), "tanh", 1.0),

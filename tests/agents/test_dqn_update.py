@@ -157,11 +157,15 @@ def windows(transitions: list[Transition], n: int, gamma: float) -> list[tuple[A
     return found
 
 
-@pytest.mark.parametrize("n_step", [1, 3])
-def test_the_agents_first_gradient_steps_equal_those_by_hand(n_step: int, device: torch.device) -> None:
+@pytest.mark.parametrize(("n_step", "anneal_lr"), [(1, False), (3, False), (1, True)])
+def test_the_agents_first_gradient_steps_equal_those_by_hand(
+    n_step: int, anneal_lr: bool, device: torch.device
+) -> None:
     """Everything between the environment and the weights: windows, ring, draws, discount, target, optimiser."""
-    config = dqn_config(n_step=n_step, gamma=0.8, learning_starts=30, optimizer=optimizer(lr=0.01, eps=1e-2))
-    agent = make_agent(run_config(config, network=NETWORK, seed=3), device=device)
+    config = dqn_config(
+        n_step=n_step, gamma=0.8, learning_starts=30, optimizer=optimizer(lr=0.01, eps=1e-2), anneal_lr=anneal_lr
+    )
+    agent = make_agent(run_config(config, network=NETWORK, seed=3, total_steps=40), device=device)
     envs, transitions = ScriptedEnvs(1, seed=1), []
 
     def flat(prefix: str) -> np.ndarray:
@@ -187,6 +191,7 @@ def test_the_agents_first_gradient_steps_equal_those_by_hand(n_step: int, device
             np.array(column, np.float64 if k != 1 else np.int64)
             for k, column in enumerate(zip(*(stored[int(u * len(stored))] for u in draws[step - 31]), strict=True))
         )
+        adam.lr = 0.01 * (1 - step / 40) if anneal_lr else 0.01
         params, expected = step_by_hand(config, adam, params, target_params, batch)
         np.testing.assert_allclose(flat("q_network."), params, rtol=1e-4, atol=1e-6)
         assert {tag: value.item() for tag, value in metrics.items()} == pytest.approx(expected, rel=1e-4)

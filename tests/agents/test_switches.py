@@ -21,6 +21,7 @@ IMAGE = ObservationSpec("box", (5, 5, 1), "float32")
 SHARED = {
     "gamma": 0.9, "n_step": 1, "double": False, "batch_size": 4, "buffer_size": 30, "learning_starts": 6,
     "train_period": 1, "gradient_steps": 1, "max_grad_norm": None, "max_grad_value": None, "prioritized": None,
+    "anneal_lr": False,
     "optimizer": {"name": "adam", "lr": 1e-3, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False},
 }  # fmt: skip
 OF_DQN = {"loss": "huber", "munchausen": None, "munchausen_temperature": 0.03, "munchausen_clip": -1.0}

@@ -257,7 +257,7 @@ def test_another_task_does_not_end_at_the_return_of_the_tuned_one(change: str) -
     assert resolved("env=CartPole-v1")["stop_at_return"] == 490.0
     assert resolved("env=CartPole-v1", change)["stop_at_return"] is None
     assert resolved("env=CartPole-v1", change, "stop_at_return=150")["stop_at_return"] == 150.0
-    assert resolved("env=CartPole-v1", change)["algo"]["n_step"] == 5  # the rest of the tuned file still holds
+    assert resolved("env=CartPole-v1", change)["algo"]["n_step"] == 10  # the rest of the tuned file still holds
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ DQN: dict[str, Any] = {
         "max_grad_norm": None,
         "max_grad_value": None,
         "prioritized": None,
+        "anneal_lr": False,
         "optimizer": OPTIMIZER,
     },
     "network": {"name": "mlp", "hidden": [64], "activation": "relu", "output_scale": 1.0, "layer_norm": None},

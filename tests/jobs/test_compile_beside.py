@@ -90,11 +90,11 @@ class TestChoice:
     def test_a_short_run_asks_for_no_network(self) -> None:
         assert not compiling.choose_compile(replace(CONFIG, total_steps=50_000), lambda: 1 // 0).compile
 
-    def test_cartpole_changes_over_where_it_always_did(self) -> None:
+    def test_where_cartpole_changes_over(self) -> None:
         config, _ = compose(["algo=dqn", "env=CartPole-v1", "total_steps=1000000"])
         config = replace(config, device=CONFIG.device)
-        assert choose_compile(config, work=4 * 64 + 64 * 64 + 64 * 2) == CompileChoice(True, 25_546)
-        assert choose_compile(config, 16, work=4480) == CompileChoice(True, 3_756)
+        assert choose_compile(config, work=4 * 64 + 64 * 64 + 64 * 2) == CompileChoice(True, 42_039)
+        assert choose_compile(config, 16, work=4480) == CompileChoice(True, 5_901)
 
     def test_a_network_changes_over_sooner_the_longer_its_updates_take(self) -> None:
         config = long(algo=dqn_config(batch_size=128, learning_starts=0))
