@@ -28,6 +28,7 @@ sys.path.append(str(ROOT / "tests"))
 from dynamic_programming import Model  # noqa: E402
 
 SEEDS = 20
+PICTURES = ("q_values", "learning_curve")
 GAMMA = 0.99
 """Of the policy that counts as the optimum; a tuned file may have another."""
 
@@ -97,8 +98,17 @@ def optimum(env: str) -> float:
     return model.mean_return(model.optimal_q(GAMMA).argmax(-1))
 
 
-def page(done: Sequence[tuple[TableRow, list[TableOutcome]]], pictures: Path) -> list[str]:
-    """The section of docs/results/tuned.md; copies the picture of each first seed's table to `pictures`."""
+def copy_pictures(row: TableRow, folder: Path) -> None:
+    """Copies the pictures of the first seed to `folder`."""
+    source = ROOT / "outputs" / "results" / row.name / "0"
+    curve.plot_learning_curve(source)  # a sweep draws none of its jobs'
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in PICTURES:
+        shutil.copy(source / f"{picture}.png", folder / f"{row.name}_{picture}.png")
+
+
+def page(done: Sequence[tuple[TableRow, list[TableOutcome]]]) -> list[str]:
+    """The section of docs/results/tuned.md."""
     parts = [
         "## Tabular Q-learning",
         "Where an environment carries its own model, the final table's greedy policy is valued exactly, by dynamic"
@@ -123,13 +133,5 @@ def page(done: Sequence[tuple[TableRow, list[TableOutcome]]], pictures: Path) ->
         exact_line = "| exact | " + " | ".join(f"{o.exact:.3f}" for o in outcomes) + " |"
         sampled_line = "| sampled | " + " | ".join(f"{o.sampled:.2f}" for o in outcomes) + " |"
         parts += [f"### {row.name}", f"{head}\n{exact_line}\n{sampled_line}"]
-        source = ROOT / "outputs" / "results" / row.name / "0"
-        if (source / "metrics.jsonl").exists():
-            curve.plot_learning_curve(source)  # a sweep draws none of its jobs'
-        for picture in ("q_values", "learning_curve"):
-            if (source / f"{picture}.png").exists():
-                name = f"{row.name}_{picture}.png"
-                pictures.mkdir(parents=True, exist_ok=True)
-                shutil.copy(source / f"{picture}.png", pictures / name)
-                parts.append(f"![{picture} of seed 0](results/{name})")
+        parts += [f"![{picture} of seed 0](tuned/{row.name}_{picture}.png)" for picture in PICTURES]
     return parts
