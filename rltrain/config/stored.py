@@ -88,7 +88,7 @@ def as_settings(
     options: Sequence[str] = (),
     key_meant: Callable[[str], str] = str,
 ) -> list[str]:
-    """The words of a command, with `as_written`; `--json` is `json=true`.
+    """The words of a command, with `as_written`; `--json` is `json=true`, and `--seed 3` is `seed=3`.
 
     Args:
         flags: keys that may be written so.
@@ -96,7 +96,7 @@ def as_settings(
         key_meant: name in another tool's form, without dashes -> key.
 
     Raises:
-        RequestError: `--key value` or `--key=value`; with the whole command as it is written.
+        RequestError: `--key value` or `--key=value` of a key that is called otherwise; with the whole command.
     """
     settings, meant, words = list[str](), list[str](), list(args)
     for_others = False
@@ -112,7 +112,7 @@ def as_settings(
             del words[:1]
         elif word.startswith("-") and name and not Path(word).is_dir() and (equals or _is_value(words[:1])):
             new = typed = [f"{key_meant(key)}={value if equals else words.pop(0)}"]
-            for_others = True
+            for_others |= not word.startswith("--") or key_meant(key) != key
         else:
             new = typed = [word]
         settings += new

@@ -185,13 +185,12 @@ def test_values_under_another_name_or_as_text(
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("--seed 3", "seed=3"), ("--seed=3", "seed=3"), ("evaluate --seed 3", "evaluate seed=3"),
+        ("--seed 3", "seed=3"), ("--seed=3", "seed=3"),
         ("evaluate run --sede=3 --json", "evaluate run seed=3 --json"), ("evaluate -seed 3", "evaluate seed=3"),
-        ("resume run --total-steps 7000", "resume run total_steps=7000"),
         ("resume --lr 0.1 --trust", "resume algo.optimizer.lr=0.1 --trust"),
-        ("report --metric train/td_loss a b", "report metric=train/td_loss a b"),
-        ("export --out x.pt2", "export out=x.pt2"), ("tune --algo dqn --trials=4", "tune algo=dqn tune.trials=4"),
-        ("tune --config-dir mine --search x", "tune --config-dir mine search=x"),
+        ("report --metrics train/td_loss a b", "report metric=train/td_loss a b"),
+        ("tune --algo dqn --trials=4", "tune algo=dqn tune.trials=4"),
+        ("tune --config-dir mine --lr 1", "tune --config-dir mine algo.optimizer.lr=1"),
     ],
 )  # fmt: skip
 def test_settings_in_another_form_are_answered_alike(
@@ -207,6 +206,9 @@ def test_options_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
         "run",
         {**DEFAULTS, "episodes": 20, "json": True, "device": "cuda"},
     )
+    assert parse_arguments("evaluate", ["--episodes", "20", "--seed=3"], DEFAULTS)[1] == {
+        **DEFAULTS, "episodes": 20, "seed": 3,
+    }  # fmt: skip
     assert parse_arguments("evaluate", ["--video", "false"], DEFAULTS)[1] == DEFAULTS
     assert refused(capsys, "list", "algos", "--json").startswith("--json: unknown option")
     assert refused(capsys, "tune", "trials=4") == "trials: unknown key; did you mean tune.trials?\n"
