@@ -389,8 +389,7 @@ def write_page(
         " more, and the pictures keep a finished run's last value. A run that is never confirmed goes on to the last"
         " step and counts with the network it has then. Where a solve step has a goal, every 1,000 environment steps"
         " are followed by an evaluation of 100 episodes; the other rows evaluate as their tuned file says, or every"
-        " 5,000 steps with 20 episodes where the command changes it. Without a stop, DQN on CartPole goes on to 50,000"
-        " steps, and its network dips below the threshold now and then.",
+        " 5,000 steps with 20 episodes where the command changes it.",
     ]
     for row, outcomes in rows:
         parts += [f"## {row.name}", *filter(None, [row.note]), seed_table(outcomes)]
