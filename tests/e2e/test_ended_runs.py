@@ -171,7 +171,7 @@ def test_the_header_fits_the_terminal(
     (command,) = re.findall(r"^tuned .*; `(.*)` shows them$", capsys.readouterr().out, re.MULTILINE)
     assert rltrain_here(tmp_path, *pasted(command)) == 0
     config = yaml.safe_load(capsys.readouterr().out)
-    assert (config["seed"], config["exploration"]["steps"]) == (7, 3000)
+    assert (config["seed"], config["exploration"]["steps"]) == (7, 4500)
 
 
 def test_a_stopped_run_says_where_it_was_saved_and_how_it_goes_on(
@@ -254,6 +254,6 @@ def test_a_stop_before_the_last_evaluation_has_an_episode_says_so(tmp_path: Path
 
 
 def test_a_short_try_is_told_what_would_let_it_learn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert rltrain_here(tmp_path, "total_steps=1000", "dry_run=true") == 2
+    assert rltrain_here(tmp_path, "total_steps=500", "dry_run=true") == 2
     (advice,) = re.findall(r"for a short try: (\S+),", capsys.readouterr().err)
-    assert rltrain_here(tmp_path, "total_steps=1000", advice, "dry_run=true") == 0
+    assert rltrain_here(tmp_path, "total_steps=500", advice, "dry_run=true") == 0

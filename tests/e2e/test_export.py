@@ -239,7 +239,7 @@ def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
     ("args", "message"),
     [
         (["out=policy.zip"], "must end with .pt2"),
-        (["out=nowhere/x.pt2"], "no folder nowhere"),
+        (["out=nowhere/x.pt2"], "nowhere: no such folder"),
         (["out=taken.pt2"], "is a folder"),
         (["checkpoint=newest"], "must be last or best"),
         (["ou=x.pt2"], "did you mean out?"),

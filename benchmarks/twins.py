@@ -1,5 +1,5 @@
 """MinAtar's games and their batched twins, environment steps per second of processor time: `python -m
-benchmarks.minatar [--num_envs N ...] [--compile]`, random actions, one thread; `--compile` adds a twin's step and
+benchmarks.twins [--num_envs N ...] [--compile]`, random actions, one thread; `--compile` adds a twin's step and
 observation, compiled.
 
 The ways take turns; the best round is shown, which other programs on the machine hardly touch.
