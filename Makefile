@@ -10,6 +10,7 @@
 # make same-numbers REV=main   trains every case of the tests at REV and here: equal bit for bit (minutes)
 # make faults     kills writers a hundred times while they save (minutes)
 # make results, make recipes   the runs behind docs/results/tuned.md and recipes.md (about an hour of two cores)
+# make family     every algorithm and each part of Rainbow alone, 20 seeds: docs/results/family.md (an hour of two cores)
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 
-.PHONY: train test test-all lint check bench bench-gpu bench-render scale saving sweep-cost results recipes mutants faults same-numbers clean
+.PHONY: train test test-all lint check bench bench-gpu bench-render scale saving sweep-cost results family recipes mutants faults same-numbers clean
 .DEFAULT_GOAL := train
 
 $(STAMP): pyproject.toml constraints.txt
@@ -84,7 +85,10 @@ sweep-cost: $(STAMP)
 	@$(BIN)/python benchmarks/sweep_cost.py
 
 results: $(STAMP)
-	@$(BIN)/python benchmarks/results.py results
+	@$(BIN)/python benchmarks/results.py results $(if $(ONLY),--only '$(ONLY)')
+
+family: $(STAMP)
+	@$(BIN)/python benchmarks/family.py $(if $(ONLY),--only '$(ONLY)')
 
 recipes: $(STAMP)
 	@$(BIN)/python benchmarks/results.py recipes
