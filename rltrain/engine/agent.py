@@ -180,7 +180,9 @@ class EngineAgent(GreedyPolicy):
             return np.full(len(obs), np.nan)
         critic = self.networks[self._algorithm.critic]
         with torch.inference_mode():
-            output = critic.apply(critic.of_member(critic.params, member), torch.from_numpy(obs).to(self._device))
+            # A copy lies as that of any other member: BLAS rounds otherwise where weights are not aligned.
+            params = critic.of_member(critic.params, member).clone()
+            output = critic.apply(params, torch.from_numpy(obs).to(self._device))
             values: np.ndarray = self._algorithm.state_value(output).double().cpu().numpy()
         return values
 
@@ -188,7 +190,7 @@ class EngineAgent(GreedyPolicy):
         found: dict[str, float] = {}
         acts = self.networks[self._algorithm.acts]
         with torch.inference_mode():
-            own = acts.of_member(acts.params, member)
+            own = acts.of_member(acts.params, member).clone()  # as above
             if layers := acts.activations(own, torch.from_numpy(obs).to(self._device)):
                 found["diagnostics/dormant_units"] = dormant_share(layers)
             for target, name in self._algorithm.follows.items():
