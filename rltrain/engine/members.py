@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rltrain.compute.compiling import Bound, compiled
 from rltrain.compute.staging import StagingBuffers
-from rltrain.networks.flat import FlatNetwork
+from rltrain.networks.flat import FlatNetwork, InNumpy
 
 # Rows times parameters: beyond, torch's matrix products win, and NumPy's would start threads of their own.
 _LARGEST_IN_NUMPY = 2**18
@@ -57,8 +57,7 @@ class MemberNetworks:
 
         What it returns is good until the next call.
         """
-        in_numpy = self._first.in_numpy
-        if self.members == 1 and in_numpy is not None and len(obs) * self.params.numel() <= _LARGEST_IN_NUMPY:
+        if (in_numpy := self._in_numpy(len(obs))) is not None:
             return torch.from_numpy(in_numpy(obs, *noise))
         with torch.no_grad():
             if self._cuda_graphs:
@@ -66,6 +65,17 @@ class MemberNetworks:
                 return self._captured(obs, *noise)
             there, *noises = (torch.from_numpy(array).to(self.params.device) for array in (obs, *noise))
             return self(there) if self.members == 1 and not noise else self._all(self._acting, there, *noises)
+
+    def outputs(self, obs: np.ndarray) -> Tensor:
+        """Outputs [M * N, outputs] without noise, for observations [M * N, *obs] of any N, the fastest way."""
+        if (in_numpy := self._in_numpy(len(obs))) is not None:
+            return torch.from_numpy(in_numpy(obs))
+        return self(torch.from_numpy(obs).to(self.params.device))
+
+    def _in_numpy(self, rows: int) -> InNumpy | None:
+        """The only member's network in NumPy, where that is the fastest for so many rows."""
+        fits = self.members == 1 and rows * self.params.numel() <= _LARGEST_IN_NUMPY
+        return self._first.in_numpy if fits else None
 
     def _all(self, forward: Callable[..., Tensor], obs: Tensor, *noise: Tensor) -> Tensor:
         if self.members == 1:

@@ -30,7 +30,7 @@ class GreedyPolicy:
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            output = self._acting(torch.from_numpy(obs).to(self._device))  # [N, outputs]
+            output = self._acting.outputs(obs)  # [N, outputs]
             # The one wait for the device per step: the environments need the actions.
             action: np.ndarray = self._algorithm.greedy(output).cpu().numpy()
         return action
