@@ -19,32 +19,25 @@ class C51(DQN):
     is the cross-entropy against the projected distribution of r + discount * Z(s', a*; theta^-)."""
 
     def __init__(self, build: Build) -> None:
-        self.c51 = config = cast(C51Config, build.config.algo)
+        config = cast(C51Config, build.config.algo)
+        self.outputs_per_action = config.atoms
         super().__init__(build)
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=build.device)  # [Z]
 
-    @property
-    def outputs_per_action(self) -> int:
-        return self.c51.atoms
-
-    def logits(self, output: Any) -> Any:
-        """[..., A * Z] -> [..., A, Z]."""
-        return output.reshape(*output.shape[:-1], self.num_actions, self.c51.atoms)
-
     def q_values(self, xp: Any, output: Any) -> Any:
-        logits = self.logits(output)
+        logits = self.of_actions(output)
         probability = xp.exp(logits - xp.amax(logits, -1)[..., None])  # up to a factor
         support = self.support if xp is torch else self.support.cpu().numpy()
         return (probability * support).sum(-1) / probability.sum(-1)
 
     def losses(self, params: Tensor, target_params: Tensor, batch: Transitions) -> Losses:
-        logits = select_action_distributions(self.logits(self.apply(params, batch.obs)), batch.action)  # [B, Z]
+        logits = select_action_distributions(self.of_actions(self.apply(params, batch.obs)), batch.action)  # [B, Z]
         log_p = F.log_softmax(logits, -1)
         with torch.no_grad():
             next_output = self.apply(target_params, batch.next_obs)  # [B, A * Z]
             chooser = self.apply(params, batch.next_obs) if self.config.double else next_output
             best = self.greedy(chooser)  # [B]
-            next_p = F.softmax(select_action_distributions(self.logits(next_output), best), -1)  # [B, Z]
+            next_p = F.softmax(select_action_distributions(self.of_actions(next_output), best), -1)  # [B, Z]
             target = project(batch.reward, batch.discount, next_p, self.support)  # [B, Z]
         loss = -(target * log_p).sum(-1)
         return Losses(loss, log_p.exp() @ self.support, loss)

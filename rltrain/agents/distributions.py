@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -82,9 +83,7 @@ class DiagonalGaussian:
 
     def __init__(self, action: ActionSpec) -> None:
         self._shape = action.shape
-        self.noise_size = 1
-        for size in action.shape:
-            self.noise_size *= size
+        self.noise_size = math.prod(action.shape)
         self.outputs = 2 * self.noise_size
 
     def sample(self, output: Tensor, noise: Tensor) -> Tensor:

@@ -16,13 +16,14 @@ from rltrain.networks.flat import FlatNetwork
 
 
 class EpsilonGreedy:
-    """A Q-network of `outputs_per_action` numbers for each action. Acts at random with probability epsilon, else by
+    """A Q-network of `outputs_per_action` (Z) numbers for each action. Acts at random with probability epsilon, else by
     argmax_a Q(s, a)."""
 
     acts = "q_network"
     critic: str | None = "q_network"
     learns: tuple[str, ...] = ("q_network",)
     noise: Noise = Noise("exploration", "uniform", 2)
+    outputs_per_action = 1
     networks: Mapping[str, FlatNetwork]
     schedules: Mapping[str, Schedule]
     acting_draws: Mapping[str, Draw]
@@ -39,14 +40,13 @@ class EpsilonGreedy:
             self.noise = Noise("exploration", "uniform", 3)
             self.schedules = {**self.schedules, DURATION: always(exploration.duration)}
 
-    @property
-    def outputs_per_action(self) -> int:
-        """Numbers that the network gives each action."""
-        return 1
-
     def make_network(self, build: Build) -> FlatNetwork:
         """The Q-network, of `outputs_per_action` numbers for each action."""
         return build.network(self.num_actions * self.outputs_per_action, per_action=self.outputs_per_action)
+
+    def of_actions(self, output: Any) -> Any:
+        """The network's output [..., outputs] -> the numbers of each action [..., A, Z]."""
+        return output.reshape(*output.shape[:-1], self.num_actions, -1)
 
     def q_values(self, xp: Any, output: Any) -> Any:
         """The network's output [..., outputs] -> Q(s, a) [..., A]."""

@@ -51,12 +51,8 @@ class IQN(DQN):
         shape = self.iqn.batch_size, sum(self.numbers)
         return {**super().learning_draws, "fractions": LearningDraw("fractions", "uniform", shape)}
 
-    def quantiles(self, output: Any) -> Any:
-        """[..., A * n] -> [..., A, n]."""
-        return output.reshape(*output.shape[:-1], self.num_actions, -1)
-
     def q_values(self, xp: Any, output: Any) -> Any:
-        return self.quantiles(output).mean(-1)
+        return self.of_actions(output).mean(-1)
 
     def learn(self, state: State, batch: Transitions, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
         tau, next_tau = torch.split(knobs["fractions"], self.numbers, -1)
@@ -64,11 +60,11 @@ class IQN(DQN):
         return super().learn(state, fractions, knobs, gradient)
 
     def losses(self, params: Tensor, target_params: Tensor, batch: Any) -> Losses:
-        of_actions = self.quantiles(self.apply(params, batch.obs, batch.tau))  # [B, A, N]
+        of_actions = self.of_actions(self.apply(params, batch.obs, batch.tau))  # [B, A, N]
         quantiles = select_action_distributions(of_actions, batch.action)  # [B, N]
         with torch.no_grad():
             best = self.greedy(self.apply(params if self.config.double else target_params, batch.next_obs))  # [B]
-            of_next = self.quantiles(self.apply(target_params, batch.next_obs, batch.next_tau))  # [B, A, N']
+            of_next = self.of_actions(self.apply(target_params, batch.next_obs, batch.next_tau))  # [B, A, N']
             next_quantiles = select_action_distributions(of_next, best)  # [B, N']
             target = batch.reward.unsqueeze(-1) + batch.discount.unsqueeze(-1) * next_quantiles  # [B, N']
         loss = quantile_huber_loss(quantiles, target, batch.tau)

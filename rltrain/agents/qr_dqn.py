@@ -17,27 +17,19 @@ class QRDQN(DQN):
     """The network gives each action `quantiles` returns of equal probability; Q(s, a) is their mean."""
 
     def __init__(self, build: Build) -> None:
-        self.qr_dqn = cast(QRDQNConfig, build.config.algo)
+        self.outputs_per_action = cast(QRDQNConfig, build.config.algo).quantiles
         super().__init__(build)
 
-    @property
-    def outputs_per_action(self) -> int:
-        return self.qr_dqn.quantiles
-
-    def quantiles(self, output: Any) -> Any:
-        """[..., A * Z] -> [..., A, Z]."""
-        return output.reshape(*output.shape[:-1], self.num_actions, self.qr_dqn.quantiles)
-
     def q_values(self, xp: Any, output: Any) -> Any:
-        return self.quantiles(output).mean(-1)
+        return self.of_actions(output).mean(-1)
 
     def losses(self, params: Tensor, target_params: Tensor, batch: Transitions) -> Losses:
-        quantiles = select_action_distributions(self.quantiles(self.apply(params, batch.obs)), batch.action)  # [B, Z]
+        quantiles = select_action_distributions(self.of_actions(self.apply(params, batch.obs)), batch.action)  # [B, Z]
         with torch.no_grad():
             next_output = self.apply(target_params, batch.next_obs)  # [B, A * Z]
             chooser = self.apply(params, batch.next_obs) if self.config.double else next_output
             best = self.greedy(chooser)  # [B]
-            next_quantiles = select_action_distributions(self.quantiles(next_output), best)  # [B, Z']
+            next_quantiles = select_action_distributions(self.of_actions(next_output), best)  # [B, Z']
             target = batch.reward.unsqueeze(-1) + batch.discount.unsqueeze(-1) * next_quantiles  # [B, Z']
         loss = quantile_huber_loss(quantiles, target)
         return Losses(loss, quantiles.mean(-1), loss)
