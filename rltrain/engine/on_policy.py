@@ -16,7 +16,7 @@ from rltrain.engine.cadence import WhenFull
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper, block_depth
-from rltrain.engine.turns import Turns
+from rltrain.engine.turns import Turns, parts_of
 from rltrain.experience.rollout import Episodes, RolloutBuffer
 from rltrain.types import Episode, Transition
 
@@ -38,9 +38,7 @@ class OnPolicyAgent(EngineAgent):
         where = context.device if self._iterates else torch.device("cpu")
         spaces = context.observation, context.action
         self._rollout = self._store = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
-        self._knobs = self._stack_knobs()
-        # The activations of all members' episodes would not fit into a CPU's caches: there each learns by itself.
-        self._one = Turns(self._state, self._knobs, 1) if self._members > 1 and context.device.type == "cpu" else None
+        self._turns = Turns(self._state, self._stack_knobs(), parts_of(self._members, 1, 1, context.device))
         self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = block_depth(self._members * self._num_envs)
@@ -156,39 +154,32 @@ class OnPolicyAgent(EngineAgent):
         if not self._rollout.full[self._running].all():
             return {}
         self._made, self._made_before = 0, self._made
-        metrics = self._learn(slice(self._members)) if self._one is None else self._learn_one_by_one(self._one)
+        metrics = self._turns.joined([(part, self._learn(part)) for part in self._turns.parts_with(self._running)])
         self._rollout.clear()
         self._count_gradient_steps(1)
         # Here, where all members that run have learned from whole rollouts, and at no other step.
         self._use_programs(int(self._env_steps[self._running].max(initial=0)))
         return metrics
 
-    def _learn_one_by_one(self, one: Turns) -> dict[str, Tensor]:
-        metrics = {tag: torch.zeros(self._members) for tag in self._algorithm.metrics}
-        for member in np.flatnonzero(self._running).tolist():
-            one.load(slice(member, member + 1))
-            for tag, value in self._learn(slice(member, member + 1)).items():
-                metrics[tag][member] = value
-            one.store(slice(member, member + 1))
-        return metrics
-
     def _learn(self, members: slice) -> dict[str, Tensor]:
         """An update from the episodes of these members; its metrics."""
         memory, learner = self._learner(self._rollout.padded_length(members))
+        self._turns.load(members)
         self._rollout.copy(memory, members)
-        learner.prepare(1, np.empty((1 if self._one else self._members, 0)))
+        learner.prepare(1, np.empty((self._turns.count, 0)))
         with torch.no_grad():
             learner.learn()
+        self._turns.store(members)
         return learner.metrics(1)
 
     def _learner(self, steps: int) -> tuple[Episodes, Learner]:
         """The learner of episodes that are padded to `steps` steps, and the memory that it learns from."""
         if steps not in self._learners:
-            members, state, knobs = self._members, self._state, self._knobs
-            if self._one is not None:
-                members, state, knobs = 1, self._one.state, self._one.knobs
-            memory = self._rollout.room(steps, members, self._device)
-            learner = Learner(self._context, self._algorithm, state, knobs, self._rollout, memory, members, draws=0)
+            turns = self._turns
+            memory = self._rollout.room(steps, turns.count, self._device)
+            learner = Learner(
+                self._context, self._algorithm, turns.state, turns.knobs, self._rollout, memory, turns.count, draws=0
+            )
             if self._compiled and self._foresees(steps):
                 learner.program.compile()
             self._learners[steps] = memory, learner

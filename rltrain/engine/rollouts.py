@@ -42,16 +42,13 @@ class RolloutAgent(EngineAgent):
         )  # fmt: skip
         self._size = cadence.steps * self._num_envs
         self._knobs = self._stack_knobs()
-        self._parts = parts_of(self._members, _MOST_TOGETHER, _LEAST_TOGETHER, context.device)
-        members = self._members // len(self._parts)
-        self._turns = Turns(self._state, self._knobs, members) if len(self._parts) > 1 else None
-        self._memory = self._rollout.memory if self._turns is None else self._rollout.room(members)
-        self._learning = self._state if self._turns is None else self._turns.state
-        knobs = self._knobs if self._turns is None else self._turns.knobs
-        self._preparation = Preparation(context, algorithm, self._learning, knobs, self._memory, members)
+        parts = parts_of(self._members, _MOST_TOGETHER, _LEAST_TOGETHER, context.device)
+        self._turns = turns = Turns(self._state, self._knobs, parts)
+        self._memory = self._rollout.room(turns.count)
+        self._preparation = Preparation(context, algorithm, turns.state, turns.knobs, self._memory, turns.count)
         calls = cadence.epochs * cadence.minibatches
         self._learner = Learner(
-            context, algorithm, self._learning, knobs, self._rollout, self._memory, members,
+            context, algorithm, turns.state, turns.knobs, self._rollout, self._memory, turns.count,
             self._size // cadence.minibatches, most_calls=calls, draw_type=torch.int64,
         )  # fmt: skip
         draws = cadence.epochs * self._size
@@ -76,8 +73,7 @@ class RolloutAgent(EngineAgent):
             yield self._stepper.program
 
     def act(self, obs: np.ndarray) -> np.ndarray:
-        if self._compiles:
-            self._use_programs(self.env_steps)
+        self._use_programs(self.env_steps)
         return super().act(obs)
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
@@ -113,32 +109,24 @@ class RolloutAgent(EngineAgent):
         self._rollout.send_steps()
         rows = self._rollout.rows(self._order_draws.take(self._cadence.epochs * self._size))
         with torch.no_grad():
-            parts = [part for part in self._parts if self._turns is None or self._running[part].any()]
-            learned = [self._learn(part, rows[part]) for part in parts]
-        made = np.zeros(self._members, np.int64)
-        for part, of_part, _ in learned:
-            made[part] = of_part
+            made = np.zeros(self._members, np.int64)
+            metrics = []
+            for part in self._turns.parts_with(self._running):
+                made[part], of_part = self._learn(part, rows[part])
+                metrics.append((part, of_part))
         self._rollout.clear()
         self._count_gradient_steps(made)
-        if self._turns is None:
-            return learned[0][2]
-        metrics = {tag: torch.zeros(self._members) for _, _, found in learned for tag in found}
-        for part, _, found in learned:
-            for tag, value in found.items():
-                metrics[tag][part] = value
-        return metrics
+        return self._turns.joined(metrics)
 
-    def _learn(self, part: slice, rows: np.ndarray) -> tuple[slice, np.ndarray, dict[str, Tensor]]:
+    def _learn(self, part: slice, rows: np.ndarray) -> tuple[np.ndarray, dict[str, Tensor]]:
         """The update of a part of the members: how many gradient steps each made, [M'], and their metrics."""
-        if self._turns is not None:
-            self._turns.load(part)
-            self._rollout.copy(self._memory, part)
+        self._turns.load(part)
+        self._rollout.copy(self._memory, part)
         self._learner.prepare(self._cadence.epochs * self._cadence.minibatches, rows - part.start * self._size)
         self._preparation.program()
         made = self._make_epochs(part)
-        if self._turns is not None:
-            self._turns.store(part)
-        return part, made, {**self._learner.metrics_of(made), **self._preparation.metrics()}
+        self._turns.store(part)
+        return made, {**self._learner.metrics_of(made), **self._preparation.metrics()}
 
     def _make_epochs(self, part: slice) -> np.ndarray:
         """The gradient steps of an update; how many each member of the part made, [M']."""
@@ -158,7 +146,7 @@ class RolloutAgent(EngineAgent):
             if not (goes_on & running).any():
                 break
             if exceeds.any():
-                stopped = KeptState(self._learning, ~goes_on)
+                stopped = KeptState(self._turns.state, ~goes_on)
         return made
 
     def _exceeds_limits(self, epoch: int, part: slice) -> np.ndarray:

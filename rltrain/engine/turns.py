@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,30 +20,51 @@ def parts_of(members: int, most: int, least: int, device: torch.device) -> list[
 
 
 class Turns:
-    """The state and knobs of `count` members in memory of their own, so that one program serves all in turn."""
+    """The state and knobs of the members whose turn it is, in the same memory for all parts: one program serves them.
+    Where all learn at once it is the population's own, and nothing is copied.
 
-    def __init__(self, state: State, knobs: Mapping[str, Tensor], count: int) -> None:
-        """`count` of one: without the axis M."""
-        self._all_state, self._all_knobs = state, knobs
-        self._count = count
-        networks, optimizer, self.knobs = (
-            {name: self._of(tensor, slice(count)).clone() for name, tensor in stacked.items()}
-            for stacked in (*state, knobs)
-        )
-        self.state = State(networks, optimizer)
+    Attributes:
+        count: the members of a part; of one without the axis M.
+    """
+
+    def __init__(self, state: State, knobs: dict[str, Tensor], parts: list[slice]) -> None:
+        """`parts` as of `parts_of`."""
+        self.parts, self.count = parts, parts[0].stop
+        self.state, self.knobs = state, knobs
+        self._copied: list[tuple[Tensor, Tensor]] = []  # own memory, and the population's
+        if len(parts) > 1:
+            networks, optimizer, self.knobs = (
+                {name: self._of(tensor, parts[0]).clone() for name, tensor in stacked.items()}
+                for stacked in (*state, knobs)
+            )
+            self.state = State(networks, optimizer)
+            of_knobs = [(own, knobs[name]) for name, own in self.knobs.items()]
+            self._copied = [*zip(self.state.tensors(), state.tensors(), strict=True), *of_knobs]
+
+    def parts_with(self, running: np.ndarray) -> list[slice]:
+        """The parts that have a member that runs, bool [M]; where there is one part alone, that."""
+        return [part for part in self.parts if len(self.parts) == 1 or running[part].any()]
+
+    def joined(self, metrics: Sequence[tuple[slice, dict[str, Tensor]]]) -> dict[str, Tensor]:
+        """The metrics of parts, [M'] each, as those of all members [M]; 0 for members of no part."""
+        if len(self.parts) == 1:
+            return metrics[0][1]
+        joined = {tag: torch.zeros(self.parts[-1].stop) for _, found in metrics for tag in found}
+        for part, found in metrics:
+            for tag, value in found.items():
+                joined[tag][part] = value
+        return joined
 
     def load(self, members: slice) -> None:
         """Copies the state and the knobs of these members in."""
-        for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
+        for own, stacked in self._copied:
             own.copy_(self._of(stacked, members))
-        for name, own in self.knobs.items():
-            own.copy_(self._of(self._all_knobs[name], members))
 
     def store(self, members: slice) -> None:
         """Copies the new state back to these members."""
-        for own, stacked in zip(self.state.tensors(), self._all_state.tensors(), strict=True):
+        for own, stacked in self._copied:
             self._of(stacked, members).copy_(own)
 
     def _of(self, stacked: Tensor, members: slice) -> Tensor:
         """A view."""
-        return stacked[members.start or 0] if self._count == 1 else stacked[members]
+        return stacked[members.start or 0] if self.count == 1 else stacked[members]

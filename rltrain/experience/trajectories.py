@@ -131,13 +131,17 @@ class TrajectoryBuffer:
             self._steps.send()
 
     def room(self, members: int) -> TrajectoryMemory:
-        """Memory for `copy`, for this number of members."""
+        """Memory for `copy`, for this number of members; of all it is the buffer's own."""
+        if members == self._members:
+            return self.memory
         steps, columns, made = self.memory
         some = {name: torch.zeros_like(column[:members]) for name, column in columns.items()}
         return TrajectoryMemory(Trajectories(*(torch.zeros_like(array[:members]) for array in steps)), some, made)
 
     def copy(self, into: TrajectoryMemory, members: slice) -> None:
-        """Copies the members' steps, which `send_steps` has sent; `into` has room for them."""
+        """Copies the members' steps, which `send_steps` has sent; `into` is of `room`."""
+        if into is self.memory:
+            return
         for there, here in zip(into.steps, self.memory.steps, strict=True):
             there.copy_(here[members])
 

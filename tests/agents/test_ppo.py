@@ -268,7 +268,7 @@ def test_members_that_learn_in_parts_equal_those_that_learn_all_at_once(
     monkeypatch.setattr("rltrain.engine.rollouts._MOST_TOGETHER", 2)
     monkeypatch.setattr("rltrain.engine.rollouts._LEAST_TOGETHER", 2)
     in_parts = build_agent(context)
-    assert isinstance(in_parts, RolloutAgent) and in_parts._parts == [slice(0, 2), slice(2, 4)]
+    assert isinstance(in_parts, RolloutAgent) and in_parts._turns.parts == [slice(0, 2), slice(2, 4)]
     envs = ScriptedEnvs(8)
     for step in range(24):
         if step == 10:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -43,6 +43,8 @@ from rltrain.config.wrappers import (
     NormalizeRewardConfig,
     TimeAwareConfig,
 )
+from rltrain.engine.on_policy import OnPolicyAgent
+from rltrain.engine.turns import Turns
 from rltrain.errors import RunFailed
 from rltrain.jobs.build import build_envs
 from rltrain.training.evaluator import Evaluator
@@ -388,7 +390,8 @@ def test_members_stopped_at_k_continue_bit_for_bit(case: str, stop_after: int) -
 
 def test_members_that_learn_in_one_call_as_on_a_gpu_equal_those_that_learn_one_by_one() -> None:
     at_once, one_by_one = Together(members("reinforce")), Together(members("reinforce"))
-    at_once.agent._one = None  # type: ignore[attr-defined]
+    agent = cast(OnPolicyAgent, at_once.agent)
+    agent._turns = Turns(agent._state, agent._stack_knobs(), [slice(0, len(agent._running))])
     for together in (at_once, one_by_one):
         together.population.run()
     for found, expected in zip(at_once.last_states(), one_by_one.last_states(), strict=True):
