@@ -247,3 +247,11 @@ CASES: dict[str, RunConfig] = {
 }
 if find_spec("minatar") is not None:
     CASES["pqn stepped in the program, MinAtar"] = pqn(env=MINATAR, network=CONVOLUTIONS, num_envs=4)
+    CASES["dqn stepped in the program, MinAtar"] = dqn(
+        {"n_step": 2, "prioritized": PRIORITIZED}, env=MINATAR, network=CONVOLUTIONS, num_envs=3
+    )
+    CASES["ppo stepped in the program, MinAtar"] = ppo(
+        env=replace(env_config("MinAtar/Freeway-v1"), vectorization="compiled", max_episode_steps=30),
+        network=CONVOLUTIONS,
+        num_envs=2,
+    )
