@@ -179,6 +179,7 @@ CASES: dict[str, RunConfig] = {
     "reinforce no baseline, episode": reinforce({"baseline": "none", "normalize_returns": "episode"}),
     "reinforce mean baseline, 2 envs": reinforce({"baseline": "mean", "loss_reduction": "sum"}, num_envs=2),
     "reinforce convolutions": reinforce(env=PICTURES, network=CONVOLUTIONS, num_envs=2),
+    "reinforce falling learning rates, 2 envs": reinforce({"anneal_lr": True}, num_envs=2),
     "reinforce 4 envs": reinforce({"episodes_per_update": 8}, num_envs=4),
     "reinforce box actions": reinforce(env=WALK),
     "reinforce box actions, 4 envs": reinforce(env=WALK, num_envs=4),

@@ -61,7 +61,7 @@ def dqn_config(**changes: Any) -> DQNConfig:
 def reinforce_config(**changes: Any) -> ReinforceConfig:
     config = ReinforceConfig(
         name="reinforce", gamma=0.9, episodes_per_update=4, baseline="value", normalize_returns="batch",
-        loss_reduction="mean", entropy_coef=0.01, max_grad_norm=1.0, value=ValueConfig(1e-2, 2, (8,)),
+        anneal_lr=False, loss_reduction="mean", entropy_coef=0.01, max_grad_norm=1.0, value=ValueConfig(1e-2, 2, (8,)),
         optimizer=optimizer(),
     )  # fmt: skip
     return replace(config, **changes)

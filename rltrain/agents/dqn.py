@@ -15,7 +15,7 @@ from rltrain.engine.algorithm import Build, Learned, LearningDraw, State, given
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.experience import Batch, WeightedBatch
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
-from rltrain.maths.schedules import Schedule, falling
+from rltrain.maths.schedules import Schedule, annealed
 from rltrain.maths.value import (
     double_q_next_value,
     munchausen_bonus,
@@ -54,7 +54,7 @@ class DQN(EpsilonGreedy):
         self.cadence = UpdatesPerStep(config.learning_starts, config.train_period, config.gradient_steps)
         bounds = given(max_grad_norm=config.max_grad_norm, max_grad_value=config.max_grad_value)
         self.knobs: Mapping[str, float] = {"lr": config.optimizer.lr, **bounds}
-        self.anneals: Mapping[str, Schedule] = {"lr": falling(build.config.total_steps)} if config.anneal_lr else {}
+        self.anneals: Mapping[str, Schedule] = annealed(config.anneal_lr, build.config.total_steps, "lr")
 
     @property
     def learning_draws(self) -> Mapping[str, LearningDraw]:

@@ -17,7 +17,7 @@ from rltrain.experience.trajectories import Minibatch, Trajectories
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
 from rltrain.maths.policy import approx_kl, clip_fraction, clipped_policy_loss, clipped_value_loss, normalize
 from rltrain.maths.returns import explained_variance, generalized_advantage
-from rltrain.maths.schedules import Schedule, falling
+from rltrain.maths.schedules import Schedule, annealed
 
 
 class PPO(SampledPolicy):
@@ -41,7 +41,7 @@ class PPO(SampledPolicy):
             lr=config.optimizer.lr, gamma=config.gamma, gae_lambda=config.gae_lambda, clip=config.clip,
             entropy_coef=config.entropy_coef, value_coef=config.value.coef, max_grad_norm=config.max_grad_norm,
         )  # fmt: skip
-        self.anneals: Mapping[str, Schedule] = {"lr": falling(build.config.total_steps)} if config.anneal_lr else {}
+        self.anneals: Mapping[str, Schedule] = annealed(config.anneal_lr, build.config.total_steps, "lr")
         self.limits: Mapping[str, float] = {} if config.target_kl is None else {"train/approx_kl": config.target_kl}
         self._sizes = [len(network.params) for network in self.networks.values()]
 

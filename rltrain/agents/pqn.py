@@ -15,7 +15,7 @@ from rltrain.engine.cadence import EveryRollout
 from rltrain.experience.trajectories import Minibatch, Trajectories
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
 from rltrain.maths.returns import lambda_return
-from rltrain.maths.schedules import Schedule, falling
+from rltrain.maths.schedules import Schedule, annealed
 from rltrain.maths.value import q_learning_next_value, select_action_values, td_loss
 
 
@@ -36,7 +36,7 @@ class PQN(EpsilonGreedy):
         self.knobs: Mapping[str, float] = given(
             lr=config.optimizer.lr, gamma=config.gamma, q_lambda=config.q_lambda, max_grad_norm=config.max_grad_norm
         )
-        self.anneals: Mapping[str, Schedule] = {"lr": falling(build.config.total_steps)} if config.anneal_lr else {}
+        self.anneals: Mapping[str, Schedule] = annealed(config.anneal_lr, build.config.total_steps, "lr")
 
     def init_optimizer(self) -> dict[str, Tensor]:
         return init_optimizer(self.config.optimizer, self.networks["q_network"].params)

@@ -16,6 +16,7 @@ from rltrain.engine.protocol import with_prefix, without_prefix
 from rltrain.experience.rollout import Rollout
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
 from rltrain.maths.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
+from rltrain.maths.schedules import Schedule, annealed
 
 
 class Reinforce(SampledPolicy):
@@ -32,6 +33,7 @@ class Reinforce(SampledPolicy):
             lr=config.optimizer.lr, gamma=config.gamma, entropy_coef=config.entropy_coef, value_lr=config.value.lr,
             max_grad_norm=config.max_grad_norm,
         )  # fmt: skip
+        self.anneals: Mapping[str, Schedule] = annealed(config.anneal_lr, build.config.total_steps, "lr", "value_lr")
         self.critic = "value" if config.baseline == "value" else None
         fitted = ("train/value_loss",) if config.baseline == "value" else ()
         self.metrics: tuple[str, ...] = ("train/policy_loss", "train/entropy", "train/grad_norm", *fitted)

@@ -266,6 +266,7 @@ class ReinforceConfig:
     baseline: Literal["none", "mean", "value"]
     normalize_returns: Literal["none", "episode", "batch"]
     loss_reduction: Literal["mean", "sum"]
+    anneal_lr: bool
     entropy_coef: Annotated[float, Range(0), PER_MEMBER]
     max_grad_norm: Annotated[float | None, Range(above=0), PER_MEMBER]
     value: ValueConfig

@@ -28,6 +28,7 @@ class EngineAgent(GreedyPolicy):
 
     _store: Store  # where vector steps on the device put their transitions
     _depth: int  # vector steps of a block, at most
+    _knobs: dict[str, Tensor]  # each [] or [M]
 
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
@@ -64,6 +65,24 @@ class EngineAgent(GreedyPolicy):
             knobs = {**algorithm.knobs, **more}
             of_members.append({name: torch.tensor(number, device=self._device) for name, number in knobs.items()})
         return stack_members(of_members)
+
+    @property
+    def _begun(self) -> np.ndarray:
+        """[M], the environment steps before those that the next update learns from."""
+        raise NotImplementedError
+
+    def _annealed(self, member: int, name: str) -> float:
+        """A member's knob in the next update."""
+        algorithm = self._algorithms[member]
+        anneal = algorithm.anneals.get(name)
+        factor = 1.0 if anneal is None else anneal(int(self._begun[member]), int(self._episodes[member]))
+        return float(algorithm.knobs[name] * factor)
+
+    def _anneal(self) -> None:
+        """Set the knobs that change, for an update."""
+        for name in self._algorithm.anneals:
+            numbers = [self._annealed(member, name) for member in range(self._members)]
+            self._knobs[name].copy_(torch.tensor(numbers).view_as(self._knobs[name]))
 
     @property
     def num_parameters(self) -> dict[str, int]:
@@ -167,7 +186,7 @@ class EngineAgent(GreedyPolicy):
         counts = int(self._env_steps[member]), int(self._episodes[member])
         return {
             **{f"train/{name}": float(schedule(*counts)) for name, schedule in schedules.items()},
-            "train/learning_rate": self._algorithms[member].knobs["lr"],
+            "train/learning_rate": self._annealed(member, "lr"),
             "train/gradient_steps": float(self._gradient_steps[member]),
         }
 

@@ -117,6 +117,7 @@ class Algorithm(Protocol):
     follows: Mapping[str, str]  # target network -> the network that it follows
     schedules: Mapping[str, Schedule]  # numbers of acting that change with the steps, such as epsilon
     knobs: Mapping[str, float]  # numbers of learning that may differ from member to member, such as lr
+    anneals: Mapping[str, Schedule]  # knob -> what it is multiplied with, by the steps before those learned from
     noise: Noise  # what acting draws
     acting_draws: Mapping[str, Draw]  # what `draw` makes of it
     metrics: tuple[str, ...]  # the tags of `Learned.metrics`, in their order
@@ -176,8 +177,6 @@ class ReplayAlgorithm(Algorithm, Protocol):
         """Draws of each update beside those of the replay, by the names under which `learn` finds them."""
         ...
 
-    anneals: Mapping[str, Schedule]  # name of a knob -> what it is multiplied with, by the step of the update
-
 
 class Prepared(NamedTuple):
     """The outcome of looking at a rollout before its first gradient step."""
@@ -192,7 +191,6 @@ class RolloutAlgorithm(Algorithm, Protocol):
 
     columns: tuple[str, ...]  # numbers per step that all minibatches of a rollout share, such as advantages
     rollout_metrics: tuple[str, ...]  # the tags of `Prepared.metrics`, in their order
-    anneals: Mapping[str, Schedule]  # name of a knob -> what it is multiplied with, by the steps before the rollout
     limits: Mapping[str, float]  # tag of a metric -> no further epoch once its mean over an epoch is above
 
     def prepare(self, state: State, steps: Trajectories, knobs: Mapping[str, Tensor]) -> Prepared:

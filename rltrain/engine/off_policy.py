@@ -44,7 +44,7 @@ class OffPolicyAgent(EngineAgent):
         algos = [cast(QNetworkConfig, c.algo) for c in configs]
         self._config, self._cadence = algos[0], cast(UpdatesPerStep, algorithm.cadence)
         draws = cast(ReplayAlgorithm, algorithm).learning_draws
-        self._falls = [cast(ReplayAlgorithm, a).anneals for a in algorithms]
+        self._falls = [a.anneals for a in algorithms]
         self._more = {**{name: draw.shape for name, draw in draws.items()}, **dict.fromkeys(self._falls[0], ())}
         self._leader = 0  # a member that runs, as long as one does: they move together
         self.active = np.ones(self._members * run.num_envs, dtype=bool)
@@ -200,6 +200,10 @@ class OffPolicyAgent(EngineAgent):
         falls = zip(self._algorithms, self._falls, at, strict=True)
         return np.stack([algorithm.knobs[name] * anneals[name](own, 0) for algorithm, anneals, own in falls])
 
+    @property
+    def _begun(self) -> np.ndarray:
+        return self._cadence.due_at(self._gradient_steps)
+
     def _targets_at_calls(self, calls: int) -> list[Due]:
         return self._targets.at_calls(self._gradient_steps, self._steps_per_call, calls, self._running)
 
@@ -208,10 +212,6 @@ class OffPolicyAgent(EngineAgent):
         for due in targets:
             self._learner.learn()
             self._targets.move(due)
-
-    def scalars(self, member: int = 0) -> dict[str, float]:
-        falls = {"train/learning_rate": float(self._falling("lr", 1)[member, 0])} if "lr" in self._falls[0] else {}
-        return {**super().scalars(member), **falls}
 
     def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
         return {**super().diagnostics(obs, member), **self.replay.diagnostics(member)}

@@ -38,7 +38,8 @@ class OnPolicyAgent(EngineAgent):
         where = context.device if self._iterates else torch.device("cpu")
         spaces = context.observation, context.action
         self._rollout = self._store = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
-        self._turns = Turns(self._state, self._stack_knobs(), parts_of(self._members, 1, 1, context.device))
+        self._knobs = self._stack_knobs()
+        self._turns = Turns(self._state, self._knobs, parts_of(self._members, 1, 1, context.device))
         self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = block_depth(self._members * self._num_envs)
@@ -154,12 +155,18 @@ class OnPolicyAgent(EngineAgent):
         if not self._rollout.full[self._running].all():
             return {}
         self._made, self._made_before = 0, self._made
+        self._anneal()
         metrics = self._turns.joined([(part, self._learn(part)) for part in self._turns.parts_with(self._running)])
         self._rollout.clear()
         self._count_gradient_steps(1)
         # Here, where all members that run have learned from whole rollouts, and at no other step.
         self._use_programs(int(self._env_steps[self._running].max(initial=0)))
         return metrics
+
+    @property
+    def _begun(self) -> np.ndarray:
+        begun: np.ndarray = self._env_steps - self._rollout.length.reshape(self._members, -1).sum(1)
+        return begun
 
     def _learn(self, members: slice) -> dict[str, Tensor]:
         """An update from the episodes of these members; its metrics."""

@@ -160,20 +160,9 @@ class RolloutAgent(EngineAgent):
         exceeds: np.ndarray = np.logical_or.reduce(above)
         return exceeds
 
-    def _anneal(self) -> None:
-        """Set the knobs that change, by the steps before this rollout."""
-        for name in self._makers[0].anneals:
-            numbers = [self._annealed(member, name) for member in range(self._members)]
-            self._knobs[name].copy_(torch.tensor(numbers).view_as(self._knobs[name]))
-
-    def _annealed(self, member: int, name: str) -> float:
-        """A member's knob in the next update."""
-        maker, begun = self._makers[member], int(self._env_steps[member]) - self._rollout.made * self._num_envs
-        factor = maker.anneals[name](begun, int(self._episodes[member])) if name in maker.anneals else 1.0
-        return float(maker.knobs[name] * factor)
-
-    def scalars(self, member: int = 0) -> dict[str, float]:
-        return {**super().scalars(member), "train/learning_rate": self._annealed(member, "lr")}
+    @property
+    def _begun(self) -> np.ndarray:
+        return self._env_steps - self._rollout.made * self._num_envs
 
     def retire(self, member: int) -> None:
         super().retire(member)

@@ -40,9 +40,9 @@ def constant(config: ConstantConfig) -> Schedule:
     return lambda _, __: config.end
 
 
-def falling(steps: int) -> Schedule:
-    """From 1 to 0 over `steps` environment steps."""
-    return linear(LinearConfig("linear", 1.0, 0.0, steps))
+def annealed(anneal: bool, steps: int, *names: str) -> dict[str, Schedule]:
+    """By each of the names a factor that falls from 1 to 0 over `steps` environment steps; {} without `anneal`."""
+    return dict.fromkeys(names, linear(LinearConfig("linear", 1.0, 0.0, steps))) if anneal else {}
 
 
 def always(number: float) -> Schedule:

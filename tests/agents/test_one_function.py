@@ -229,8 +229,8 @@ def dqn_config(**changes: Any) -> DQNConfig:
 def reinforce_config(**changes: Any) -> ReinforceConfig:
     keys = {
         "name": "reinforce", "gamma": 0.99, "episodes_per_update": 4, "baseline": "value", "normalize_returns": "batch",
-        "loss_reduction": "mean", "entropy_coef": 0.01, "max_grad_norm": 1.0, "value": ValueConfig(1e-3, 2, (8,)),
-        "optimizer": optimizer(),
+        "loss_reduction": "mean", "anneal_lr": False, "entropy_coef": 0.01, "max_grad_norm": 1.0,
+        "value": ValueConfig(1e-3, 2, (8,)), "optimizer": optimizer(),
     }  # fmt: skip
     return ReinforceConfig(**{**keys, **changes})
 

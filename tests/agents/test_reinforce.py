@@ -20,6 +20,7 @@ from small_runs import (
     env_config,
     make_agent,
     network_of,
+    optimizer,
     reinforce_config,
     run_config,
 )
@@ -70,6 +71,23 @@ def test_an_update_comes_after_exactly_its_episodes_all_begun_under_its_paramete
             began_at[:] = agent.gradient_steps
         assert np.array_equal(agent.active, finished < 4 // num_envs)
     assert agent.gradient_steps > 3
+
+
+def test_both_learning_rates_fall_by_the_steps_before_the_episodes() -> None:
+    config = run_config(reinforce_config(anneal_lr=True, optimizer=optimizer(lr=1e-2)), num_envs=2, total_steps=400)
+    agent, envs = make_agent(config), ScriptedEnvs(2)
+    assert isinstance(agent, OnPolicyAgent)
+    steps, begun = 0, 0
+    for _ in range(150):
+        assert agent.scalars()["train/learning_rate"] == pytest.approx(1e-2 * (1 - begun / 400))
+        active = agent.active.copy()
+        agent.observe(*(seen for seen in envs.step(agent.act(envs.obs), active)))
+        steps += int(active.sum())
+        if agent.update():
+            rates = [agent._knobs[name].item() for name in ("lr", "value_lr")]
+            assert rates == pytest.approx([rate * (1 - begun / 400) for rate in (1e-2, 1e-2)], rel=1e-5)
+            begun = steps
+    assert 100 < begun < 400
 
 
 def test_short_episodes_are_not_favoured() -> None:

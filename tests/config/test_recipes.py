@@ -148,6 +148,7 @@ LECTURE_REINFORCE = {
         "baseline": "none",
         "normalize_returns": "episode",
         "loss_reduction": "sum",
+        "anneal_lr": False,
         "entropy_coef": 0.0,
         "max_grad_norm": None,
         "value": {"lr": 0.01, "steps": 1, "hidden": [128]},

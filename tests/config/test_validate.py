@@ -85,6 +85,7 @@ REINFORCE: dict[str, Any] = {
         "baseline": "value",
         "normalize_returns": "batch",
         "loss_reduction": "mean",
+        "anneal_lr": False,
         "entropy_coef": 0.0,
         "max_grad_norm": 0.5,
         "value": {"lr": 1e-3, "steps": 1, "hidden": []},
