@@ -14,7 +14,8 @@ import numpy as np
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
 from rltrain.storage.checkpoint_folders import best_folder
-from rltrain.storage.run_folder import RunFolder, folder_named, read_json
+from rltrain.storage.plain_files import read_json
+from rltrain.storage.run_folder import RunFolder, folder_named
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
 from rltrain.terminal.output import own_output
 from rltrain.terminal.text import command_given_here, no_folder

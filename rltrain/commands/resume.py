@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rltrain.commands.evaluate import find_run, not_begun
-from rltrain.commands.resume_run import resume_run
-from rltrain.commands.resume_sweep import resume_sweep, resume_task
 from rltrain.config.stored import as_settings, parse_value
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
@@ -27,6 +25,8 @@ def main(args: list[str]) -> int:
     trust = any(parse_value(arg.partition("=")[2]) is True for arg in overrides if arg.startswith("trust="))
     task = next((arg.partition("=")[2] for arg in overrides if arg.startswith("task=")), None)
     overrides = [arg for arg in overrides if not arg.startswith(("trust=", "task="))]
+    from rltrain.commands.resume_run import resume_run
+    from rltrain.commands.resume_sweep import resume_sweep, resume_task
     from rltrain.storage.study_folder import is_study, study_of
     from rltrain.storage.sweep_folder import is_sweep, sweep_of
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, changed, parse_changes, recorded_changes, require_trusted
 from rltrain.errors import RequestError
+from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.text import shown_path
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ def changed_config(
 def with_earlier_changes(stored: RunConfig, folder: Path, step: int) -> RunConfig:
     """The config stored at `step`, with the changes of an earlier resume, which hold even if the run was killed before
     it saved under them."""
-    from rltrain.storage.run_folder import RunFolder
-
     run = RunFolder(folder)
     if not run.record.exists():
         return stored
@@ -92,8 +91,6 @@ def made_by(source: Checkpoint | None) -> dict[str, int]:
 
 def lifting_change(folder: Path, config: Mapping[str, Any] | None) -> str:
     """The change that lets a completed run go on, by its files alone: reading its checkpoint would take seconds."""
-    from rltrain.storage.run_folder import RunFolder
-
     run = RunFolder(folder)
     with suppress(RequestError, KeyError, TypeError):  # a damaged file: the change that most runs need
         limits = run.read_config() if config is None else config

@@ -12,6 +12,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError
 from rltrain.storage.files import holder_of
+from rltrain.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from rltrain.jobs.population_job import MemberJob
@@ -83,8 +84,6 @@ def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str]) -> list[P
 
 
 def _status(folder: Path) -> str | None:
-    from rltrain.storage.run_folder import RunFolder
-
     run = RunFolder(folder)
     return str(run.read_record().get("status")) if run.record.exists() else None
 
@@ -171,7 +170,6 @@ def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change, bun
     """Jobs that have nothing yet, or nothing left, in the groups in which a new sweep would train them."""
     from rltrain.jobs.pool import members_of_each
     from rltrain.jobs.population_job import MemberJob
-    from rltrain.storage.run_folder import RunFolder
 
     folders = list(new)
     changed = [

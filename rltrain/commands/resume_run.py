@@ -11,6 +11,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, record_changes, validate_stored
 from rltrain.config.validate import show
 from rltrain.errors import RequestError
+from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
 from rltrain.terminal.text import shown_path
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     """Continues one run; says so and returns where nothing is left to do."""
-    from rltrain.storage.run_folder import RunFolder
-
     run = RunFolder(folder)
     status = run.read_record().get("status")
     if status == "completed" and not overrides:

@@ -13,25 +13,27 @@ from rltrain.commands.resume_changes import (
     refuse_less,
     with_earlier_changes,
 )
+from rltrain.commands.resume_population import held_jobs, populations_of
 from rltrain.commands.resume_run import begin, resume_run, tell, tell_completed
+from rltrain.commands.sweep_table import report_sweep
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import record_changes, validate_stored
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_status
+from rltrain.storage.sweep_folder import ListedJob, SweepFolder, is_completed, stopped_sweep
+from rltrain.storage.task_folder import TaskFolder, read_tasks
 from rltrain.terminal.output import say
 from rltrain.terminal.text import shown_path
 
 if TYPE_CHECKING:
     from rltrain.config.launchers import Launcher
     from rltrain.storage.checkpoint import Checkpoint
-    from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 
 
 def resume_task(place: Path, number: str, overrides: list[str], trust: bool) -> int:
     """`rltrain resume SWEEP task=N`: finishes the jobs of one task of a sweep on a cluster, here."""
-    from rltrain.storage.sweep_folder import SweepFolder
-    from rltrain.storage.task_folder import TaskFolder, read_tasks
-
     listed = read_tasks(place)
     task = next((task for task in (listed.tasks if listed else ()) if str(task.number) == number), None)
     if task is None:
@@ -51,8 +53,6 @@ def resume_sweep(place: Path, overrides: list[str], trust: bool) -> int:
         RunFailed: jobs failed; the others are finished.
     """
     from rltrain.commands.cluster import split_launcher
-    from rltrain.commands.sweep_table import report_sweep
-    from rltrain.storage.sweep_folder import SweepFolder
 
     of_launcher, overrides = split_launcher(overrides)
     with SweepFolder(place) as sweep:
@@ -70,7 +70,6 @@ def _raise_for(failed: list[str]) -> None:
 def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool, of_launcher: list[str]) -> list[str]:
     """Continues what is unfinished, and what goes on under changed limits; a line for each job that failed."""
     from rltrain.commands.cluster import asked_launcher
-    from rltrain.storage.sweep_folder import is_completed, stopped_sweep
 
     jobs = sweep.jobs()
     done = not overrides and all(map(is_completed, jobs))
@@ -92,9 +91,6 @@ def _finish_on_cluster(
     sweep: SweepFolder, jobs: Mapping[Path, ListedJob], launcher: Launcher, overrides: list[str], trust: bool
 ) -> list[str]:
     from rltrain.commands.cluster import train_on_cluster
-    from rltrain.storage.run_folder import RunFolder
-    from rltrain.storage.run_result import read_status
-    from rltrain.storage.sweep_folder import is_completed
 
     left = [job for job in jobs.values() if overrides or not is_completed(job.folder)]
     configs = {
@@ -111,9 +107,6 @@ def _finish_on_cluster(
 
 def _finish_here(sweep: SweepFolder, listed: Mapping[Path, ListedJob], overrides: list[str], trust: bool) -> list[str]:
     """Continues jobs in this process and its workers; a job that another process trains is left alone."""
-    from rltrain.commands.resume_population import held_jobs
-    from rltrain.storage.sweep_folder import is_completed
-
     own, held = _what_differs(listed), held_jobs(listed)
     failed = [f"{folder.relative_to(sweep.path)}: {why}: left alone" for folder, why in held.items()]
     jobs = {folder: job.config for folder, job in listed.items() if folder not in held}
@@ -145,8 +138,6 @@ def _list_changes(
     Raises:
         RequestError: one of the jobs refuses what is asked for.
     """
-    from rltrain.storage.sweep_folder import is_completed
-
     configs = {}
     for folder, plain in jobs.items():
         if plain is None or (not overrides and is_completed(folder)):
@@ -182,8 +173,6 @@ def _resume_populations(
     jobs: Mapping[Path, Mapping[str, Any] | None], own: Mapping[Path, str], overrides: list[str], trust: bool
 ) -> list[tuple[Path, str]]:
     """Continues the jobs that belong together; the folder of each, and why it failed (nothing: it did not)."""
-    from rltrain.commands.resume_population import populations_of
-
     told: list[str] = []
 
     def change(stored: RunConfig, folder: Path, source: Checkpoint | None) -> tuple[RunConfig, list[dict[str, Any]]]:

@@ -17,12 +17,12 @@ from rltrain.config.search_space import late_epsilon, shown_values
 from rltrain.config.stored import require_trusted
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError
+from rltrain.storage.files import holder_of
 from rltrain.storage.study_folder import (
     Batch,
     StudyFolder,
     TrialResult,
     drop_checkpoints,
-    holder_of_batch,
     is_study,
 )
 from rltrain.terminal.interrupts import sigint_raises
@@ -131,7 +131,7 @@ def work(folder: StudyFolder, asked: Plan) -> int:
                     _tell(folder, asked, batch)
         if held := [batch for batch in folder.batches() if not batch.told]:
             count = counted(sum(len(batch.trials) for batch in held), "trial")
-            say(wrapped(f"tune      {count} left, trained by {holder_of_batch(held[0].path)}, which ends the study"))
+            say(wrapped(f"tune      {count} left, trained by {holder_of(held[0].path)}, which ends the study"))
             return 0
         return end_study(folder, asked)
     except Interrupted as error:
@@ -143,7 +143,7 @@ def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
     """An unfinished batch that nobody trains, or a new one; None where there is nothing to do. The study is locked."""
     batches = folder.batches()
     for batch in batches:
-        if not batch.told and not holder_of_batch(batch.path):
+        if not batch.told and not holder_of(batch.path):
             return batch
     search = open_search(folder, asked)
     search.fail_lost({trial.number for batch in batches for trial in batch.trials})
@@ -152,7 +152,6 @@ def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
 
 
 def _train(batch: Batch, asked: Plan) -> None:
-
     check_batch(batch, asked)
     for trial in batch.trials:
         say(wrapped(f"trial {trial.number:<3} {shown_values(trial.values)}"))

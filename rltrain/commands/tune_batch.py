@@ -12,6 +12,7 @@ from rltrain.commands.resume_population import populations_of
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError, Pruned, RequestError, RunFailed
+from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.study_folder import Trial, TrialResult
 from rltrain.storage.sweep_folder import ListedJob
 
@@ -75,8 +76,6 @@ def _ended(folder: Path) -> bool:
 
 
 def _status(folder: Path) -> str:
-    from rltrain.storage.run_folder import RunFolder
-
     run = RunFolder(folder)
     try:
         return str(run.read_record().get("status")) if run.record.exists() else "not begun"
@@ -117,7 +116,6 @@ def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]
 def _known(rule: PruningRule, runs: Sequence[Path], own: Path, source: Checkpoint | None) -> TrialPruning:
     """Pruning of a trial whose seeds are trained one after the other, with all that they have found."""
     from rltrain.loggers.jsonl import read_evaluations
-    from rltrain.storage.run_folder import RunFolder
     from rltrain.training.pruning import TrialPruning
     from rltrain.training.saving import last_logged_step
 
@@ -133,8 +131,6 @@ def _known(rule: PruningRule, runs: Sequence[Path], own: Path, source: Checkpoin
 
 
 def _period(folder: Path) -> int:
-    from rltrain.storage.run_folder import RunFolder
-
     return int(RunFolder(folder).read_config()["eval"]["period"] or 1)
 
 
@@ -149,7 +145,6 @@ def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
         period: between two evaluations, in environment steps.
     """
     from rltrain.loggers.jsonl import read_evaluations
-    from rltrain.storage.run_folder import RunFolder
     from rltrain.training.pruning import means_over_seeds
 
     runs = [RunFolder(folder / name) for name in trial.runs]
@@ -177,8 +172,6 @@ def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
 
 
 def _reason(folder: Path) -> str:
-    from rltrain.storage.run_folder import RunFolder
-
     try:
         return " ".join(str(RunFolder(folder).read_record().get("reason") or "").split())
     except RequestError:

@@ -9,12 +9,14 @@ from typing import Any
 
 from rltrain.commands.tune_batch import open_search, train_jobs
 from rltrain.commands.tune_request import Plan
-from rltrain.commands.tuned_file import Confirmation, tuned_settings, value_of, write_text, write_tuned
+from rltrain.commands.tuned_file import Confirmation, tuned_settings, value_of, write_tuned
 from rltrain.config.search_space import shown_values, with_values
 from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError, RunFailed
-from rltrain.storage.run_folder import RunFolder, json_text
-from rltrain.storage.study_folder import StudyFolder, Trial, holder_of_batch
+from rltrain.storage.files import holder_of
+from rltrain.storage.plain_files import json_text, write_file
+from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.study_folder import StudyFolder, Trial
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
 from rltrain.terminal.output import say
 from rltrain.terminal.text import counted, number, rltrain_command, shown_path, wrapped
@@ -86,7 +88,7 @@ def _write_results(
         "confirmation": None if confirmed is None else confirmed.to_plain(),
         "trials": list(map(asdict, trials)),
     }
-    write_text(folder.path / RESULTS, json_text(content))
+    write_file(folder.path / RESULTS, json_text(content))
 
 
 def confirm_seeds(asked: Plan) -> range:
@@ -100,7 +102,7 @@ def _confirm(folder: StudyFolder, asked: Plan, winner: Trial) -> Confirmation | 
     path = folder.path / f"confirm_{winner.number}"
     seeds = {path / f"seed_{seed}": seed for seed in confirm_seeds(asked)}
     with folder.locked():
-        if holder := holder_of_batch(path):
+        if holder := holder_of(path):
             say(wrapped(f"tune      the best settings are confirmed by {holder}, which ends the study"))
             return None
         path.mkdir(exist_ok=True)

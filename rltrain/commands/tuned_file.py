@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -15,11 +14,9 @@ from rltrain.config.loader import tuned_name
 from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.search_space import with_values
 from rltrain.config.validate import leaves, to_plain
-from rltrain.errors import RunFailed
-from rltrain.storage.files import write_atomic
-from rltrain.storage.run_folder import plain_yaml
+from rltrain.storage.plain_files import plain_yaml, write_file
 from rltrain.storage.study_folder import StudyFolder, Trial
-from rltrain.terminal.text import counted, number, unusable
+from rltrain.terminal.text import counted, number
 
 _LEFT_OUT = ("seed", "name", "init_from", "dry_run", "loggers", "device", "checkpoint")
 """Keys, or sections, that a tuned file leaves to who uses it."""
@@ -96,7 +93,7 @@ def write_tuned(
     """
     path = folder.path / "conf" / "tuned" / f"{tuned_name(asked.config.algo.name, asked.config.env.id)}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, f"# @package _global_\n{_header(folder, asked, winner, confirmed)}{plain_yaml(content)}")
+    write_file(path, f"# @package _global_\n{_header(folder, asked, winner, confirmed)}{plain_yaml(content)}")
 
 
 def _header(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None) -> str:
@@ -121,15 +118,3 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             section = section.setdefault(part, {})
         section[last] = value
     return nested
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file of the study.
-
-    Raises:
-        RunFailed: it cannot be written.
-    """
-    try:
-        write_atomic(path, text)
-    except OSError as error:
-        raise RunFailed(unusable(path, error, "written")) from error

@@ -37,6 +37,7 @@ from rltrain.jobs.record import (
     Changes,
     conditions,
     draw,
+    ending,
     explained,
     lacks_memory,
     timing,
@@ -146,23 +147,19 @@ class _Job:
             started = time.time()
             try:
                 mean = self._train(run, stop)
-            except (Interrupted, KeyboardInterrupt) as error:
-                reason = error.reason if isinstance(error, Interrupted) else "stopped by SIGINT"
-                run.write_record(status="interrupted", reason=reason, **timing(started))
-                raise
-            except Pruned as error:
-                run.write_record(status="pruned", reason=str(error), **timing(started))
+            except (Interrupted, KeyboardInterrupt, Pruned) as error:
+                run.write_record(**ending(error), **timing(started))
                 raise
             except BaseException as error:
                 if isinstance(error, RequestError) and not self.began:
                     raise  # a new folder stays empty; what the record of an older one says still holds
                 _log.error("the run failed", exc_info=error)
                 failure = explained(error, run)
-                run.write_record(status="failed", reason=str(failure), **timing(started))
+                run.write_record(**ending(failure), **timing(started))
                 if failure is error:
                     raise
                 raise failure from error
-            run.write_record(status="completed", reason=None, **timing(started))
+            run.write_record(**ending(mean), **timing(started))
             return mean
 
     def _train(self, run: RunFolder, stop: StopSignal) -> float:

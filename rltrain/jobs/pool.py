@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
-from rltrain.compute.device import available_cores, run_device
+from rltrain.compute.device import available_cores, free_memory, run_device
+from rltrain.config.algorithms import card_of
 from rltrain.config.population import MOST_MEMBERS
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
+from rltrain.envs.probe import probe
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
-from rltrain.jobs.population_job import MemberJob, Outcome, fitting_members, train_population
+from rltrain.jobs.population_job import MemberJob, Outcome, train_population
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.interrupts import RUN_SIGNALS
 from rltrain.terminal.output import answers_file
@@ -53,6 +55,13 @@ def members_of_each(config: RunConfig, members: int, bundle: int = 1) -> int:
     parts = max(1, min(places(config), members // _MEMBERS_PER_PROCESS))
     share = bundle * -(-members // (parts * bundle))
     return max(1, min(share, fitting_members(config) // parts, MOST_MEMBERS))
+
+
+def fitting_members(config: RunConfig) -> int:
+    """How many runs of this config fit into half of the free memory, judged by their experience."""
+    observation, action = probe(config.env)
+    needed = card_of(config.algo).experience_bytes(config.algo, config.num_envs, observation, action)
+    return max(1, free_memory(run_device(config)) // 2 // needed)
 
 
 def train_populations(populations: Sequence[Sequence[MemberJob]]) -> list[list[Outcome]]:

@@ -12,11 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rltrain.compute.device import free_memory, run_device
-from rltrain.config.algorithms import card_of
 from rltrain.config.population import differences
 from rltrain.config.schema import RunConfig
-from rltrain.envs.probe import probe
 from rltrain.envs.process_state import process_kept, variables_set
 from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
@@ -24,7 +21,7 @@ from rltrain.jobs.checkpointer import RunCheckpointer, evaluated_before
 from rltrain.jobs.filming import check_filming
 from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.population_messages import population_header, population_line, population_summary
-from rltrain.jobs.record import conditions, draw, explained, timing, write_result, write_start
+from rltrain.jobs.record import conditions, draw, ending, explained, timing, write_result, write_start
 from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.jsonl import read_evaluations
 from rltrain.loggers.logger import Logger
@@ -275,28 +272,11 @@ class _PopulationJob:
     @written_together()
     def _write_records(self, started: float) -> None:
         for member, run in enumerate(self.runs):
-            outcome = self.outcomes[member]
-            status: dict[str, Any] = {"status": "completed", "reason": None}
-            if isinstance(outcome, Interrupted | KeyboardInterrupt):
-                status = {
-                    "status": "interrupted",
-                    "reason": outcome.reason if isinstance(outcome, Interrupted) else "stopped by SIGINT",
-                }
-            elif isinstance(outcome, Pruned):
-                status = {"status": "pruned", "reason": str(outcome)}
-            elif isinstance(outcome, BaseException):
-                status = {"status": "failed", "reason": str(outcome)}
-            run.write_record(**status, population=[job.folder.name for job in self.jobs], **timing(started))
+            names = [job.folder.name for job in self.jobs]
+            run.write_record(**ending(self.outcomes[member]), population=names, **timing(started))
 
 
 def _entry(population: Population, names: list[str], member: int) -> dict[str, Any]:
     """Entry about the population in the manifest of a member's checkpoint."""
     ended = population.trainers[member].done
     return {ENTRY: {"members": names, "member": member, "moment": population.moment, "ended": ended}}
-
-
-def fitting_members(config: RunConfig) -> int:
-    """How many runs of this config fit into half of the free memory, judged by their experience."""
-    observation, action = probe(config.env)
-    needed = card_of(config.algo).experience_bytes(config.algo, config.num_envs, observation, action)
-    return max(1, free_memory(run_device(config)) // 2 // needed)

@@ -16,7 +16,7 @@ from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.grid_world import GridWorld, grid_world
 from rltrain.envs.returned import Mistake
-from rltrain.errors import RequestError, RunFailed, one_line
+from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed, one_line
 from rltrain.jobs.build import Parts
 from rltrain.loggers.logger import Logger
 from rltrain.storage.run_folder import RunFolder, git_state, versions
@@ -102,6 +102,16 @@ def _draw_table(run: RunFolder, config: RunConfig, state: StateDict, grid: GridW
 
     title = f"{config.algo.name} on {config.env.id}, seed {config.seed}"
     return {"table": plot_q_values(run.path, table.numpy(), state["optimizer"]["visits"].numpy(), grid, title)}
+
+
+def ending(outcome: object) -> dict[str, Any]:
+    """How a run ended, for its record: from the exception that ended it, or from anything else if it is completed."""
+    if isinstance(outcome, Interrupted | KeyboardInterrupt):
+        reason = outcome.reason if isinstance(outcome, Interrupted) else "stopped by SIGINT"
+        return {"status": "interrupted", "reason": reason}
+    if isinstance(outcome, BaseException):
+        return {"status": "pruned" if isinstance(outcome, Pruned) else "failed", "reason": str(outcome)}
+    return {"status": "completed", "reason": None}
 
 
 def explained(error: BaseException, run: RunFolder) -> BaseException:

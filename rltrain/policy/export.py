@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from rltrain.config.validate import to_plain
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.spaces import action_limits, action_spec
-from rltrain.errors import RequestError, RunFailed
+from rltrain.errors import RequestError
 from rltrain.policy.load import TrainedPolicy
-from rltrain.storage.files import write_atomic
-from rltrain.terminal.text import unusable
+from rltrain.storage.plain_files import write_file
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,7 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
     if spec.kind == "discrete":
         example += module._first_obs
     data = _program(module, example, policy)
-    try:
-        write_atomic(path, data)
-    except OSError as error:
-        raise RunFailed(unusable(path, error, "written")) from error
+    write_file(path, data)
     with torch.no_grad():
         action = module(example)
     return Exported(path, _in_words(example), _in_words(action), tuple(w.name for w in module.look_back))

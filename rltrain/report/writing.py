@@ -17,7 +17,7 @@ from rltrain.report.summary import Summary
 from rltrain.report.tables import csv_files, to_plain
 from rltrain.report.words import PAGE, TENSORBOARD
 from rltrain.storage.files import first_link, write_atomic
-from rltrain.storage.run_folder import json_text
+from rltrain.storage.plain_files import json_text
 from rltrain.terminal.text import shown_path
 
 _MOST_EVENT_FILES = 60

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import json
 import logging
 import os
 import platform
-import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
-import yaml
-
-from rltrain.errors import RequestError, RunFailed
-from rltrain.storage.files import LOCK, first_link, holder_in, open_regular, write_atomic
+from rltrain.errors import RequestError
+from rltrain.storage.files import first_link
+from rltrain.storage.locks import lock_folder
+from rltrain.storage.plain_files import json_text, plain_yaml, read_json, read_plain_yaml, write_file
 from rltrain.terminal.text import shown_path, unusable
-
-Status = Literal["running", "completed", "interrupted", "failed", "pruned"]
-_MAX_TEXT_BYTES = 16 << 20
 
 
 class RunFolder:
@@ -76,7 +69,7 @@ class RunFolder:
     def write_record(self, **changes: Any) -> dict[str, Any]:
         """Merge `changes` (status, seed, device, versions, git, timings, argv, ...) into run.json; returns it whole."""
         record = {**(self.read_record() if self.record.exists() else {}), **changes}
-        self._write(self.record, json_text(record))
+        write_file(self.record, json_text(record))
         return record
 
     def read_record(self) -> dict[str, Any]:
@@ -93,7 +86,7 @@ class RunFolder:
         Raises:
             RunFailed: it cannot be written; so do the other writing methods.
         """
-        self._write(self.config, plain_yaml(plain))
+        write_file(self.config, plain_yaml(plain))
 
     def read_config(self) -> dict[str, Any]:
         """config.yaml as plain data. Interpolations stay text, tags and aliases are refused.
@@ -105,7 +98,7 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Writes result.json: the last network's greedy episodes."""
-        self._write(self.result, json_text(result))
+        write_file(self.result, json_text(result))
 
     def read_result(self) -> dict[str, Any]:
         """result.json.
@@ -117,13 +110,7 @@ class RunFolder:
 
     def write_evaluation(self, result: Mapping[str, Any]) -> None:
         """Writes evaluation.json, in the form of result.json with the checkpoint and the seed."""
-        self._write(self.evaluation, json_text(result))
-
-    def _write(self, path: Path, text: str) -> None:
-        try:
-            write_atomic(path, text)
-        except OSError as error:
-            raise RunFailed(unusable(path, error, "written")) from error
+        write_file(self.evaluation, json_text(result))
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -142,70 +129,9 @@ def folder_named(path: object) -> Path:
     return Path(path)
 
 
-def lock_folder(folder: Path) -> BinaryIO:
-    """Locks a folder for this process, until the returned file is closed or the process ends, however it does.
-
-    Raises:
-        RequestError: another process holds it.
-        OSError: it cannot be written.
-    """
-    # The kernel drops the lock with its holder. The file stays: removing it would let two processes hold locks on two
-    # files of one name.
-    lock = open(folder / LOCK, "a+b", opener=_open_no_link)  # noqa: SIM115
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = holder_in(lock)
-        lock.close()
-        raise RequestError(f"{folder}: in use by {holder}") from error
-    except OSError:
-        lock.close()
-        raise
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    lock.flush()
-    return lock
-
-
-def lock_patiently(folder: Path, seconds: float) -> BinaryIO:
-    """`lock_folder`, waiting for another process that holds it.
-
-    Raises:
-        RequestError: it is still held after `seconds`, or the folder cannot be written.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return lock_folder(folder)
-        except RequestError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        except OSError as error:
-            raise RequestError(unusable(folder, error)) from error
-
-
-def _open_no_link(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
-
-
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Say nothing: on a full disk the standard handler prints a traceback for every record."""
-
-
-class _PlainDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """SafeLoader without aliases, with which a few lines can describe more data than any memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
 
 
 def newest_run(outputs: Path, saved: bool = False) -> Path:
@@ -251,55 +177,3 @@ def _git(folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5, env=environment)
     return done.stdout.strip()
-
-
-def json_text(data: Mapping[str, Any]) -> str:
-    """As the JSON files of a folder are written."""
-    return json.dumps(data, indent=2, allow_nan=False) + "\n"
-
-
-def plain_yaml(plain: Mapping[str, Any]) -> str:
-    """As the YAML files of a folder are written."""
-    return str(yaml.dump(dict(plain), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True))
-
-
-def read_plain_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping, of bounded size. Interpolations stay text, tags and aliases are refused.
-
-    Raises:
-        RequestError: it is missing or holds something else.
-    """
-    try:
-        plain = yaml.load(_read_text(path), Loader=_PlainLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise RequestError(f"{path}: no plain YAML: {reason[:200]}") from error
-    if not isinstance(plain, dict):
-        raise RequestError(f"{path}: holds no mapping of keys")
-    return plain
-
-
-def _read_text(path: Path) -> str:
-    try:
-        with open_regular(path) as file:
-            data = file.read(_MAX_TEXT_BYTES + 1)
-    except OSError as error:
-        raise RequestError(unusable(path, error, "read")) from error
-    if len(data) > _MAX_TEXT_BYTES:
-        raise RequestError(f"{path}: larger than {_MAX_TEXT_BYTES} bytes")
-    return data.decode()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a mapping, of bounded size.
-
-    Raises:
-        RequestError: it is missing or holds something else.
-    """
-    try:
-        data = json.loads(_read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: no valid JSON") from error
-    if not isinstance(data, dict):
-        raise RequestError(f"{path}: holds no mapping of keys")
-    return data

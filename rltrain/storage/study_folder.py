@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rltrain.errors import RequestError, RunFailed
-from rltrain.storage.files import first_link, holder_of, write_atomic
-from rltrain.storage.run_folder import json_text, lock_patiently, plain_yaml, read_json, read_plain_yaml
+from rltrain.errors import RequestError
+from rltrain.storage.files import first_link
+from rltrain.storage.locks import lock_patiently
+from rltrain.storage.plain_files import json_text, plain_yaml, read_json, read_plain_yaml, write_file
 from rltrain.storage.sweep_folder import JOBS, SweepFolder
-from rltrain.terminal.text import unusable
 
 STUDY, JOURNAL, TRIALS = "study.yaml", "journal.log", "trials.json"
 _PATIENCE = 60.0  # seconds; the lock is held while trials are suggested or told, never while they train
@@ -107,10 +107,7 @@ class StudyFolder:
         Raises:
             RunFailed: it cannot be written.
         """
-        try:
-            write_atomic(self.path / STUDY, plain_yaml(plain))
-        except OSError as error:
-            raise RunFailed(unusable(self.path / STUDY, error, "written")) from error
+        write_file(self.path / STUDY, plain_yaml(plain))
 
     def read(self) -> dict[str, Any]:
         """study.yaml as plain data.
@@ -146,21 +143,13 @@ def study_of(run: Path) -> Path | None:
     return next(filter(is_study, run.parents), None)
 
 
-def holder_of_batch(path: Path) -> str:
-    """The process that trains a batch, or the confirmation, now; empty where none does."""
-    return holder_of(path)
-
-
 def write_trials(path: Path, trials: Sequence[Trial], limits: Mapping[int, float]) -> None:
     """Writes the list of a batch's trials.
 
     Raises:
         RunFailed: it cannot be written.
     """
-    try:
-        write_atomic(path / TRIALS, json_text({"trials": list(map(asdict, trials)), "limits": dict(limits)}))
-    except OSError as error:
-        raise RunFailed(unusable(path / TRIALS, error, "written")) from error
+    write_file(path / TRIALS, json_text({"trials": list(map(asdict, trials)), "limits": dict(limits)}))
 
 
 def _trial(entry: Mapping[str, Any]) -> Trial:

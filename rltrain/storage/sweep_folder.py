@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.errors import Interrupted, RequestError
 from rltrain.storage.files import write_atomic
-from rltrain.storage.run_folder import RunFolder, json_text, lock_folder, read_json
+from rltrain.storage.locks import lock_folder
+from rltrain.storage.plain_files import json_text, read_json, write_file
+from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_status
 from rltrain.terminal.text import rltrain_command, unusable
 
 JOBS = "jobs.json"
@@ -132,10 +135,7 @@ class SweepFolder:
             RunFailed: they cannot be written.
         """
         for name, content in ((RESULTS, json_text(results)), (RESULTS_TEXT, text)):
-            try:
-                write_atomic(self.path / name, content)
-            except OSError as error:
-                raise RunFailed(unusable(self.path / name, error, "written")) from error
+            write_file(self.path / name, content)
 
 
 def is_sweep(place: Path) -> bool:
@@ -161,10 +161,7 @@ def sweep_of(job: Path) -> Path | None:
 
 def is_completed(job: Path) -> bool:
     """Whether a job has trained to its end; not where its record is damaged."""
-    try:
-        return RunFolder(job).read_record().get("status") == "completed"
-    except RequestError:
-        return False
+    return read_status(RunFolder(job)) == "completed"
 
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:

@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 
 from rltrain.errors import RequestError
 from rltrain.storage.files import holder_of, write_atomic
-from rltrain.storage.run_folder import json_text, lock_patiently, read_json
+from rltrain.storage.locks import lock_patiently
+from rltrain.storage.plain_files import json_text, read_json
 from rltrain.terminal.text import unusable
 
 TASKS = "tasks"

@@ -16,6 +16,7 @@ from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics, Evaluator
+from rltrain.training.limits import reached_limit
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import Recorder
 from rltrain.training.saving import Checkpointer
@@ -55,6 +56,8 @@ class Trainer:
         self._pruning = pruning
         self._prunes = saves_periodically
         self._save_period = config.checkpoint.period if saves_periodically else None
+        periods = (config.log_period, config.eval.period, config.video.period, self._save_period)
+        self._periods = [period for period in periods if period is not None]
         # What an agent that steps by itself has measured comes from the host.
         self._recorder = Recorder(torch.device("cpu") if envs.stepped_by_agent else device)
         self._obs: np.ndarray | None = None
@@ -120,11 +123,7 @@ class Trainer:
     @property
     def next_duty(self) -> int:
         """The first environment step at which something will be due, if no limit of episodes is reached before."""
-        config = self._config
-        periods = (config.log_period, config.eval.period, config.video.period, self._save_period)
-        return min(
-            config.total_steps, *((self.step // period + 1) * period for period in periods if period is not None)
-        )
+        return min(self._config.total_steps, *((self.step // period + 1) * period for period in self._periods))
 
     @property
     def steps_to_duty(self) -> int:
@@ -137,14 +136,7 @@ class Trainer:
 
     @property
     def _limit_reached(self) -> bool:
-        config = self._config
-        enough_episodes = config.total_episodes is not None and self.episodes >= config.total_episodes
-        return self.step >= config.total_steps or enough_episodes or self._return_reached
-
-    @property
-    def _return_reached(self) -> bool:
-        goal, confirmed = self._config.stop_at_return, self._confirmed_return
-        return goal is not None and confirmed is not None and confirmed >= goal
+        return reached_limit(self._config, self.step, self.episodes, self._confirmed_return) is not None
 
     def _vector_step(self) -> None:
         start = time.perf_counter()
@@ -195,9 +187,7 @@ class Trainer:
 
     def _is_due(self) -> bool:
         """Whether this step has duties; if it has none they count as done."""
-        config = self._config
-        periods = (config.log_period, config.eval.period, config.video.period, self._save_period)
-        if self._limit_reached or any(self._crossed(period) for period in periods):
+        if self._limit_reached or any(map(self._crossed, self._periods)):
             return True
         self._duties_from = None
         return False

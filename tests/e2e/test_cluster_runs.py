@@ -24,7 +24,7 @@ from rltrain.cluster.runner import Runner
 from rltrain.cluster.scheduler import Look
 from rltrain.commands import cluster
 from rltrain.config import launchers
-from rltrain.storage.run_folder import lock_folder
+from rltrain.storage.locks import lock_folder
 from rltrain.storage.task_folder import TaskFolder, read_tasks
 
 TABLE = [
