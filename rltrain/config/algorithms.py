@@ -5,11 +5,10 @@ A subclass of such a dataclass has the card of its nearest parent; a plug-in may
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args, get_origin
 
 from rltrain.config.schema import (
     ALGO_CONFIGS,
@@ -20,6 +19,7 @@ from rltrain.config.schema import (
     ReinforceConfig,
     RolloutConfig,
     RunConfig,
+    hints_of,
 )
 
 if TYPE_CHECKING:
@@ -168,18 +168,13 @@ def _marked(section: Any, path: str) -> Iterator[str]:
     if not is_dataclass(section):
         return
     cls: Any = type(section)
-    hints = _hints(cls)
+    hints = hints_of(cls)
     for field in fields(section):
         key, hint = f"{path}.{field.name}", hints[field.name]
         if get_origin(hint) is Annotated and PER_MEMBER in get_args(hint):
             yield key
         else:
             yield from _marked(getattr(section, field.name), key)
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls, include_extras=True)
 
 
 def _bytes_of(observation: ObservationSpec) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rltrain.config.algorithms import card_of, per_member_keys
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import show, to_plain
+from rltrain.config.validate import at, show, to_plain
 
 _COMMON = (
     "name", "seed", "total_steps", "total_episodes", "stop_at_return", "init_from",
@@ -55,27 +55,18 @@ def differing_keys(configs: Sequence[RunConfig]) -> list[str]:
     """The keys of members' own numbers in which the configs differ."""
     plains = [to_plain(config) for config in configs]
     keys = (*_COMMON, *per_member_keys(configs[0]))
-    values = {key: {json.dumps(_get(plain, key)) for plain in plains} for key in keys}
+    values = {key: {json.dumps(at(plain, key.split("."))) for plain in plains} for key in keys}
     return [key for key, found in values.items() if len(found) > 1]
 
 
 def differences(configs: Sequence[RunConfig]) -> list[str]:
     """For each config the keys in which it and the others differ, with its values: `seed=3 algo.gamma=0.9`."""
-    keys = differing_keys(configs)
-    return [" ".join(f"{key}={show(_get(to_plain(config), key))}" for key in keys) for config in configs]
-
-
-def _get(plain: Mapping[str, Any], key: str) -> Any:
-    node: Any = plain
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
+    keys, plains = differing_keys(configs), [to_plain(config) for config in configs]
+    return [" ".join(f"{key}={show(at(plain, key.split('.')))}" for key in keys) for plain in plains]
 
 
 def _take(plain: dict[str, Any], key: str) -> Any:
     """Removes the key and returns its value; None where it is not there."""
     *path, last = key.split(".")
-    node: Any = plain
-    for part in path:
-        node = node.get(part) if isinstance(node, dict) else None
-    return node.pop(last, None) if isinstance(node, dict) else None
+    section = at(plain, path)
+    return section.pop(last, None) if isinstance(section, dict) else None

@@ -5,9 +5,10 @@ Torch-free and Hydra-free: the command line reads it to refuse a request in a fr
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class PerMember:
 
 
 PER_MEMBER = PerMember()
+
+
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields with their marks, evaluated once though a sweep asks for each job."""
+    return get_type_hints(cls, include_extras=True)
+
 
 LARGEST = 2**63 - 1  # of the integers that arrays hold
 MOST_ENTRIES = 100

@@ -17,7 +17,7 @@ from rltrain.config.horizon import check_horizon, epsilon_at_end
 from rltrain.config.keys import unknown_key
 from rltrain.config.schema import GROUP_CONFIGS, RunConfig
 from rltrain.config.user_files import place_of
-from rltrain.config.validate import build_section, read_value, show, suggestion, to_plain
+from rltrain.config.validate import at, build_section, read_value, show, suggestion, to_plain
 from rltrain.errors import RequestError
 from rltrain.terminal.text import shown_path
 
@@ -195,19 +195,15 @@ def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str
     changed = copy.deepcopy(dict(plain))
     for key, value in values.items():
         *path, last = key.split(".")
-        section = changed
-        for part in path:
-            section = section[part]
-        section[last] = value
+        at(changed, path)[last] = value
     return changed
 
 
 def _has(plain: Mapping[str, Any], key: str) -> bool:
     """Whether the config's section of the key is there: algo.prioritized may be null."""
-    section: Any = plain
-    for part in key.split(".")[:-1]:
-        section = section.get(part) if isinstance(section, Mapping) else None
-    return isinstance(section, Mapping) and not isinstance(section.get(key.rpartition(".")[2]), Mapping)
+    *path, last = key.split(".")
+    section = at(plain, path)
+    return isinstance(section, Mapping) and not isinstance(section.get(last), Mapping)
 
 
 def _typed(dimension: Dimension, plain: Mapping[str, Any]) -> Dimension:
@@ -236,10 +232,7 @@ def _tried(plain: Mapping[str, Any], key: str, value: Any, place: str) -> Any:
         check_horizon(changed)  # how long a run is, is not searched
     except RequestError as error:
         raise RequestError(f"{place}{key}={show(value)}, which is searched: {error}") from error
-    accepted = to_plain(changed)
-    for part in key.split("."):
-        accepted = accepted[part]
-    return accepted
+    return at(to_plain(changed), key.split("."))
 
 
 def _choices(entry: Mapping[str, Any], here: str) -> tuple[Any, ...]:

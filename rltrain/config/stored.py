@@ -12,7 +12,7 @@ import yaml
 
 from rltrain.config.keys import as_written, in_one_word
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import closest, keys_of, leaves, read_value, show, suggestion, to_plain, validate
+from rltrain.config.validate import at, closest, keys_of, leaves, read_value, show, suggestion, to_plain, validate
 from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]
@@ -37,9 +37,7 @@ def validate_stored(plain: Mapping[str, Any]) -> RunConfig:
     filled = copy.deepcopy(dict(plain))
     for dotted, value in ADDED_KEYS.items():
         *path, name = dotted.split(".")
-        section: Any = filled
-        for part in path:
-            section = section.get(part) if isinstance(section, dict) else None
+        section = at(filled, path)
         # A key of one choice of a group is no key of the others.
         if isinstance(section, dict) and name not in section and name in keys_of(filled, path):
             section[name] = copy.deepcopy(value)
@@ -167,9 +165,7 @@ def changed(
     for key, value in asked:
         choice = "id" if key == "env" else "name"
         *path, name = (f"{key}.{choice}" if isinstance(plain.get(key), dict) else key).split(".")
-        section = plain
-        for part in path:
-            section = section.get(part) if isinstance(section, dict) else None  # type: ignore[assignment]
+        section = at(plain, path)
         if not isinstance(section, dict) or name not in section:
             raise RequestError(f"{key}: is no key of this run's config{suggestion(key, leaves(plain))}")
         if section[name] == value:

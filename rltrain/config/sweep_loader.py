@@ -25,7 +25,7 @@ from rltrain.config.loader import (
 from rltrain.config.messages import COMPOSE_ERRORS, explain
 from rltrain.config.override_text import as_typed
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.validate import at, to_plain, validate
 from rltrain.errors import RequestError
 
 
@@ -185,9 +185,7 @@ class SweepConfigLoader(RunConfigLoader):
 def _put(record: dict[str, Any], override: Override) -> bool:
     """Gives a value to a key of plain data, as OmegaConf would; False where more is to be done than that."""
     *path, last = override.key_or_group.split(".")
-    section: Any = record
-    for part in path:
-        section = section.get(part) if isinstance(section, dict) else None
+    section = at(record, path)
     value = override.value()
     if override.package is not None or override.is_add() or not isinstance(section, dict) or isinstance(value, dict):
         return False

@@ -76,6 +76,14 @@ def leaves(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def at(tree: Mapping[str, Any], path: Iterable[str]) -> Any:
+    """The value under the keys of `path`, one within the other; None where a section is not there."""
+    node: Any = tree
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node
+
+
 def show(value: object) -> str:
     """A value as the user would type it."""
     if value is None or isinstance(value, bool):
@@ -118,7 +126,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
             raise RequestError(
                 f"{prefix}{key}: unknown key{where}{suggestion(str(key), _keys(cls))}\nknown: {', '.join(_keys(cls))}"
             )
-    hints = _hints(cls)
+    hints = schema.hints_of(cls)
     built = {}
     for field in dataclasses.fields(cls):
         key = prefix + field.name
@@ -130,12 +138,6 @@ def _build(cls: type, values: Any, path: str) -> Any:
             raise RequestError(f"{key}: missing")
         built[field.name] = _convert(hint, values.get(field.name), key, limits)
     return cls(**built)
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    """The types of a class's fields with their marks, evaluated once though a sweep asks for each job."""
-    return get_type_hints(cls, include_extras=True)
 
 
 @functools.cache
