@@ -29,7 +29,6 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
     if status == "running":
         with run:
             pass  # its holder is gone, or else this has said who it is
-    from rltrain.jobs.job import resume
     from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
     from rltrain.storage.checkpoint_folders import has_checkpoint
@@ -39,17 +38,19 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
         begin(run.read_config(), folder, overrides, trust)
         return
     newest = newest_checkpoint(folder)
-    source = read_checkpoint(newest)
+    source = read_checkpoint(newest, only=())  # tells in a moment what torch, needed for the tensors, would delay
     config, differences = changed_config(stored_config(source), folder, made_by(source), overrides, trust)
     if status == "completed" and (ended := _already_ended(config, source, differences)):
         say(f"{shown_path(folder)}: {ended}")
         return
     tell(differences)
-    if "replay" not in source.tensors:
+    if "replay.safetensors" not in source.manifest["files"]:
         raise RequestError(
             f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
         )
-    resume(config, folder, source, record_changes(source.step, differences))
+    from rltrain.jobs.job import resume
+
+    resume(config, folder, read_checkpoint(newest), record_changes(source.step, differences))
 
 
 def begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:

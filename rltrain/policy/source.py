@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from rltrain.agents import AgentContext, make_policy
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint
+
+if TYPE_CHECKING:
+    from rltrain.agents import AgentContext
 
 EVAL_ENVS = "eval_num_envs"
 """In a checkpoint's manifest: how many environments evaluate a run. As many at a time pass through its network, which
@@ -24,6 +25,10 @@ def check_network(context: AgentContext, source: Checkpoint) -> None:
     Raises:
         CheckpointError: they are not.
     """
+    import torch
+
+    from rltrain.agents import make_policy
+
     alone = replace(context, device=torch.device("meta"), compile_update=False, cuda_graphs=False, population=())
     try:
         with torch.device("meta"):

@@ -16,9 +16,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.storage import plain_data
@@ -42,6 +40,9 @@ from rltrain.storage.files import fsync
 from rltrain.terminal.output import warn
 from rltrain.terminal.text import no_folder, shown_path, unusable
 from rltrain.types import Ring
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _log = logging.getLogger(__name__)
 

@@ -11,15 +11,16 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
 
 from rltrain.errors import CheckpointError
 from rltrain.storage import plain_data
 from rltrain.terminal.text import unusable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 2  # 1 had no parts
 MANIFEST = "manifest.json"
@@ -44,6 +45,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         OSError: the disk is full or refuses.
         TypeError: a dtype that the format does not have, for instance complex128.
     """
+    import safetensors.torch  # not above: `resume` refuses what a manifest tells without waiting for torch
+
     host: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -156,6 +159,8 @@ def read_tensors(path: Path, entry: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: as open_verified, or it is no safetensors file.
     """
+    import safetensors.torch
+
     with open_verified(path, entry):
         try:
             # Read, not mapped: should a mapped file be cut or become unreachable, the process would die of SIGBUS.

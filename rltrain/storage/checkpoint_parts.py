@@ -12,14 +12,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from rltrain.errors import CheckpointError
 from rltrain.storage.checkpoint_files import read_tensors, write_tensors
 from rltrain.types import Ring
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PART_BYTES = 4 << 20
 """A ring that may grow larger lies in parts of about this size."""
@@ -97,6 +97,8 @@ def read_parts(folder: Path, names: list[str], entries: Mapping[str, Mapping[str
     Raises:
         CheckpointError: as `read_tensors`, or they do not belong together.
     """
+    import torch
+
     parts = [read_tensors(folder / name, entries[name]) for name in names]
     joined = {}
     for key in list(parts[0]) if parts else ():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,16 @@ class TestResume:
         error = one_line(capsys, 3)
         assert all(name in error for name in named), error
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+    def test_what_the_manifest_tells_waits_for_no_torch(self, run: Path) -> None:
+        code = (
+            "import sys\nfrom rltrain.cli import main\n"
+            "changes = 'seed=3', 'total_steps=400', 'log_period=7'\n"
+            "codes = [main(['resume', sys.argv[1], change]) for change in changes]\n"
+            "sys.exit(codes != [2, 2, 0] or 'torch' in sys.modules)"
+        )
+        ended = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
 
     def test_a_running_run_is_refused_by_its_holder_s_name(self, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with RunFolder(run) as held:

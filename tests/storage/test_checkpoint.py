@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from safetensors.torch import load_file as library_load
 from safetensors.torch import save as library_save
@@ -437,7 +438,7 @@ def test_a_reader_survives_a_folder_that_is_replaced_under_it(tmp_path: Path, mo
 
 def test_a_reader_never_mixes_two_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     best = write(best_folder(tmp_path), 1, value=1.0)
-    original = checkpoint_files.safetensors.torch.load_file
+    original = safetensors.torch.load_file
     calls = []
 
     def replace_between_check_and_load(path: Path, **options: Any) -> dict[str, torch.Tensor]:
@@ -446,7 +447,7 @@ def test_a_reader_never_mixes_two_checkpoints(tmp_path: Path, monkeypatch: pytes
         calls.append(path)
         return original(path, **options)
 
-    monkeypatch.setattr(checkpoint_files.safetensors.torch, "load_file", replace_between_check_and_load)
+    monkeypatch.setattr(safetensors.torch, "load_file", replace_between_check_and_load)
     read = read_checkpoint(best, only={"optimizer"})
     assert read.step == 2
     assert read.tensors["optimizer"]["m"].tolist() == [2.0] * 3
