@@ -71,7 +71,7 @@ def in_words(contents: Contents) -> str:
         lines.append(f"not shown: {len(contents.summaries) - len(shown)} settings, which settings.csv has")
     meaning = (
         f"final return, area: interquartile means over seeds [{CONFIDENCE:.0%} interval, bootstrap over seeds] of the "
-        f"last network's greedy return, and of the mean {contents.main} over all steps"
+        f"last network's greedy return, and of the mean {contents.main} over the steps that all completed runs made"
     )
     named = [_unfinished(contents, run) for run in contents.unfinished[:_MOST_NAMED]]
     if more := len(contents.unfinished) - len(named):

@@ -130,7 +130,7 @@ def chances(contents: Contents) -> Figure:
         _draw_estimate(panel, row, estimate, contents.variants.index(improvement.other))
     panel.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
     panel.set_xlim(-0.03, 1.03)
-    panel.set_xlabel(f"probability that {label(contents.variants[0])} is better")
+    panel.set_xlabel(f"probability that {label(contents.variants[0])} is better", loc="right")
     return figure
 
 

@@ -162,14 +162,14 @@ def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _telling(differing: Sequence[str], configs: Sequence[Mapping[str, Any]], typed: Iterable[str]) -> list[str]:
-    """The keys that tell the settings apart: the environment, all that was typed, and of the others, choices of groups
-    first, those that do not follow from one of these."""
+    """The keys that tell the settings apart: all that was typed, and of the others, choices of groups first, those that
+    do not follow from one of these. The environment and the algorithm lead: a long name is cut at its end."""
     texts = {key: [_text(config.get(key)) for config in configs] for key in differing}
     keys = [key for key in dict.fromkeys([ENV, *typed, FOLDER]) if key in texts]
     for key in dict.fromkeys([*(f"{group}.name" for group in GROUP_CONFIGS), *differing]):
         if key in texts and not any(_follows(texts[key], texts[other]) for other in keys):
             keys.append(key)
-    return keys
+    return sorted(keys, key=lambda key: key not in (ENV, "algo.name"))
 
 
 def _follows(values: Sequence[str], others: Sequence[str]) -> bool:

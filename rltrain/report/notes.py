@@ -35,7 +35,8 @@ def _few_seeds(contents: Contents) -> Iterator[str]:
     if few and count == 1:
         yield f"{counted(len(few[0].scores), 'scored seed')}: an interval needs {FEWEST_RUNS}."
     elif few:
-        which = "No setting has" if len(few) == count else f"{len(few)} of {count} settings lack"
+        lack = "lacks" if len(few) == 1 else "lack"
+        which = "No setting has" if len(few) == count else f"{len(few)} of {count} settings {lack}"
         yield f"{which} {FEWEST_RUNS} scored seeds: too few for an interval, or to tell settings apart."
 
 
@@ -53,7 +54,8 @@ def _uncounted(contents: Contents) -> Iterator[str]:
         yield f"Of {counted(len(left_out), 'run')} the config cannot be read, so that nothing counts them: {whose}."
     if repeated := [run for summary in contents.summaries for run in summary.setting.repeated]:
         whose = _names(contents, repeated)
-        yield f"{counted(len(repeated), 'run')} repeat a seed of the same setting and do not count: {whose}."
+        do = "repeats a seed of its setting and does" if len(repeated) == 1 else "repeat seeds of their settings and do"
+        yield f"{counted(len(repeated), 'run')} {do} not count: {whose}."
     if lost := [run for run in contents.runs if run.metrics.not_finite]:
         whose = _names(contents, lost)
         yield f"Of {counted(len(lost), 'run')} some returns are not finite, and are left out of the curves: {whose}."

@@ -153,10 +153,10 @@ def read_runs(places: Sequence[Path], tags: Collection[str]) -> list[Run]:
     seen: set[Path] = set()
     tags = tuple(dict.fromkeys([*tags, _VALUE, _DISCOUNTED, *DIAGNOSTICS]))
     runs = []
-    for origin, place in enumerate(places):
-        for folder, typed, config in find_runs(place):
-            if folder not in seen:
-                seen.add(folder)
+    for origin, asked in enumerate(places):
+        for folder, typed, config in find_runs(asked):
+            if (place := folder.resolve()) not in seen:  # two links may lead to one run
+                seen.add(place)
                 runs.append(read_run(folder, tags, origin, typed, config))
     return runs
 

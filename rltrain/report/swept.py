@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
@@ -47,13 +48,15 @@ def is_grid(contents: Contents) -> bool:
 
 
 def heat_maps(contents: Contents) -> Figure:
-    """A panel for each environment and each of the other keys' values."""
+    """A panel for each environment and each of the other keys' values; those of one environment share their colours."""
     keys = swept_numbers(contents)
     parts = _parts(contents, keys)[:_MOST_PANELS]
     wide, high = (len(_values(contents.summaries, key)) for key in (keys[1], keys[0]))
     figure, axes = panels(len(parts), max(2.6, 0.62 * wide + 1.5), max(2.1, 0.34 * high + 1.1))
     for (env, rest, summaries), panel in zip(parts, axes, strict=True):
-        _draw_heat_map(panel, figure, summaries, keys, best_in(contents.summaries, env))
+        scores = [summary.score.value for summary in contents.of_env(env) if summary.score is not None]
+        scale = Normalize(min(scores, default=None), max(scores, default=None))
+        _draw_heat_map(panel, figure, summaries, keys, scale, best_in(contents.summaries, env))
         title(panel, f"{env} {rest}".strip())
     return figure
 
@@ -73,7 +76,12 @@ def slices(contents: Contents) -> Figure:
 
 
 def _draw_heat_map(
-    panel: Axes, figure: Figure, summaries: Sequence[Summary], keys: Sequence[str], best: Summary | None
+    panel: Axes,
+    figure: Figure,
+    summaries: Sequence[Summary],
+    keys: Sequence[str],
+    scale: Normalize,
+    best: Summary | None,
 ) -> None:
     rows, columns = _values(summaries, keys[0]), _values(summaries, keys[1])
     cells = np.full((len(rows), len(columns)), np.nan)
@@ -85,7 +93,9 @@ def _draw_heat_map(
             place = (column - 0.5, row - 0.5)
             panel.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=2.5, zorder=4))
     edges = [np.arange(len(values) + 1) - 0.5 for values in (columns, rows)]
-    mesh = panel.pcolormesh(*edges, np.ma.masked_invalid(cells), cmap="cividis", edgecolors="white", linewidth=1.2)
+    mesh = panel.pcolormesh(
+        *edges, np.ma.masked_invalid(cells), norm=scale, cmap="cividis", edgecolors="white", linewidth=1.2
+    )
     _label_cells(panel, mesh, cells)
     panel.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
     panel.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])

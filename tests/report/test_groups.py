@@ -69,6 +69,15 @@ def test_what_was_typed_comes_first_and_is_told_in_any_case(tmp_path: Path) -> N
     assert (found.keys, found.implied) == (("network.hidden", "algo.optimizer.lr"), ("algo.gamma",))
 
 
+def test_the_algorithm_leads_for_a_long_name_is_cut_at_its_end(tmp_path: Path) -> None:
+    jobs = {
+        name: ([f"total_steps={steps}", f"algo={name}"], {"total_steps": steps, "algo__name": name}, 1.0)
+        for steps, name in ((1200, "dqn"), (1500, "ppo"))
+    }
+    found = group_runs(read_runs([write_sweep(tmp_path / "sweep", jobs)], []), ["sweep"])
+    assert found.variants == ["algo=dqn total_steps=1200", "algo=ppo total_steps=1500"]
+
+
 def test_a_job_that_resume_has_changed_has_its_own_config(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path / "sweep", {str(n): ([f"seed={n}"], {"seed": n}, 1.0) for n in range(2)})
     (sweep / "1" / "config.yaml").write_text(yaml.safe_dump(config(seed=1, total_steps=2000)))

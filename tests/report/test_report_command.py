@@ -232,8 +232,10 @@ def test_a_folder_of_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     for seed in range(2):
         write_run(here / "day" / f"run{seed}", final=result(1.0 + seed), seed=seed)
     write_sweep(here / "day" / "sweep", {"0": ([], {"seed": 7}, 3.0)})
-    assert main(["report", "day", "metric=rollout/episode_return"]) == 0
-    assert "3      all runs" in capsys.readouterr().out
+    (here / "link").symlink_to("day/run0")
+    assert main(["report", "link", "day", "metric=rollout/episode_return"]) == 0
+    said = capsys.readouterr().out
+    assert "3      all runs" in said and "repeat" not in said
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -224,6 +224,20 @@ def test_runs_that_were_not_made_alike_are_told(tmp_path: Path) -> None:
     assert any("several versions" in note and "torch 3 (1 run)" in note for note in notes(contents(tmp_path)))
 
 
+def test_runs_that_repeat_a_seed_are_told(tmp_path: Path) -> None:
+    for name in "abc":
+        write_run(tmp_path / name, final=result(1.0), seed=3)
+        told = [note for note in notes(contents(tmp_path)) if "repeat" in note]
+        assert (
+            told[:1]
+            == {
+                "a": [],
+                "b": ["1 run repeats a seed of its setting and does not count: b."],
+                "c": ["2 runs repeat seeds of their settings and do not count: b, c."],
+            }[name]
+        )
+
+
 def test_nothing_at_all_can_be_summarized(tmp_path: Path) -> None:
     write_run(tmp_path / "a", status="failed")
     found = contents(tmp_path)

@@ -15,6 +15,7 @@ from rltrain.cli import main
 from rltrain.report.contents import Contents, read_contents
 from rltrain.report.drawing import labels, styled
 from rltrain.report.drawings import drawings
+from rltrain.report.figures import chances
 from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
 
 
@@ -43,6 +44,25 @@ def test_two_numbers_make_a_heat_map_with_the_best_framed(tmp_path: Path) -> Non
     (frame,) = [patch for patch in panel.patches if isinstance(patch, Rectangle)]
     assert frame.get_xy() == (0.5, 0.5)
     assert [text.get_text() for text in panel.texts] == ["2.00", "1.00", "0.00", "4.00", "3.00"]
+
+
+def test_a_colour_is_one_return_in_all_heat_maps_of_an_environment(tmp_path: Path) -> None:
+    pairs = [{"algo__gamma": gamma, "algo__optimizer__lr": rate} for gamma in (0.9, 0.99) for rate in (0.1, 0.01)]
+    contents = swept(tmp_path, [{**pair, "algo__name": name} for name in ("a", "b") for pair in pairs])
+    with styled():
+        maps = [panel.collections[0] for panel in heat_maps(contents).axes if panel.get_title(loc="left")]
+    assert [colours.get_clim() for colours in maps] == [(0, 7), (0, 7)]
+
+
+def test_long_names_stay_within_the_figure(tmp_path: Path) -> None:
+    long = {"algo__gamma": 0.123456, "algo__optimizer__lr": 0.123456, "total_steps": 123456, "num_envs": 123456}
+    contents = swept(tmp_path, [{}, *({key: value} for key, value in long.items()), long])
+    with styled():
+        figure = chances(contents)
+        figure.draw_without_rendering()
+    (panel,) = figure.axes
+    assert figure.bbox.x0 <= panel.xaxis.label.get_window_extent().x0
+    assert panel.xaxis.label.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_one_number_makes_a_slice(tmp_path: Path) -> None:
