@@ -160,7 +160,7 @@ def _list_changes(
 
 
 def _what_differs(jobs: Mapping[Path, ListedJob]) -> dict[Path, str]:
-    """The overrides of each job that not all have; of jobs whose overrides nobody wrote down nothing."""
+    """The overrides of each job that not all have; nothing where the list of jobs has no overrides."""
     from rltrain.config.override_text import as_typed, own_overrides
 
     known = [job.overrides for job in jobs.values() if job.overrides is not None]

@@ -224,7 +224,7 @@ def run_sweep(
                 # Each job is checked once: by our launcher.
                 vars(sweeper)["validate_batch_is_legal"] = lambda batch: None
                 callbacks.on_multirun_start(config=cfg, config_name=CONFIG_NAME)
-                sweeper.sweep(arguments=_plain(cfg.hydra.overrides.task))
+                sweeper.sweep(arguments=list(map(str, cfg.hydra.overrides.task)))
         except SystemExit as stop:
             raise stopped_sweep(folder, int(stop.code or 1)) from stop
         except Exception as error:
@@ -250,7 +250,7 @@ def _every_launcher(between: Callable[[Launcher], Launcher]) -> Iterator[None]:
 
 
 def _check_direction(sweeper: Any, overrides: Sequence[str]) -> None:
-    """Refuses a sweeper that would look for the smallest return because nobody has told it otherwise."""
+    """Refuses a sweeper that minimizes the return, unless the user typed that."""
     for key, largest in _LARGEST_IS_BEST.items():
         value = OmegaConf.select(sweeper, key)
         value = value.name if isinstance(value, Enum) else value
@@ -280,10 +280,6 @@ def _tell_failures(launchers: Sequence[CheckedLauncher]) -> bool:
     if left := failures[MOST_ROWS:]:
         print(f"{counted(len(left), 'more job')} failed: each run.json says why", file=errors())
     return bool(failures)
-
-
-def _plain(overrides: Any) -> list[str]:
-    return [str(override) for override in overrides]
 
 
 def _remove_unused(folder: Path) -> None:

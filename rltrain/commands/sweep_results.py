@@ -87,8 +87,10 @@ class SettingResult:
 def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
     """The result of each job, in the order of the jobs."""
     configs = [_config(job) for job in jobs]
-    given = [job.overrides for job in jobs if job.overrides is not None]
-    own = own_overrides(given if len(given) == len(jobs) else [_as_overrides(config) for config in configs])
+    given: list[Sequence[str]] = [job.overrides for job in jobs if job.overrides is not None]
+    if len(given) < len(jobs):
+        given = [[f"{key}={show(value)}" for key, value in leaves(config).items()] for config in configs]
+    own = own_overrides(given)
     results = []
     for job, config, overrides in zip(jobs, configs, own, strict=True):
         run = RunFolder(job.folder)
@@ -173,10 +175,6 @@ def _config(job: ListedJob) -> Mapping[str, Any]:
         return RunFolder(job.folder).read_config()
     except RequestError:
         return {}
-
-
-def _as_overrides(config: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={show(value)}" for key, value in leaves(config).items()]
 
 
 def _found(run: RunFolder) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _refuse_options(overrides: list[str]) -> None:
 
 
 def preflight(config: RunConfig) -> None:
-    """Refuses what only the environment's or the machine's look can tell, before a run folder exists."""
+    """Checks that need the environment or the device, made before a run folder exists."""
     if config.init_from is not None:
         _check_place(config.init_from)
     from rltrain.envs.probe import probe

@@ -65,15 +65,12 @@ def _begin(request: Request) -> tuple[StudyFolder, Plan]:
     name = run_name(asked.config.algo.name, asked.config.env.id, asked.config.name)
     wanted = request.folder or f"outputs/tune/{now:%Y-%m-%d}/{now:%H-%M-%S}_{name}"
     folder = StudyFolder(reserve_folder(Path(wanted), exact=request.folder is not None))
-    made = {"rltrain": __version__, "made": f"{now:%Y-%m-%d %H:%M}", "config_dir": _config_dir(request)}
+    config_dir = None if request.config_dir is None else str(command_folder() / request.config_dir)
+    made = {"rltrain": __version__, "made": f"{now:%Y-%m-%d %H:%M}", "config_dir": config_dir}
     with folder.locked():
         folder.write({**made, **asked.to_plain()})
     _announce(folder, asked)
     return folder, asked
-
-
-def _config_dir(request: Request) -> str | None:
-    return None if request.config_dir is None else str(command_folder() / request.config_dir)
 
 
 def _join(request: Request) -> tuple[StudyFolder, Plan]:
@@ -140,7 +137,7 @@ def work(folder: StudyFolder, asked: Plan) -> int:
 
 
 def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
-    """An unfinished batch that nobody trains, or a new one; None where there is nothing to do. The study is locked."""
+    """An unfinished batch that no process trains, or a new one; None where nothing is to do. The study is locked."""
     batches = folder.batches()
     for batch in batches:
         if not batch.told and not holder_of(batch.path):

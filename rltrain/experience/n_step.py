@@ -51,7 +51,8 @@ class NStepWindow:
             device,
         )
         shared = self._shared.host
-        self._obs, self._action, self._reward = shared["obs"], shared["action"], shared["reward"]
+        self._rings = {name: shared[name] for name in ("obs", "action", "reward")}
+        self._obs, self._action, self._reward = self._rings.values()
         self._length, self._time = shared["length"], shared["time"]
         self._envs = np.arange(num_envs)
 
@@ -110,20 +111,15 @@ class NStepWindow:
 
     def state_dict(self, envs: slice = _ALL) -> dict[str, Tensor]:
         """Copies, of the environments `envs`."""
-        return {
-            "obs": torch.from_numpy(self._obs[:, envs].copy()),
-            "action": torch.from_numpy(self._action[:, envs].copy()),
-            "reward": torch.from_numpy(self._reward[:, envs].copy()),
-            "length": torch.from_numpy(self._length[envs].copy()),
-            "time": torch.from_numpy(self._time.copy()),
-        }
+        arrays = {name: ring[:, envs] for name, ring in self._rings.items()}
+        arrays |= {"length": self._length[envs], "time": self._time}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor], envs: slice = _ALL) -> None:
         # The slots of one environment are counted from its own last step: another's step count may differ.
         shift = self._time_of(int(state["time"]), envs)
-        self._obs[:, envs] = np.roll(state["obs"].numpy(), shift, 0)
-        self._action[:, envs] = np.roll(state["action"].numpy(), shift, 0)
-        self._reward[:, envs] = np.roll(state["reward"].numpy(), shift, 0)
+        for name, ring in self._rings.items():
+            ring[:, envs] = np.roll(state[name].numpy(), shift, 0)
         self._length[envs] = state["length"].numpy()
 
     def _time_of(self, time: int, envs: slice) -> int:

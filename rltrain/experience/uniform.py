@@ -46,8 +46,7 @@ class UniformReplay:
     member, all in the same arrays: member m's rows are [m * capacity, (m + 1) * capacity).
 
     Args:
-        spare_row: one row more at the end of the arrays, which is nobody's: where a program of fixed shapes writes
-            what is not to be kept.
+        spare_row: one row more at the end of the arrays, where a program of fixed shapes writes what is not kept.
         frames: of stacked observations: rows hold the numbers of frames in place of `observation`, and batches frames.
     """
 

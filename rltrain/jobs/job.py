@@ -178,9 +178,9 @@ class _Job:
             )
             logger = build_logger(config, run, self.log_from, screen)
             try:
-                keeper = RunCheckpointer(config, run, parts, evaluator, logger)
+                saver = RunCheckpointer(config, run, parts, evaluator, logger)
                 trainer = Trainer(
-                    config, parts.envs, parts.agent, evaluator, logger, keeper, parts.device, stop, pruning=self.pruning
+                    config, parts.envs, parts.agent, evaluator, logger, saver, parts.device, stop, pruning=self.pruning
                 )
                 exact = source is None or load(trainer, source)
                 write_start(run, config, conditions(parts), self.changes)

@@ -133,10 +133,13 @@ class _PopulationJob:
                 self._note_failures(population)
                 if stop.requested:
                     raise self._stopped(stop)
-                self._note_pruned(population)
+                for member, trainer in enumerate(population.trainers):
+                    if trainer.pruned:
+                        self.outcomes.setdefault(member, Pruned(f"pruned at step {trainer.step:,}"))
                 self._report(population, evaluator, parts, stop)
             finally:
-                self._close_loggers()
+                for logger in self.loggers:
+                    logger.close()
                 evaluator.close()
 
     def _population(self, parts: Parts, evaluator: Evaluator, stop: StopSignal) -> Population:
@@ -144,18 +147,18 @@ class _PopulationJob:
         configs = [job.config for job in self.jobs]
         early = any(config.may_end_early for config in configs)
         console = PopulationConsole([config.total_steps for config in configs], starts, may_end_early=early)
-        keepers = []
+        savers = []
         for member, (job, run, source) in enumerate(zip(self.jobs, self.runs, self.sources, strict=True)):
             log_from = None if source is None else last_logged_step(source)
             if source is None and run.metrics.exists():
                 log_from = 0  # an earlier try that ended before its first checkpoint
             self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
-            keepers.append(RunCheckpointer(job.config, run, parts, evaluator, self.loggers[-1]))
-        outputs = [MemberOutput(*parts) for parts in zip(self.loggers, keepers, self._prunings(), strict=True)]
+            savers.append(RunCheckpointer(job.config, run, parts, evaluator, self.loggers[-1]))
+        outputs = [MemberOutput(*parts) for parts in zip(self.loggers, savers, self._prunings(), strict=True)]
         population = Population(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
         names = [job.folder.name for job in self.jobs]
-        for member, keeper in enumerate(keepers):
-            keeper.entries = partial(_entry, population, names, member)
+        for member, saver in enumerate(savers):
+            saver.entries = partial(_entry, population, names, member)
         self._load(population)
         now = conditions(parts)
         with written_together():
@@ -248,19 +251,10 @@ class _PopulationJob:
             with suppress(OSError), self.runs[member].log.open("a") as log:
                 traceback.print_exception(failure, file=log)
 
-    def _note_pruned(self, population: Population) -> None:
-        for member, trainer in enumerate(population.trainers):
-            if trainer.pruned and member not in self.outcomes:
-                self.outcomes[member] = Pruned(f"pruned at step {trainer.step:,}")
-
     def _stopped(self, stop: StopSignal) -> Interrupted:
         reason, sweep = Interrupted(stop.exit_code).reason, self.jobs[0].folder.parent
         again = rltrain_command("resume", sweep, env_id=self.jobs[0].config.imports)
         return Interrupted(stop.exit_code, f"{reason}, saved; `{again}` continues")
-
-    def _close_loggers(self) -> None:
-        for logger in self.loggers:
-            logger.close()
 
     def _end_all(self, error: BaseException, started: float) -> None:
         """The records of the members that had no outcome of their own when the whole program ended."""

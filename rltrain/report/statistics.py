@@ -67,9 +67,9 @@ def resampled_iqm(scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return found.reshape(len(found), *scores.shape[1:])
 
 
-def percentile_interval(resampled: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+def percentile_interval(resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap interval: a statistic of each resample, [R, ...] -> its low and high end, each [...]."""
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
     return low, high
 

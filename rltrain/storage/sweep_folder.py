@@ -29,7 +29,7 @@ class ListedJob:
 
     Attributes:
         config: as plain data, not validated; None where only its run says it.
-        overrides: as the sweeper gave them; None where nobody wrote them down.
+        overrides: as the sweeper gave them; None where they were not written down.
     """
 
     folder: Path

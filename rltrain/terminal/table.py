@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from rltrain.terminal.text import harmless
 
 _GAP = "  "
+_ELASTIC = 1  # the column that is cut where the terminal is narrow
 NOTHING = "-"
 """A cell that says nothing."""
 MOST_ROWS = 40
@@ -18,34 +19,31 @@ def laid_out(
     titles: Sequence[str],
     rows: Sequence[Sequence[str]],
     width: int | None,
-    elastic: int = 1,
     optional: Sequence[int] = (),
 ) -> str:
-    """Columns as wide as their texts, but the one numbered `elastic` no wider than the terminal leaves; columns that
-    say nothing are left out. Those up to the elastic one are set to the left, the others to the right.
+    """Columns as wide as their texts, but the second no wider than the terminal leaves; columns that say nothing are
+    left out. The first two are set to the left, the others to the right.
 
     Args:
         width: of the terminal; None: all is shown.
-        optional: columns after the elastic one that are left out, in this order, where it would else be cut so that
+        optional: columns after the second that are left out, in this order, where it would else be cut so that
             two of its texts look the same.
     """
-    said = [
-        place for place, title in enumerate(titles) if place <= elastic or any(row[place] != NOTHING for row in rows)
-    ]
-    texts = [harmless(row[elastic]) for row in rows]
+    said = [p for p in range(len(titles)) if p <= _ELASTIC or any(row[p] != NOTHING for row in rows)]
+    texts = [harmless(row[_ELASTIC]) for row in rows]
     for count in range(len(optional) + 1):
         shown = [place for place in said if place not in optional[:count]]
         lines = [[titles[p] for p in shown], *([harmless(row[p]) for p in shown] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        others = sum(widths) - widths[elastic] + len(_GAP) * (len(widths) - 1)
+        others = sum(widths) - widths[_ELASTIC] + len(_GAP) * (len(widths) - 1)
         if width is not None:
-            widths[elastic] = min(widths[elastic], max(len(titles[elastic]), width - others))
-        cells = cut_apart(texts, widths[elastic], middles=count == len(optional))
+            widths[_ELASTIC] = min(widths[_ELASTIC], max(len(titles[_ELASTIC]), width - others))
+        cells = cut_apart(texts, widths[_ELASTIC], middles=count == len(optional))
         if len(set(cells)) == len(set(texts)):
             break
     for line, cell in zip(lines[1:], cells, strict=True):
-        line[elastic] = cell
-    pad: list[Callable[[str, int], str]] = [str.ljust if place <= elastic else str.rjust for place in shown]
+        line[_ELASTIC] = cell
+    pad: list[Callable[[str, int], str]] = [str.ljust if place <= _ELASTIC else str.rjust for place in shown]
     return "\n".join(
         _GAP.join(fill(cell, w) for fill, cell, w in zip(pad, line, widths, strict=True)).rstrip() for line in lines
     )

@@ -30,7 +30,7 @@ from rltrain.types import Episode
 
 
 class MemberOutput(NamedTuple):
-    """Where one member's rows and checkpoints go, and what may end it as a trial's."""
+    """One member's logger and checkpointer, and the pruning that may end its trial."""
 
     logger: Logger
     checkpointer: Checkpointer

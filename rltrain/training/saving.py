@@ -1,4 +1,4 @@
-"""Where a trainer's state is saved, and what a saved one says of what was logged."""
+"""The checkpointer that a trainer saves to, and the last step that a checkpoint knows to be logged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rltrain.storage.checkpoint import Checkpoint
 
 
 class Checkpointer(Protocol):
-    """Where the trainer's state goes."""
+    """Saves the trainer's state."""
 
     def save(self, step: int, state: StateDict) -> None:
         """The whole state, as the newest checkpoint."""

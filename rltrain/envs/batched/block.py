@@ -1,4 +1,4 @@
-"""Vector steps that are made elsewhere, many at a time, before anybody looks: `env.vectorization=compiled`."""
+"""Vector steps that are made elsewhere, many at a time, before the host looks: `env.vectorization=compiled`."""
 
 from __future__ import annotations
 
