@@ -27,7 +27,7 @@ import numpy as np
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import EnvMaker
 from rltrain.errors import RunFailed
-from rltrain.terminal.interrupts import RUN_SIGNALS
+from rltrain.terminal.interrupts import signals_later
 
 _CLOSE_SECONDS = 5.0
 # The path goes along because the environment's module may lie where only the parent looks.
@@ -180,19 +180,10 @@ class _Worker:
             progress.truncate(mmap.PAGESIZE)
             self._progress = mmap.mmap(progress.fileno(), mmap.PAGESIZE)
             files = (theirs.fileno(), progress.fileno())
-            arguments = [
-                sys.executable,
-                "-c",
-                _START,
-                json.dumps([str(folder) for folder in sys.path]),
-                *map(str, files),
-            ]
-            # Blocked signals stay blocked across exec: none can hit the worker before it ignores them.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
-            try:
+            path = json.dumps([str(folder) for folder in sys.path])
+            arguments = [sys.executable, "-c", _START, path, *map(str, files)]
+            with signals_later():  # none can hit the worker before it ignores them
                 self._process = subprocess.Popen(arguments, pass_fds=files, stdin=subprocess.DEVNULL)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self.connection = Connection(ours.detach())
 
     def part(self, rows: Any) -> Any:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
@@ -26,7 +25,7 @@ from rltrain.envs.probe import probe
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.population_job import MemberJob, Outcome, train_population
 from rltrain.storage.run_folder import RunFolder
-from rltrain.terminal.interrupts import RUN_SIGNALS
+from rltrain.terminal.interrupts import signals_later
 from rltrain.terminal.output import answers_file
 from rltrain.training.stopping import StopSignal
 
@@ -110,7 +109,7 @@ class _Pool:
         free = list(range(places(self._populations[0][0].config)))
         while self._running or (waiting and not self._stop.requested):
             while waiting and free and not self._stop.requested:
-                with _signals_later():
+                with signals_later():
                     self._running.append(self._start(waiting.pop(0), free.pop(0)))
             for connection in wait([process.connection for process in self._running], timeout=1.0):
                 ended = next(process for process in self._running if process.connection is connection)
@@ -160,17 +159,6 @@ class _Pool:
     def _kill(self) -> None:
         for process in self._running:
             process.process.kill()
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """While active, signals wait: a process that is started inside begins with them blocked, until it can answer them;
-    and none reaches this process before it knows of the other, to which it passes them on."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _gpu(place: int) -> str:

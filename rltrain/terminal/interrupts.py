@@ -20,7 +20,7 @@ ECHO_SECONDS = 0.2
 """One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 __all__ = [
     "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "sigint_ends", "sigint_raises", "signals_ignored",
-    "sigusr1_ignored", "stops_with",
+    "signals_later", "sigusr1_ignored", "stops_with",
 ]  # fmt: skip
 _LINE = b"rltrain: stopped by SIGINT\n"
 
@@ -53,6 +53,17 @@ def sigusr1_ignored() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGUSR1, signal.SIG_DFL if before is None else before)
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """While active, a run's signals wait. They stay blocked in a process that is started inside, until that can answer
+    them; and none reaches this process before it knows of the other, to which it may pass them on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def signals_ignored() -> None:
@@ -90,14 +101,13 @@ def children_shielded(doing: str) -> Iterator[None]:
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     taker = threading.Thread(target=_take_signals, args=(reader, doing), daemon=True)
     taker.start()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, RUN_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        os.close(writer)  # ends the taker
-        taker.join()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with signals_later():
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            os.close(writer)  # ends the taker
+            taker.join()
 
 
 def _take_signals(reader: int, doing: str) -> None:

@@ -38,8 +38,7 @@ class NormalizeObservation(Computed):
         normalized = (x - kept["mean"][:, None]) / deviation(xp, kept, self._epsilon)[:, None]
         return cast(xp, normalized, "float32").reshape(obs.shape), kept
 
-    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
-        return self.begun(xp, kept, obs, lanes)
+    stepped = begun
 
     def fixed(self) -> Fixed:
         return "normalize", self.kept["mean"][0], deviation(np, self.kept, self._epsilon)[0]

@@ -162,8 +162,7 @@ class ClipObservation(Computed):
     def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
         return xp.clip(obs, float(self._low), float(self._high)), kept
 
-    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
-        return self.begun(xp, kept, obs, lanes)
+    stepped = begun
 
     def fixed(self) -> Fixed:
         return "clip", np.array(self._low), np.array(self._high)
@@ -199,8 +198,7 @@ class RescaleObservation(Computed):
     def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
         return cast(xp, (cast(xp, obs, "float64") - kept["mean"]) / kept["deviation"], "float32"), kept
 
-    def stepped(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
-        return self.begun(xp, kept, obs, lanes)
+    stepped = begun
 
     def fixed(self) -> Fixed:
         return "normalize", self.kept["mean"], self.kept["deviation"]
