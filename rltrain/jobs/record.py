@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,12 @@ from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed, one_lin
 from rltrain.jobs.build import Parts
 from rltrain.loggers.logger import Logger
 from rltrain.storage.run_folder import RunFolder, git_state, versions
-from rltrain.terminal.text import command_folder, shown_path
+from rltrain.terminal.output import warn
+from rltrain.terminal.text import command_folder, shown_path, unusable
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.trainer import Trainer
 
+_log = logging.getLogger(__name__)
 _MEMORY_KEYS = "algo.buffer_size, algo.batch_size, algo.gradient_steps, network.hidden or num_envs"
 OUT_OF_MEMORY = f"out of memory: smaller {_MEMORY_KEYS} need less"
 Changes = Sequence[Mapping[str, Any]]
@@ -77,20 +80,24 @@ def write_result(
 
 
 def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> dict[str, Path]:
-    """Draws the pictures of a run that has ended; returns their paths by what they show.
+    """Draws the pictures of a run that has ended; returns their paths by what they show. One that cannot be written is
+    reported: all else of the run is there.
 
     Args:
         curve: whether that is the learning curve too: it takes a tenth of a second, as long as a small job of a sweep
             trains. `rltrain report` draws those of a sweep together.
     """
     pictures = {}
-    if curve:
-        from rltrain.report.curve import plot_learning_curve
+    try:
+        if curve:
+            from rltrain.report.curve import plot_learning_curve
 
-        pictures["learning curve"] = plot_learning_curve(run.path)
-    # Of a table alone: looking makes an environment, of which a machine may hold no more.
-    if card_of(config.algo).discrete_observations and (grid := grid_world(config.env)) is not None:
-        pictures |= _draw_table(run, config, agent.state_dict(), grid)
+            pictures["learning curve"] = plot_learning_curve(run.path)
+        # Of a table alone: looking makes an environment, of which a machine may hold no more.
+        if card_of(config.algo).discrete_observations and (grid := grid_world(config.env)) is not None:
+            pictures |= _draw_table(run, config, agent.state_dict(), grid)
+    except OSError as error:
+        warn(_log, unusable(Path(error.filename or run.path), error))
     return pictures
 
 
@@ -126,6 +133,8 @@ def explained(error: BaseException, run: RunFolder) -> BaseException:
         return RunFailed(str(error))
     if lacks_memory(error):
         return RunFailed(f"{OUT_OF_MEMORY} (traceback in {shown_path(run.log)})")
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        return RunFailed(f"{unusable(Path(error.filename), error)} (traceback in {shown_path(run.log)})")
     return RunFailed(f"{one_line(error)} (traceback in {shown_path(run.log)})")
 
 

@@ -271,3 +271,9 @@ class TestWrittenTogether:
             together.close()
         assert error.value.filename == str(tmp_path / "b")
         assert (tmp_path / "a").read_text() == "0" and len(list(tmp_path.iterdir())) == 1
+
+    def test_an_error_names_one_file(self, tmp_path: Path) -> None:
+        (tmp_path / "taken").mkdir()
+        with pytest.raises(IsADirectoryError) as error:
+            files.write_atomic(tmp_path / "taken", "1")
+        assert str(error.value) == f"[Errno 21] Is a directory: '{tmp_path / 'taken'}'"
