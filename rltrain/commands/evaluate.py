@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rltrain.config.schema import MOST_EPISODES
 from rltrain.config.stored import parse_arguments, require_trusted
 from rltrain.config.validate import show
 from rltrain.envs.process_state import process_kept
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULTS = {
     "episodes": 100,
     "seed": None,
-    "checkpoint": "last",
+    "checkpoint": None,
     "video": False,
     "json": False,
     "trust": False,
@@ -43,14 +44,12 @@ def main(args: list[str]) -> int:
     name, options = parse_arguments("evaluate", args, DEFAULTS)
     _check(options)
     place = find_run(name, announce=not options["json"])
-    best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
-    check_place(place, best)
+    source = source_in(place, options["checkpoint"])
     from rltrain.policy.load import load
-    from rltrain.storage.checkpoint_folders import best_folder
     from rltrain.storage.run_folder import RunFolder
     from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 
-    policy = load(best_folder(place) if best else place, _device(options))
+    policy = load(source, _device(options))
     require_trusted(replace(policy.config, loggers=()), options["trust"])
     if options["video"]:
         from rltrain.policy.video import check_drawing
@@ -170,15 +169,22 @@ def _not_saved(run: RunFolder) -> str:
     return ""
 
 
-def check_place(place: Path, best: bool) -> None:
-    """Refuses a sweep, and a run without the checkpoint that is asked for, in words of their own."""
-    from rltrain.storage.run_folder import RunFolder
-    from rltrain.storage.sweep_folder import is_sweep
+def source_in(place: Path, asked: Any = None) -> Path:
+    """The run or checkpoint to load where `asked` is last, best or None, which is last.
 
-    if is_sweep(place):
-        raise RequestError(f"{shown_path(place)}: is a sweep; name one of its jobs, such as {shown_path(place / '0')}")
+    Raises:
+        RequestError: a sweep, a study, or without the checkpoint that is asked for.
+    """
+    from rltrain.storage.checkpoint_folders import best_folder
+    from rltrain.storage.run_folder import RunFolder
+
+    if asked not in (None, "last", "best"):
+        raise RequestError(f"checkpoint={show(asked)}: must be last or best")
+    _refuse_several(place)
     run = RunFolder(place)
-    is_checkpoint, is_run = (place / "manifest.json").exists(), run.config.exists()
+    is_checkpoint, is_run, best = (place / "manifest.json").exists(), run.config.exists(), asked == "best"
+    if is_checkpoint and asked:
+        raise RequestError(f"checkpoint={asked}: is one of a run's, and {shown_path(place)} is a checkpoint itself")
     if not is_checkpoint and (waits := not_begun(place)):
         raise RequestError(f"{shown_path(place)}: {waits}")
     if not (
@@ -194,15 +200,25 @@ def check_place(place: Path, best: bool) -> None:
         period = run.read_config().get("eval", {}).get("period") if is_run else None
         why = f"the run made no evaluation (eval.period={show(period)})"
         raise RequestError(f"{shown_path(place)}: has no best checkpoint: {why}")
+    return best_folder(place) if best else place
+
+
+def _refuse_several(place: Path) -> None:
+    from rltrain.storage.study_folder import is_study
+    from rltrain.storage.sweep_folder import is_sweep
+
+    kind = "sweep" if is_sweep(place) else "study" if is_study(place) else ""
+    if kind:
+        first = min([*place.glob("*/run.json"), *place.glob("*/*/run.json")], default=None)
+        such = f", such as {shown_path(first.parent)}" if first else ""
+        raise RequestError(f"{shown_path(place)}: is a {kind}; name one of its runs{such}")
 
 
 def _check(options: dict[str, Any]) -> None:
-    if type(options["episodes"]) is not int or options["episodes"] < 1:
-        raise RequestError(f"episodes={options['episodes']}: must be a whole number, at least 1")
+    if type(options["episodes"]) is not int or not 1 <= options["episodes"] <= MOST_EPISODES:
+        raise RequestError(f"episodes={options['episodes']}: must be a whole number from 1 to {MOST_EPISODES:,}")
     if options["seed"] is not None and (type(options["seed"]) is not int or options["seed"] < 0):
         raise RequestError(f"seed={options['seed']}: must be a whole number, at least 0")
-    if options["checkpoint"] not in ("last", "best"):
-        raise RequestError(f"checkpoint={options['checkpoint']}: must be last or best")
     if options["device"] not in ("cpu", "cuda", "auto"):
         raise RequestError(f"device={options['device']}: must be auto, cpu or cuda")
     for flag in ("video", "json", "trust"):

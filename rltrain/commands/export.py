@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rltrain.commands.evaluate import check_place, find_run
+from rltrain.commands.evaluate import find_run, source_in
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
 from rltrain.terminal.text import command_folder, no_folder, shown_path
 
-DEFAULTS = {"checkpoint": "last", "out": None}
+DEFAULTS = {"checkpoint": None, "out": None}
 _NAME = "policy.pt2"
 
 
@@ -21,17 +21,12 @@ def main(args: list[str]) -> int:
         RequestError, RunFailed: see rltrain.cli.
     """
     name, options = parse_arguments("export", args, DEFAULTS)
-    if options["checkpoint"] not in ("last", "best"):
-        raise RequestError(f"checkpoint={options['checkpoint']}: must be last or best")
     out = None if options["out"] is None else _out(str(options["out"]))
-    place = find_run(name)
-    best = options["checkpoint"] == "best" and not (place / "manifest.json").exists()
-    check_place(place, best)
+    source = source_in(find_run(name), options["checkpoint"])
     from rltrain.policy.export import export_policy
     from rltrain.policy.load import load
-    from rltrain.storage.checkpoint_folders import best_folder
 
-    policy = load(best_folder(place) if best else place)
+    policy = load(source)
     if out is None:
         run = policy.checkpoint.parent.parent
         out = (run if (run / "run.json").exists() else command_folder()) / _NAME

@@ -163,10 +163,10 @@ def preflight(config: RunConfig) -> None:
 
 
 def _check_place(init_from: str) -> None:
-    from rltrain.commands.evaluate import check_place, find_run
+    from rltrain.commands.evaluate import find_run, source_in
 
     try:
-        check_place(find_run(init_from), best=False)
+        source_in(find_run(init_from))
     except RequestError as error:  # which begins with the folder
         raise RequestError(f"init_from={error}") from error
 

@@ -31,7 +31,7 @@ class Range:
 
     def __str__(self) -> str:
         signs = {">=": self.low, ">": self.above, "<=": self.high, "<": self.below}
-        return " and ".join(f"{sign} {limit:g}" for sign, limit in signs.items() if limit is not None)
+        return " and ".join(f"{sign} {limit:.15g}" for sign, limit in signs.items() if limit is not None)
 
 
 class PerMember:
@@ -48,6 +48,7 @@ def hints_of(cls: type) -> dict[str, Any]:
 
 
 LARGEST = 2**63 - 1  # of the integers that arrays hold
+MOST_EPISODES = 1_000_000  # of an evaluation, which holds the return of each
 MOST_ENTRIES = 100
 """Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
 
@@ -356,7 +357,7 @@ class EvalConfig:
     them side by side."""
 
     period: Annotated[int | None, Range(1)]
-    episodes: Annotated[int, Range(1)]
+    episodes: Annotated[int, Range(1, MOST_EPISODES)]
     num_envs: Annotated[int | Literal["auto"], Range(1)] = "auto"
 
 

@@ -304,7 +304,30 @@ def test_what_is_no_run_and_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["resume", "sweep"]) == 0
     (tmp_path / "sweep" / "jobs.json").write_text(json.dumps({"jobs": []}))
     assert main(["resume", "sweep"]) == 0
-    assert refused(capsys, "evaluate", "sweep") == "sweep: is a sweep; name one of its jobs, such as sweep/0\n"
+    assert refused(capsys, "evaluate", "sweep") == "sweep: is a sweep; name one of its runs, such as sweep/0\n"
+    (trial := tmp_path / "study" / "batch_000" / "trial_0_seed_1000").mkdir(parents=True)
+    RunFolder(trial).write_record(status="completed")
+    (tmp_path / "study" / "study.yaml").touch()
+    for command in ("evaluate", "export"):
+        refusal = "study: is a study; name one of its runs, such as study/batch_000/trial_0_seed_1000\n"
+        assert refused(capsys, command, "study") == refusal
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_checkpoint_has_none_to_choose_from(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = tmp_path / "run" / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    (best / "manifest.json").touch()
+    assert refused(capsys, command, "run/checkpoints/best", "checkpoint=last") == (
+        "checkpoint=last: is one of a run's, and run/checkpoints/best is a checkpoint itself\n"
+    )
+
+
+def test_an_evaluation_has_an_end(capsys: pytest.CaptureFixture[str]) -> None:
+    for episodes in ("0", "99999999999", "99999999999999999999"):
+        assert refused(capsys, "evaluate", f"episodes={episodes}") == (
+            f"episodes={episodes}: must be a whole number from 1 to 1,000,000\n"
+        )
 
 
 def test_a_best_checkpoint_that_was_never_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

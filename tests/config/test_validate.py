@@ -181,6 +181,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"seed": None}, "seed=null: must be an integer >= 0"),
         ({"total_steps": 0}, "total_steps=0: must be >= 1"),
         ({"total_steps": float("inf")}, "total_steps=inf: must be an integer >= 1"),
+        ({"eval__episodes": 10**7}, "eval.episodes=10000000: must be >= 1 and <= 1000000"),
         ({"algo__gamma": 1.01}, "algo.gamma=1.01: must be >= 0 and <= 1"),
         ({"algo__gamma": float("nan")}, "algo.gamma=nan: must be finite and >= 0 and <= 1"),
         ({"algo__optimizer__lr": 0}, "algo.optimizer.lr=0: must be > 0"),
