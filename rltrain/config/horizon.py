@@ -43,8 +43,12 @@ def check_horizon(config: RunConfig) -> None:
 
 
 def epsilon_at_end(config: RunConfig) -> str:
-    """That epsilon is still on its way when the run's steps are used up, and which key says so; nothing where not."""
-    exploration, steps = config.exploration, config.total_steps
+    """That epsilon is still on its way when the run's steps are used up, or is 0 from the start though nothing else
+    explores, and which key says so; nothing where not."""
+    exploration, network, steps = config.exploration, config.network, config.total_steps
+    if exploration is not None and getattr(exploration, "start", exploration.end) == 0:
+        quiet = network is not None and not getattr(network, "noisy", False)  # tables explore by optimistic values
+        return "is 0 throughout, and nothing else explores: exploration.end=0" if quiet else ""
     if isinstance(exploration, LinearConfig):
         left, why = max(0.0, 1 - steps / exploration.steps), f"exploration.steps={exploration.steps:,}"
     elif isinstance(exploration, ExponentialConfig):

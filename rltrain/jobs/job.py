@@ -225,5 +225,5 @@ class _Job:
         threshold = parts.envs.reward_threshold
         write_result(run, trainer, final, threshold, logger)
         pictures = draw(run, self.config, parts.agent, curve=self.console)
-        say(summary(self.config, trainer, final, parts.envs, run.path, pictures))
+        say(summary(self.config, trainer, final, parts, run.path, pictures))
         return final.mean

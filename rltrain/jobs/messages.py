@@ -9,7 +9,6 @@ from typing import Any
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
-from rltrain.envs.vector import VectorEnv
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import VECTORIZATION, Parts, evaluates_meanwhile
 from rltrain.storage.checkpoint import Checkpoint
@@ -185,16 +184,17 @@ def summary(
     config: RunConfig,
     trainer: Trainer,
     final: EpisodeStatistics,
-    envs: VectorEnv,
+    parts: Parts,
     folder: Path,
     pictures: Mapping[str, Path],
 ) -> str:
     """The table at the end, and what to type next."""
     speed = trainer.step / trainer.train_seconds if trainer.train_seconds else 0.0
-    limit = _limit(config, trainer)
+    learned = "" if parts.agent.gradient_steps else "; no update was due: the network is as it began"
+    limit, envs = _limit(config, trainer), parts.envs
     found = f"{mean_and_std(final.mean, final.std)} (standard deviation)"
     rows: list[tuple[str, Any]] = [
-        ("trained", f"{trainer.step:,} steps, {trainer.episodes:,} episodes, {speed:,.0f} steps/s"),
+        ("trained", f"{trainer.step:,} steps, {trainer.episodes:,} episodes, {speed:,.0f} steps/s{learned}"),
         ("greedy return", f"{found} over {final.count_in_words()}"),
     ]
     if limit.early:

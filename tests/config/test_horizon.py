@@ -8,7 +8,7 @@ import pytest
 from small_runs import dqn_config, run_config
 
 from rltrain.config.horizon import epsilon_at_end
-from rltrain.config.schema import ExponentialConfig, LinearConfig
+from rltrain.config.schema import ConstantConfig, ExponentialConfig, LinearConfig
 from rltrain.config.search_space import Dimension, fitted, late_epsilon
 from rltrain.errors import RequestError
 
@@ -25,6 +25,16 @@ def test_epsilon_that_still_falls_at_the_end_is_told() -> None:
     slow = replace(CONFIG, exploration=ExponentialConfig("exponential", 1.0, 0.0, 2000.0))
     assert epsilon_at_end(slow).startswith("is still 0.37 after total_steps=2,000, not exploration.end=0:")
     assert epsilon_at_end(replace(CONFIG, exploration=LinearConfig("linear", 0.1, 0.1, 4000))) == ""
+
+
+def test_a_run_that_never_explores_is_told() -> None:
+    greedy = replace(CONFIG, exploration=ConstantConfig("constant", 0.0))
+    assert epsilon_at_end(greedy) == "is 0 throughout, and nothing else explores: exploration.end=0"
+    assert epsilon_at_end(replace(greedy, exploration=LinearConfig("linear", 0.0, 0.0, 10)))
+    assert greedy.network is not None
+    assert epsilon_at_end(replace(greedy, network=replace(greedy.network, noisy=True))) == ""
+    assert epsilon_at_end(replace(greedy, network=None)) == ""
+    assert epsilon_at_end(replace(CONFIG, exploration=ConstantConfig("constant", 0.1))) == ""
 
 
 def test_a_space_that_is_longer_than_the_runs() -> None:
