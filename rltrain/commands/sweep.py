@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rltrain.commands.checked_job import CheckedJob
 from rltrain.commands.cluster_launcher import register_launchers
 from rltrain.commands.launcher import PopulationLauncher
+from rltrain.commands.preflight import preflight
 from rltrain.commands.sweep_header import PlannedJob, comparison_notes, tuned_lines
 from rltrain.commands.sweep_table import report_sweep, shown_note
 from rltrain.config.application import CONFIG_NAME, job_variables
@@ -44,7 +45,6 @@ from rltrain.terminal.text import counted, rltrain_command, shown_path, unusable
 
 _MANY = 250
 """Jobs, whose check takes a second or more."""
-Preflight = Callable[[RunConfig], None]
 # Of the sweepers that search (Optuna's, Ax's, Nevergrad's): the key that says what they look for -> the largest value.
 _LARGEST_IS_BEST = {"direction": "maximize", "ax_config.experiment.minimize": False, "optim.maximize": True}
 
@@ -57,11 +57,9 @@ class CheckedLauncher(Launcher):
     """
 
     def __init__(
-        self, launcher: Launcher, preflight: Preflight, config: DictConfig, context: HydraContext, folder: SweepFolder,
-        typed: Sequence[str],
-    ) -> None:  # fmt: skip
+        self, launcher: Launcher, config: DictConfig, context: HydraContext, folder: SweepFolder, typed: Sequence[str]
+    ) -> None:
         self._launcher = launcher
-        self._preflight = preflight
         self._config = config
         self._context = context
         self._folder = folder
@@ -134,7 +132,7 @@ class CheckedLauncher(Launcher):
                 check_typed(config, overrides)
                 if what not in checked:
                     with variables_set(job.variables):
-                        self._preflight(config if self._trains_here else _on_cpu(config))
+                        preflight(config if self._trains_here else _on_cpu(config))
             except RequestError as error:
                 raise RequestError(f"in the job `{as_typed(overrides)}`: {error}") from error
             checked.add(what)
@@ -193,7 +191,6 @@ def run_sweep(
     hydra: Hydra,
     overrides: list[str],
     task: Callable[[DictConfig], float | None],
-    preflight: Preflight,
     typed: Sequence[str],
 ) -> FinishedSweep:
     """Runs every job of a sweep through Hydra's own sweeper and launcher.
@@ -213,7 +210,7 @@ def run_sweep(
     with SweepFolder(folder) as sweep:
 
         def checked(launcher: Launcher) -> Launcher:
-            launchers.append(CheckedLauncher(launcher, preflight, cfg, context, sweep, typed))
+            launchers.append(CheckedLauncher(launcher, cfg, context, sweep, typed))
             return launchers[-1]
 
         try:

@@ -8,7 +8,6 @@ import importlib
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,8 +19,8 @@ from hydra.core.utils import JobStatus, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from rltrain.commands.preflight import preflight
 from rltrain.commands.sweep import FinishedSweep, run_sweep
-from rltrain.config.algorithms import card_of, that_take
 from rltrain.config.application import CONFIG_NAME, create_application, job_variables, run_config
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
@@ -29,7 +28,6 @@ from rltrain.config.intended import intended
 from rltrain.config.keys import as_written, in_one_word
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_launcher, refuse_sweep
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
-from rltrain.config.schema import CNNConfig, EnvConfig, RunConfig
 from rltrain.config.validate import to_plain, validate
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed
@@ -38,7 +36,7 @@ from rltrain.terminal.output import printing_answers
 from rltrain.terminal.text import shown_path, unusable
 
 if TYPE_CHECKING:
-    from rltrain.types import ActionSpec, ObservationSpec
+    pass
 
 
 def main(args: list[str]) -> int:
@@ -81,7 +79,7 @@ def _main(args: list[str]) -> int:
                 hydra.show_cfg(CONFIG_NAME, overrides, options.cfg, options.package, options.resolve)
         elif sweep:
             with sigint_raises():
-                return int(run_sweep(hydra, overrides, train_job, preflight, args).failed)
+                return int(run_sweep(hydra, overrides, train_job, args).failed)
         else:
             _run(hydra, overrides)
     return 0
@@ -112,7 +110,7 @@ def run_several(overrides: list[str]) -> FinishedSweep:
     overrides, hydra = as_written(overrides), create_application()
     _refuse_options(overrides)
     with _explained(hydra, overrides), sigint_raises():
-        return run_sweep(hydra, overrides, train_job, preflight, ["-m", *overrides])
+        return run_sweep(hydra, overrides, train_job, ["-m", *overrides])
 
 
 @contextmanager
@@ -129,71 +127,6 @@ def _refuse_options(overrides: list[str]) -> None:
     for override in overrides:
         if override.startswith("-"):
             raise RequestError(f"{override}: is an option of the command line; here settings are given, key=value")
-
-
-def preflight(config: RunConfig) -> None:
-    """Checks that need the environment or the device, made before a run folder exists."""
-    if config.init_from is not None:
-        _check_place(config.init_from)
-    from rltrain.envs.probe import probe
-
-    try:
-        observation, actions = probe(config.env)
-    except RequestError as error:
-        from rltrain.config.env_refusal import explain_environment
-
-        raise explain_environment(config.env, error) from error
-    _check_spaces(config, observation, actions)
-    if isinstance(config.network, CNNConfig):
-        from rltrain.maths.images import convolutions
-
-        convolutions(config.network, observation)
-    if config.device.name == "cuda":
-        from rltrain.compute.device import resolve_device
-
-        resolve_device(config.device)
-    for name in config.loggers:
-        from rltrain.loggers.further import find_logger
-
-        find_logger(name)
-    if config.init_from is not None:
-        from rltrain.jobs.build import check_initial_network
-
-        check_initial_network(config, observation, actions)
-
-
-def _check_place(init_from: str) -> None:
-    from rltrain.commands.evaluate import find_run, source_in
-
-    try:
-        source_in(find_run(init_from))
-    except RequestError as error:  # which begins with the folder
-        raise RequestError(f"init_from={error}") from error
-
-
-def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: ActionSpec) -> None:
-    name, card = config.algo.name, card_of(config.algo)
-    others = f"algorithms that can: {', '.join(that_take(observation, actions))}"
-    if card.discrete_observations and observation.kind != "discrete":
-        whose, made = f"those of {config.env.id}", _wrapper_of_arrays(config.env)
-        what = f"{made} makes {whose}" if made else f"{whose} are"
-        raise RequestError(
-            f"algo={name}: needs Discrete observations, and {what} arrays of {list(observation.shape)}\n{others}"
-        )
-    if card.discrete_actions and actions.kind != "discrete":
-        raise RequestError(
-            f"algo={name}: needs discrete actions, "
-            f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n{others}"
-        )
-
-
-def _wrapper_of_arrays(env: EnvConfig) -> str | None:
-    """The wrapper after which Discrete observations are none any more; None where they never were."""
-    from rltrain.envs.probe import probe
-
-    kinds = [probe(replace(env, wrappers=env.wrappers[:count]))[0].kind for count in range(len(env.wrappers) + 1)]
-    last = max((count for count, kind in enumerate(kinds) if kind == "discrete"), default=None)
-    return None if last is None else f"env.wrappers[{last}]={env.wrappers[last].name}"
 
 
 def train_job(cfg: DictConfig) -> float | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rltrain import __version__
+from rltrain.commands.preflight import preflight
 from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
 from rltrain.commands.tune_request import Plan, Request, plan, read_request, require_optuna, stored_plan, tune_config
 from rltrain.commands.tune_trials import check_batch, new_batch
@@ -58,8 +59,6 @@ def join(folder: Path, overrides: list[str], trust: bool) -> int:
 
 def _begin(request: Request) -> tuple[StudyFolder, Plan]:
     asked = plan(request)
-    from rltrain.commands.train import preflight
-
     preflight(asked.config)
     now = datetime.now()
     name = run_name(asked.config.algo.name, asked.config.env.id, asked.config.name)

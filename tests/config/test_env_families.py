@@ -12,7 +12,7 @@ import pytest
 
 import rltrain.config.env_families
 from rltrain.cli import main
-from rltrain.commands.train import preflight
+from rltrain.commands.preflight import preflight
 from rltrain.config.application import compose
 from rltrain.config.env_source import env_ids, is_env_id
 from rltrain.errors import RequestError

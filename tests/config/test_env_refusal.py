@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from rltrain.commands.train import preflight
+from rltrain.commands.preflight import preflight
 from rltrain.config.application import compose
 from rltrain.errors import EXTRAS, RequestError, missing_extra
 
