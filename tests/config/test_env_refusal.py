@@ -12,6 +12,7 @@ import pytest
 
 from rltrain.commands.preflight import preflight
 from rltrain.config.application import compose
+from rltrain.config.env_families import register_families
 from rltrain.errors import EXTRAS, RequestError, missing_extra
 
 
@@ -46,6 +47,7 @@ def function(*, rows: int = 3) -> gymnasium.Env[Any, Any]:
 
 @pytest.fixture(autouse=True)
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_families()  # into the registry that stays, not into the copy: a package registers its games once
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     monkeypatch.setattr(gymnasium, "registry", gymnasium.envs.registration.registry)
     creators = {"Child": Child, "Needy": Needy, "Inner": Inner, "Made": function, "Inherits": Parent}
