@@ -84,11 +84,15 @@ class RunCheckpointer:
         )
 
 
+UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
+"""Raised where a checkpoint's tensors or state are not those of the run that loads them."""
+
+
 def load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
     """Trainer.load_state_dict; a state that does not fit is a request that cannot be met."""
     try:
         return trainer.load_state_dict({**source.tensors, "state": source.state})
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except UNFIT as error:
         raise CheckpointError(f"{source.folder}: does not fit this run: {one_line(error)}") from error
 
 

@@ -17,7 +17,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.envs.process_state import process_kept, variables_set
 from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
-from rltrain.jobs.checkpointer import RunCheckpointer, evaluated_before
+from rltrain.jobs.checkpointer import UNFIT, RunCheckpointer, evaluated_before
 from rltrain.jobs.filming import check_filming
 from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.population_messages import population_header, population_line, population_summary
@@ -195,7 +195,7 @@ class _PopulationJob:
         moment = max(int(source.manifest[ENTRY]["moment"]) for source in sources)
         try:
             population.load_state_dicts([{**source.tensors, "state": source.state} for source in sources], moment)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except UNFIT as error:
             raise CheckpointError(f"{self.jobs[0].folder.parent}: its checkpoints do not fit: {error}") from error
 
     def _report(self, population: Population, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:

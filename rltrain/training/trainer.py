@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from rltrain.training.recorder import Recorder
 from rltrain.training.saving import Checkpointer
 from rltrain.training.stopping import StopRequest
 from rltrain.types import Episode
+
+Number = TypeVar("Number", int, float)
 
 
 class Trainer:
@@ -300,12 +302,11 @@ class Trainer:
         if not exact:
             self._agent.abandon_episodes(self._envs.state_dict()["episode"] != running)
         self._recorder.load_state_dict(state["recorder"])
-        self.step, self.episodes = state["step"], state["episodes"]
-        self.solve_step, self.best_return = state["solve_step"], state["best_return"]
-        self._confirmed_return = state["confirmed_return"]
-        self._duties_from = state["duties_from"]
-        self.train_seconds = state["train_seconds"]
-        self._row_step, self._row_seconds = state["row_step"], state["row_seconds"]
+        self.step, self.episodes, self._row_step = (int(state[key]) for key in ("step", "episodes", "row_step"))
+        self.solve_step, self._duties_from = (_if_any(int, state[key]) for key in ("solve_step", "duties_from"))
+        self.best_return = _if_any(float, state["best_return"])
+        self._confirmed_return = _if_any(float, state["confirmed_return"])
+        self.train_seconds, self._row_seconds = float(state["train_seconds"]), float(state["row_seconds"])
         if self._pruning is not None and self._duties_from is None:
             self._tell_pruning(self._pruning, None)
         self._note_saved()
@@ -314,3 +315,7 @@ class Trainer:
     def _note_saved(self) -> None:
         # With duties undone the state of this step is yet to change.
         self._saved_step = self.step if self._duties_from is None else None
+
+
+def _if_any(kind: Callable[[Any], Number], value: Any) -> Number | None:
+    return None if value is None else kind(value)

@@ -124,6 +124,21 @@ def test_a_config_that_asks_for_any_amount_of_memory(
     assert newest(run).step == 30
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"episodes": "x"}, {"train_seconds": "x"}, {"row_step": []}, {"row_seconds": {}}, {"solve_step": "x"},
+     {"best_return": []}, {"confirmed_return": "x"}, {"duties_from": []}, {"gradient_steps": 10**30}],
+)  # fmt: skip
+def test_a_state_of_other_kinds_is_refused(
+    changes: dict[str, Any], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "gradient_steps" in changes:
+        changes = {"agent": {**newest(run).state["agent"], **changes}}
+    rewrite(run, state=changes)
+    assert main(["resume", str(run)]) == 2
+    assert "does not fit this run" in one_line(capsys)
+
+
 def test_text_is_neither_resolved_nor_followed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with_config(run, name="../../pwned")
     assert "name=../../pwned: must be letters" in refuse_all(run, capsys)[0]
