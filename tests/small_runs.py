@@ -235,3 +235,14 @@ def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
     monkeypatch.setattr("rltrain.compute.ahead.Program._load", counted)
     return loads
+
+
+def make_steps(agent: Any, envs: Any, obs: np.ndarray) -> np.ndarray:
+    """Some vector steps on the device, or one on the host, with the updates due; returns obs of the next."""
+    if envs.stepped_by_agent:
+        agent.iterate(envs, 8)
+        return obs
+    transition, next_obs, ended = envs.step(agent.act(obs), agent.active.copy())
+    agent.observe(transition, ended)
+    agent.update()
+    return np.asarray(next_obs)

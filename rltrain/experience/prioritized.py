@@ -92,11 +92,12 @@ class PrioritizedReplay(UniformReplay):
 
     def _set(self, tree: Tensor, rows: Tensor, priority: Tensor) -> None:
         """Both [M, K]: the leaves, and all sums above them."""
-        node = rows + self._leaves
-        tree.scatter_(1, node, priority)
+        # Not scatter_: a compiled program would copy the tree for each of them.
+        member, node = torch.arange(len(tree), device=tree.device).unsqueeze(1), rows + self._leaves
+        tree.index_put_((member, node), priority)
         for _ in range(self._depth):
             node = node // 2
-            tree.scatter_(1, node, tree.gather(1, 2 * node) + tree.gather(1, 2 * node + 1))
+            tree.index_put_((member, node), tree.gather(1, 2 * node) + tree.gather(1, 2 * node + 1))
 
     def _first_rows(self, rows: Tensor) -> Tensor:
         """[M, 1] where each member's rows begin in the arrays."""

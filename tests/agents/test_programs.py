@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import dqn_config, env_config, run_config
+from halves import often
+from resume_cases import CONVOLUTIONS, FRAMES, PRIORITIZED
+from small_runs import dqn_config, env_config, make_steps, run_config
 from torch import Tensor
+from torch.fx import GraphModule
 
 from rltrain.compute.ahead import Program
 from rltrain.config.schema import RunConfig, SoftUpdateConfig
@@ -39,11 +42,11 @@ DIGESTS: dict[tuple[str, int], list[str]] = {
 
 
 @pytest.fixture
-def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A digest of each program, in the order of their first calls; they run as they are."""
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
+    """The operations of each program, in the order of their first calls; they run as they are."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    found: list[str] = []
+    found: list[GraphModule] = []
 
     def load(program: Program[Any], args: Any, leaves: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
         from rltrain.compute.ahead import _refill
@@ -53,12 +56,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return []
 
         graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
-        operations = [
-            f"{node.target} {tuple(getattr(node.meta.get('val'), 'shape', ()))}"
-            for node in graph.graph.nodes
-            if node.op == "call_function" and "detach" not in str(node.target)
-        ]
-        found.append(f"{len(operations)} {hashlib.sha256(repr(operations).encode()).hexdigest()[:16]}")
+        found.append(graph)
         return lambda tensors: flat(*tensors)
 
     monkeypatch.setattr("rltrain.compute.ahead.Program._load", load)
@@ -70,13 +68,59 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="the digests are of torch 2.13")
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("name", CASES)
-def test_programs_have_the_operations_that_they_had(name: str, members: int, traced: list[str]) -> None:
-    config = replace(CASES[name], device=replace(CASES[name].device, compile=True))
+def test_programs_have_the_operations_that_they_had(name: str, members: int, graphs: list[GraphModule]) -> None:
+    learn(replace(CASES[name], device=replace(CASES[name].device, compile=True)), members)
+    assert sorted(map(digest, graphs)) == DIGESTS.get((name, members))
+
+
+def learn(config: RunConfig, members: int) -> None:
+    """Enough steps that all programs have been called."""
     population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
     with build(config, population=population) as parts:
         agent: Any = parts.agent
-        parts.envs.reset()
+        obs = parts.envs.reset()
         with torch.no_grad():
-            for _ in range(6):
-                agent.iterate(parts.envs, 8)
-    assert sorted(traced) == DIGESTS.get((name, members))
+            for _ in range(6 if config.env.vectorization == "compiled" else 30):
+                obs = make_steps(agent, parts.envs, obs)
+
+
+def digest(graph: GraphModule) -> str:
+    operations = [
+        f"{node.target} {tuple(getattr(node.meta.get('val'), 'shape', ()))}"
+        for node in graph.graph.nodes
+        if node.op == "call_function" and "detach" not in str(node.target)
+    ]
+    return f"{len(operations)} {hashlib.sha256(repr(operations).encode()).hexdigest()[:16]}"
+
+
+# In place, on as many rows as their indices say: a compiled program writes there and copies nothing.
+IN_PLACE = ("aten.index_put_.default", "aten.index_copy_.default", "aten.index_add_.default")
+ROWS = 20_011
+
+
+REPLAYS: dict[str, RunConfig] = {
+    "prioritized": replace(DQN, algo=dqn_config(buffer_size=ROWS, n_step=2, prioritized=PRIORITIZED)),
+    "uniform": replace(DQN, algo=dqn_config(buffer_size=ROWS, n_step=3)),
+    "frames": replace(
+        DQN, algo=dqn_config(buffer_size=ROWS, prioritized=PRIORITIZED), env=FRAMES, network=CONVOLUTIONS
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("replay", "members"),
+    often([("prioritized", 3), ("prioritized", 1), ("uniform", 3), ("frames", 1)], [("prioritized", 3)]),
+)
+def test_no_operation_takes_the_whole_replay(replay: str, members: int, graphs: list[GraphModule]) -> None:
+    """What a program does in each call must not grow with what the replay keeps."""
+    learn(replace(REPLAYS[replay], device=replace(DQN.device, compile=True)), members)
+    whole = {
+        f"{node.target} {tuple(node.meta['val'].shape)}"
+        for graph in graphs
+        for node in graph.graph.nodes
+        if node.op == "call_function"
+        and getattr(node.meta.get("val"), "numel", int)() >= ROWS
+        and not getattr(node.target, "is_view", False)
+        and str(node.target) not in IN_PLACE
+    }
+    assert graphs and not whole

@@ -14,6 +14,7 @@ import pytest
 import torch
 from halves import often
 from resume_cases import CASES
+from small_runs import make_steps
 
 from rltrain.jobs.build import build
 
@@ -42,17 +43,7 @@ def test_programs_are_whole_graphs(
         obs = parts.envs.reset()
         learned = False
         while not learned:
-            obs = step(agent, parts.envs, obs)
+            obs = make_steps(agent, parts.envs, obs)
             learned = bool((agent._gradient_steps > 0).all())
     assert compiled, "nothing was compiled"
     assert "uncompiled" not in capsys.readouterr().err
-
-
-def step(agent: Any, envs: Any, obs: Any) -> Any:
-    if envs.stepped_by_agent:
-        agent.iterate(envs, 8)
-        return obs
-    transition, obs, ended = envs.step(agent.act(obs), agent.active.copy())
-    agent.observe(transition, ended)
-    agent.update()
-    return obs
