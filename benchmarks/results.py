@@ -132,10 +132,10 @@ RESULTS = (
         18,
         40_000,
         scoring=SCORING,
-        note="This is the third run of this row. The first, with a constant learning rate and a stop of -82, gave 17 of"
-        " 20 at -85, median -82. The second, with rewards of -0.1 and a stop of -80 (chosen on seeds 1000 to 1007), gave"
-        " 13 of 20, median -81: eight never confirmed -80 and went on to 100,000 steps, where they had -84 to -108, -305"
-        " and -375. This one has a learning rate that falls and a stop of -80, chosen on seeds 1000 to 1019.",
+        note="This is the third run of this row. The first, with a constant learning rate and a stop of -82, gave 17"
+        " of 20 at -85, median -82. The second, with rewards of -0.1 and a stop of -80 (chosen on seeds 1000 to 1007),"
+        " gave 13 of 20, median -81: eight never confirmed -80 and went on to 100,000 steps, where they had -84"
+        " to -108, -305 and -375. This one has a learning rate that falls and a stop of -80 (seeds 1000 to 1019).",
     ),
     population(
         "dqn_MountainCar-v0",
@@ -156,8 +156,8 @@ RESULTS = (
         -250,
         19,
         has_threshold=False,
-        note="This is the second run of this row. The first, with constant learning rates and a stop of -200, gave 17 of"
-        " 20 at -250, median -207; that they should fall was chosen on seeds 1000 to 1019.",
+        note="This is the second run of this row. The first, with constant learning rates and a stop of -200, gave 17"
+        " of 20 at -250, median -207; that they should fall was chosen on seeds 1000 to 1019.",
     ),
 )
 
