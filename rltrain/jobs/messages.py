@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rltrain.agents import AGENTS
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
@@ -190,7 +191,9 @@ def summary(
 ) -> str:
     """The table at the end, and what to type next."""
     speed = trainer.step / trainer.train_seconds if trainer.train_seconds else 0.0
-    learned = "" if parts.agent.gradient_steps else "; no update was due: the network is as it began"
+    # An agent of its own may learn without gradient steps.
+    unchanged = config.algo.name not in AGENTS and not parts.agent.gradient_steps
+    learned = "; no update was due: the network is as it began" if unchanged else ""
     limit, envs = _limit(config, trainer), parts.envs
     found = f"{mean_and_std(final.mean, final.std)} (standard deviation)"
     rows: list[tuple[str, Any]] = [
