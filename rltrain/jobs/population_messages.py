@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
@@ -19,6 +20,9 @@ from rltrain.training.trainer import Trainer
 def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path]) -> str:
     """Header: describes the population in a few lines."""
     first = configs[0]
+    late = [said for config in configs if (said := epsilon_at_end(config))]
+    alike = len(late) == len(configs) and len(set(late)) == 1
+    of = "" if alike else f" (the first of {counted(len(late), 'such job')})"
     threads = f"{parts.threads} thread{'' if parts.threads == 1 else 's'}"
     return "\n".join(
         [
@@ -29,6 +33,7 @@ def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Seque
             f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"stepping  {steps_how(parts)}",
             *([] if parts.replays.same else [wrapped(f"resume    {promise(first, parts)}")]),
+            *[wrapped(f"epsilon   {said}{of}") for said in late[:1]],
             f"folder    {shown_path(folders[0].parent)}",
         ]
     )

@@ -6,9 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from small_runs import q_learning_config, reinforce_config, run_config
+import pytest
+from small_runs import dqn_config, q_learning_config, reinforce_config, run_config
 
+from rltrain.config.schema import LinearConfig
 from rltrain.jobs.messages import summary
+from rltrain.jobs.population_messages import population_header
 from rltrain.training.episode_tally import EpisodeStatistics
 
 
@@ -24,3 +27,24 @@ def test_a_run_too_short_for_an_update_says_so() -> None:
         )
         lines = summary(of, trainer, final, parts, Path("run"), {}).splitlines()
         assert lines[1] == f"trained         12 steps, 0 episodes, 6 steps/s{said}"
+
+
+def test_a_population_says_once_that_epsilon_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.jobs.population_messages.steps_how", lambda parts: "")
+    monkeypatch.setattr("rltrain.jobs.population_messages.how", lambda parts: "")
+    parts: Any = SimpleNamespace(
+        threads=1, device="cpu", agent=SimpleNamespace(replay_bytes=0), replays=SimpleNamespace(same=True)
+    )
+
+    def lines(*steps: int) -> list[str]:
+        configs = [
+            run_config(dqn_config(), exploration=LinearConfig("linear", 1.0, 0.0, n), total_steps=100) for n in steps
+        ]
+        header = population_header(configs, parts, [Path("sweep/0"), Path("sweep/1")])
+        return [line for line in header.splitlines() if line.startswith("epsilon")]
+
+    late = "epsilon   is still 0.50 after total_steps=100, not exploration.end=0: exploration.steps=200"
+    assert lines(50, 50) == []
+    assert lines(200, 200) == [late]
+    assert lines(50, 200) == [f"{late} (the first of 1 such job)"]
+    assert lines(200, 400) == [f"{late} (the first of 2 such jobs)"]
