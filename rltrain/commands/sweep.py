@@ -32,7 +32,7 @@ from rltrain.config.application import CONFIG_NAME, job_variables
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS
-from rltrain.config.override_text import as_typed, key_of
+from rltrain.config.override_text import as_typed, in_yaml, key_of
 from rltrain.config.run_name import config_text, reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
@@ -73,6 +73,7 @@ class CheckedLauncher(Launcher):
         self._launcher.setup(**kwargs)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        job_overrides = [list(map(in_yaml, overrides)) for overrides in job_overrides]
         if len(job_overrides) >= _MANY:
             say(f"checking  {len(job_overrides):,} jobs")
         jobs = self._check(job_overrides, initial_job_idx)

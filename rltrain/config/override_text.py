@@ -19,6 +19,12 @@ def as_typed(overrides: Sequence[str]) -> str:
     return " ".join(_as_typed(override) for override in overrides)
 
 
+def in_yaml(override: str) -> str:
+    """`algo.double=true`, where Hydra's sweepers write a swept value as Python does, `algo.double=True`."""
+    key, _, value = override.partition("=")
+    return f"{key}={value.lower()}" if value in ("True", "False") else override
+
+
 def key_of(override: str) -> str:
     """The key or the group that an override is about."""
     return override.lstrip("+~").partition("=")[0]

@@ -103,6 +103,11 @@ def test_a_dry_run_trains_nothing_and_leaves_no_folder(rltrain: Shell, tmp_path:
     assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
 
 
+def test_a_swept_switch_is_written_as_it_was_typed(rltrain: Shell) -> None:
+    swept = rltrain("-m", "dry_run=true", "algo.anneal_lr=true,false", "seed=0").stdout
+    assert "is made for true, and false gets what is left of it" in " ".join(swept.split()) and "False" not in swept
+
+
 def test_a_stored_run_of_a_plug_in_is_read_with_the_plug_in(rltrain: Shell) -> None:
     for command in ("evaluate", "resume"):
         refused = rltrain(command, plugins="no_such_module")
