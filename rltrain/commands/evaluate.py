@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rltrain.config.schema import MOST_EPISODES
+from rltrain.config.schema import AUTO_SAVE_STEPS, MOST_EPISODES
 from rltrain.config.stored import parse_arguments, require_trusted
 from rltrain.config.validate import show
 from rltrain.envs.process_state import process_kept
@@ -160,7 +160,8 @@ def _not_saved(run: RunFolder) -> str:
     status = run.read_record().get("status")
     if status == "running" and (holder := holder_of(run.path)):
         period = run.read_config().get("checkpoint", {}).get("period")
-        first = "when it ends" if period is None else f"first at step {period:,}"
+        steps = AUTO_SAVE_STEPS if period == "auto" else period
+        first = "when it ends" if steps is None else f"first at step {steps:,}"
         shown = f" (checkpoint.period{'=null' if period is None else ''})"
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
     if status in ("running", "failed"):

@@ -50,6 +50,7 @@ def hints_of(cls: type) -> dict[str, Any]:
 LARGEST = 2**63 - 1  # of the integers that arrays hold
 MOST_EPISODES = 1_000_000  # of an evaluation, which holds the return of each
 MOST_ENTRIES = 100
+AUTO_SAVE_STEPS = 10_000  # of `checkpoint.period=auto`
 """Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
 
 TASK_CORES = "RLTRAIN_TASK_CORES"
@@ -365,7 +366,7 @@ class EvalConfig:
 class CheckpointConfig:
     """`checkpoint`: saved every `period` environment steps; the newest `keep` stay, `replay`: with their experience."""
 
-    period: Annotated[int | None, Range(1)]
+    period: Annotated[int | Literal["auto"] | None, Range(1)]
     keep: Annotated[int, Range(1)]
     replay: bool
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rltrain.agents import AGENTS
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
-from rltrain.config.schema import RunConfig
+from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import VECTORIZATION, Parts, evaluates_meanwhile
 from rltrain.storage.checkpoint import Checkpoint
@@ -69,9 +69,7 @@ def header(
     if source is not None:
         lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {_continues(source, parts, exact)}")
     else:
-        lines.append(
-            f"resume    {promise(config, parts)}; saved every {_steps(config.checkpoint.period)} and when stopped"
-        )
+        lines.append(f"resume    {promise(config, parts)}; saved {_saved(config.checkpoint.period)}")
     lines = [wrapped(line) for line in lines]
     if folder is not None:
         lines.append(f"folder    {shown_path(folder)}")
@@ -266,5 +264,8 @@ def _limit(config: RunConfig, trainer: Trainer) -> Limit:
     return limit
 
 
-def _steps(period: int | None) -> str:
-    return "time it ends" if period is None else f"{period:,} steps"
+def _saved(period: int | Literal["auto"] | None) -> str:
+    if period is None:
+        return "when it ends or is stopped"
+    every = f"at most every {AUTO_SAVE_STEPS:,} steps" if period == "auto" else f"every {period:,} steps"
+    return f"{every} and when stopped"

@@ -23,7 +23,7 @@ from rltrain.training.evaluator import Evaluator
 from rltrain.training.members import MemberAgent, MemberEnvs, MemberEvaluator, SharedEvaluation, join_env_states
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import require_finite
-from rltrain.training.saving import Checkpointer
+from rltrain.training.saving import Checkpointer, SaveTimes
 from rltrain.training.stopping import StopRequest
 from rltrain.training.trainer import Trainer
 from rltrain.types import Episode
@@ -97,6 +97,7 @@ class Population:
         self.failures: dict[int, RunFailed] = {}
         self._env_failures = envs.collect_failures()
         self.moment = 0
+        self._saves = SaveTimes(configs[0].checkpoint.period)
         self._outputs = outputs
         self._obs: np.ndarray | None = None
         self._running = np.ones(members, dtype=bool)
@@ -126,12 +127,12 @@ class Population:
         for member in np.flatnonzero(self._running & ~self._due):
             self._retire_if_done(int(member))
         self._do_duties()
-        period = self._configs[0].checkpoint.period
+        period = self._saves.steps
         while self._running.any() and not self.stop_requested():
-            saves = self._mean_step()
+            before = self._mean_step()
             self._vector_step()
             self._do_duties()
-            if period is not None and self._mean_step() // period > saves // period:
+            if period is not None and self._mean_step() // period > before // period and self._saves.affordable():
                 self._save()
         self._save()
 
@@ -179,7 +180,7 @@ class Population:
         steps = -(-(self._next_duty[running] - self._steps[running]) // self._num_envs)
         left = -(-(self._most_episodes[running] - self._episode_counts[running]) // self._num_envs)
         soonest = int(min(steps.min(), left.min()))
-        period = self._configs[0].checkpoint.period
+        period = self._saves.steps
         if period is None:
             return soonest
         total = (self._mean_step() // period + 1) * period * len(self._steps)  # of all members' steps
@@ -294,18 +295,17 @@ class Population:
 
     def _save(self) -> None:
         """Saves all members that run, at one moment; only then do older checkpoints go."""
-        for member in np.flatnonzero(self._running).tolist():
-            if self._saved_moment[member] == self.moment:
-                continue
-            try:
-                self._report_steps(member)
-                # Also where it has not changed because it waits: members continue from one moment.
-                self.trainers[member].save()
-                self._saved_moment[member] = self.moment
-            except RunFailed as failure:
-                self._fail(member, failure)
-        for output in self._outputs:
-            output.checkpointer.prune()
+        with self._saves.measured():
+            for member in np.flatnonzero(self._running & (self._saved_moment != self.moment)).tolist():
+                try:
+                    self._report_steps(member)
+                    # Also where it has not changed because it waits: members continue from one moment.
+                    self.trainers[member].save()
+                    self._saved_moment[member] = self.moment
+                except RunFailed as failure:
+                    self._fail(member, failure)
+            for output in self._outputs:
+                output.checkpointer.prune()
 
     def load_state_dicts(self, states: Sequence[Mapping[str, Mapping[str, Any]]], moment: int) -> list[bool]:
         """Continues from one state per member, as a trainer's `state_dict` returns it, saved at `moment`; per member,

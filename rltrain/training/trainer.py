@@ -19,7 +19,7 @@ from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, Epis
 from rltrain.training.limits import reached_limit
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import Recorder
-from rltrain.training.saving import Checkpointer
+from rltrain.training.saving import Checkpointer, SaveTimes
 from rltrain.training.stopping import StopRequest
 from rltrain.types import Episode
 
@@ -57,8 +57,8 @@ class Trainer:
         self._stop = stop
         self._pruning = pruning
         self._prunes = saves_periodically
-        self._save_period = config.checkpoint.period if saves_periodically else None
-        periods = (config.log_period, config.eval.period, config.video.period, self._save_period)
+        self._saves = SaveTimes(config.checkpoint.period if saves_periodically else None)
+        periods = (config.log_period, config.eval.period, config.video.period, self._saves.steps)
         self._periods = [period for period in periods if period is not None]
         # What an agent that steps by itself has measured comes from the host.
         self._recorder = Recorder(torch.device("cpu") if envs.stepped_by_agent else device)
@@ -216,7 +216,7 @@ class Trainer:
             self._logger.log(self.step, row)
         if self._crossed(config.video.period):
             self._checkpointer.film(self.step, self._checked_state())
-        save = self._crossed(self._save_period)
+        save = self._crossed(self._saves.steps) and self._saves.affordable()
         self._duties_from = None
         if self._pruning is not None:
             self._tell_pruning(self._pruning, evaluation)
@@ -259,10 +259,11 @@ class Trainer:
         Raises:
             RunFailed: a number is not finite, or the disk refuses.
         """
-        self._logger.flush()  # a run that is killed continues from here: what was logged until now must be in the files
-        self._checkpointer.save(self.step, self._checked_state())
-        if self._prunes:
-            self._checkpointer.prune()
+        with self._saves.measured():
+            self._logger.flush()  # a run that is killed goes on from here: what was logged by now must be in the files
+            self._checkpointer.save(self.step, self._checked_state())
+            if self._prunes:
+                self._checkpointer.prune()
         self._note_saved()
 
     def _checked_state(self) -> StateDict:

@@ -22,7 +22,7 @@ RUN: dict[str, Any] = {
     "dry_run": False,
     "loggers": [],
     "eval": {"period": 5000, "episodes": 10, "num_envs": "auto"},
-    "checkpoint": {"period": 10000, "keep": 3, "replay": True},
+    "checkpoint": {"period": "auto", "keep": 3, "replay": True},
     "video": {"period": None},
     "device": {
         "name": "auto",
@@ -170,7 +170,7 @@ ATARI_2015 = {
     "total_episodes": None,
     "log_period": 10_000,
     "eval": {"period": 250_000, "episodes": 10, "num_envs": "auto"},
-    "checkpoint": {"period": 250_000, "keep": 1, "replay": True},
+    "checkpoint": {"period": "auto", "keep": 1, "replay": True},
     "env": {
         **ENV,
         "id": "ALE/Breakout-v5",

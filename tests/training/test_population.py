@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -47,6 +48,7 @@ from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.engine.turns import Turns
 from rltrain.errors import RunFailed
 from rltrain.jobs.build import build_envs
+from rltrain.training import saving
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.population import MemberOutput, Population
 from rltrain.training.trainer import Trainer
@@ -328,6 +330,17 @@ def test_members_that_run_are_saved_at_each_period_and_one_that_ended_no_more() 
     due = {max(multiple, -(-(3 * multiple - end) // 4) * 2) for multiple in range(40, 180, 40)}
     assert first == third == sorted({*(step for step in due if step < 180), 180})
     assert second == sorted({*(step for step in first if step < end), end})
+
+
+def test_a_population_passes_over_saves_that_would_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(saving, "AUTO_SAVE_STEPS", 20)
+    together = Together(members("soft", checkpoint=CheckpointConfig("auto", 3, True)))
+    for keeper in together.keepers:
+        keeper.prune = lambda: setattr(clock, "now", clock.now + 1.0)  # type: ignore[method-assign]
+    together.population.run()
+    assert [keeper.steps for keeper in together.keepers] == [[20, 180]] * 3
 
 
 def test_what_was_done_before_a_save_is_not_due_after_it() -> None:

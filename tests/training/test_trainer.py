@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from rltrain.config.schema import CheckpointConfig, EvalConfig, RunConfig
 from rltrain.engine.protocol import Agent, StateDict
 from rltrain.errors import RunFailed
 from rltrain.jobs.build import build_envs
+from rltrain.training import saving
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics, Evaluator
 from rltrain.training.trainer import Trainer
 from rltrain.types import Episode, Transition
@@ -139,6 +141,36 @@ def test_every_period_is_in_environment_steps(num_envs: int, last: int) -> None:
     steps = [step for step, _ in run.log.rows]
     assert steps == sorted(set(steps)), "one row per step"
     assert run.keeper.steps == sorted({*multiples(7, num_envs, last), last})
+
+
+@pytest.mark.parametrize(
+    ("period", "save_seconds", "saved"),
+    [
+        (100, 1000.0, [100, 200, 300, 400]),  # a period that is named is kept, whatever a save takes
+        ("auto", 0.2, list(range(10, 401, 10))),
+        ("auto", 4.0, [10, 160, 240, 310, 390, 400]),  # made so that all are a twentieth: the second once 8 s are that
+        ("auto", 10_000.0, [10, 400]),  # nobody knew what the first takes; the last state is always saved
+    ],
+)
+def test_an_automatic_period_spares_time(
+    period: int | Literal["auto"], save_seconds: float, saved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(saving, "AUTO_SAVE_STEPS", 10)
+    run = Run(short_config(total_steps=400, checkpoint=CheckpointConfig(period, 3, True)))
+
+    def loss(updates: int) -> float:
+        clock.now += 1.0  # a step takes a second
+        return 0.0
+
+    def save(step: int, state: StateDict) -> None:
+        clock.now += save_seconds
+        run.keeper.saved.append((step, state))
+
+    run.agent.loss, run.keeper.save = loss, save  # type: ignore[method-assign]
+    run.trainer.run()
+    assert run.keeper.steps == saved
 
 
 def test_several_multiples_in_one_vector_step_are_one_duty() -> None:
