@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from rltrain.compute.compiling import Bound, compiled
 from rltrain.compute.staging import StagingBuffers
-from rltrain.networks.flat import FlatNetwork, InNumpy
+from rltrain.networks.flat import FlatNetwork
 
-# Rows times parameters: beyond, torch's matrix products win, and NumPy's would start threads of their own.
+# Rows times parameters of a member: beyond, torch's products win, and NumPy's would start threads of their own.
 _LARGEST_IN_NUMPY = 2**18
 
 
@@ -36,6 +36,7 @@ class MemberNetworks:
         self.noise_size = self._first.noise_size
         self.forward: Callable[..., Tensor] = self._apply if self.members == 1 else torch.vmap(self._apply)
         self._acting = self.forward
+        self._numpy = self._first.in_numpy(self.params.view(self.members, -1))
         self._cuda_graphs = cuda_graphs
         self._captured: CapturedNetworks | None = None
 
@@ -57,8 +58,8 @@ class MemberNetworks:
 
         What it returns is good until the next call.
         """
-        if (in_numpy := self._in_numpy(len(obs))) is not None:
-            return torch.from_numpy(in_numpy(obs, *noise))
+        if (found := self._in_numpy(obs, *noise)) is not None:
+            return found
         with torch.no_grad():
             if self._cuda_graphs:
                 self._captured = self._captured or CapturedNetworks(self, obs, *noise)
@@ -68,14 +69,17 @@ class MemberNetworks:
 
     def outputs(self, obs: np.ndarray) -> Tensor:
         """Outputs [M * N, outputs] without noise, for observations [M * N, *obs] of any N, the fastest way."""
-        if (in_numpy := self._in_numpy(len(obs))) is not None:
-            return torch.from_numpy(in_numpy(obs))
+        if (found := self._in_numpy(obs)) is not None:
+            return found
         return self(torch.from_numpy(obs).to(self.params.device))
 
-    def _in_numpy(self, rows: int) -> InNumpy | None:
-        """The only member's network in NumPy, where that is the fastest for so many rows."""
-        fits = self.members == 1 and rows * self.params.numel() <= _LARGEST_IN_NUMPY
-        return self._first.in_numpy if fits else None
+    def _in_numpy(self, obs: np.ndarray, *noise: np.ndarray) -> Tensor | None:
+        """The outputs [M * N, outputs], computed in NumPy; None where that is not the fastest way for so many rows."""
+        rows = len(obs) // self.members
+        if self._numpy is None or rows * self.params.shape[-1] > _LARGEST_IN_NUMPY:
+            return None
+        outputs = self._numpy(obs.reshape(self.members, rows, -1), *noise)
+        return torch.from_numpy(outputs.reshape(len(obs), -1))
 
     def _all(self, forward: Callable[..., Tensor], obs: Tensor, *noise: Tensor) -> Tensor:
         if self.members == 1:

@@ -22,7 +22,7 @@ Apply = Callable[[Tensor, Tensor], Tensor]
 """(params [P], obs [..., *obs]) -> output [..., outputs]."""
 
 InNumpy = Callable[..., np.ndarray]
-"""obs [N, *obs], and of a noisy network perhaps noise [1, E] -> output [N, outputs]."""
+"""obs [M, N, *obs], and of noisy networks perhaps noise [M, E] -> outputs [M, N, outputs]."""
 
 
 class FlatNetwork:
@@ -56,9 +56,6 @@ class FlatNetwork:
             parameter.requires_grad_(False)
             parameter.data = view
         self._own = list(named.values())
-        make_in_numpy = getattr(module, "in_numpy", None) if device.type == "cpu" else None
-        self.in_numpy: InNumpy | None = make_in_numpy() if make_in_numpy else None
-        """`network(obs)` in NumPy on the same memory, where the module offers it."""
         self._slots = [self._slot(name) for name in self._names]
         self._noise = LayerNoise(module)
         self.noise_size = self._noise.size
@@ -108,6 +105,14 @@ class FlatNetwork:
             for hook in hooks:
                 hook.remove()
         return found
+
+    def in_numpy(self, stacked: Tensor) -> InNumpy | None:
+        """M networks with the parameters `stacked` [M, P] on the same memory, in NumPy, where the module offers it."""
+        make: Callable[..., InNumpy | None] | None = getattr(self._module, "in_numpy", None)
+        if make is None or stacked.device.type != "cpu":
+            return None
+        pieces = zip(self._names, torch.split(stacked, self._sizes, -1), self._shapes, strict=True)
+        return make({name: piece.view(-1, *shape).numpy() for name, piece, shape in pieces})
 
     def perturbed(self, params: Tensor, noise: Tensor) -> Tensor:
         """The parameters [P] with which `apply` computes under `noise` [E]; differentiable in `params` [P]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -101,35 +101,37 @@ class MLP(nn.Module):
             features = layer(features)
         return features
 
-    def in_numpy(self) -> Callable[..., np.ndarray] | None:
-        """The same function of float32 vectors, and of a noisy network under noise [1, E], in NumPy, up to rounding,
-        with the parameters where they lie now; None where NumPy has not all it takes.
+    def in_numpy(self, params: Mapping[str, np.ndarray]) -> Callable[..., np.ndarray] | None:
+        """The same function in NumPy, up to rounding, for M networks whose parameters are [M, *shape] by name: of
+        float32 vectors [M, N, width], and under noise [M, E]. None where NumPy has not all it takes.
 
         For the few rows that acting takes, torch's cost per operation is ten times that of the arithmetic.
         """
-        activate, linear = self._activate_in_numpy, [m for m in self.layers if isinstance(m, nn.Linear)]
-        if activate is None or linear[0].weight.dtype != torch.float32:
+        activate, named = self._activate_in_numpy, list(self.named_modules())
+        linear = {name: layer for name, layer in named if isinstance(layer, nn.Linear)}
+        if activate is None or any(array.dtype != np.float32 for array in params.values()):
             return None
-        layers = [dense_in_numpy(layer) for layer in linear]
-        parts = noise_parts(linear)
-        norms = [_layer_norm_in_numpy(m) for m in self.layers if isinstance(m, nn.LayerNorm)]
+        layers = [dense_in_numpy(name, params) for name in linear]
+        parts = noise_parts(linear.values())
+        norms = [_layer_norm_in_numpy(name, m.eps, params) for name, m in named if isinstance(m, nn.LayerNorm)]
         normalize = norms or [lambda x: x] * len(layers)
 
         @np.errstate(all="ignore")  # what is not finite is found in the update, by name
         def forward(obs: np.ndarray, *noise: np.ndarray) -> np.ndarray:
-            of_layers = iter(parts(noise[0][0]) if noise else ())
-            x = obs  # [N, width]
+            of_layers = iter(parts(*noise) if noise else ())
+            x = obs  # [M, N, width]
             for layer, norm in zip(layers[:-1], normalize, strict=False):
                 x = activate(norm(layer(x, of_layers)))
-            return layers[-1](x, of_layers)  # [N, outputs]
+            return layers[-1](x, of_layers)  # [M, N, outputs]
 
         return forward
 
 
-def _layer_norm_in_numpy(layer: nn.LayerNorm) -> Callable[[np.ndarray], np.ndarray]:
-    """`layer` in NumPy, of x [N, units], on the same memory."""
-    gain, shift, eps = layer.weight.detach().numpy(), layer.bias.detach().numpy(), layer.eps
-    mean = np.full((len(gain), 1), 1.0 / len(gain), np.float32)  # a product is faster than `np.mean`
+def _layer_norm_in_numpy(name: str, eps: float, params: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """The layer `name` of M networks, whose parameters are [M, units], for x [M, N, units]."""
+    gain, shift = params[f"{name}.weight"][:, None], params[f"{name}.bias"][:, None]
+    units = gain.shape[-1]
+    mean = np.full((units, 1), 1.0 / units, np.float32)  # a product is faster than `np.mean`
 
     def forward(x: np.ndarray) -> np.ndarray:
         x = x - x @ mean

@@ -7,7 +7,7 @@ module's `weight` and `bias` are the means, with which alone it computes; noise 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 
 import numpy as np
@@ -56,29 +56,33 @@ class LayerNoise:
 
 
 def noise_parts(layers: Iterable[nn.Linear]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """From noise [E] to f(noise) of each layer's inputs, then outputs."""
+    """From noise [M, E] to f(noise) of each layer's inputs, then outputs, each [M, 1, size]."""
     sizes = [size for layer in layers for size in reversed(layer.weight.shape)]
     places = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
     def parts(noise: np.ndarray) -> list[np.ndarray]:
         scaled = np.sign(noise) * np.sqrt(np.abs(noise))
-        return [scaled[place] for place in places]
+        return [scaled[:, None, place] for place in places]
 
     return parts
 
 
-def dense_in_numpy(layer: nn.Linear) -> Callable[[np.ndarray, Iterator[np.ndarray]], np.ndarray]:
-    """A fully connected layer of x [N, inputs], under the noise of its inputs and outputs that comes next, if any does.
+def dense_in_numpy(
+    name: str, params: Mapping[str, np.ndarray]
+) -> Callable[[np.ndarray, Iterator[np.ndarray]], np.ndarray]:
+    """The fully connected layer `name` of M networks, whose parameters are [M, *shape], for x [M, N, inputs], under the
+    noise of its inputs and outputs that comes next, if any does.
 
     Noise on the numbers that go in and out takes a second product, and no second matrix of weights.
     """
-    weight, bias = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
-    deviations = [getattr(layer, name + _SIGMA, None) for name in ("weight", "bias")]
-    sigma, bias_sigma = (None if found is None else found.detach().numpy().T for found in deviations)
+    weight, bias = params[f"{name}.weight"].swapaxes(-1, -2), params[f"{name}.bias"][:, None]
+    if noisy := f"{name}.weight{_SIGMA}" in params:
+        sigma, bias_sigma = params[f"{name}.weight{_SIGMA}"].swapaxes(-1, -2), params[f"{name}.bias{_SIGMA}"][:, None]
 
     def forward(x: np.ndarray, noise: Iterator[np.ndarray]) -> np.ndarray:
-        y: np.ndarray = x @ weight + bias  # [N, outputs]
-        if (inputs := next(noise, None)) is not None:
+        y: np.ndarray = x @ weight  # [M, N, outputs]
+        y += bias
+        if noisy and (inputs := next(noise, None)) is not None:
             y += ((x * inputs) @ sigma + bias_sigma) * next(noise)
         return y
 

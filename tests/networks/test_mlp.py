@@ -101,12 +101,19 @@ def test_in_numpy_it_is_the_same_function_of_the_present_weights(
     activation: Any, hidden: tuple[int, ...], layer_norm: bool
 ) -> None:
     config = NetworkConfig("mlp", hidden, activation, 1.0, layer_norm=layer_norm)
-    network = make_network(config, ObservationSpec("box", (4,), "float32"), 3, 0, torch.device("cpu"))
-    obs = np.random.default_rng(0).standard_normal((5, 4), dtype=np.float32)
+    networks = [
+        make_network(config, ObservationSpec("box", (4,), "float32"), 3, seed, torch.device("cpu")) for seed in (0, 1)
+    ]
+    params = torch.stack([network.params for network in networks])
+    in_numpy = networks[0].in_numpy(params)
+    assert in_numpy is not None
+    obs = np.random.default_rng(0).standard_normal((2, 5, 4), dtype=np.float32)
     for _ in range(2):
-        assert network.in_numpy is not None
-        np.testing.assert_allclose(network.in_numpy(obs), network(torch.from_numpy(obs)).numpy(), atol=1e-6)
-        network.params.mul_(1.5).add_(0.01)
+        found = in_numpy(obs)
+        for member, own in enumerate(params):
+            expected = networks[0].apply(own, torch.from_numpy(obs[member])).numpy()
+            np.testing.assert_allclose(found[member], expected, atol=2e-6)
+        params.mul_(1.5).add_(0.01)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,7 @@ def test_in_numpy_it_is_the_same_function_of_the_present_weights(
 )
 def test_where_numpy_would_need_more_it_is_left_to_torch(observation: ObservationSpec, activation: Any) -> None:
     network = make_network(NetworkConfig("mlp", (8,), activation, 1.0), observation, 3, 0, torch.device("cpu"))
-    assert network.in_numpy is None
+    assert network.in_numpy(network.params) is None
 
 
 @pytest.mark.parametrize("dueling", [False, True])

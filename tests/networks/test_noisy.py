@@ -48,9 +48,12 @@ def test_under_noise_it_is_the_paper_s_layer_and_without_it_the_means() -> None:
     found = network.apply(network.perturbed(network.params, torch.from_numpy(noise)), torch.from_numpy(obs))
     expected = PLAIN.forward(mean + sigma * epsilon(noise), obs)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert network.in_numpy is not None
-    np.testing.assert_allclose(network.in_numpy(obs, noise[None]), expected, rtol=1e-4, atol=1e-5)
-    for plain in (network(torch.from_numpy(obs)).numpy(), network.in_numpy(obs)):
+    in_numpy = network.in_numpy(torch.stack([network.params] * 2))
+    assert in_numpy is not None
+    noises, both = np.stack([noise, np.zeros_like(noise)]), np.stack([obs, obs])
+    under_noise, without = in_numpy(both, noises)
+    np.testing.assert_allclose(under_noise, expected, rtol=1e-4, atol=1e-5)
+    for plain in (network(torch.from_numpy(obs)).numpy(), without, *in_numpy(both)):
         np.testing.assert_allclose(plain, PLAIN.forward(mean, obs), rtol=1e-4, atol=1e-5)
 
 
