@@ -1,8 +1,9 @@
-"""rejax's DQN on the benchmark's work: the whole training is one compiled program. Prints one JSON line.
+"""rejax's DQN and PPO on the benchmark's work: the whole training is one compiled program. Prints one JSON line.
 
-Compiling is `warmup_seconds`, imports left out; then the program runs once, and that is timed. It learns from step 128
-on, so that what is timed makes updates throughout. Differs from the other programs where rejax leaves no choice: the
-loss is the squared error, batches are drawn without replacement, and a truncated episode counts as terminated.
+Compiling is `warmup_seconds`, imports left out; then the program runs once, and that is timed. DQN learns from step 128
+on, so that what is timed makes updates throughout. Differs from the other programs where rejax leaves no choice: DQN's
+loss is the squared error and its batches are drawn without replacement; PPO's learning rate is constant, and its
+gradients are clipped by value; a truncated episode counts as terminated.
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ W1: dict[str, Any] = {
     "ddqn": False,
     "agent_kwargs": {"activation": "relu"},
 }
+# CleanRL's, as far as rejax has them.
+PPO: dict[str, Any] = {
+    "num_envs": 4,
+    "num_steps": 128,
+    "num_epochs": 4,
+    "num_minibatches": 4,
+    "learning_rate": 2.5e-4,
+    "max_grad_norm": 0.5,
+    "agent_kwargs": {"activation": "tanh"},
+}
 # rejax's own settings for CartPole-v1, from its repository's configs.
 OWN: dict[str, Any] = {
     "agent": "DuelingQNetwork",
@@ -49,21 +60,14 @@ OWN_STEPS, OWN_EVAL_PERIOD, OWN_EXPLORATION_STEPS = 100_000, 2_500, 50_000
 
 
 def throughput(work: str, steps: int, seed: int) -> dict[str, Any]:
-    algo = (
-        get_algo("dqn")
-        .create(
-            env="CartPole-v1",
-            total_timesteps=steps,
-            eval_freq=steps,
-            exploration_fraction=EXPLORATION_STEPS / steps,
-            skip_initial_evaluation=True,
-            **W1,
-        )
-        .replace(eval_callback=lambda algo, state, rng: ())
-    )
+    is_ppo = work.startswith("ppo")
+    settings = PPO if is_ppo else {**W1, "exploration_fraction": EXPLORATION_STEPS / steps}
+    common = {"env": "CartPole-v1", "total_timesteps": steps, "eval_freq": steps, "skip_initial_evaluation": True}
+    algo = get_algo("ppo" if is_ppo else "dqn").create(**common, **settings)
+    algo = algo.replace(eval_callback=lambda algo, state, rng: ())
     key = jax.random.PRNGKey(seed)
-    members = SEEDS if work == "w32" else 1
-    train, keys = (jax.vmap(algo.train), jax.random.split(key, SEEDS)) if work == "w32" else (algo.train, key)
+    members = SEEDS if work.endswith("32") else 1
+    train, keys = (jax.vmap(algo.train), jax.random.split(key, SEEDS)) if members > 1 else (algo.train, key)
     start = time.perf_counter()
     program = jax.jit(train).lower(keys).compile()
     warmup = time.perf_counter() - start
@@ -71,9 +75,10 @@ def throughput(work: str, steps: int, seed: int) -> dict[str, Any]:
     state, _ = jax.block_until_ready(program(keys))
     seconds = time.perf_counter() - start
     total = int(state.global_step.sum())
-    updates = int(state.q_ts.step.sum())
-    if total != members * steps or abs(updates - total / 10) > members * 20:
-        raise SystemExit(f"{updates} gradient steps in {total} environment steps, expected one in ten")
+    updates = int((state.actor_ts if is_ppo else state.q_ts).step.sum())
+    period = 32 if is_ppo else 10
+    if not members * steps <= total <= members * (steps + 512) or abs(updates - total / period) > members * 20:
+        raise SystemExit(f"{updates} gradient steps in {total} environment steps, expected one in {period}")
     return {"steps_per_second": total / seconds, "warmup_seconds": warmup, "steps": total, "seconds": seconds}
 
 
@@ -99,7 +104,7 @@ def solve(seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=("w1", "w32", "solved"))
+    parser.add_argument("work", choices=("w1", "w32", "ppo", "ppo32", "solved"))
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each seed")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """Stable-Baselines3's DQN and PPO on the benchmark's work, and its A2C beside REINFORCE. Prints one JSON line.
 
-One torch thread: on small networks its default of one per core is about half as fast. The clock starts at `--skip`
-environment steps, after the first updates; `warmup_seconds` is what went before, imports left out. Differs from the
-other programs where SB3 leaves no choice: the loss is Huber's always.
+One torch thread, but for Atari: on small networks its default of one per core is about half as fast. The clock starts
+at `--skip` environment steps, after the first updates; `warmup_seconds` is what went before, imports left out. Differs
+from the other programs where SB3 leaves no choice: the loss is Huber's always.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import os
 import time
 from typing import Any
 
+import ale_py
+import gymnasium
 import numpy as np
 import torch
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecFrameStack
 
 EXPLORATION_STEPS = 10_000
 SEEDS = 32
@@ -49,6 +52,11 @@ PPO_SETTINGS: dict[str, Any] = {
     "n_steps": 128, "batch_size": 128, "n_epochs": 4, "ent_coef": 0.01,
     "learning_rate": lambda left: 2.5e-4 * left,
     "policy_kwargs": {"net_arch": {"pi": [64, 64], "vf": [64, 64]}},
+}  # fmt: skip
+# CleanRL's for Atari, with a small replay and a short beginning, so that what is timed makes updates throughout.
+ATARI: dict[str, Any] = {
+    "buffer_size": 20_000, "learning_starts": 500, "batch_size": 32, "train_freq": 4, "gradient_steps": 1,
+    "target_update_interval": 1_000, "learning_rate": 1e-4,
 }  # fmt: skip
 # RL Zoo's settings for CartPole-v1.
 ZOO: dict[str, Any] = {
@@ -101,8 +109,12 @@ class StopWhenSolved(BaseCallback):
 
 def train(job: tuple[str, int, int, int, str]) -> dict[str, float]:
     work, steps, skip, seed, device = job
-    torch.set_num_threads(1)
     begun = time.time()
+    if work == "atari":
+        gymnasium.register_envs(ale_py)
+        env = VecFrameStack(make_atari_env("ALE/Breakout-v5", 1, seed=seed, env_kwargs={"frameskip": 1}), 4)
+        return timed(DQN("CnnPolicy", env, seed=seed, device=device, **ATARI), steps, skip, begun)
+    torch.set_num_threads(1)
     if work in A2C_WORKS:
         env = make_vec_env("CartPole-v1", A2C_ENVS, seed=seed)
         return timed(A2C("MlpPolicy", env, seed=seed, device=device, **A2C_SETTINGS), steps, skip, begun)
@@ -161,7 +173,7 @@ def solve(seed: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=(*WORKS, *A2C_WORKS, *PPO_WORKS, "solved"))
+    parser.add_argument("work", choices=(*WORKS, *A2C_WORKS, *PPO_WORKS, "atari", "solved"))
     parser.add_argument("--steps", type=int, default=100_000, help="environment steps of each seed")
     parser.add_argument("--skip", type=int, default=2_000, help="environment steps before the clock starts")
     parser.add_argument("--seed", type=int, default=0)

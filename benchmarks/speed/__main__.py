@@ -31,8 +31,6 @@ REJAX = Rival(
         "cleanrl": "rejax updates after every vector step, here after every tenth",
         "reinforce": "rejax has no REINFORCE",
         "reinforce32": "rejax has no REINFORCE",
-        "ppo": "rejax's PPO is not set up here",
-        "ppo32": "rejax's PPO is not set up here",
     },
 )
 SYNC = Ours("rltrain, sync", ("env.vectorization=sync",))
@@ -48,6 +46,7 @@ WORKS = (
     Work("reinforce32", "REINFORCE: 32 seeds, steps per second in total", 100_000, 20_000),
     Work("ppo", "PPO, CleanRL's settings: 4 environments, 128 steps, 4 minibatches, 4 epochs", 200_000, 5_000),
     Work("ppo32", "PPO: 32 seeds, steps per second in total", 50_000, 5_000),
+    Work("atari", "Atari: DQN on Breakout, CleanRL's settings, all cores", 4_000, 1_000, (SB3.label, AUTO.label)),
 )
 PARTS = (*(work.name for work in WORKS), "solved", "floor", "profile")
 SEEDS = range(5)
@@ -97,7 +96,8 @@ class Bench:
         with self.part(work.name, {"title": work.title, "steps": work.steps, "rows": {}}) as part:
             for _ in range(rounds):
                 for program in PROGRAMS:
-                    self.attempt(part, program.label, "runs", partial(program.measure, work))
+                    if not work.programs or program.label in work.programs:
+                        self.attempt(part, program.label, "runs", partial(program.measure, work))
 
     def solved(self, rounds: int) -> None:
         """Wall time of whole commands; every program keeps its compiler's cache, and once it is empty (`cold`)."""

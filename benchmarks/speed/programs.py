@@ -36,6 +36,7 @@ class Work:
     title: str
     steps: int
     skip: int
+    programs: tuple[str, ...] = ()  # the labels of those that do it; all where none are named
 
 
 def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> tuple[str, float]:
@@ -121,6 +122,10 @@ WORKS = {
     "reinforce32": ("-m", *REINFORCE, "seed=range(0,32)"),
     "ppo": PPO,
     "ppo32": ("-m", *PPO, "seed=range(0,32)"),
+    "atari": (
+        *("algo=dqn", "env=ALE/Breakout-v5", "device=cpu", "eval.period=null", "checkpoint.period=null"),
+        *("algo.buffer_size=20_000", "algo.learning_starts=500", "log_period=500"),
+    ),
 }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rltrain.compute import ahead, recorded
 from rltrain.compute.graphs import Graph
-from rltrain.config.algorithms import card_of
+from rltrain.config.algorithms import EPISODE_STEPS, card_of
 from rltrain.config.schema import DeviceConfig, RunConfig
 from rltrain.errors import RequestError
 from rltrain.terminal.interrupts import children_shielded
@@ -26,9 +26,6 @@ from rltrain.terminal.output import warn
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-# An episode's length is not known beforehand; where episodes end the run it is taken for this.
-_EPISODE_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def choose_compile(
         return CompileChoice(False)
     steps = config.total_steps
     if config.total_episodes is not None:
-        steps = min(steps, config.total_episodes * _EPISODE_STEPS)
+        steps = min(steps, config.total_episodes * EPISODE_STEPS)
     cost = _CAPTURED if cuda_graphs else _RECORDED
     saved = updates_per_step * cost.saved(members) + passes * cost.saved_per_pass
     saved += on_device * cost.saved_per_vector_step / config.num_envs

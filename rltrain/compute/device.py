@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from rltrain.errors import RequestError
 # Of glibc's malloc.h, in bytes: what is kept of the heap's free end, and the smallest block that is mapped by itself.
 _M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 256 * 2**20
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 32 * 2**20
+# Multiply-adds, forward, for which a further thread pays: DQN's 256-256 for a batch of 128 has 9 million.
+_WORK_OF_A_THREAD, _MOST_THREADS = 8_000_000, 16
 
 
 def resolve_device(config: DeviceConfig) -> torch.device:
@@ -46,19 +48,33 @@ def run_device(config: RunConfig) -> torch.device:
     return torch.device("cpu") if card_of(config.algo).on_cpu else resolve_device(config.device)
 
 
-def configure_torch(config: DeviceConfig) -> int:
-    """Sets the process's thread count, determinism and use of memory for one job; returns the thread count.
-
-    `threads=auto` is 1: the matrices of this trainer's networks are small, and a second thread costs more in
-    synchronisation than it computes. A population takes a process per core instead.
-    """
-    threads = 1 if config.threads == "auto" else config.threads
-    torch.set_num_threads(threads)
+def configure_torch(config: DeviceConfig) -> None:
+    """Sets the process's thread count, determinism and use of memory for one job. Of `threads=auto` it is 1, until
+    `choose_threads` knows more."""
+    torch.set_num_threads(1 if config.threads == "auto" else config.threads)
     # Asking for what is already so would import the whole compiler, a second of every start.
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     _keep_freed_memory()
-    return threads
+
+
+def choose_threads(config: DeviceConfig, device: torch.device, work: Callable[[], int], before: object = None) -> int:
+    """How many threads of torch compute on the CPU.
+
+    `auto`: one, as long as matrices are small, as those of classic control are: a second costs more in synchronisation
+    than it computes. Convolutions, and updates from thousands of steps, get more, up to the cores.
+
+    Args:
+        work: counts the multiply-adds of one pass forward of an update.
+        before: of a run that is continued, as its checkpoint says: another number would round otherwise.
+    """
+    if config.threads != "auto":
+        return config.threads
+    if device.type != "cpu":
+        return 1
+    cores = min(available_cores(), _MOST_THREADS)
+    wanted = before if type(before) is int else 1 + work() // _WORK_OF_A_THREAD
+    return max(1, min(wanted, cores))
 
 
 @contextmanager
@@ -86,7 +102,7 @@ def _keep_freed_memory() -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: of a cluster's node those that its task was given."""
+    """Cores that this process may use: of a cluster's node, or beside others of a sweep, those that it was given."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get(TASK_CORES, "")
     return min(cores, int(given)) if given.isdecimal() and int(given) else cores

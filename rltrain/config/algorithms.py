@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
 
 _LONGEST_EPISODE = 1024  # a guess, in steps: nobody knows it beforehand
+EPISODE_STEPS = 100
+"""An episode's length is not known beforehand; where it is needed it is taken for this."""
 
 
 class Card:
@@ -96,6 +98,9 @@ class _EpisodesCard(Card):
         self, algo: ReinforceConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
     ) -> int:
         return algo.episodes_per_update * super().experience_bytes(algo, num_envs, observation, action)
+
+    def samples_per_update(self, algo: ReinforceConfig, num_envs: int) -> int:
+        return algo.episodes_per_update * EPISODE_STEPS
 
     def passes(self, algo: ReinforceConfig) -> int:
         return 1 + (algo.value.steps if algo.baseline == "value" else 0)

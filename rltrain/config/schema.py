@@ -48,13 +48,14 @@ def hints_of(cls: type) -> dict[str, Any]:
 
 
 LARGEST = 2**63 - 1  # of the integers that arrays hold
+LARGEST_FLOAT = 3.4e38  # of the numbers that networks are computed with
 MOST_EPISODES = 1_000_000  # of an evaluation, which holds the return of each
-MOST_ENTRIES = 100
 AUTO_SAVE_STEPS = 10_000  # of `checkpoint.period=auto`
+MOST_ENTRIES = 100
 """Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
 
 TASK_CORES = "RLTRAIN_TASK_CORES"
-"""Environment variable: how many cores of its node a task of a cluster was given."""
+"""Environment variable: how many cores a task of a cluster was given of its node, or a process of a sweep."""
 
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 

@@ -284,6 +284,8 @@ def _convert_scalar(hint: type, value: Any, key: str, limits: schema.Range, word
         raise RequestError(f"{key}={show(value)}: must be {rule}{scalar_meant(hint, key, value, 'null' in words)}")
     if type(accepted) is int and accepted > schema.LARGEST:
         raise RequestError(f"{key}={show(value)}: must be below 2^63")
+    if type(accepted) is float and schema.LARGEST_FLOAT < abs(accepted) < math.inf:
+        raise RequestError(f"{key}={show(value)}: must lie within +-{schema.LARGEST_FLOAT:g}, as float32 does")
     if isinstance(accepted, (int, float)) and accepted not in limits:
         rules = [] if math.isfinite(accepted) else ["finite"]
         rule = " and ".join([*rules, *filter(None, [str(limits)])])

@@ -13,7 +13,7 @@ import torch
 
 from rltrain.agents import Agent, AgentContext, make_agent, multiply_adds
 from rltrain.compute.compiling import CompileChoice, choose_compile, choose_cuda_graphs, has_compiler
-from rltrain.compute.device import configure_torch, float32_by_default, run_device
+from rltrain.compute.device import choose_threads, configure_torch, float32_by_default, run_device
 from rltrain.config.algorithms import card_of
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
@@ -76,7 +76,7 @@ def build(
         RequestError: no such device, an environment that cannot be made.
     """
     device = run_device(config)
-    threads = configure_torch(config.device)
+    configure_torch(config.device)
     cuda_graphs = choose_cuda_graphs(config.device, device)
     members = max(1, len(population))
     before = None if source is None else source.manifest.get(VECTORIZATION)
@@ -105,6 +105,9 @@ def build(
         )
         if source is not None:
             check_network(context, source)
+        with float32_by_default():
+            threads = choose_threads(config.device, device, partial(_update_work, context), _threads_before(source))
+        torch.set_num_threads(threads)
         with compiling_beside(context, threads) as context:
             with float32_by_default():
                 agent = make_agent(context)
@@ -121,6 +124,17 @@ def _chosen_before(config: RunConfig, source: Checkpoint | None) -> CompileChoic
         return None
     compiled, from_step = source.manifest.get("compile", False), source.manifest.get("compile_from", 0)
     return CompileChoice(bool(compiled), from_step if type(from_step) is int else 0)
+
+
+def _threads_before(source: Checkpoint | None) -> object:
+    return None if source is None else source.manifest.get("threads")
+
+
+def _update_work(context: AgentContext) -> int:
+    """Multiply-adds of a pass forward over all that an update of all members learns from."""
+    algo, num_envs = context.config.algo, context.config.num_envs
+    samples = card_of(algo).samples_per_update(algo, num_envs)
+    return len(context.configs) * samples * multiply_adds(context) if samples else 0
 
 
 def _work(config: RunConfig) -> int:

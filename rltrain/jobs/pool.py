@@ -19,7 +19,7 @@ from typing import Any
 from rltrain.compute.device import available_cores, free_memory, run_device
 from rltrain.config.algorithms import card_of
 from rltrain.config.population import MOST_MEMBERS
-from rltrain.config.schema import RunConfig
+from rltrain.config.schema import TASK_CORES, RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.envs.probe import probe
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
@@ -88,6 +88,7 @@ class _Pool:
         self._populations = populations
         self._outcomes: dict[int, list[Outcome]] = {}
         self._running: list[_Process] = []
+        self._cores = 1  # of each process
         self._stop = StopSignal(listener=self._forward, at_once=self._kill)
 
     def run(self) -> list[list[Outcome]]:
@@ -107,6 +108,7 @@ class _Pool:
     def _run(self) -> None:
         waiting = list(range(len(self._populations)))
         free = list(range(places(self._populations[0][0].config)))
+        self._cores = max(1, available_cores() // min(len(free), len(waiting)))
         while self._running or (waiting and not self._stop.requested):
             while waiting and free and not self._stop.requested:
                 with signals_later():
@@ -125,7 +127,7 @@ class _Pool:
         process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env={**os.environ, **visible, **jobs[0].variables},
+            env={**os.environ, **visible, TASK_CORES: str(self._cores), **jobs[0].variables},
             stdout=answers_file(),
             start_new_session=True,  # a signal to our group reaches it once, from us
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
-from small_runs import dqn_config, q_learning_config, run_config
+from small_runs import dqn_config, env_config, q_learning_config, reinforce_config, run_config
 
-from rltrain.compute.device import configure_torch, resolve_device, run_device
-from rltrain.config.schema import DeviceConfig
+from rltrain.compute import device
+from rltrain.compute.device import choose_threads, configure_torch, resolve_device, run_device
+from rltrain.config.schema import DeviceConfig, NetworkConfig
 from rltrain.errors import RequestError
+from rltrain.jobs.build import build
 
 
 def config(name: str, index: int = 0, threads: int | str = "auto", deterministic: bool = False) -> DeviceConfig:
@@ -52,9 +55,9 @@ def test_without_cuda_auto_falls_back_and_cuda_is_refused() -> None:
 @pytest.mark.parametrize("cuda_devices", [2], indirect=True)
 @pytest.mark.usefixtures("cuda_devices")
 def test_a_table_stays_on_the_cpu() -> None:
-    device = config("auto")
-    assert run_device(run_config(q_learning_config(), device=device)) == torch.device("cpu")
-    assert run_device(run_config(dqn_config(), device=device)) == torch.device("cuda", 0)
+    asked = config("auto")
+    assert run_device(run_config(q_learning_config(), device=asked)) == torch.device("cpu")
+    assert run_device(run_config(dqn_config(), device=asked)) == torch.device("cuda", 0)
 
 
 def test_threads_and_determinism_are_set_for_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,11 +79,68 @@ def test_threads_and_determinism_are_set_for_the_job(monkeypatch: pytest.MonkeyP
             ("auto", 1, False),
             (1, 1, False),
         ]:
-            found = configure_torch(config("cpu", threads=asked, deterministic=deterministic))
-            assert found == torch.get_num_threads() == expected_threads
+            configure_torch(config("cpu", threads=asked, deterministic=deterministic))
+            assert torch.get_num_threads() == expected_threads
             assert state["deterministic"] == deterministic
     finally:
         torch.set_num_threads(threads)
+
+
+SMALL, LARGE = 4_480 * 128, 300_000_000  # multiply-adds: DQN on CartPole, and on Atari
+
+
+@pytest.mark.parametrize(
+    ("asked", "work", "before", "cores", "threads"),
+    [
+        ("auto", SMALL, None, 4, 1),
+        ("auto", LARGE, None, 4, 4),
+        ("auto", 17_000_000, None, 4, 3),
+        ("auto", LARGE, None, 64, 16),
+        ("auto", LARGE, None, 1, 1),
+        ("auto", SMALL, 3, 4, 3),  # goes on as it began, bit for bit
+        ("auto", LARGE, 1, 4, 1),
+        ("auto", LARGE, 16, 4, 4),  # on a smaller machine it cannot
+        ("auto", LARGE, -1, 4, 1),
+        ("auto", LARGE, "many", 4, 4),
+        (3, SMALL, None, 2, 3),
+        (3, SMALL, 2, 2, 3),
+    ],
+)
+def test_as_many_threads_as_the_work_of_an_update_keeps_busy(
+    asked: int | str, work: int, before: object, cores: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_cores", lambda: cores)
+    assert choose_threads(config("cpu", threads=asked), torch.device("cpu"), lambda: work, before) == threads
+
+
+def test_beside_a_gpu_one_thread_is_enough() -> None:
+    assert choose_threads(config("cuda"), torch.device("cuda", 0), lambda: LARGE) == 1
+
+
+@pytest.mark.parametrize(
+    ("algo", "members", "threads"),
+    [
+        (dqn_config(batch_size=64), 1, 1),
+        (dqn_config(batch_size=6_000), 1, 3),
+        (dqn_config(batch_size=1_500), 4, 3),
+        (reinforce_config(episodes_per_update=4), 1, 1),
+        (reinforce_config(episodes_per_update=60), 1, 3),
+    ],
+)
+def test_a_run_counts_the_work_of_its_own_networks(
+    algo: Any, members: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "available_cores", lambda: 8)
+    network = NetworkConfig("mlp", (512,), "relu", 1.0)  # of CartPole 3,072 multiply-adds
+    common = {"network": network, "device": config("cpu"), "env": env_config("CartPole-v1")}
+    configs = tuple(run_config(algo, seed=seed, **common) for seed in range(members))
+    before = torch.get_num_threads()
+    try:
+        with build(configs[0], configs if members > 1 else ()) as parts:
+            found = parts.threads, torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+    assert found == (threads, threads)
 
 
 FAULTS = """

@@ -175,6 +175,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
     [
         ({"seed": -1}, "seed=-1: must be >= 0"),
         ({"seed": 2**63}, "seed=9223372036854775808: must be below 2^63"),
+        ({"algo__optimizer__lr": 1e300}, "algo.optimizer.lr=1e+300: must lie within +-3.4e+38, as float32 does"),
         ({"network__hidden": [8] * 101}, "network.hidden: lists 101 entries; at most 100 are taken"),
         ({"env__wrappers": ["time_aware"] * 101}, "env.wrappers: lists 101 entries; at most 100 are taken"),
         ({"seed": True}, "seed=true: must be an integer >= 0"),
