@@ -1,7 +1,7 @@
 """`make bench`: the same work in rltrain, SB3 and rejax, side by side in one sitting; docs/results/performance.md.
 
 Every round measures each program once, one after the other, so that a slow minute of the machine meets all of them.
-Parts are kept in outputs/bench/results.json and replaced by later measurements of the same part.
+Parts are kept in docs/results/performance.json and replaced by later measurements of the same part, on any day.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.speed.machine import ROOT, describe, look_around
 from benchmarks.speed.programs import BENCH, Ours, Outcome, Rival, Skipped, Work, fresh, json_of
 from benchmarks.speed.render import render
 
-RESULTS, CACHE = BENCH / "results.json", BENCH / "cache"
+RESULTS, CACHE = ROOT / "docs" / "results" / "performance.json", BENCH / "cache"
 SB3 = Rival("sb3", "SB3", True, {})
 REJAX = Rival(
     "rejax",
