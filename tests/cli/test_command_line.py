@@ -396,3 +396,20 @@ def test_a_long_check_is_announced(rltrain: Shell, monkeypatch: pytest.MonkeyPat
     asked = ("-m", "hydra/launcher=basic", "tuned=none")
     assert rltrain(*asked, "seed=1,2").stdout.startswith("checking  2 jobs\nsweep     2 jobs in ")
     assert rltrain(*asked, "seed=1").stdout.startswith("sweep     1 job in ")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_torch_s_threads_leave_their_cores_soon_unless_told_otherwise(
+    given: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "spy.py").write_text(
+        "import os, sys\nprint(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    env = {**kept, **given, "PYTHONPATH": str(tmp_path), "RLTRAIN_PLUGINS": "spy"}
+    command = [str(Path(sys.executable).with_name("rltrain")), "list", "replays"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr.splitlines()[0] == f"{expected} False", "set before torch is loaded"

@@ -94,7 +94,7 @@ SMALL, LARGE = 4_480 * 128, 300_000_000  # multiply-adds: DQN on CartPole, and o
     [
         ("auto", SMALL, None, 4, 1),
         ("auto", LARGE, None, 4, 4),
-        ("auto", 17_000_000, None, 4, 3),
+        ("auto", 17_000_000, None, 4, 2),
         ("auto", LARGE, None, 64, 16),
         ("auto", LARGE, None, 1, 1),
         ("auto", SMALL, 3, 4, 3),  # goes on as it began, bit for bit
@@ -121,10 +121,10 @@ def test_beside_a_gpu_one_thread_is_enough() -> None:
     ("algo", "members", "threads"),
     [
         (dqn_config(batch_size=64), 1, 1),
-        (dqn_config(batch_size=6_000), 1, 3),
-        (dqn_config(batch_size=1_500), 4, 3),
+        (dqn_config(batch_size=6_000), 1, 2),
+        (dqn_config(batch_size=1_500), 4, 2),
         (reinforce_config(episodes_per_update=4), 1, 1),
-        (reinforce_config(episodes_per_update=60), 1, 3),
+        (reinforce_config(episodes_per_update=60), 1, 2),
     ],
 )
 def test_a_run_counts_the_work_of_its_own_networks(
