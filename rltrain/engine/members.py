@@ -78,8 +78,8 @@ class MemberNetworks:
         rows = len(obs) // self.members
         if self._numpy is None or rows * self.params.shape[-1] > _LARGEST_IN_NUMPY:
             return None
-        outputs = self._numpy(obs.reshape(self.members, rows, -1), *noise)
-        return torch.from_numpy(outputs.reshape(len(obs), -1))
+        outputs = self._numpy(obs.reshape(self.members, rows, *obs.shape[1:]), *noise)  # [M, N, outputs]
+        return torch.from_numpy(outputs.reshape(len(obs), outputs.shape[-1]))
 
     def _all(self, forward: Callable[..., Tensor], obs: Tensor, *noise: Tensor) -> Tensor:
         if self.members == 1:
