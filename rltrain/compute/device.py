@@ -78,6 +78,19 @@ def choose_threads(config: DeviceConfig, device: torch.device, work: Callable[[]
     return max(1, min(wanted, cores))
 
 
+class one_thread:  # noqa: N801 (a context manager, and quicker than one from a generator)
+    """While active, one thread computes."""
+
+    def __enter__(self) -> None:
+        self._before = torch.get_num_threads()
+        if self._before > 1:
+            torch.set_num_threads(1)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._before > 1:
+            torch.set_num_threads(self._before)
+
+
 @contextmanager
 def float32_by_default() -> Iterator[None]:
     """While active, new tensors are float32 unless told otherwise: an environment, or a program that uses a policy, may

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rltrain.compute.compiling import Bound
+from rltrain.compute.device import one_thread
 from rltrain.config.schema import PerEpisodeConfig
 from rltrain.engine.algorithm import DURATION, NETWORK_NOISE, Algorithm, State
 from rltrain.engine.diagnostics import distance, dormant_share
@@ -132,7 +133,8 @@ class EngineAgent(GreedyPolicy):
         if action is None:
             # The one wait for the device per step: the environments need the actions.
             output = self._acting.act(obs, *noise).cpu().numpy()  # [M * N, outputs]
-            action = self._algorithm.choose(np, output, drawn)
+            with one_thread():  # so few rows wake several for nothing
+                action = self._algorithm.choose(np, output, drawn)
         return action
 
     def _draw(self, steps: int) -> dict[str, np.ndarray]:

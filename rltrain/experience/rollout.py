@@ -89,6 +89,9 @@ class RolloutBuffer:
             torch.from_numpy(array).to(device) for array in (self._host_final_obs, self._host_truncated)
         )
         self._env_ids = np.arange(members * num_envs)
+        # What follows from `finished`, until that changes: asked for in every vector step.
+        self._active: np.ndarray | None = None
+        self._full: np.ndarray | None = None
         self.width = 0
         self._steps: dict[str, Tensor] = {}
         self.widen(_FIRST_LENGTH)
@@ -118,8 +121,10 @@ class RolloutBuffer:
 
     @property
     def active(self) -> np.ndarray:
-        """[M * N] bool: the environments that have not yet played their share."""
-        return self.has_yet_to_play(self.finished)
+        """[M * N] bool: the environments that have not yet played their share. Not to be written into."""
+        if self._active is None:
+            self._active = self.has_yet_to_play(self.finished)
+        return self._active
 
     def has_yet_to_play(self, finished: np.ndarray) -> np.ndarray:
         """bool, like `finished`: whether environments with these numbers of finished episodes have some of their share
@@ -135,9 +140,13 @@ class RolloutBuffer:
 
     @property
     def full(self) -> np.ndarray:
-        """[M] bool: the members that have all their episodes."""
-        full: np.ndarray = (self.finished == self._share).reshape(self._members, -1).all(1)
-        return full
+        """[M] bool: the members that have all their episodes. Not to be written into."""
+        if self._full is None:
+            self._full = (self.finished == self._share).reshape(self._members, -1).all(1)
+        return self._full
+
+    def _finished_changed(self) -> None:
+        self._active = self._full = None
 
     @property
     def nbytes(self) -> int:
@@ -166,6 +175,7 @@ class RolloutBuffer:
             # The MDP's own end wins where both are reported.
             self._host_truncated[rows[ended]] = ~transition.terminated[envs[ended]]
             finished[envs[ended]] += 1
+            self._finished_changed()
 
     @property
     def memory(self) -> RolloutMemory:
@@ -202,6 +212,7 @@ class RolloutBuffer:
     def fetch(self) -> None:
         """Fetches the device's counters; waits for them."""
         self._counts.fetch()
+        self._finished_changed()
 
     def room(self, steps: int, members: int, device: torch.device) -> Episodes:
         """Memory for `copy`, for this number of members and episodes padded to `steps` steps."""
@@ -216,6 +227,7 @@ class RolloutBuffer:
         """Begins anew, with no episodes."""
         self.length[:] = 0
         self.finished[:] = 0
+        self._finished_changed()
 
     def _columns(self, steps: int, members: slice) -> Episodes:
         """Views of the members' episodes, [K, ...] of one member, else [M, K, ...]."""
@@ -251,6 +263,7 @@ class RolloutBuffer:
         for name, tensor in self._parts(member).items():
             into = tensor[:, :width] if name in self._steps else tensor
             into.copy_(state[name])
+        self._finished_changed()
 
     def _parts(self, member: int) -> dict[str, Tensor]:
         """Views of the member's rows."""

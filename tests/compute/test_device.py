@@ -143,6 +143,22 @@ def test_a_run_counts_the_work_of_its_own_networks(
     assert found == (threads, threads)
 
 
+def test_actions_of_a_few_rows_are_drawn_by_one_thread_whatever_updates_take() -> None:
+    """torch's softmax wakes a second thread even for sixteen rows, and takes ten times as long."""
+    seen: list[int] = []
+    config = run_config(reinforce_config(), device=DeviceConfig("cpu", 0, 2, False, False, False))
+    before = torch.get_num_threads()
+    try:
+        with build(config) as parts:
+            agent: Any = parts.agent
+            choose = agent._algorithm.choose
+            agent._algorithm.choose = lambda *args: [seen.append(torch.get_num_threads()), choose(*args)][1]
+            agent.act(parts.envs.reset())
+            assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 FAULTS = """
 import ctypes, resource
 from rltrain.config.schema import DeviceConfig
