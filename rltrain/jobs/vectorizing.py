@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from rltrain.agents import AGENTS
+from rltrain.config.algorithms import card_of
 from rltrain.config.contradictions import check_contradictions
 from rltrain.config.schema import RunConfig
 from rltrain.engine.stepping import check_in_torch, make_to_env
@@ -51,7 +52,9 @@ def choose_vectorization(
     rounding = _rounds_anyway(members, device, compiled)
     quick = compiled or device.type != "cpu"
     least = ON_DEVICE_COMPILED_FROM if quick else pays_from(config.env, ON_DEVICE_FROM)
-    if rounding is not None and members * config.num_envs >= least and _runs_on_device(config):
+    # Members that learn from whole episodes step most of the time, and uncompiled NumPy steps them faster than torch.
+    pays = quick or not card_of(config.algo).passes(config.algo)
+    if rounding is not None and pays and members * config.num_envs >= least and _runs_on_device(config):
         return Choice("compiled", f"on the {device.type}; equal to sync up to rounding, as {rounding} is")
     return choose_exact(config.env, members * config.num_envs)
 

@@ -52,8 +52,8 @@ def test_the_fastest_that_keeps_the_numbers(
 @pytest.mark.parametrize("id", ["CartPole-v1", "Pendulum-v1"])
 def test_whole_episodes_too(id: str) -> None:
     config = run_config(reinforce_config(episodes_per_update=10), env=replace(AUTO.env, id=id), num_envs=10)
-    assert way(config, members=8) == "compiled"
-    assert way(config) == "batched"
+    assert way(config, members=8, compiled=True) == way(config, device=GPU) == "compiled"
+    assert way(config, members=8) == way(config) == "batched"
 
 
 def test_the_choice_says_why() -> None:
