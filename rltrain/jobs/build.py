@@ -16,7 +16,7 @@ from rltrain.compute.compiling import CompileChoice, choose_compile, choose_cuda
 from rltrain.compute.device import choose_threads, configure_torch, float32_by_default, run_device
 from rltrain.config.algorithms import card_of
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import show, to_plain
+from rltrain.config.validate import at, show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.envs.choice import Choice
 from rltrain.envs.make_vector import make_vector_env
@@ -79,7 +79,8 @@ def build(
     configure_torch(config.device)
     cuda_graphs = choose_cuda_graphs(config.device, device)
     members = max(1, len(population))
-    before = None if source is None else source.manifest.get(VECTORIZATION)
+    before = _auto_chose(source, "env.vectorization", VECTORIZATION)
+    threads_before = _auto_chose(source, "device.threads", "threads")
     choose = partial(choose_vectorization, config, members, device, before=before)
     # Each depends on the other: compiling saves more where environments are stepped in the program too.
     if_compiled = stepped(config, choose(compiled=True).way)
@@ -106,7 +107,7 @@ def build(
         if source is not None:
             check_network(context, source)
         with float32_by_default():
-            threads = choose_threads(config.device, device, partial(_update_work, context), _threads_before(source))
+            threads = choose_threads(config.device, device, partial(_update_work, context), threads_before)
         torch.set_num_threads(threads)
         with compiling_beside(context, threads) as context:
             with float32_by_default():
@@ -120,14 +121,19 @@ def build(
 
 def _chosen_before(config: RunConfig, source: Checkpoint | None) -> CompileChoice | None:
     """The choice of `device.compile=auto` when the run began; None where that is still to be chosen."""
-    if source is None or config.device.compile != "auto":
+    compiled = _auto_chose(source, "device.compile", "compile")
+    if source is None or compiled is None or config.device.compile != "auto":
         return None
-    compiled, from_step = source.manifest.get("compile", False), source.manifest.get("compile_from", 0)
+    from_step = source.manifest.get("compile_from", 0)
     return CompileChoice(bool(compiled), from_step if type(from_step) is int else 0)
 
 
-def _threads_before(source: Checkpoint | None) -> object:
-    return None if source is None else source.manifest.get("threads")
+def _auto_chose(source: Checkpoint | None, key: str, entry: str) -> Any:
+    """The choice of `key=auto` when the run began, an entry of its checkpoint's manifest; None where there is no
+    checkpoint, or the key was not `auto`."""
+    if source is None or at(source.manifest.get("config", {}), key.split(".")) != "auto":
+        return None
+    return source.manifest.get(entry)
 
 
 def _update_work(context: AgentContext) -> int:

@@ -267,5 +267,6 @@ def _limit(config: RunConfig, trainer: Trainer) -> Limit:
 def _saved(period: int | Literal["auto"] | None) -> str:
     if period is None:
         return "when it ends or is stopped"
-    every = f"at most every {AUTO_SAVE_STEPS:,} steps" if period == "auto" else f"every {period:,} steps"
-    return f"{every} and when stopped"
+    if period == "auto":
+        return f"every {AUTO_SAVE_STEPS:,} steps (more where saving is slow) and when stopped"
+    return f"every {period:,} steps and when stopped"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from rltrain.config.wrappers import FrameStackConfig, TimeAwareConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
 from rltrain.errors import RequestError
+from rltrain.jobs.build import _auto_chose
 from rltrain.jobs.vectorizing import choose_vectorization
+from rltrain.storage.checkpoint import Checkpoint
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 AUTO = run_config(dqn_config(), env=replace(env_config("CartPole-v1"), vectorization="auto"), num_envs=10)
@@ -127,3 +130,22 @@ def test_a_foreign_manifest_s_way_that_is_none_for_its_config_is_refused() -> No
     config = run_config(q_learning_config(), env=AUTO.env)
     with pytest.raises(RequestError, match="algo=q_learning has none"):
         choose_vectorization(config, 1, CPU, False, "compiled")
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "chosen"),
+    [
+        ("env.vectorization", "vectorization", "batched"),
+        ("device.threads", "threads", 2),
+        ("device.compile", "compile", True),
+    ],
+)
+def test_what_was_asked_for_before_is_not_what_auto_chose(key: str, entry: str, chosen: Any) -> None:
+    section, name = key.split(".")
+
+    def source(asked: Any) -> Checkpoint:
+        return Checkpoint({"config": {section: {name: asked}}, entry: chosen}, {}, {}, Path())
+
+    assert _auto_chose(source("auto"), key, entry) == chosen
+    assert _auto_chose(source(chosen), key, entry) is None
+    assert _auto_chose(None, key, entry) is None
