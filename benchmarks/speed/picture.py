@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 PANELS = ("w1", "w32", "ppo", "reinforce", "atari", "solved")
+_LONGEST_TITLE = 60
 OTHERS, OWN, UNSOLVED = "#9aa5b1", "#1f77b4", "#d62728"
 
 
@@ -29,6 +30,7 @@ def draw(results: Mapping[str, Any], path: Path) -> bool:
         solved = name == "solved"
         title = "From the shell to CartPole-v1 solved" if solved else part["title"]
         bars(axes, {label: row.get("warm" if solved else "runs", []) for label, row in part["rows"].items()}, solved)
+        title = title if len(title) <= _LONGEST_TITLE else title.partition(":")[0]
         axes.set_title(title.replace(", steps per second in total", " in total"), fontsize=10, loc="left")
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
