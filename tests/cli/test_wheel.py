@@ -37,7 +37,7 @@ def test_the_wheel_carries_its_configs(tmp_path: Path) -> None:
         cwd=elsewhere, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     assert Path(where.strip()) == packages / "rltrain" / "conf"
-    assert "tau: 0.01" in run("--cfg", "job", "-p", "target_update")
+    assert "name: soft" in run("--cfg", "job", "-p", "target_update")  # of the tuned file; the default is hard
     assert "decay: 0.995" in run("experiment=lecture_dqn", "--cfg", "job")
     assert "lecture_dqn" in run("list", "experiments")
     run("total_steps=1100", "eval.episodes=1")
