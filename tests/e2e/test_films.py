@@ -90,6 +90,6 @@ def test_a_film_that_cannot_be_made_stops_no_run(
 @pytest.mark.skipif(importlib.util.find_spec("pygame") is None, reason="needs the extra render")
 @pytest.mark.slow
 def test_cartpole_is_drawn(tmp_path: Path) -> None:
-    args = [*COMMON_ARGS, "total_steps=60", "algo.learning_starts=10", "eval.period=null", "hydra.run.dir=run", "video.period=60"]
-    assert rltrain_here(tmp_path, *args) == 0
+    args = [*COMMON_ARGS, "total_steps=60", "algo.learning_starts=10", "eval.period=null", "hydra.run.dir=run"]
+    assert rltrain_here(tmp_path, *args, "video.period=60") == 0
     assert (tmp_path / "run" / "videos" / "step_00000060.gif").stat().st_size > 1000
