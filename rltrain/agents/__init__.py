@@ -7,6 +7,7 @@ the rest. An agent that the engine cannot run has lines in AGENTS and POLICIES i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -60,7 +61,7 @@ def multiply_adds(context: AgentContext) -> int:
     the engine does not run."""
     if context.config.algo.name in AGENTS:
         return 0
-    algorithm, observation = _algorithms(context)[0], context.observation
+    algorithm, observation = _algorithms(replace(context, population=()))[0], context.observation
     obs = torch.zeros(1, *observation.shape, dtype=getattr(torch, observation.dtype), device=context.device)
     with torch.no_grad():
         return sum(algorithm.networks[name].multiply_adds(obs) for name in algorithm.learns)

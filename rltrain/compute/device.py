@@ -74,21 +74,21 @@ def choose_threads(config: DeviceConfig, device: torch.device, work: Callable[[]
     if device.type != "cpu":
         return 1
     cores = min(available_cores(), _MOST_THREADS)
+    if cores == 1:
+        return 1  # and counts nothing, in each process of a sweep
     wanted = before if type(before) is int else 1 + work() // _WORK_OF_A_THREAD
     return max(1, min(wanted, cores))
 
 
-class one_thread:  # noqa: N801 (a context manager, and quicker than one from a generator)
+@contextmanager
+def one_thread() -> Iterator[None]:
     """While active, one thread computes."""
-
-    def __enter__(self) -> None:
-        self._before = torch.get_num_threads()
-        if self._before > 1:
-            torch.set_num_threads(1)
-
-    def __exit__(self, *exc: object) -> None:
-        if self._before > 1:
-            torch.set_num_threads(self._before)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -168,3 +168,17 @@ def test_a_loaded_buffer_continues_as_the_saved_one(saved_at: int) -> None:
 
     for a, b in zip(play(100, None), play(100, saved_at), strict=True):
         assert torch.equal(a, b)
+
+
+def test_who_plays_and_what_is_full_follow_what_a_program_and_a_checkpoint_write() -> None:
+    """Both are kept between the questions of two vector steps."""
+    stepped, loaded = (RolloutBuffer(2, 2, OBSERVATION, DISCRETE) for _ in range(2))
+    for buffer in (stepped, loaded):
+        assert buffer.active.tolist() == [True, True] and buffer.full.tolist() == [False]
+    stepped.memory.finished.fill_(1)
+    stepped.fetch()
+    loaded.load_state_dict(stepped.state_dict())
+    for buffer in (stepped, loaded):
+        assert buffer.active.tolist() == [False, False] and buffer.full.tolist() == [True]
+        buffer.clear()
+        assert buffer.active.tolist() == [True, True] and buffer.full.tolist() == [False]
