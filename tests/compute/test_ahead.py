@@ -148,3 +148,31 @@ def test_a_compiler_that_does_not_know_the_processor(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ahead, "_compile_to", compile_to)
     ahead._compile(torch.fx.symbolic_trace(torch.nn.Identity()), [], tmp_path / "p.so")
     assert len(tried) == 2 and (tmp_path / "p.so").read_text() == "a program"
+
+
+def tanh(x: Tensor) -> Tensor:
+    return torch.tanh(x)
+
+
+@pytest.mark.slow
+def test_tanh_is_close_relative_to_its_value_and_its_gradient_is_that_of_tanh() -> None:
+    x = torch.cat([torch.linspace(-12.0, 12.0, 20_001), torch.logspace(-30.0, 1.0, 20_001)])
+    exact = torch.tanh(x.double())
+    found = Program(tanh)(x)
+    assert ((found - exact).abs() <= 4e-7 * exact.abs()).all()
+    assert found.abs().max() <= 1.0
+    gradient = Program(torch.func.grad(lambda x: torch.tanh(x).sum()))(x)
+    torch.testing.assert_close(gradient.double(), 1.0 - exact**2, atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.slow
+def test_tanh_of_what_is_no_number_is_none_and_of_infinity_one() -> None:
+    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0])
+    assert torch.equal(Program(tanh)(x)[1:], torch.tensor([1.0, -1.0, 0.0]))
+    assert Program(tanh)(x)[0].isnan()
+
+
+@pytest.mark.slow
+def test_tanh_of_float64_is_the_library_function() -> None:
+    x = torch.linspace(-3.0, 3.0, 101, dtype=torch.float64)
+    torch.testing.assert_close(Program(tanh)(x), torch.tanh(x), atol=1e-15, rtol=1e-15)
