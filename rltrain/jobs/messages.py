@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rltrain.agents import AGENTS
+from rltrain.compute.device import available_cores
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
@@ -51,7 +52,7 @@ def header(
         f"rltrain   {config.algo.name} on {config.env.id}, seed {config.seed}, {limits_in_words(config)}, "
         + counted(config.num_envs, "environment"),
         f"{'table' if config.network is None else 'network':<10}{sizes}{explores}",
-        f"device    {parts.device}{chosen}, {counted(parts.threads, 'thread')}{how(parts)}",
+        f"device    {parts.device}{chosen}, {how(parts)}",
         f"stepping  {steps_how(parts)}",
     ]
     if info.tuned is not None:
@@ -93,15 +94,16 @@ def _tuned(name: str, info: ComposeInfo, env_id: str) -> str:
 
 
 def how(parts: Parts) -> str:
-    """How updates run, where it is not the plainest way: `, compiled at the start`."""
-    compiled = ""
+    """How updates run: `2 threads, compiled at the start`."""
+    cores, compiled = available_cores(), ""
+    threads = counted(parts.threads, "thread") + (f" on {counted(cores, 'core')}" if parts.threads > cores else "")
     if parts.compiled:
         compiled = (
             f", compiled from step {parts.compile_from:,} on" if parts.compile_from else ", compiled at the start"
         )
     if parts.lacks_compiler:
         compiled = ", not compiled (there is no C++ compiler)"
-    return f"{compiled}, captured in CUDA graphs" if parts.cuda_graphs else compiled
+    return threads + compiled + (", captured in CUDA graphs" if parts.cuda_graphs else "")
 
 
 def steps_how(parts: Parts) -> str:
@@ -247,14 +249,20 @@ def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
     """How closely this run follows the one that was saved."""
     if not exact:
         return "but running episodes begin anew: the environment does not replay"
+    other = saved_with(source, parts)
+    if not other and source.manifest.get("population"):
+        return "up to rounding: it was one of a population"
+    return f"but not bit for bit: it was saved with {', '.join(other)}" if other else "exactly"
+
+
+def saved_with(source: Checkpoint, parts: Parts) -> list[str]:
+    """Conditions under which the checkpoint was saved, where they are others now: last bits of numbers will differ."""
     ways = {"compile": parts.compiled, "compile_from": parts.compile_from, "cuda_graphs": parts.cuda_graphs}
     stepping = {VECTORIZATION: parts.vectorization.way}
     now = {"device": str(parts.device), "threads": parts.threads, **ways, **stepping, **versions()}
     then = {**source.manifest, **source.manifest.get("versions", {})}
-    other = [f"{name} {then[name]}" for name, value in now.items() if name in then and then[name] != value]
-    if not other and source.manifest.get("population"):
-        return "up to rounding: it was one of a population"
-    return f"but not bit for bit: it was saved with {', '.join(other)}" if other else "exactly"
+    other = {name: then[name] for name, value in now.items() if name in then and then[name] != value}
+    return [f"{value} {name}" if name == "threads" else f"{name} {value}" for name, value in other.items()]
 
 
 def _limit(config: RunConfig, trainer: Trainer) -> Limit:

@@ -128,7 +128,7 @@ class _PopulationJob:
                 open_evaluator(evaluator, max(configs, key=lambda config: config.total_steps))
                 check_filming(configs[0])
                 population = self._population(parts, evaluator, stop)
-                say(population_header(configs, parts, [job.folder for job in self.jobs]))
+                say(population_header(configs, parts, [job.folder for job in self.jobs], self.sources[0]))
                 population.run()
                 self._note_failures(population)
                 if stop.requested:

@@ -10,29 +10,32 @@ from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
-from rltrain.jobs.messages import how, promise, steps_how
+from rltrain.jobs.messages import how, promise, saved_with, steps_how
+from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.outcome import outcome
 from rltrain.training.trainer import Trainer
 
 
-def population_header(configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path]) -> str:
-    """Header: describes the population in a few lines."""
+def population_header(
+    configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path], source: Checkpoint | None = None
+) -> str:
+    """Header: describes the population in a few lines; `source` is a checkpoint of a member that is resumed."""
     first = configs[0]
     late = [said for config in configs if (said := epsilon_at_end(config))]
     alike = len(late) == len(configs) and len(set(late)) == 1
     of = "" if alike else f" (the first of {counted(len(late), 'such job')})"
-    threads = f"{parts.threads} thread{'' if parts.threads == 1 else 's'}"
+    other = [] if source is None else saved_with(source, parts)
     return "\n".join(
         [
             f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
             + ", ".join(differing_keys(configs)),
             f"jobs      {name_ranges([folder.name for folder in folders])}",
-            f"device    {parts.device}, {threads}{how(parts)}, "
-            f"{parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
+            f"device    {parts.device}, {how(parts)}, {parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"stepping  {steps_how(parts)}",
             *([] if parts.replays.same else [wrapped(f"resume    {promise(first, parts)}")]),
+            *([wrapped(f"resumed   but not bit for bit: saved with {', '.join(other)}")] if other else []),
             *[wrapped(f"epsilon   {said}{of}") for said in late[:1]],
             f"folder    {shown_path(folders[0].parent)}",
         ]

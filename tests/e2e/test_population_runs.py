@@ -25,6 +25,7 @@ from whole_runs import (
     record_of,
     result_of,
     resume,
+    rewrite,
     rltrain_here,
     rltrain_process,
     rows,
@@ -132,6 +133,19 @@ def test_a_stopped_population_ends_like_one_that_was_not(
     assert resume(sweep) == 0
     for job in jobs_of(sweep):
         assert_same_run(job, uninterrupted / job.name)
+
+
+def test_a_resumed_population_says_what_was_otherwise_when_it_was_saved(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    args = ["-m", *DQN[:-1], HERE, "seed=0,1"]
+    assert rltrain_here(tmp_path, *args, stop=StopAfter(120)) == 143
+    for job in jobs_of(tmp_path / "sweep"):
+        rewrite(job, {"threads": 3})
+    assert resume(tmp_path / "sweep", stop=StopAfter(20)) == 143
+    assert "resumed   but not bit for bit: saved with 3 threads" in capfd.readouterr().out
+    assert resume(tmp_path / "sweep", stop=StopAfter(20)) == 143
+    assert "not bit for bit" not in capfd.readouterr().out
 
 
 @pytest.mark.slow

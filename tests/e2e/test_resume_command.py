@@ -122,10 +122,10 @@ class TestResume:
         run = tmp_path / "run"
         train(run_config(dqn_config()), run, StopAfter(30))
         old = newest(run).manifest
-        rewrite(run, {"versions": {**old["versions"], "torch": "0.9"}, "device": "cuda:0"})
+        rewrite(run, {"versions": {**old["versions"], "torch": "0.9"}, "device": "cuda:0", "threads": 7})
         capsys.readouterr()
         assert resume(run, stop=StopAfter(10)) == 143
-        assert "but not bit for bit: it was saved with device cuda:0, torch 0.9" in capsys.readouterr().out
+        assert "but not bit for bit: it was saved with device cuda:0, 7 threads, torch 0.9" in capsys.readouterr().out
         assert resume(run) == 0
         assert ", exactly" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ import pytest
 from small_runs import dqn_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.schema import LinearConfig
-from rltrain.jobs.messages import summary
+from rltrain.jobs.messages import how, summary
 from rltrain.jobs.population_messages import population_header
 from rltrain.training.episode_tally import EpisodeStatistics
 
@@ -48,3 +48,11 @@ def test_a_population_says_once_that_epsilon_is_still_on_its_way(monkeypatch: py
     assert lines(200, 200) == [late]
     assert lines(50, 200) == [f"{late} (the first of 1 such job)"]
     assert lines(200, 400) == [f"{late} (the first of 2 such jobs)"]
+
+
+def test_more_threads_than_cores_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.jobs.messages.available_cores", lambda: 2)
+    parts: Any = SimpleNamespace(compiled=False, lacks_compiler=False, cuda_graphs=False)
+    for threads, said in ((1, "1 thread"), (2, "2 threads"), (64, "64 threads on 2 cores")):
+        parts.threads = threads
+        assert how(parts) == said
