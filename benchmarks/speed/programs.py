@@ -124,7 +124,7 @@ WORKS = {
     "ppo32": ("-m", *PPO, "seed=range(0,32)"),
     "atari": (
         *("algo=dqn", "env=ALE/Breakout-v5", "device=cpu", "eval.period=null", "checkpoint.period=null"),
-        *("algo.buffer_size=20_000", "algo.learning_starts=500", "log_period=500"),
+        *("algo.buffer_size=20_000", "algo.learning_starts=500", "log_period=500", "device.compile=true"),
     ),
 }
 

@@ -130,8 +130,8 @@ TEXTS = {
     " and rejax's always squared; rejax draws without replacement. REINFORCE, on CartPole-v1 with networks of 64-64,"
     " stands beside SB3's A2C, the nearest that SB3 has: 16 environments, one update per 1,024 steps, no bootstrapping"
     " within them (lambda 1). rejax's PPO has a constant learning rate and clips gradients by value. Atari is"
-    " ALE/Breakout-v5 with sticky actions, a replay of 20,000 and an update from 32 transitions every 4 steps; both"
-    " programs take all cores.",
+    " ALE/Breakout-v5 with sticky actions, a replay of 20,000 and an update from 32 transitions every 4 steps,"
+    " compiled from the start, as it is in a long run from its first minutes on; both programs take all cores.",
     "solved": "Wall time of a whole process that trains until 100 greedy episodes reach a mean of 475, seeds 0 to 4:"
     " `rltrain algo=dqn env=CartPole-v1 stop_at_return=475`; SB3 with RL Zoo's settings, evaluated every 1,000 steps"
     " like rltrain; rejax with its own settings, evaluated every 2,500 steps on 128 episodes. Unsolved runs count with"
