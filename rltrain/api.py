@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from rltrain.config.command_names import COMMANDS
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
 from rltrain.storage.checkpoint_folders import best_folder
@@ -168,6 +169,8 @@ def _listed(overrides: object) -> list[str]:
         elif isinstance(overrides, Mapping):
             meant = [f"{key}={value}" for key, value in overrides.items()]
         raise RequestError(f"overrides={overrides!r}: must be a list of texts, as {meant}")
+    if command := next((word for word in words if word in COMMANDS), None):
+        raise RequestError(f"{command}: is a command of the shell; here overrides are given, as env=CartPole-v1")
     return words
 
 

@@ -12,6 +12,7 @@ from rltrain.config.stored import Differences, record_changes, validate_stored
 from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.sweep_folder import is_completed
 from rltrain.terminal.output import say
 from rltrain.terminal.text import shown_path
 
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from rltrain.storage.checkpoint import Checkpoint
 
 
-def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
-    """Continues one run; says so and returns where nothing is left to do."""
+def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = True) -> None:
+    """Continues one run; says so and returns where nothing is left to do.
+
+    Args:
+        alone: it is no job of a sweep: a progress bar may be drawn, and its learning curve is.
+    """
     run = RunFolder(folder)
     status = run.read_record().get("status")
-    if status == "completed" and not overrides:
+    completed = is_completed(folder)  # one that has lost its result is evaluated again
+    if completed and not overrides:
         tell_completed(folder, {folder: None})
         return
     if status == "running":
@@ -35,12 +41,12 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
 
     if status in ("running", "failed") and not has_checkpoint(folder):
         say(f"{shown_path(folder)}: ended before its first checkpoint, begins anew")
-        begin(run.read_config(), folder, overrides, trust)
+        begin(run.read_config(), folder, overrides, trust, alone)
         return
     newest = newest_checkpoint(folder)
     source = read_checkpoint(newest, only=())  # tells in a moment what torch, needed for the tensors, would delay
     config, differences = changed_config(stored_config(source), folder, made_by(source), overrides, trust)
-    if status == "completed" and (ended := _already_ended(config, source, differences)):
+    if completed and (ended := _already_ended(config, source, differences)):
         say(f"{shown_path(folder)}: {ended}")
         return
     tell(differences)
@@ -50,16 +56,16 @@ def resume_run(folder: Path, overrides: list[str], trust: bool) -> None:
         )
     from rltrain.jobs.job import resume
 
-    resume(config, folder, read_checkpoint(newest), record_changes(source.step, differences))
+    resume(config, folder, read_checkpoint(newest), record_changes(source.step, differences), console=alone)
 
 
-def begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool) -> None:
-    """Trains a run of which nothing is left or nothing was ever there."""
+def begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool, alone: bool) -> None:
+    """Trains a run of which nothing is left or nothing was ever there; `alone` as for `resume_run`."""
     from rltrain.jobs.job import begin_again
 
     config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
     tell(differences)
-    begin_again(config, folder, record_changes(0, differences))
+    begin_again(config, folder, record_changes(0, differences), console=alone)
 
 
 def tell_completed(place: Path, runs: Mapping[Path, Mapping[str, Any] | None]) -> None:

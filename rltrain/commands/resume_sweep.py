@@ -17,7 +17,7 @@ from rltrain.commands.resume_population import held_jobs, populations_of
 from rltrain.commands.resume_run import begin, resume_run, tell, tell_completed
 from rltrain.commands.sweep_table import report_sweep
 from rltrain.config.schema import RunConfig
-from rltrain.config.stored import record_changes, validate_stored
+from rltrain.config.stored import parse_changes, record_changes, validate_stored
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.storage.run_folder import RunFolder
@@ -121,10 +121,10 @@ def _finish_here(sweep: SweepFolder, listed: Mapping[Path, ListedJob], overrides
         say(f"job {name!s:<5} {own[folder]}".rstrip())
         try:
             if plain is None or (folder / "run.json").exists():
-                resume_run(folder, overrides, trust)
+                resume_run(folder, overrides, trust, alone=False)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
-                begin(plain, folder, overrides, trust)
+                begin(plain, folder, overrides, trust, alone=False)
         except (RequestError, RunFailed) as error:
             failed.append(f"{name}: {' '.join(str(error).split())}")
     return failed
@@ -138,7 +138,9 @@ def _list_changes(
     Raises:
         RequestError: one of the jobs refuses what is asked for.
     """
-    configs = {}
+    from rltrain.storage.checkpoint_folders import newest_step
+
+    configs, asked = {}, dict(parse_changes(overrides))
     for folder, plain in jobs.items():
         if plain is None or (not overrides and is_completed(folder)):
             continue
@@ -147,11 +149,8 @@ def _list_changes(
         except RequestError:  # its files are damaged: the job itself says so, and stops no other
             continue
         try:
-            config, differences = asked_config(before, overrides, trust)
-            if "total_steps" in differences:
-                from rltrain.storage.checkpoint_folders import newest_step
-
-                refuse_less({"total_steps": config.total_steps}, {"total_steps": newest_step(folder)}, folder)
+            refuse_less(asked, {"total_steps": newest_step(folder)}, folder)
+            config, _ = asked_config(before, overrides, trust)
         except RequestError as error:
             raise RequestError(f"job {folder.relative_to(sweep.path)}: {error}") from error
         configs[folder] = to_plain(config)

@@ -205,7 +205,7 @@ def run_sweep(
     register_launchers()
     callbacks = Callbacks(cfg)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
-    folder = reserve_folder(Path(cfg.hydra.sweep.dir), exact=False)
+    folder = reserve_folder(Path(cfg.hydra.sweep.dir), key=None)
     cfg.hydra.sweep.dir = config_text(folder)
     launchers: list[CheckedLauncher] = []
     with SweepFolder(folder) as sweep:

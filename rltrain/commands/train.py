@@ -179,7 +179,7 @@ def _train(hydra: Hydra, cfg: DictConfig, overrides: list[str]) -> Path:
     importlib.import_module("rltrain.jobs.job")  # takes seconds, in which Ctrl-C shall leave no folder
     exact = any(override.startswith("hydra.run.dir=") for override in overrides)
     with sigint_raises():
-        folder = reserve_folder(Path(cfg.hydra.run.dir), exact=exact)
+        folder = reserve_folder(Path(cfg.hydra.run.dir), key="hydra.run.dir" if exact else None)
         _run_in(folder, hydra, cfg)
     return folder
 

@@ -63,7 +63,7 @@ def _begin(request: Request) -> tuple[StudyFolder, Plan]:
     now = datetime.now()
     name = run_name(asked.config.algo.name, asked.config.env.id, asked.config.name)
     wanted = request.folder or f"outputs/tune/{now:%Y-%m-%d}/{now:%H-%M-%S}_{name}"
-    folder = StudyFolder(reserve_folder(Path(wanted), exact=request.folder is not None))
+    folder = StudyFolder(reserve_folder(Path(wanted), key=request.folder and "tune.dir"))
     config_dir = None if request.config_dir is None else str(command_folder() / request.config_dir)
     made = {"rltrain": __version__, "made": f"{now:%Y-%m-%d %H:%M}", "config_dir": config_dir}
     with folder.locked():
@@ -91,6 +91,9 @@ def _join(request: Request) -> tuple[StudyFolder, Plan]:
                 raise RequestError(f"tune.{name}: a study keeps it; only tune.trials and tune.confirm may change")
         if request.tune:
             asked = replace(asked, tune=tune_config({**to_plain(asked.tune), **request.tune}))
+            made = sum(len(batch.trials) for batch in folder.batches())
+            if asked.tune.trials < made:
+                raise RequestError(f"tune.trials={asked.tune.trials}: it has made {made}, and none can be taken back")
             folder.write({**plain, "tune": to_plain(asked.tune)})
     _announce(folder, asked)
     return folder, asked

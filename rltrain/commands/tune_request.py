@@ -92,7 +92,7 @@ def read_request(args: Sequence[str]) -> Request:
         elif key == "search":
             search = text
         elif key == "tune.dir":
-            folder = text
+            folder = str(parse_value(text))
         elif key == "trust":
             trust = parse_value(text) is True
         elif key == "tune" or key.startswith("tune."):

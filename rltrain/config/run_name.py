@@ -21,11 +21,11 @@ def run_name(algo: str, env: str, name: str | None) -> str:
     return "_".join(safe(part) for part in (algo, env.rpartition(":")[2], name) if part)
 
 
-def reserve_folder(wanted: Path, *, exact: bool) -> Path:
+def reserve_folder(wanted: Path, *, key: str | None) -> Path:
     """Creates a folder that nobody else has: `wanted`, or where that is taken `wanted_2`, `wanted_3`, ...; absolute.
 
     Args:
-        exact: the user named this very folder; it may exist if nothing is in it.
+        key: by which the user named this very folder; it may exist if nothing is in it.
 
     Raises:
         RequestError: the folder exists and holds something, or cannot be created.
@@ -33,8 +33,8 @@ def reserve_folder(wanted: Path, *, exact: bool) -> Path:
     wanted = command_folder() / wanted
     try:
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        if exact:
-            return _reserve_exact(wanted)
+        if key is not None:
+            return _reserve_exact(wanted, key)
         for attempt in range(1, 10_000):
             folder = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}_{attempt}")
             try:
@@ -58,7 +58,7 @@ def remove_unused(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _reserve_exact(folder: Path) -> Path:
+def _reserve_exact(folder: Path, key: str) -> Path:
     """Of two runs that ask for one folder at once, the one that makes .hydra in it has it."""
     try:
         folder.mkdir(exist_ok=True)
@@ -67,13 +67,13 @@ def _reserve_exact(folder: Path) -> Path:
         (folder / ".hydra").mkdir()
     except FileExistsError:
         if not folder.is_dir():
-            raise RequestError(f"hydra.run.dir={shown_path(folder)}: is a file; a run needs a folder") from None
+            raise RequestError(f"{key}={shown_path(folder)}: is a file; a run needs a folder") from None
         if holder := holder_of(folder):
-            raise RequestError(f"hydra.run.dir={shown_path(folder)}: in use by {holder}") from None
-        is_run = (folder / "run.json").exists()
-        hint = f"\n(`{rltrain_command('resume', folder)}` continues it)" if is_run else ""
+            raise RequestError(f"{key}={shown_path(folder)}: in use by {holder}") from None
+        going_on = {"run.json": "resume", "study.yaml": "tune"}
+        commands = [rltrain_command(command, folder) for file, command in going_on.items() if (folder / file).exists()]
+        hint = f"\n(`{commands[0]}` continues it)" if commands else ""
         raise RequestError(
-            f"hydra.run.dir={shown_path(folder)}: exists and is not empty;"
-            f" a run never writes into another's folder{hint}"
+            f"{key}={shown_path(folder)}: exists and is not empty; a run never writes into another's folder{hint}"
         ) from None
     return folder

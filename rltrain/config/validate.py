@@ -187,6 +187,7 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
         return _convert_list(hint, value, key, limits)
     if get_origin(hint) is dict:
         if isinstance(value, Mapping):
+            _check_finite(value, key)
             return {str(name): _plain(item) for name, item in value.items()}
         raise RequestError(f"{key}={show(value)}: must be a mapping, such as {{x: 1}}")
     return _convert_scalar(hint, value, key, limits)
@@ -240,6 +241,18 @@ def _group_class(group: str, value: Any) -> type:
             "(a plug-in that adds more is named in RLTRAIN_PLUGINS)"
         )
     return classes[name]
+
+
+def _check_finite(value: Any, key: str) -> None:
+    """Refuses numbers within an argument of an environment that JSON, and so a checkpoint, cannot hold."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _check_finite(item, f"{key}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            _check_finite(item, f"{key}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{key}={show(value)}: must be finite")
 
 
 def _convert_union(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from rltrain.report.drawing import (
 from rltrain.report.runs import EVALUATION, TRAINING
 from rltrain.report.statistics import performance_profile, profile_interval
 from rltrain.report.summary import Curve, Estimate, Summary
+from rltrain.terminal.text import counted
 
 MOST_ROWS = 20
 """Settings that a figure with a row for each shows."""
@@ -51,7 +52,8 @@ def curves(contents: Contents, tag: str) -> Figure:
         title(panel, contents.title(env))
         if leftmost(panel):
             panel.set_ylabel(NAMES.get(tag, label(tag)))
-    legend_below(figure, *_legend(contents, markers=True))
+    drawn = {s.setting.variant for env in envs for s in contents.of_env(env) if tag in s.curves}
+    legend_below(figure, *_legend(contents, drawn, markers=True))
     return figure
 
 
@@ -67,7 +69,8 @@ def diagnostics(contents: Contents) -> Figure:
         steps_axis(panel)
         name = tag.rpartition("/")[2].replace("_", " ")
         title(panel, name if len(contents.envs) == 1 else f"{name}, {env}")
-    legend_below(figure, *_legend(contents, markers=False))
+    drawn = {s.setting.variant for tag, env in shown for s in contents.of_env(env) if tag in s.curves}
+    legend_below(figure, *_legend(contents, drawn, markers=False))
     return figure
 
 
@@ -117,7 +120,8 @@ def profiles(contents: Contents) -> Figure:
         panel.set_xlabel("final greedy return")
         if leftmost(panel):
             panel.set_ylabel("share of seeds above it")
-    legend_below(figure, *_legend(contents, markers=False))
+    drawn = {s.setting.variant for env in envs for s in contents.of_env(env) if len(s.scores)}
+    legend_below(figure, *_legend(contents, drawn, markers=False))
     return figure
 
 
@@ -193,15 +197,18 @@ def _thresholds(summaries: Sequence[Summary]) -> set[float]:
     return found if len(found) == 1 else set()
 
 
-def _legend(contents: Contents, markers: bool) -> tuple[list[Artist], list[str]]:
+def _legend(contents: Contents, drawn: Container[str], markers: bool) -> tuple[list[Artist], list[str]]:
+    """Handles and labels of the variants that are drawn."""
+    ranks = [rank for rank, variant in enumerate(contents.variants) if variant in drawn]
+    named = [rank for rank in ranks if rank < len(PALETTE)]
     handles: list[Artist] = [
-        Line2D([], [], color=colour_of(rank), marker=marker_of(rank) if markers else "", markersize=4)
-        for rank, _ in enumerate(contents.variants[: len(PALETTE)])
+        Line2D([], [], color=colour_of(rank), marker=marker_of(rank) if markers else "", markersize=4) for rank in named
     ]
-    names = labels(contents.variants[: len(PALETTE)])
-    if len(contents.variants) > len(PALETTE):
+    every = labels(contents.variants[: len(PALETTE)])
+    names = [every[rank] for rank in named]
+    if others := len(ranks) - len(named):
         handles.append(Line2D([], [], color=GREY, linewidth=0.8))
-        names.append(f"{len(contents.variants) - len(PALETTE)} other settings")
+        names.append(counted(others, "other setting"))
     if markers and any(_thresholds(contents.of_env(env)) for env in contents.envs):
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6))
         names.append("threshold")

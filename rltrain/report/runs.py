@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from rltrain.config.stored import ADDED_KEYS
 from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
 from rltrain.report.series import Metrics, Series, read_metrics
+from rltrain.storage.checkpoint_folders import newest_step
 from rltrain.storage.files import holder_of
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import RunResult, read_result, read_status
@@ -89,8 +90,10 @@ class Run:
 
     @property
     def steps(self) -> int | None:
-        """Environment steps made."""
-        return self.metrics.last_step if self.result is None else self.result.env_step
+        """Environment steps made, as far as rows or checkpoints tell; None where neither does."""
+        if self.result is not None:
+            return self.result.env_step
+        return max(self.metrics.last_step or 0, newest_step(self.folder)) or None
 
     @property
     def outcome(self) -> Outcome | None:
@@ -116,24 +119,44 @@ class Run:
         return Series(value.steps, value.values - got.values)
 
 
-def find_runs(place: Path) -> list[tuple[Path, tuple[str, ...], Mapping[str, Any] | None]]:
-    """(folder, typed overrides, listed config) of each run in a folder: of a run, of a sweep, or of any number of both.
+class Found(NamedTuple):
+    """A run's folder, and what the list of its sweep tells of it: overrides, config; `fault`: what is wrong with it."""
+
+    folder: Path
+    typed: tuple[str, ...] = ()
+    config: Mapping[str, Any] | None = None
+    fault: str = ""
+
+
+def find_runs(place: Path) -> list[Found]:
+    """The runs in a folder: of a run, of a sweep, or of any number of both.
 
     Raises:
-        RequestError: it holds no run, or the list of a sweep's jobs is malformed.
+        RequestError: it holds no run.
     """
     if (place / "run.json").exists():
-        return [(place, (), None)]
-    found: dict[Path, tuple[tuple[str, ...], Mapping[str, Any] | None]] = {}
+        return [Found(place)]
+    found: dict[Path, Found] = {}
     for folder in _folders(place):
         if is_sweep(folder):
-            for job in SweepFolder(folder).jobs().values():
-                found.setdefault(job.folder, (job.overrides or (), job.config))
+            for run in _jobs(SweepFolder(folder)):
+                found.setdefault(run.folder, run)
         elif (folder / "run.json").is_file():
-            found.setdefault(folder, ((), None))
+            found.setdefault(folder, Found(folder))
     if not found:
         raise RequestError(f"{shown_path(place)}: holds no run")
-    return [(folder, typed, config) for folder, (typed, config) in found.items()]
+    return list(found.values())
+
+
+def _jobs(sweep: SweepFolder) -> list[Found]:
+    """The jobs of a sweep. Where its list is damaged those that have begun, the first of which tells the fault."""
+    try:
+        return [Found(job.folder, job.overrides or (), job.config) for job in sweep.jobs().values()]
+    except RequestError as error:
+        fault = (
+            f"{str(error).removeprefix(str(sweep.path) + os.sep)} (the list of its sweep: who has not begun is unknown)"
+        )
+        return [Found(folder, fault="" if number else fault) for number, folder in enumerate(sweep.begun())]
 
 
 def _folders(place: Path) -> Iterator[Path]:
@@ -154,23 +177,18 @@ def read_runs(places: Sequence[Path], tags: Collection[str]) -> list[Run]:
     tags = tuple(dict.fromkeys([*tags, _VALUE, _DISCOUNTED, *DIAGNOSTICS]))
     runs = []
     for origin, asked in enumerate(places):
-        for folder, typed, config in find_runs(asked):
-            if (place := folder.resolve()) not in seen:  # two links may lead to one run
+        for found in find_runs(asked):
+            if (place := found.folder.resolve()) not in seen:  # two links may lead to one run
                 seen.add(place)
-                runs.append(read_run(folder, tags, origin, typed, config))
+                runs.append(read_run(found, tags, origin))
     return runs
 
 
-def read_run(
-    folder: Path,
-    tags: Collection[str],
-    origin: int = 0,
-    typed: tuple[str, ...] = (),
-    listed: Mapping[str, Any] | None = None,
-) -> Run:
-    """One run; `listed` is its config where the list of a sweep tells it."""
+def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
+    """One run, found in the place of that number."""
+    folder, typed, listed, fault = found
     run = RunFolder(folder)
-    faults: list[str] = []
+    faults = [fault] if fault else []
     record: Mapping[str, Any] = {}
     config: Mapping[str, Any] = {}
     try:
@@ -203,7 +221,7 @@ def read_run(
         faults.append(f"{run.result.name}: holds no result")
     seconds, started = _seconds(record.get("seconds")), _seconds(record.get("started"))
     return Run(
-        folder, origin, typed or _typed(record), config, state, _reason(record), tuple(faults), metrics, result,
+        folder, origin, (*typed, *_typed(record)), config, state, _reason(record), tuple(faults), metrics, result,
         wall_seconds=seconds, ended=None if seconds is None or started is None else started + seconds,
         device=str(record.get("device", "")), versions=_versions(record),
     )  # fmt: skip
@@ -237,7 +255,7 @@ def _versions(record: Mapping[str, Any]) -> str:
 
 
 def _typed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The overrides that a run alone was given."""
+    """The overrides of the command, which may be those of all jobs of a sweep."""
     words = record.get("argv")
     return tuple(str(word) for word in words[1:] if "=" in str(word)) if isinstance(words, list) else ()
 

@@ -13,7 +13,7 @@ from rltrain.storage.files import write_atomic
 from rltrain.storage.locks import lock_folder
 from rltrain.storage.plain_files import json_text, read_json, write_file
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.run_result import read_status
+from rltrain.storage.run_result import read_result, read_status
 from rltrain.terminal.text import rltrain_command, unusable
 
 JOBS = "jobs.json"
@@ -106,10 +106,14 @@ class SweepFolder:
             if folder in jobs:
                 raise RequestError(f"{self.path / JOBS}: the job folder {name!r} is listed twice")
             jobs[folder] = ListedJob(folder, job["config"], _overrides(job))
-        begun = [record.parent for record in self.path.glob("*/run.json") if not record.parent.is_symlink()]
-        for folder in sorted(begun, key=_number):
+        for folder in self.begun():
             jobs.setdefault(folder, ListedJob(folder, None, None))
         return jobs
+
+    def begun(self) -> list[Path]:
+        """The folders of the jobs that have begun, in their order, as they lie in the sweep's."""
+        begun = [record.parent for record in self.path.glob("*/run.json") if not record.parent.is_symlink()]
+        return sorted(begun, key=_number)
 
     def unfit(self, name: object) -> str:
         """Why there can be no job in the folder of that name, after `the folder NAME`; nothing where there can."""
@@ -160,8 +164,9 @@ def sweep_of(job: Path) -> Path | None:
 
 
 def is_completed(job: Path) -> bool:
-    """Whether a job has trained to its end; not where its record is damaged."""
-    return read_status(RunFolder(job)) == "completed"
+    """Whether a job has trained to its end and has its result; not where either file is damaged."""
+    run = RunFolder(job)
+    return read_status(run) == "completed" and read_result(run) is not None
 
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:

@@ -210,10 +210,25 @@ def test_more_trials_may_be_asked_for_later(training: StandIn, capsys: pytest.Ca
         (["algo.gamma=0.9"], "algo.gamma=0.9: a study keeps what it searches"),
         (["search=dqn"], "search=dqn: a study keeps what it searches"),
         (["tune.trials=0"], "tune.trials=0: must be"),
+        (["tune.trials=4"], "tune.trials=4: it has made 5, and none can be taken back"),
     ):
         capsys.readouterr()
         assert main(["tune", "study", *words]) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_the_study_lies_where_tune_dir_says(training: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [*BASE[:3], "tune.trials=1", "tune.confirm=0"]
+    assert main([*asked, 'tune.dir="my stüdy"']) == 0
+    assert Path("my stüdy/study.yaml").exists()
+    capsys.readouterr()
+    assert main([*asked, "tune.dir='my stüdy'"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("rltrain: tune.dir=my stüdy: exists and is not empty")
+    assert "`rltrain tune 'my stüdy'` continues it" in error
+    Path("file").touch()
+    assert main([*asked, "tune.dir=file"]) == 2
+    assert capsys.readouterr().err.startswith("rltrain: tune.dir=file: is a file")
 
 
 def test_keys_that_are_given_leave_the_space_and_this_is_said(

@@ -20,7 +20,7 @@ def test_names_are_one_harmless_component() -> None:
 
 
 def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
-    names = [reserve_folder(tmp_path / "deep" / "run", exact=False).name for _ in range(3)]
+    names = [reserve_folder(tmp_path / "deep" / "run", key=None).name for _ in range(3)]
     assert names == ["run", "run_2", "run_3"]
 
 
@@ -29,12 +29,12 @@ def test_two_runs_that_both_saw_an_empty_folder(tmp_path: Path, monkeypatch: pyt
         return iter(())
 
     monkeypatch.setattr(Path, "iterdir", empty)
-    assert reserve_folder(tmp_path / "run", exact=True) == tmp_path / "run"
+    assert reserve_folder(tmp_path / "run", key="hydra.run.dir") == tmp_path / "run"
     with pytest.raises(RequestError, match="exists and is not empty"):
-        reserve_folder(tmp_path / "run", exact=True)
+        reserve_folder(tmp_path / "run", key="hydra.run.dir")
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"file/run: cannot be made: "):
-        reserve_folder(tmp_path / "file" / "run", exact=False)
+        reserve_folder(tmp_path / "file" / "run", key=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -212,6 +213,8 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"network__hidden": [64, 0]}, "network.hidden[1]=0: must be >= 1"),
         ({"device__threads": "many"}, "device.threads=many: must be an integer >= 1 and <= 1024 or auto"),
         ({"env__kwargs": 3}, "env.kwargs=3: must be a mapping, such as {x: 1}"),
+        ({"env__kwargs": {"g": math.inf}}, "env.kwargs.g=inf: must be finite"),
+        ({"env__kwargs": {"a": [1, {"b": math.nan}]}}, "env.kwargs.a[1].b=nan: must be finite"),
         ({"eval": 5}, "eval=5: must be a mapping of keys (period, episodes, num_envs)"),
         ({"name": "../x"}, "name=../x: must be letters, digits"),
         ({"exploration__start": 0.05}, "exploration.start=0.05 is below exploration.end=0.1"),

@@ -119,6 +119,15 @@ def test_a_run_that_ended_early_goes_on_a_little(early: Path, capsys: pytest.Cap
     assert newest(early).state["episodes"] == done + 1
 
 
+@pytest.mark.parametrize("damage", ["", "{}", None])
+def test_a_run_that_lost_its_result_is_evaluated_again(early: Path, damage: str | None) -> None:
+    file = early / "result.json"
+    whole = file.read_text()
+    file.unlink() if damage is None else file.write_text(damage)
+    assert resume(early) == 0
+    assert file.read_text() == whole
+
+
 def test_episodes_without_a_time_limit_are_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = (
         "limit episodes have no time limit (env.max_episode_steps=N sets one); evaluations cut episodes at 2,500 steps,"

@@ -277,7 +277,7 @@ from rltrain.errors import RequestError
 sys.stdin.readline()
 for number in range(50):
     try:
-        print(reserve_folder(Path(sys.argv[1]) / str(number), exact=sys.argv[2] == "exact"))
+        print(reserve_folder(Path(sys.argv[1]) / str(number), key="hydra.run.dir" if sys.argv[2] == "exact" else None))
     except RequestError:
         print("refused")
 """

@@ -93,6 +93,18 @@ def test_what_was_typed_for_a_run_alone_is_in_its_record(tmp_path: Path) -> None
     assert group_runs(read_runs([tmp_path], []), ["x"]).keys == ("algo.optimizer.lr",)
 
 
+def test_what_was_typed_for_all_jobs_of_a_sweep_is_in_their_records(tmp_path: Path) -> None:
+    """Here a study, whose jobs list what the search has chosen, beside a run alone: all else follows from gamma."""
+    jobs = {str(n): ([f"algo.gamma=0.{n}"], {"algo__gamma": n / 10, "algo__optimizer__lr": 0.1}, 1.0) for n in (1, 2)}
+    sweep = write_sweep(tmp_path / "study", jobs)
+    for job in jobs:
+        words = ["rltrain", "tune", "algo=dqn", "algo.optimizer.lr=0.1"]
+        (sweep / job / "run.json").write_text(json.dumps({"status": "completed", "argv": words}))
+    write_run(tmp_path / "alone", final=result(1.0), algo__gamma=0.3, algo__optimizer__lr=0.7)
+    found = group_runs(read_runs([sweep, tmp_path / "alone"], []), ["study", "alone"])
+    assert found.keys == ("algo.gamma", "algo.optimizer.lr")
+
+
 def test_equal_runs_in_two_folders_are_compared_by_folder(tmp_path: Path) -> None:
     found = groups(tmp_path, {"seed": 0}, {"seed": 0}, {"seed": 1}, {"seed": 2}, places=2)
     assert [(s.variant, [run.seed for run in s.runs]) for s in found.settings] == [

@@ -361,6 +361,30 @@ def test_damage_is_told_on_stderr_and_on_the_page(
     assert all(damage in page for damage in damages)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"jobs": [{"folder": "../x", "config": {}}]}'])
+def test_a_damaged_list_of_jobs_spoils_no_report(
+    text: str, here: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+) -> None:
+    for name in ("x", "y"):
+        write_sweep(here / "both" / name, {str(n): ([f"seed={n}"], {"seed": n}, 1.0) for n in range(2)})
+    (here / "both" / "x" / "jobs.json").write_text(text)
+    assert main(["report", "both"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("warning   x/0: jobs.json: ") and said.err.count("warning") == 1
+    assert json.loads((here / "both" / "report" / "summary.json").read_text())["settings"][0]["seeds"] == 2
+    assert "x/0: jobs.json: " in (here / "both" / "report" / "report.html").read_text()
+
+
+def test_a_stopped_run_came_as_far_as_its_checkpoint(
+    here: Path, capsys: pytest.CaptureFixture[str], undrawn: None
+) -> None:
+    write_run(here / "runs" / "whole", final=result(9.0))
+    stopped = write_run(here / "runs" / "stopped", [row(1800, 1.0)], status="interrupted", seed=1)
+    (stopped / "checkpoints" / "step_00001836").mkdir(parents=True)
+    assert main(["report", "runs"]) == 0
+    assert "stopped: interrupted at step 1,836" in capsys.readouterr().out
+
+
 def test_refusals_and_help_are_quick_and_load_neither_torch_nor_numpy(here: Path) -> None:
     code = (
         "import sys\nfrom rltrain.cli import main\n"

@@ -12,6 +12,7 @@ from written_runs import RECORD, result, row, write_run, write_sweep
 
 from rltrain.report.contents import Contents, read_contents
 from rltrain.report.drawings import drawings
+from rltrain.report.figures import curves
 from rltrain.report.notes import notes
 from rltrain.report.runs import EVALUATION, OVERESTIMATION, TRAINING
 from rltrain.report.summary import Curve, Summary, curve
@@ -33,6 +34,13 @@ def line(place: Path, tag: str = TRAINING) -> Curve:
 def flat(last: int, value: float) -> list[dict[str, Any]]:
     """Rows of a run whose returns are always `value`."""
     return [row(step, value, value) for step in range(100, last + 1, 100)]
+
+
+def test_a_legend_names_what_is_drawn(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", flat(1000, 1.0), final=result(1.0), algo__gamma=0.9)
+    write_run(tmp_path / "b", [row(100)], status="interrupted", algo__gamma=0.8)  # no episode has ended
+    (legend,) = curves(contents(tmp_path), TRAINING).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["gamma=0.9", "threshold"]
 
 
 def test_scores_of_four_seeds(tmp_path: Path) -> None:
