@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from written_runs import result
 
 from rltrain.cli import main
 from rltrain.commands.evaluate import DEFAULTS
@@ -295,7 +296,9 @@ def test_a_list_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str]) -
 def test_what_is_no_run_and_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(2):
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)
-        RunFolder(tmp_path / "sweep" / str(number)).write_record(status="completed")
+        run = RunFolder(tmp_path / "sweep" / str(number))
+        run.write_record(status="completed")
+        run.write_result(result(1.0))
     for command in ("resume", "evaluate"):
         assert refused(capsys, command, "") == "'': names no folder\n"
     assert refused(capsys, "resume", "sweep") == "sweep: is neither a run (run.json) nor a sweep (jobs.json)\n"
