@@ -12,7 +12,7 @@ from rltrain.config.stored import Differences, record_changes, validate_stored
 from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.sweep_folder import is_completed
+from rltrain.storage.run_result import is_completed
 from rltrain.terminal.output import say
 from rltrain.terminal.text import shown_path
 

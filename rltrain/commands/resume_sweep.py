@@ -21,8 +21,8 @@ from rltrain.config.stored import parse_changes, record_changes, validate_stored
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.run_result import read_status
-from rltrain.storage.sweep_folder import ListedJob, SweepFolder, is_completed, stopped_sweep
+from rltrain.storage.run_result import is_completed, read_status
+from rltrain.storage.sweep_folder import ListedJob, SweepFolder, stopped_sweep
 from rltrain.storage.task_folder import TaskFolder, read_tasks
 from rltrain.terminal.output import say
 from rltrain.terminal.text import shown_path

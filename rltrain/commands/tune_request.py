@@ -92,7 +92,8 @@ def read_request(args: Sequence[str]) -> Request:
         elif key == "search":
             search = text
         elif key == "tune.dir":
-            folder = str(parse_value(text))
+            value = parse_value(text)  # takes the quotes of a text away
+            folder = value if isinstance(value, str) else text
         elif key == "trust":
             trust = parse_value(text) is True
         elif key == "tune" or key.startswith("tune."):

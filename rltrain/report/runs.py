@@ -153,9 +153,7 @@ def _jobs(sweep: SweepFolder) -> list[Found]:
     try:
         return [Found(job.folder, job.overrides or (), job.config) for job in sweep.jobs().values()]
     except RequestError as error:
-        fault = (
-            f"{str(error).removeprefix(str(sweep.path) + os.sep)} (the list of its sweep: who has not begun is unknown)"
-        )
+        fault = f"{_fault(error, sweep.path)} (the list of its sweep's jobs: those that have not begun are unknown)"
         return [Found(folder, fault="" if number else fault) for number, folder in enumerate(sweep.begun())]
 
 

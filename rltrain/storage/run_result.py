@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
@@ -58,3 +59,9 @@ def read_status(run: RunFolder) -> str:
     except RequestError:
         return "unknown"
     return status if isinstance(status, str) else "unknown"
+
+
+def is_completed(folder: Path) -> bool:
+    """Whether a run has trained to its end and has its result; not where either file is damaged."""
+    run = RunFolder(folder)
+    return read_status(run) == "completed" and read_result(run) is not None

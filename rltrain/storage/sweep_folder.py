@@ -12,8 +12,6 @@ from rltrain.errors import Interrupted, RequestError
 from rltrain.storage.files import write_atomic
 from rltrain.storage.locks import lock_folder
 from rltrain.storage.plain_files import json_text, read_json, write_file
-from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.run_result import read_result, read_status
 from rltrain.terminal.text import rltrain_command, unusable
 
 JOBS = "jobs.json"
@@ -161,12 +159,6 @@ def sweep_of(job: Path) -> Path | None:
     """
     sweep = next(filter(is_sweep, job.parents), None)
     return sweep if sweep is not None and job in SweepFolder(sweep).jobs() else None
-
-
-def is_completed(job: Path) -> bool:
-    """Whether a job has trained to its end and has its result; not where either file is damaged."""
-    run = RunFolder(job)
-    return read_status(run) == "completed" and read_result(run) is not None
 
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
