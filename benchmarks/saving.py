@@ -29,8 +29,9 @@ from rltrain.jobs.build import build, build_evaluator
 from rltrain.jobs.checkpointer import RunCheckpointer
 from rltrain.loggers.logger import MultiLogger
 from rltrain.storage.run_folder import RunFolder
+from rltrain.training.loop import Loop
+from rltrain.training.member import Output
 from rltrain.training.stopping import StopSignal
-from rltrain.training.trainer import Trainer
 
 ALLOWED = 0.05
 ROUNDS = 3
@@ -84,7 +85,7 @@ def fill(agent: OffPolicyAgent, count: int, generator: np.random.Generator) -> N
 
 
 class Stopwatch(StopSignal):
-    """Lets a trainer run for some steps."""
+    """Lets a loop run for some steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,29 +106,26 @@ def measure(config: RunConfig, folder: Path, steps: int) -> tuple[float, float, 
         assert isinstance(agent, OffPolicyAgent)
         evaluator, logger = build_evaluator([config], 1, dict), MultiLogger([])
         keeper = RunCheckpointer(config, run, parts, evaluator, logger)
-        trainer = Trainer(
-            config, parts.envs, agent, evaluator, logger, keeper, parts.device, stop, saves_periodically=False
-        )
+        loop = Loop([config], parts.envs, agent, evaluator, [Output(logger, keeper)], parts.device, stop)
+        [member] = loop.members
         size = config.algo.buffer_size if config.algo.name == "dqn" else 0
         if size > 50_000:
             fill(agent, size, generator)
         stop.looks = 1_100
-        trainer.run()  # random actions and the compiler are behind it; saves, which writes all
+        loop.run()  # random actions and the compiler are behind it; saves, which writes all
         begin = time.perf_counter()
-        RunCheckpointer(config, run, parts, evaluator, logger).save(trainer.step, trainer.state_dict())
+        RunCheckpointer(config, run, parts, evaluator, logger).save(member.step, member.state_dict())
         first = time.perf_counter() - begin
         trainings, saves = [], []
         for _ in range(ROUNDS):
-            before, begin = trainer.train_seconds, trainer.step
-            stop.looks = steps
-            while stop.looks > 0:
-                trainer._vector_step()
-                trainer._duties_from = None
-                stop.looks -= 1
-            trainings.append((trainer.train_seconds - before) / (trainer.step - begin) * period)
+            before, begin = member.train_seconds, member.step
+            while member.step < begin + steps:
+                loop._train()
+                loop._progress.due[:] = False
+            trainings.append((member.train_seconds - before) / (member.step - begin) * period)
             fill(agent, period, generator)
             begin_save = time.perf_counter()
-            trainer.save()
+            member.save()
             saves.append(time.perf_counter() - begin_save)
             keeper.prune()
         evaluator.close()

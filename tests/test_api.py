@@ -109,7 +109,7 @@ def test_a_folder_is_named_by_its_path(opened: Any, folder: Path) -> None:
 
 
 def test_a_run_that_fails_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rltrain.training.trainer.Trainer.run", lambda self: 1 / 0)
+    monkeypatch.setattr("rltrain.training.loop.Loop.run", lambda self: 1 / 0)
     with pytest.raises(RunFailed, match="ZeroDivisionError"):
         rltrain.train(SHORT)
     (run,) = map(rltrain.Run, folder.glob("outputs/*/*"))

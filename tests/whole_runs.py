@@ -22,7 +22,7 @@ import rltrain.jobs.job
 import rltrain.jobs.population_job
 import rltrain.report.curve
 import rltrain.report.q_values
-import rltrain.training.trainer
+import rltrain.training.member
 from rltrain.cli import main
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import validate
@@ -110,7 +110,7 @@ def stopping(stop: Any) -> Iterator[None]:
         for module in (rltrain.jobs.job, rltrain.jobs.population_job):
             patch.setattr(module, "StopSignal", lambda *_: stop)
             patch.setattr(module, "REPORT_EPISODES", 10)
-        patch.setattr(rltrain.training.trainer, "REPORT_EPISODES", 10)
+        patch.setattr(rltrain.training.member, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
         patch.setattr(rltrain.report.q_values, "plot_q_values", lambda run, *_: run / "q_values.png")
         yield

@@ -140,7 +140,7 @@ TEXTS = {
     " agent's own learner, compiled: it draws its batch from a full replay, makes the step and writes its metrics, all"
     " members in one program. *products* are its matrix products alone, each one BLAS call; *at peak* is what they"
     " would take at the rate of a large product.",
-    "profile": "W1 in a real trainer whose methods are wrapped, in microseconds per environment step (a vector step of"
+    "profile": "W1 in a real run whose methods are wrapped, in microseconds per environment step (a vector step of"
     " ten environments takes ten times that); what a method calls is taken off its own time. *update* is the program of"
     " a gradient step. *around an update* is what draws its batch, counts and moves the target; *around a block* is"
     " that for up to 64 vector steps at once, with the episodes that ended in them.",

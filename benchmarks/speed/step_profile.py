@@ -1,6 +1,6 @@
 """Where one environment step's time goes: `python -m benchmarks.speed.step_profile [key=value ...]`, one JSON line.
 
-The methods of a real trainer with a run's loggers are wrapped, and what a wrapped method calls is taken off its own
+The methods of a real run with a run's loggers are wrapped, and what a wrapped method calls is taken off its own
 time; so is the wrappers' own cost, measured on a method that does nothing. `rest` is the loop itself. Microseconds per
 environment step, after compiling and the first updates.
 """
@@ -24,7 +24,8 @@ from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import MultiLogger
 from rltrain.loggers.tensorboard import TensorBoardLogger
 from rltrain.training.evaluator import Evaluator
-from rltrain.training.trainer import Trainer
+from rltrain.training.loop import Loop
+from rltrain.training.member import Output
 
 WARM_STEPS, STEPS = 4_000, 40_000
 
@@ -74,7 +75,7 @@ class Idle:
 
 
 class StopAt:
-    """Asks the trainer to stop once `due` says so."""
+    """Asks the loop to stop once `due` says so."""
 
     def __init__(self) -> None:
         self.due: Callable[[], bool] = lambda: False
@@ -102,19 +103,19 @@ def wrapper_cost() -> tuple[float, float]:
     return (whole - bare) / calls, max(0.0, clock.seconds["idle"] - bare) / calls
 
 
-def wrap_all(clock: Clock, trainer: Trainer, agent: Any, envs: Any) -> None:
+def wrap_all(clock: Clock, loop: Loop, agent: Any, envs: Any) -> None:
     if envs.stepped_by_agent:
         clock.wrap(agent._stepper, "step", "act, step, store")
         clock.wrap(agent, "iterate", "around a block")
-        clock.wrap(trainer._recorder, "add_block", "record and log")
+        clock.wrap(loop._recorder, "add_block", "record and log")
     else:
         clock.wrap(agent, "act", "act")
         clock.wrap(envs, "step", "env step")
         clock.wrap(agent, "observe", "observe")
         clock.wrap(agent, "update", "around an update")
-        clock.wrap(trainer._recorder, "add", "record and log")
+        clock.wrap(loop._recorder, "add", "record and log")
     clock.wrap(agent._learner, "learn", "update")
-    clock.wrap(trainer, "do_duties", "record and log")
+    clock.wrap(loop, "_do_duties", "record and log")
 
 
 def profile(overrides: list[str]) -> dict[str, float]:
@@ -123,16 +124,17 @@ def profile(overrides: list[str]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, build(config) as parts:
         logger = MultiLogger([JsonlLogger(Path(folder) / "metrics.jsonl", None), TensorBoardLogger(Path(folder))])
         evaluator = Evaluator(config.env, config.seed, 1)
-        trainer = Trainer(config, parts.envs, parts.agent, evaluator, logger, NoCheckpoints(), parts.device, stop)
-        stop.due = lambda: trainer.step >= WARM_STEPS
-        trainer.run()
+        outputs = [Output(logger, NoCheckpoints())]
+        loop = Loop([config], parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
+        stop.due = lambda: loop.step >= WARM_STEPS
+        loop.run()
         stop.due = lambda: False
-        clock, from_step = Clock(), trainer.step
-        wrap_all(clock, trainer, parts.agent, parts.envs)
-        seconds = seconds_of(trainer.run)
+        clock, from_step = Clock(), loop.step
+        wrap_all(clock, loop, parts.agent, parts.envs)
+        seconds = seconds_of(loop.run)
         logger.close()
     added, counted = wrapper_cost()
-    us = 1e6 / (trainer.step - from_step)
+    us = 1e6 / (loop.step - from_step)
     own = {name: max(0.0, clock.seconds[name] - counted * clock.calls[name]) * us for name in clock.seconds}
     whole = (seconds - added * clock.calls.total()) * us
     return {**own, "rest": whole - sum(own.values()), "whole": whole}

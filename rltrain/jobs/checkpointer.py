@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what the trainer saves, and what is said of it where a run goes on from one."""
+"""Checkpoints of a run: what the loop saves, and what is said of it where a run goes on from one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rltrain.storage import checkpoint, checkpoint_folders
 from rltrain.storage.checkpoint_parts import PartWriter
 from rltrain.storage.run_folder import RunFolder, versions
 from rltrain.training.evaluator import Evaluator
-from rltrain.training.trainer import Trainer
+from rltrain.training.loop import Loop
 from rltrain.types import Ring
 
 
 class RunCheckpointer:
-    """Writes the trainer's state as checkpoints of one run; `entries` gives what else its manifests say."""
+    """Writes the state as checkpoints of one run; `entries` gives what else its manifests say."""
 
     def __init__(self, config: RunConfig, run: RunFolder, parts: Parts, evaluator: Evaluator, logger: Logger) -> None:
         self.entries: Callable[[], Mapping[str, Any]] = dict
@@ -88,12 +88,13 @@ UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeErr
 """Raised where a checkpoint's tensors or state are not those of the run that loads them."""
 
 
-def load(trainer: Trainer, source: checkpoint.Checkpoint) -> bool:
-    """Trainer.load_state_dict; a state that does not fit is a request that cannot be met."""
+def load(loop: Loop, source: checkpoint.Checkpoint) -> bool:
+    """Whether a single run's episodes go on as they were; a state that does not fit is a request that cannot be met."""
     try:
-        return trainer.load_state_dict({**source.tensors, "state": source.state})
+        [exact] = loop.load_state_dicts([{**source.tensors, "state": source.state}])
     except UNFIT as error:
         raise CheckpointError(f"{source.folder}: does not fit this run: {one_line(error)}") from error
+    return exact
 
 
 def evaluated_before(source: checkpoint.Checkpoint | None) -> object:

@@ -51,10 +51,11 @@ from rltrain.storage import checkpoint, checkpoint_folders
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
+from rltrain.training.loop import Loop
+from rltrain.training.member import Member, Output
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.saving import last_logged_step
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
-from rltrain.training.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -179,19 +180,20 @@ class _Job:
             logger = build_logger(config, run, self.log_from, screen)
             try:
                 saver = RunCheckpointer(config, run, parts, evaluator, logger)
-                trainer = Trainer(
-                    config, parts.envs, parts.agent, evaluator, logger, saver, parts.device, stop, pruning=self.pruning
-                )
-                exact = source is None or load(trainer, source)
+                output = Output(logger, saver, self.pruning)
+                loop = Loop([config], parts.envs, parts.agent, evaluator, [output], parts.device, stop)
+                exact = source is None or load(loop, source)
                 write_start(run, config, conditions(parts), self.changes)
                 self.began = True
                 say(header(config, self.info, parts, run.path, source, exact))
-                if not trainer.run():
-                    raise stopped(config, stop.exit_code, trainer.step, run.path)
-                if trainer.pruned:
-                    raise Pruned(f"pruned at step {trainer.step:,}")
+                loop.run()
+                [member] = loop.members
+                if not member.done:
+                    raise stopped(config, stop.exit_code, member.step, run.path)
+                if member.pruned:
+                    raise Pruned(f"pruned at step {member.step:,}")
                 screen.close()
-                mean = self._finish(run, trainer, evaluator, parts, stop, logger)
+                mean = self._finish(run, member, evaluator, parts, stop, logger)
                 logger.close(True)
             finally:
                 logger.close()
@@ -203,7 +205,7 @@ class _Job:
         return build_evaluator([self.config], most, parts.envs.statistics, display, before)
 
     def _finish(
-        self, run: RunFolder, trainer: Trainer, evaluator: Evaluator, parts: Parts, stop: StopSignal, logger: Logger
+        self, run: RunFolder, member: Member, evaluator: Evaluator, parts: Parts, stop: StopSignal, logger: Logger
     ) -> float:
         """Evaluates the trained network and reports, over the episodes there are where a signal stopped that."""
         config = self.config
@@ -212,18 +214,16 @@ class _Job:
         stop.answer = WHILE_EVALUATING
         final = evaluator.evaluate(parts.agent, REPORT_EPISODES, REPORT_KEY, lambda: stop.requested, partly=True)
         if final is None:
-            raise stopped_before_result(config, stop.exit_code, trainer.step, run.path)
-        mean = self._report(run, trainer, final, parts, logger)
+            raise stopped_before_result(config, stop.exit_code, member.step, run.path)
+        mean = self._report(run, member, final, parts, logger)
         if final.interrupted:
             raise stopped_evaluating(config, stop.exit_code, final, run.path)
         return mean
 
-    def _report(
-        self, run: RunFolder, trainer: Trainer, final: EpisodeStatistics, parts: Parts, logger: Logger
-    ) -> float:
+    def _report(self, run: RunFolder, member: Member, final: EpisodeStatistics, parts: Parts, logger: Logger) -> float:
         """result.json, pictures and the table at the end."""
         threshold = parts.envs.reward_threshold
-        write_result(run, trainer, final, threshold, logger)
+        write_result(run, member, final, threshold, logger)
         pictures = draw(run, self.config, parts.agent, curve=self.console)
-        say(summary(self.config, trainer, final, parts, run.path, pictures))
+        say(summary(self.config, member, final, parts, run.path, pictures))
         return final.mean

@@ -27,8 +27,8 @@ from rltrain.terminal.text import (
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
 from rltrain.training.limits import Limit, reached_limit
+from rltrain.training.member import Member
 from rltrain.training.outcome import outcome
-from rltrain.training.trainer import Trainer
 
 
 def header(
@@ -183,21 +183,21 @@ def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatisti
 
 def summary(
     config: RunConfig,
-    trainer: Trainer,
+    member: Member,
     final: EpisodeStatistics,
     parts: Parts,
     folder: Path,
     pictures: Mapping[str, Path],
 ) -> str:
     """The table at the end, and what to type next."""
-    speed = trainer.step / trainer.train_seconds if trainer.train_seconds else 0.0
+    speed = member.step / member.train_seconds if member.train_seconds else 0.0
     # An agent of its own may learn without gradient steps.
     unchanged = config.algo.name not in AGENTS and not parts.agent.gradient_steps
     learned = "; no update was due: the network is as it began" if unchanged else ""
-    limit, envs = _limit(config, trainer), parts.envs
+    limit, envs = _limit(config, member), parts.envs
     found = f"{mean_and_std(final.mean, final.std)} (standard deviation)"
     rows: list[tuple[str, Any]] = [
-        ("trained", f"{trainer.step:,} steps, {trainer.episodes:,} episodes, {speed:,.0f} steps/s{learned}"),
+        ("trained", f"{member.step:,} steps, {member.episodes:,} episodes, {speed:,.0f} steps/s{learned}"),
         ("greedy return", f"{found} over {final.count_in_words()}"),
     ]
     if limit.early:
@@ -205,7 +205,7 @@ def summary(
     elif config.total_episodes is not None:
         rows.insert(1, ("ended at", str(limit)))
     if envs.reward_threshold is not None:
-        rows.append(solved(final.mean, envs.reward_threshold, trainer.solve_step))
+        rows.append(solved(final.mean, envs.reward_threshold, member.solve_step))
     video = ["video=true"] if envs.draws else []
     rows += [
         ("run folder", shown_path(folder)),
@@ -265,9 +265,9 @@ def saved_with(source: Checkpoint, parts: Parts) -> list[str]:
     return [f"{value} {name}" if name == "threads" else f"{name} {value}" for name, value in other.items()]
 
 
-def _limit(config: RunConfig, trainer: Trainer) -> Limit:
+def _limit(config: RunConfig, member: Member) -> Limit:
     """The limit that ended a finished run: where neither steps nor episodes did, it was the return."""
-    limit = reached_limit(config, trainer.step, trainer.episodes, config.stop_at_return)
+    limit = reached_limit(config, member.step, member.episodes, config.stop_at_return)
     assert limit is not None
     return limit
 

@@ -33,12 +33,12 @@ from rltrain.terminal.output import say
 from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import rltrain_command
 from rltrain.training.evaluator import REPORT_EPISODES, REPORT_KEY, EpisodeStatistics, Evaluator
-from rltrain.training.members import MemberAgent, evaluate_apart
-from rltrain.training.population import MemberOutput, Population
+from rltrain.training.loop import Loop
+from rltrain.training.member import Member, Output
 from rltrain.training.pruning import PruningRule, SeedPruning, TrialPruning
 from rltrain.training.saving import last_logged_step
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
-from rltrain.training.trainer import Trainer
+from rltrain.training.views import MemberAgent, evaluate_apart
 
 _log = logging.getLogger(__name__)
 ENTRY = "population"
@@ -127,22 +127,22 @@ class _PopulationJob:
             try:
                 open_evaluator(evaluator, max(configs, key=lambda config: config.total_steps))
                 check_filming(configs[0])
-                population = self._population(parts, evaluator, stop)
+                loop = self._loop(parts, evaluator, stop)
                 say(population_header(configs, parts, [job.folder for job in self.jobs], self.sources[0]))
-                population.run()
-                self._note_failures(population)
+                loop.run()
+                self._note_failures(loop)
                 if stop.requested:
                     raise self._stopped(stop)
-                for member, trainer in enumerate(population.trainers):
-                    if trainer.pruned:
-                        self.outcomes.setdefault(member, Pruned(f"pruned at step {trainer.step:,}"))
-                self._report(population, evaluator, parts, stop)
+                for number, member in enumerate(loop.members):
+                    if member.pruned:
+                        self.outcomes.setdefault(number, Pruned(f"pruned at step {member.step:,}"))
+                self._report(loop, evaluator, parts, stop)
             finally:
                 for logger in self.loggers:
                     logger.close()
                 evaluator.close()
 
-    def _population(self, parts: Parts, evaluator: Evaluator, stop: StopSignal) -> Population:
+    def _loop(self, parts: Parts, evaluator: Evaluator, stop: StopSignal) -> Loop:
         starts = [0 if source is None else source.step for source in self.sources]
         configs = [job.config for job in self.jobs]
         early = any(config.may_end_early for config in configs)
@@ -154,18 +154,18 @@ class _PopulationJob:
                 log_from = 0  # an earlier try that ended before its first checkpoint
             self.loggers.append(build_logger(job.config, run, log_from, console.of_member(member)))
             savers.append(RunCheckpointer(job.config, run, parts, evaluator, self.loggers[-1]))
-        outputs = [MemberOutput(*parts) for parts in zip(self.loggers, savers, self._prunings(), strict=True)]
-        population = Population(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
+        outputs = [Output(*parts) for parts in zip(self.loggers, savers, self._prunings(), strict=True)]
+        loop = Loop(configs, parts.envs, parts.agent, evaluator, outputs, parts.device, stop)
         names = [job.folder.name for job in self.jobs]
         for member, saver in enumerate(savers):
-            saver.entries = partial(_entry, population, names, member)
-        self._load(population)
+            saver.entries = partial(_entry, loop, names, member)
+        self._load(loop)
         now = conditions(parts)
         with written_together():
             for job, run in zip(self.jobs, self.runs, strict=True):
                 write_start(run, job.config, now, job.changes)
         self.began = True
-        return population
+        return loop
 
     def _prunings(self) -> list[SeedPruning | None]:
         """Each member's part in the pruning of its trial, which knows what was evaluated before the checkpoints."""
@@ -188,17 +188,17 @@ class _PopulationJob:
             if job.config.init_from is not None and job.source is None:
                 load_initial_network(parts.agent, job.config, parts.envs, member)
 
-    def _load(self, population: Population) -> None:
+    def _load(self, loop: Loop) -> None:
         sources = [source for source in self.sources if source is not None]
         if not sources:
             return
         moment = max(int(source.manifest[ENTRY]["moment"]) for source in sources)
         try:
-            population.load_state_dicts([{**source.tensors, "state": source.state} for source in sources], moment)
+            loop.load_state_dicts([{**source.tensors, "state": source.state} for source in sources], moment)
         except UNFIT as error:
             raise CheckpointError(f"{self.jobs[0].folder.parent}: its checkpoints do not fit: {error}") from error
 
-    def _report(self, population: Population, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:
+    def _report(self, loop: Loop, evaluator: Evaluator, parts: Parts, stop: StopSignal) -> None:
         """Every member that ended: its result, its curve, its line."""
         ended = [member for member in range(len(self.jobs)) if member not in self.outcomes]
         if not ended:
@@ -210,32 +210,32 @@ class _PopulationJob:
         if self.answers_signals:
             stop.answer = WHILE_EVALUATING
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
-        told = self._write_results(population, parts, {} if finals is None else finals)
+        told = self._write_results(loop, parts, {} if finals is None else finals)
         self._tell(told, parts.envs.reward_threshold)
         if any(member not in self.outcomes for member in ended):
             raise self._stopped(stop)
 
     @written_together()
     def _write_results(
-        self, population: Population, parts: Parts, finals: Mapping[int, EpisodeStatistics | RunFailed]
-    ) -> dict[int, tuple[Trainer, EpisodeStatistics]]:
+        self, loop: Loop, parts: Parts, finals: Mapping[int, EpisodeStatistics | RunFailed]
+    ) -> dict[int, tuple[Member, EpisodeStatistics]]:
         """Writes the results of the members that were evaluated; one that was stopped before an episode had ended has
         none."""
-        told: dict[int, tuple[Trainer, EpisodeStatistics]] = {}
+        told: dict[int, tuple[Member, EpisodeStatistics]] = {}
         for member, final in finals.items():
             if isinstance(final, RunFailed):
                 self.outcomes[member] = final
                 continue
-            trainer, run, config = population.trainers[member], self.runs[member], self.jobs[member].config
-            write_result(run, trainer, final, parts.envs.reward_threshold, self.loggers[member])
+            of_loop, run, config = loop.members[member], self.runs[member], self.jobs[member].config
+            write_result(run, of_loop, final, parts.envs.reward_threshold, self.loggers[member])
             draw(run, config, MemberAgent(parts.agent, member, config.num_envs), curve=False)
-            told[member] = trainer, final
+            told[member] = of_loop, final
             if not final.interrupted:
                 self.outcomes[member] = final.mean
                 self.loggers[member].close(True)
         return told
 
-    def _tell(self, told: Mapping[int, tuple[Trainer, EpisodeStatistics]], threshold: float | None) -> None:
+    def _tell(self, told: Mapping[int, tuple[Member, EpisodeStatistics]], threshold: float | None) -> None:
         """Prints how members ended: a line for each where they are few, else one for all."""
         if len(told) > MOST_ROWS:
             say(population_summary(list(told.values()), threshold))
@@ -245,9 +245,9 @@ class _PopulationJob:
             job = self.jobs[member]
             say(population_line(job.folder.name, job.own or own[member], *ended, threshold))
 
-    def _note_failures(self, population: Population) -> None:
-        self.outcomes |= {member: explained(error, self.runs[member]) for member, error in population.failures.items()}
-        for member, failure in population.failures.items():
+    def _note_failures(self, loop: Loop) -> None:
+        self.outcomes |= {member: explained(error, self.runs[member]) for member, error in loop.failures.items()}
+        for member, failure in loop.failures.items():
             with suppress(OSError), self.runs[member].log.open("a") as log:
                 traceback.print_exception(failure, file=log)
 
@@ -270,7 +270,7 @@ class _PopulationJob:
             run.write_record(**ending(self.outcomes[member]), population=names, **timing(started))
 
 
-def _entry(population: Population, names: list[str], member: int) -> dict[str, Any]:
+def _entry(loop: Loop, names: list[str], member: int) -> dict[str, Any]:
     """Entry about the population in the manifest of a member's checkpoint."""
-    ended = population.trainers[member].done
-    return {ENTRY: {"members": names, "member": member, "moment": population.moment, "ended": ended}}
+    ended = loop.members[member].done
+    return {ENTRY: {"members": names, "member": member, "moment": loop.vector_steps, "ended": ended}}

@@ -14,8 +14,8 @@ from rltrain.jobs.messages import how, promise, saved_with, steps_how
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.member import Member
 from rltrain.training.outcome import outcome
-from rltrain.training.trainer import Trainer
 
 
 def population_header(
@@ -42,26 +42,26 @@ def population_header(
     )
 
 
-def population_line(name: str, own: str, trainer: Trainer, final: EpisodeStatistics, threshold: float | None) -> str:
+def population_line(name: str, own: str, member: Member, final: EpisodeStatistics, threshold: float | None) -> str:
     """How one member ended; `own` is what sets it apart from the sweep's other jobs."""
     whole = len(final.returns) == final.asked and not final.cut
     count = "" if whole else f" over {final.count_in_words()}"
-    ended = f"{trainer.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{count}"
-    if trainer.solve_step is not None:
-        again = ", lost again" if outcome(final.mean, threshold, trainer.solve_step) == "lost" else ""
-        ended += f", threshold first reached at step {trainer.solve_step:,}{again}"
+    ended = f"{member.step:,} steps, greedy return {mean_and_std(final.mean, final.std)}{count}"
+    if member.solve_step is not None:
+        again = ", lost again" if outcome(final.mean, threshold, member.solve_step) == "lost" else ""
+        ended += f", threshold first reached at step {member.solve_step:,}{again}"
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 
-def population_summary(ended: Sequence[tuple[Trainer, EpisodeStatistics]], threshold: float | None) -> str:
+def population_summary(ended: Sequence[tuple[Member, EpisodeStatistics]], threshold: float | None) -> str:
     """How all members ended, in a line; each is in the sweep's table."""
     means = [final.mean for _, final in ended]
-    steps = fmean(trainer.step for trainer, _ in ended)
+    steps = fmean(member.step for member, _ in ended)
     text = (
         f"{counted(len(ended), 'job')} ended after {steps:,.0f} steps on average, greedy return {number(fmean(means))}"
     )
     text += f" on average ({number(min(means))} to {number(max(means))})"
     if threshold is not None:
-        solved = sum(outcome(final.mean, threshold, trainer.solve_step) == "solved" for trainer, final in ended)
+        solved = sum(outcome(final.mean, threshold, member.solve_step) == "solved" for member, final in ended)
         text += f", {solved} solved"
     return wrapped(text)

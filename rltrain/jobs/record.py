@@ -24,7 +24,7 @@ from rltrain.storage.run_folder import RunFolder, git_state, versions
 from rltrain.terminal.output import warn
 from rltrain.terminal.text import command_folder, shown_path, unusable
 from rltrain.training.evaluator import EpisodeStatistics
-from rltrain.training.trainer import Trainer
+from rltrain.training.member import Member
 
 _log = logging.getLogger(__name__)
 _MEMORY_KEYS = "algo.buffer_size, algo.batch_size, algo.gradient_steps, network.hidden or num_envs"
@@ -63,20 +63,20 @@ class HasState(Protocol):
 
 
 def write_result(
-    run: RunFolder, trainer: Trainer, final: EpisodeStatistics, threshold: float | None, logger: Logger
+    run: RunFolder, member: Member, final: EpisodeStatistics, threshold: float | None, logger: Logger
 ) -> None:
     """Writes result.json, and tells the loggers."""
     run.write_result(
         {
-            "env_step": trainer.step,
+            "env_step": member.step,
             **final.count_to_plain(),
             "episode_return": final.to_plain(),
             "threshold": threshold,
-            "solve_step": trainer.solve_step,
+            "solve_step": member.solve_step,
         }
     )
     if not final.interrupted:  # the whole evaluation will come
-        logger.result(trainer.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
+        logger.result(member.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
 
 
 def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,105 +15,106 @@ from rltrain.types import Episode
 
 
 class Recorder:
-    """Means, since the last row, of the update's metrics and of the finished episodes' returns and lengths.
+    """Means, since a member's last row, of the update's metrics and of the finished episodes' returns and lengths.
 
     On the CPU every metric is checked as it comes, before the next update; on a device at the end of the period, since
     each look would stop it.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._check_at_once = device.type == "cpu"
-        self._sums: dict[str, Tensor | float] = {}  # numbers on the CPU, where each is looked at anyway
-        self._updates = 0
-        self._returns: list[float] = []
-        self._lengths: list[int] = []
+    def __init__(self, members: int, num_envs: int, device: torch.device) -> None:
+        """num_envs: of each member."""
+        self._num_envs = num_envs
+        self._at_once = device.type == "cpu"
+        self._zeros: Any = np.zeros(members) if self._at_once else torch.zeros(members, device=device)
+        self._sums: dict[str, Any] = {}  # each [M], a tensor where metrics are on a device
+        self._updates = np.zeros(members, np.int64)
+        self._returns: list[list[float]] = [[] for _ in range(members)]
+        self._lengths: list[list[int]] = [[] for _ in range(members)]
 
-    def add(self, metrics: Mapping[str, Tensor], episodes: list[Episode], step: int) -> None:
-        """metrics: [] by tag, {} when no gradient step was made.
+    def add(self, metrics: Mapping[str, Tensor], running: np.ndarray) -> dict[int, int]:
+        """Add the metrics of an update.
 
-        Raises:
-            RunFailed: a metric is not finite.
+        Args:
+            metrics: [] or [M] by tag, {} when no gradient step was made.
+            running: bool [M], the members that it is of.
+
+        Returns:
+            The running members whose metrics are not finite, where that is known: {member: 0}.
         """
-        self._add_episodes(episodes)
         if not metrics:
-            return
-        self._updates += 1
+            return {}
+        self._updates += running
         for tag, value in metrics.items():
-            if self._check_at_once:
-                number = value.item()
-                require_finite(tag, number, step)
-                self._sums[tag] = self._sums.get(tag, 0.0) + number
-            else:
-                self._sums[tag] = self._sums[tag] + value if tag in self._sums else value
+            self._sums[tag] = self._sums.get(tag, self._zeros) + (value.numpy() if self._at_once else value)
+        if not self._at_once or np.isfinite(list(self._sums.values())).all():
+            return {}
+        finite = np.isfinite(list(self._sums.values())).all(0)  # [M]
+        return dict.fromkeys(np.flatnonzero(running & ~finite).tolist(), 0)
 
-    def add_block(self, metrics: Mapping[str, np.ndarray], episodes: list[Episode], steps: Sequence[int]) -> None:
-        """metrics: [U] by tag, of updates at U `steps`; {} for none.
-
-        Raises:
-            RunFailed: a metric is not finite.
-        """
-        self._add_episodes(episodes)
+    def add_block(self, metrics: Mapping[str, np.ndarray], updates: int, running: np.ndarray) -> dict[int, int]:
+        """Add the metrics of several `updates`, [U] or [U, M] by tag; returns {member: the first of them, from 0, whose
+        metrics are not finite}."""
+        self._updates += updates * running
+        broken: dict[int, int] = {}
         for tag, values in metrics.items():
-            total = _number(self._sums.get(tag, 0.0))
-            for number, step in zip(values.tolist(), steps, strict=True):
-                require_finite(tag, number, step)
-                total += number  # one by one: the sum must not depend on what was a block
-            self._sums[tag] = total
-        self._updates += len(steps)
+            # One by one: the sum must not depend on what was a block.
+            each = np.concatenate([self._sums.get(tag, self._zeros)[None], values.reshape(updates, -1)])
+            sums = np.add.accumulate(each)  # [1 + U, M]
+            self._sums[tag] = sums[-1]
+            for member in np.flatnonzero(running & ~np.isfinite(sums[-1])).tolist():
+                first = int(np.isfinite(sums[1:, member]).argmin())
+                broken[member] = min(first, broken.get(member, first))
+        return broken
 
-    def _add_episodes(self, episodes: list[Episode]) -> None:
+    def add_episodes(self, episodes: Iterable[Episode]) -> None:
+        """Add finished episodes, each to its member."""
         for episode in episodes:
-            self._returns.append(episode.episode_return)
-            self._lengths.append(episode.length)
+            member = episode.env // self._num_envs
+            self._returns[member].append(episode.episode_return)
+            self._lengths[member].append(episode.length)
 
-    def replace_sums(self, sums: Mapping[str, Tensor | float], updates: int, episodes: list[Episode]) -> None:
-        """Replace the metrics' sums since the last row, over `updates` updates, by a population's; add its episodes."""
-        self._add_episodes(episodes)
-        self._updates = updates
-        own = sums if updates else {}
-        self._sums = {tag: _number(total) if self._check_at_once else total for tag, total in own.items()}
-
-    @property
-    def sums(self) -> tuple[Mapping[str, Tensor | float], int]:
-        """The sums of the metrics since the last row, each [], and over how many updates."""
-        return self._sums, self._updates
-
-    def check(self, step: int) -> None:
+    def check(self, member: int, step: int) -> None:
         """Raises:
-        RunFailed: a metric since the last row is not finite. Waits for the device.
+        RunFailed: a metric since the member's last row is not finite. Waits for the device.
         """
-        for tag, total in self._sums.items():
-            require_finite(tag, _number(total), step)
+        for tag, total in self._sums_of(member).items():
+            require_finite(tag, total, step)
 
-    def flush(self, step: int) -> dict[str, float]:
-        """The means by tag, of those tags that had any number; begins anew."""
-        self.check(step)
-        scalars = {tag: _number(total) / self._updates for tag, total in self._sums.items()}
-        if self._returns:
-            scalars["rollout/episode_return"] = sum(self._returns) / len(self._returns)
-            scalars["rollout/episode_length"] = sum(self._lengths) / len(self._lengths)
-        self._sums, self._updates, self._returns, self._lengths = {}, 0, [], []
+    def flush(self, member: int, step: int) -> dict[str, float]:
+        """The member's means by tag, of those tags that had any number; begins anew."""
+        self.check(member, step)
+        scalars = {tag: total / int(self._updates[member]) for tag, total in self._sums_of(member).items()}
+        if returns := self._returns[member]:
+            scalars["rollout/episode_return"] = sum(returns) / len(returns)
+            scalars["rollout/episode_length"] = sum(self._lengths[member]) / len(returns)
+        self._begin(member)
         return scalars
 
-    def state_dict(self) -> dict[str, Any]:
+    def _sums_of(self, member: int) -> dict[str, float]:
+        return {tag: float(total[member]) for tag, total in self._sums.items()} if self._updates[member] else {}
+
+    def _begin(self, member: int) -> None:
+        self._updates[member], self._returns[member], self._lengths[member] = 0, [], []
+        if self._updates.any():
+            for total in self._sums.values():
+                total[member] = 0.0
+        else:
+            self._sums = {}
+
+    def state_dict(self, member: int) -> dict[str, Any]:
         return {
-            "sums": {tag: _number(total) for tag, total in self._sums.items()},
-            "updates": self._updates,
-            "returns": list(self._returns),
-            "lengths": list(self._lengths),
+            "sums": self._sums_of(member),
+            "updates": int(self._updates[member]),
+            "returns": list(self._returns[member]),
+            "lengths": list(self._lengths[member]),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        sums = state["sums"].items()
-        self._sums = {tag: t if self._check_at_once else torch.tensor(t, device=self._device) for tag, t in sums}
-        self._updates = state["updates"]
-        self._returns, self._lengths = list(state["returns"]), list(state["lengths"])
-
-
-def _number(total: Tensor | float) -> float:
-    """Waits for the device, if it is there."""
-    return total.item() if isinstance(total, Tensor) else total
+    def load_state_dict(self, state: Mapping[str, Any], member: int) -> None:
+        self._begin(member)
+        for tag, total in state["sums"].items():
+            self._sums.setdefault(tag, 0.0 + self._zeros)[member] = total
+        self._updates[member] = state["updates"]
+        self._returns[member], self._lengths[member] = list(state["returns"]), list(state["lengths"])
 
 
 def require_finite(tag: str, value: float, step: int) -> None:

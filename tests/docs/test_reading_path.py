@@ -19,7 +19,8 @@ from rltrain.agents import make_agent
 from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.protocol import AgentContext
 from rltrain.jobs.build import build_envs
-from rltrain.training.trainer import Trainer
+from rltrain.training.loop import Loop
+from rltrain.training.member import Output
 
 PACKAGE = Path(rltrain.__file__).parent
 CONTRIBUTING = (PACKAGE.parent / "CONTRIBUTING.md").read_text()
@@ -70,13 +71,13 @@ def trace() -> Trace:
         OffPolicyAgent, make_agent(AgentContext(config, envs.observation_spec, envs.action_spec, torch.device("cpu")))
     )
     nothing: Any = None
-    trainer = Trainer(config, envs, agent, nothing, nothing, nothing, torch.device("cpu"), nothing)
-    trainer._obs = envs.reset()
+    loop = Loop([config], envs, agent, nothing, [Output(nothing, nothing)], torch.device("cpu"), nothing)
+    loop._obs = envs.reset()
     while True:
         found = Trace(agent._state.networks["q_network"])
         sys.setprofile(found)
         try:
-            trainer._vector_step()
+            loop._steps_on_host(1)
         finally:
             sys.setprofile(None)
         if found.stack:

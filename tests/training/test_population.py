@@ -50,8 +50,8 @@ from rltrain.errors import RunFailed
 from rltrain.jobs.build import build_envs
 from rltrain.training import saving
 from rltrain.training.evaluator import Evaluator
-from rltrain.training.population import MemberOutput, Population
-from rltrain.training.trainer import Trainer
+from rltrain.training.loop import Loop
+from rltrain.training.member import Member, Output
 
 SEEDS = (3, 11, 12)
 GAMMAS = (0.99, 0.8, 0.9)
@@ -120,7 +120,11 @@ class Single:
         agent = make_agent(AgentContext(config, envs.observation_spec, envs.action_spec, CPU))
         self.log, self.keeper = Log(), Keeper()
         evaluator = Evaluator(config.env, config.seed, config.eval.episodes, envs.statistics)
-        self.trainer = Trainer(config, envs, agent, evaluator, self.log, self.keeper, CPU, Stop())  # type: ignore[arg-type]
+        self.loop = Loop([config], envs, agent, evaluator, [Output(self.log, self.keeper)], CPU, Stop())
+
+    @property
+    def member(self) -> Member:
+        return self.loop.members[0]
 
 
 class Together:
@@ -132,22 +136,22 @@ class Together:
         context = AgentContext(first, envs.observation_spec, envs.action_spec, CPU, population=population)
         self.agent = make_agent(context)
         self.logs, self.keepers = [Log() for _ in configs], [Keeper() for _ in configs]
-        outputs = [MemberOutput(*pair) for pair in zip(self.logs, self.keepers, strict=True)]
+        outputs = [Output(*pair) for pair in zip(self.logs, self.keepers, strict=True)]
         evaluator = Evaluator(first.env, [config.seed for config in configs], first.eval.episodes, envs.statistics)
         stop: Any = Stop(2000 if stop_after is None else stop_after)  # a population that waits for ever ends, too
-        self.population = Population(configs, envs, self.agent, evaluator, outputs, CPU, stop)
+        self.loop = Loop(configs, envs, self.agent, evaluator, outputs, CPU, stop)
 
     def last_states(self) -> list[Any]:
         return [keeper.saved[-1][1] for keeper in self.keepers]
 
 
 def assert_member_equals(together: Together, member: int, single: Single) -> None:
-    log, keeper, trainer = together.logs[member], together.keepers[member], together.population.trainers[member]
+    log, keeper, own = together.logs[member], together.keepers[member], together.loop.members[member]
     assert [step for step, _ in log.rows] == [step for step, _ in single.log.rows]
     for (step, row), (_, expected) in zip(log.rows, single.log.rows, strict=True):
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-5), f"member {member}, step {step}"
     assert (keeper.best, keeper.steps) == (single.keeper.best, single.keeper.steps)
-    assert (trainer.step, trainer.episodes) == (single.trainer.step, single.trainer.episodes)
+    assert (own.step, own.episodes) == (single.member.step, single.member.episodes)
     for (_, found), (_, wanted) in zip(keeper.saved, single.keeper.saved, strict=True):
         assert found["state"]["agent"] == wanted["state"]["agent"], "its counters and its draws"
         # On the CPU the members of both compute by themselves.
@@ -169,7 +173,7 @@ def test_members_that_end_together_have_their_last_rows_before_one_is_saved(monk
             inner(self, *args)
 
         monkeypatch.setattr(of, name, noted)
-    together.population.run()
+    together.loop.run()
     assert done[-6:] == ["log"] * 3 + ["save"] * 3
 
 
@@ -177,10 +181,10 @@ def test_members_with_convolutions_equal_their_own_runs() -> None:
     layers = CNNConfig("cnn", (3,), (2,), (1,), (4,), True, "auto", "relu", 1.0)
     configs = members("soft", env=env_config("probe_envs:Noise-v0"), network=layers)
     together = Together(configs)
-    together.population.run()
+    together.loop.run()
     for member, config in enumerate(configs):
         single = Single(config)
-        single.trainer.run()
+        single.loop.run()
         assert_member_equals(together, member, single)
 
 
@@ -189,10 +193,10 @@ def test_noisy_members_equal_their_own_runs() -> None:
     noisy = {"network": NetworkConfig("mlp", (6,), "tanh", 1.0, noisy=True), "exploration": GREEDY}
     configs = members("hard", *[{**noisy, "total_steps": 100}] * 3)
     together = Together(configs)
-    together.population.run()
+    together.loop.run()
     for member, config in enumerate(configs):
         single = Single(config)
-        single.trainer.run()
+        single.loop.run()
         assert_member_equals(together, member, single)
 
 
@@ -216,11 +220,11 @@ def test_members_see_through_wrappers_what_they_would_see_alone(case: str) -> No
     """Also past the end of one, and each its own statistics, in its evaluations too."""
     configs = members(case, {}, {"total_episodes": 5}, {}, env=WRAPPED)
     together = Together(configs)
-    together.population.run()
-    assert together.population.failures == {}
+    together.loop.run()
+    assert together.loop.failures == {}
     for member, config in enumerate(configs):
         single = Single(config)
-        single.trainer.run()
+        single.loop.run()
         assert_member_equals(together, member, single)
         found, wanted = (keeper.saved[-1][1]["state"]["envs"] for keeper in (together.keepers[member], single.keeper))
         assert found.keys() == wanted.keys()
@@ -237,15 +241,15 @@ def test_members_are_the_runs_that_they_would_be_alone_also_past_the_end_of_one(
     changes[early] = {"total_episodes": 5}
     configs = members(case, *changes)
     together = Together(configs)
-    together.population.run()
-    assert together.population.failures == {}
+    together.loop.run()
+    assert together.loop.failures == {}
     singles = [Single(config) for config in configs]
     for member, single in enumerate(singles):
-        single.trainer.run()
-        assert single.trainer.solve_step is None
+        single.loop.run()
+        assert single.member.solve_step is None
         assert_member_equals(together, member, single)
-    ends = [single.trainer.step for single in singles]
-    assert together.population.step == sum(ends), "who has ended takes no steps"
+    ends = [single.member.step for single in singles]
+    assert together.loop.step == sum(ends), "who has ended takes no steps"
     assert ends[early] < min(end for member, end in enumerate(ends) if member != early) * 0.8
     tag = "rollout/episode_return" if case == "q_learning" else "eval/episode_return"
     returns = [[row.get(tag) for _, row in single.log.rows] for single in singles]
@@ -269,10 +273,10 @@ def test_members_hold_their_actions_for_durations_of_their_own() -> None:
     """As they would alone; the exponents are so low that most of what is tried is held."""
     own: list[Changes] = [{"exploration": LinearConfig("linear", 1.0, 0.5, 150, mu)} for mu in (1.2, 4.0, 1.5)]
     together = Together(members("soft", *own))
-    together.population.run()
+    together.loop.run()
     for member, config in enumerate(members("soft", *own)):
         single = Single(config)
-        single.trainer.run()
+        single.loop.run()
         assert_member_equals(together, member, single)
         state = single.keeper.saved[-1][1]["state"]["agent"]["held_actions"]
         assert together.keepers[member].saved[-1][1]["state"]["agent"]["held_actions"] == state
@@ -285,19 +289,19 @@ def test_a_member_whose_loss_is_not_finite_fails_alone(case: str, failing: int) 
     changes[failing] = {"lr": 1e38}
     configs = members(case, *changes)
     together = Together(configs)
-    together.population.run()
-    assert list(together.population.failures) == [failing]
+    together.loop.run()
+    assert list(together.loop.failures) == [failing]
     singles = [Single(config) for config in configs]
     for member, single in enumerate(singles):
         if member != failing:
-            single.trainer.run()
+            single.loop.run()
             assert_member_equals(together, member, single)
             continue
         with pytest.raises(RunFailed) as failure:
-            single.trainer.run()
-        assert str(together.population.failures[member]) == str(failure.value)
+            single.loop.run()
+        assert str(together.loop.failures[member]) == str(failure.value)
         assert together.keepers[member].saved == []
-    assert together.population.step == sum(single.trainer.step for single in singles), "who has failed takes no steps"
+    assert together.loop.step == sum(single.member.step for single in singles), "who has failed takes no steps"
 
 
 def test_a_member_whose_checkpoint_cannot_be_written_fails_alone() -> None:
@@ -309,12 +313,12 @@ def test_a_member_whose_checkpoint_cannot_be_written_fails_alone() -> None:
         raise failure
 
     together.keepers[2].save = refuse  # type: ignore[method-assign]
-    together.population.run()
-    assert together.population.failures == {2: failure}
+    together.loop.run()
+    assert together.loop.failures == {2: failure}
     assert [keeper.steps[-1] for keeper in together.keepers[:2]] == [180, 180]
     for member, config in enumerate(configs[:2]):
         single = Single(replace(config, checkpoint=CheckpointConfig(None, 3, True)))
-        single.trainer.run()
+        single.loop.run()
         del together.keepers[member].saved[:-1]
         assert_member_equals(together, member, single)
 
@@ -322,9 +326,9 @@ def test_a_member_whose_checkpoint_cannot_be_written_fails_alone() -> None:
 def test_members_that_run_are_saved_at_each_period_and_one_that_ended_no_more() -> None:
     configs = members("soft", {}, {"total_episodes": 5}, {}, checkpoint=CheckpointConfig(40, 3, True))
     together = Together(configs)
-    together.population.run()
-    trainers, (first, second, third) = together.population.trainers, (keeper.steps for keeper in together.keepers)
-    end = trainers[1].step
+    together.loop.run()
+    all_members, (first, second, third) = together.loop.members, (keeper.steps for keeper in together.keepers)
+    end = all_members[1].step
     assert end < 160
     # In the mean the members have 40, 80, ... steps; after the end of one, two have to bring what three did.
     due = {max(multiple, -(-(3 * multiple - end) // 4) * 2) for multiple in range(40, 180, 40)}
@@ -339,13 +343,13 @@ def test_a_population_passes_over_saves_that_would_take_too_long(monkeypatch: py
     together = Together(members("soft", checkpoint=CheckpointConfig("auto", 3, True)))
     for keeper in together.keepers:
         keeper.prune = lambda: setattr(clock, "now", clock.now + 1.0)  # type: ignore[method-assign]
-    together.population.run()
+    together.loop.run()
     assert [keeper.steps for keeper in together.keepers] == [[20, 180]] * 3
 
 
 def test_what_was_done_before_a_save_is_not_due_after_it() -> None:
     together = Together(members("soft", checkpoint=CheckpointConfig(60, 3, True)))  # evaluated and logged then, too
-    together.population.run()
+    together.loop.run()
     for keeper in together.keepers:
         assert [(step, state["state"]["duties_from"]) for step, state in keeper.saved] == [
             (60, None), (120, None), (180, None)
@@ -355,10 +359,10 @@ def test_what_was_done_before_a_save_is_not_due_after_it() -> None:
 def test_a_member_saved_while_it_waits_for_its_last_update_is_saved_after_it() -> None:
     configs = members("reinforce", {"total_episodes": 4}, {}, {}, checkpoint=CheckpointConfig(2, 3, True))
     together, single = Together(configs), Single(replace(configs[0], checkpoint=CheckpointConfig(None, 3, True)))
-    together.population.run()
-    single.trainer.run()
+    together.loop.run()
+    single.loop.run()
     keeper = together.keepers[0]
-    assert keeper.steps.count(single.trainer.step) > 1, "it was not saved while it waited"
+    assert keeper.steps.count(single.member.step) > 1, "it was not saved while it waited"
     del keeper.saved[:-1]
     assert_member_equals(together, 0, single)
 
@@ -373,16 +377,16 @@ def test_a_member_saved_while_it_waits_for_its_last_update_is_saved_after_it() -
 def test_members_stopped_at_k_continue_bit_for_bit(case: str, stop_after: int) -> None:
     configs = members(case, {}, {"total_episodes": 5}, {})
     whole = Together(configs)
-    whole.population.run()
+    whole.loop.run()
     first = Together(configs, stop_after)
-    first.population.run()
-    assert not all(trainer.done for trainer in first.population.trainers)
+    first.loop.run()
+    assert not all(member.done for member in first.loop.members)
     between = Together(configs, 0)  # stopped again at once
     second = Together(configs)
     states = first.last_states()
     for run in (between, second):
-        assert run.population.load_state_dicts(states, first.population.moment) == [True] * 3
-        run.population.run()
+        assert run.loop.load_state_dicts(states, first.loop.vector_steps) == [True] * 3
+        run.loop.run()
         states = [
             keeper.saved[-1][1] if keeper.saved else state for keeper, state in zip(run.keepers, states, strict=True)
         ]
@@ -406,7 +410,7 @@ def test_members_that_learn_in_one_call_as_on_a_gpu_equal_those_that_learn_one_b
     agent = cast(OnPolicyAgent, at_once.agent)
     agent._turns = Turns(agent._state, agent._stack_knobs(), [slice(0, len(agent._running))])
     for together in (at_once, one_by_one):
-        together.population.run()
+        together.loop.run()
     for found, expected in zip(at_once.last_states(), one_by_one.last_states(), strict=True):
         assert found["state"]["agent"] == expected["state"]["agent"]
         for section in ("network", "optimizer"):

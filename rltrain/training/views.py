@@ -1,9 +1,9 @@
-"""One member of a population as what a trainer of a single run works with."""
+"""A member's own part of the agent, the environments and the evaluator that all members share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +12,21 @@ from rltrain.engine.protocol import Agent, Policy, StateDict
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RunFailed
 from rltrain.training.evaluator import EpisodeStatistics, Evaluator
+
+
+class OwnAgent(Protocol):
+    """The part of an agent that a member looks at and saves; an agent of a single run has all of it."""
+
+    def scalars(self) -> dict[str, float]: ...
+    def state_dict(self) -> StateDict: ...
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None: ...
+    def abandon_episodes(self, envs: np.ndarray) -> None: ...
+
+
+class OwnEvaluator(Protocol):
+    """Evaluates one member; see `Evaluator.evaluate`."""
+
+    def evaluate(self, policy: Any, episodes: int, key: int, stop: Callable[[], bool]) -> EpisodeStatistics | None: ...
 
 
 class MemberAgent:
@@ -41,20 +56,15 @@ class MemberAgent:
 
 
 class MemberEnvs:
-    """The running episodes of one member's environments. They are replayed for all members at once, beforehand."""
+    """The running episodes of one member's environments."""
 
     def __init__(self, envs: VectorEnv, member: int, num_envs: int) -> None:
         self._envs = envs
         self._own = slice(member * num_envs, (member + 1) * num_envs)
         self.reward_threshold = envs.reward_threshold
-        self.stepped_by_agent = envs.stepped_by_agent
 
     def state_dict(self) -> dict[str, np.ndarray]:
         return self._envs.state_dict(self._own)
-
-    def load_state_dict(self, state: dict[str, np.ndarray]) -> tuple[np.ndarray, bool]:
-        now = self.state_dict()
-        return now["obs"], bool((now["episode"] == state["episode"]).all())
 
 
 class MemberEvaluator:
@@ -97,6 +107,18 @@ class SharedEvaluation:
         return result
 
 
+def views(
+    agent: Agent, envs: VectorEnv, evaluator: Evaluator, shared: SharedEvaluation, members: int, num_envs: int
+) -> list[tuple[OwnAgent, MemberEnvs, OwnEvaluator]]:
+    """Each member's own parts; those of a single run are the whole, whose agent need not know of members."""
+    if members == 1:
+        return [(agent, MemberEnvs(envs, 0, num_envs), evaluator)]
+    return [
+        (MemberAgent(agent, m, num_envs), MemberEnvs(envs, m, num_envs), MemberEvaluator(shared, m))
+        for m in range(members)
+    ]
+
+
 def evaluate_apart(
     evaluator: Evaluator,
     agent: Policy,
@@ -125,6 +147,8 @@ def evaluate_apart(
 
 def join_env_states(states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The state of all members' environments from that of each."""
+    if len(states) == 1:
+        return dict(states[0])
     filled = [state["actions"] for state in states if len(state["actions"])]
     joined = {name: np.concatenate([state[name] for state in states]) for name in states[0] if name != "actions"}
     return {**joined, "actions": np.concatenate(filled) if filled else np.empty(0)}

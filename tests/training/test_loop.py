@@ -28,7 +28,8 @@ from rltrain.errors import RunFailed
 from rltrain.jobs.build import build_envs
 from rltrain.training import saving
 from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics, Evaluator
-from rltrain.training.trainer import Trainer
+from rltrain.training.loop import Loop
+from rltrain.training.member import Member, Output
 from rltrain.types import Episode, Transition
 
 SEVEN_STEPS = env_config("probe_envs:FixedLength-v0")
@@ -90,7 +91,7 @@ class ScriptedEvaluator:
 
 
 class Run:
-    """A trainer with everything around it at hand."""
+    """A single run with everything around it at hand."""
 
     def __init__(
         self, config: RunConfig, evaluator: Any = None, agent: Any = None, stop_after: int | None = None
@@ -99,9 +100,21 @@ class Run:
         self.agent = agent or CountingAgent(config.num_envs)
         self.log, self.keeper = Log(), Keeper()
         self.evaluator = evaluator or ScriptedEvaluator(0.0)
-        self.trainer = Trainer(
-            config, self.envs, self.agent, self.evaluator, self.log, self.keeper, CPU, stop=Stop(stop_after)  # type: ignore[arg-type]
-        )  # fmt: skip
+        self.loop = Loop(
+            [config], self.envs, self.agent, self.evaluator, [Output(self.log, self.keeper)], CPU, Stop(stop_after)
+        )
+
+    @property
+    def member(self) -> Member:
+        return self.loop.members[0]
+
+    def train(self) -> bool:
+        """Whether it got to its end."""
+        self.loop.run()
+        return self.member.done
+
+    def load(self, state: Any) -> bool:
+        return self.loop.load_state_dicts([state])[0]
 
 
 def short_config(**changes: Any) -> RunConfig:
@@ -117,7 +130,7 @@ def multiples(period: int, num_envs: int, until: int) -> list[int]:
 
 def test_the_order_is_act_step_observe_update() -> None:
     run = Run(short_config(total_steps=3))
-    run.trainer.run()
+    run.train()
     assert run.agent.order == ["act", "observe", "update"] * 3
 
 
@@ -131,8 +144,8 @@ def test_every_period_is_in_environment_steps(num_envs: int, last: int) -> None:
         checkpoint=CheckpointConfig(7, 3, True),
     )
     run = Run(config)
-    assert run.trainer.run()
-    assert run.trainer.step == last
+    assert run.train()
+    assert run.member.step == last
     evaluated = multiples(15, num_envs, last)
     assert run.evaluator.asked == [(step, 3) for step in evaluated]
     logged = {step for step, row in run.log.rows if "train/gradient_steps" in row}
@@ -169,19 +182,19 @@ def test_an_automatic_period_spares_time(
         run.keeper.saved.append((step, state))
 
     run.agent.loss, run.keeper.save = loss, save  # type: ignore[method-assign]
-    run.trainer.run()
+    run.train()
     assert run.keeper.steps == saved
 
 
 def test_several_multiples_in_one_vector_step_are_one_duty() -> None:
     run = Run(short_config(num_envs=8, total_steps=32, log_period=3, eval=EvalConfig(2, 1)))
-    run.trainer.run()
+    run.train()
     assert [step for step, _ in run.log.rows] == [key for key, _ in run.evaluator.asked] == [8, 16, 24, 32]
 
 
 def test_a_row_holds_the_means_of_its_period_and_undiscounted_returns() -> None:
     run = Run(short_config(total_steps=20, log_period=8, eval=EvalConfig(16, 3)), ScriptedEvaluator(5.0))
-    run.trainer.run()
+    run.train()
     assert run.log.rows == [
         (8, {"train/td_loss": 4.5, "rollout/episode_return": 21.0, "rollout/episode_length": 7.0,
              "train/gradient_steps": 8.0}),
@@ -196,15 +209,15 @@ def test_idle_environments_take_no_steps() -> None:
     agent = CountingAgent(4)
     agent.active = np.array([True, False, True, True])
     run = Run(config, agent=agent)
-    run.trainer.run()
-    assert (run.trainer.step, len(agent.order)) == (30, 30)  # ten vector steps of three calls
+    run.train()
+    assert (run.member.step, len(agent.order)) == (30, 30)  # ten vector steps of three calls
 
 
 @pytest.mark.parametrize(("num_envs", "steps", "episodes"), [(1, 21, 3), (2, 28, 4)])
 def test_the_limit_that_comes_first_ends_the_run(num_envs: int, steps: int, episodes: int) -> None:
     run = Run(short_config(num_envs=num_envs, total_steps=1000, total_episodes=3))
-    assert run.trainer.run()
-    assert (run.trainer.step, run.trainer.episodes) == (steps, episodes)
+    assert run.train()
+    assert (run.member.step, run.member.episodes) == (steps, episodes)
     assert run.keeper.steps == [steps]
     assert [step for step, _ in run.log.rows] == [steps]
 
@@ -212,8 +225,8 @@ def test_the_limit_that_comes_first_ends_the_run(num_envs: int, steps: int, epis
 def test_a_return_that_ends_the_run_is_confirmed_on_a_hundred_other_episodes() -> None:
     evaluator = ScriptedEvaluator(5.0, 20.0, 14.0, 21.0, 15.0)
     run = Run(short_config(total_steps=1000, stop_at_return=15.0, eval=EvalConfig(10, 3)), evaluator)
-    assert run.trainer.run()
-    assert run.trainer.step == 30  # at 20 the confirmation said 14
+    assert run.train()
+    assert run.member.step == 30  # at 20 the confirmation said 14
     assert [episodes for _, episodes in evaluator.asked] == [3, 3, REPORT_EPISODES, 3, REPORT_EPISODES]
     keys = [key for key, _ in evaluator.asked]
     assert len(set(keys)) == 5
@@ -225,24 +238,24 @@ def test_a_return_that_ends_the_run_is_confirmed_on_a_hundred_other_episodes() -
 def test_the_best_network_and_the_first_solving_step_are_kept() -> None:
     evaluator = ScriptedEvaluator(0.5, 0.2, 0.5, 1.0, 0.9, 3.0)
     run = Run(short_config(env=BANDIT, total_steps=60, eval=EvalConfig(10, 3)), evaluator)
-    run.trainer.run()
+    run.train()
     assert run.keeper.best == [10, 40, 60]
-    assert run.trainer.solve_step == 40
-    assert run.trainer.best_return == 3.0
+    assert run.member.solve_step == 40
+    assert run.member.best_return == 3.0
 
 
 def test_a_finished_run_does_nothing_when_it_is_run_again() -> None:
     run = Run(short_config(checkpoint=CheckpointConfig(20, 3, True)))
-    assert run.trainer.run()
+    assert run.train()
     before = len(run.agent.order)
-    assert run.trainer.run()
+    assert run.train()
     assert len(run.agent.order) == before
     assert run.keeper.steps == [20, 40]
 
 
 def test_a_request_to_stop_finishes_the_step_and_saves() -> None:
     run = Run(short_config(log_period=3), stop_after=5)
-    assert not run.trainer.run()
+    assert not run.train()
     assert run.keeper.steps == [5]
     assert run.keeper.saved[0][1]["state"]["step"] == 5
 
@@ -250,15 +263,15 @@ def test_a_request_to_stop_finishes_the_step_and_saves() -> None:
 def test_an_interrupted_evaluation_is_made_again_on_resume_with_all_that_was_due() -> None:
     config = short_config(log_period=10, eval=EvalConfig(10, 3), checkpoint=CheckpointConfig(10, 3, True))
     whole = Run(config, ScriptedEvaluator(4.0))
-    whole.trainer.run()
+    whole.train()
 
     first = Run(config, ScriptedEvaluator(4.0, None), stop_after=20)
-    assert not first.trainer.run()
+    assert not first.train()
     assert first.keeper.steps == [10, 20]
     assert [step for step, _ in first.log.rows] == [10]
     second = Run(config, ScriptedEvaluator(4.0))
-    second.trainer.load_state_dict(first.keeper.saved[-1][1])
-    assert second.trainer.run()
+    second.load(first.keeper.saved[-1][1])
+    assert second.train()
     assert second.evaluator.asked == [(20, 3), (30, 3), (40, 3)]
     assert first.log.rows + second.log.rows == whole.log.rows
     assert second.keeper.steps == [20, 30, 40]
@@ -267,12 +280,12 @@ def test_an_interrupted_evaluation_is_made_again_on_resume_with_all_that_was_due
 def test_an_interrupted_confirmation_decides_nothing() -> None:
     config = short_config(total_steps=30, stop_at_return=3.0, eval=EvalConfig(10, 3))
     first = Run(config, ScriptedEvaluator(4.0, None), stop_after=10)
-    assert not first.trainer.run()
+    assert not first.train()
     assert first.keeper.best == []
     second = Run(config, ScriptedEvaluator(4.0))
-    second.trainer.load_state_dict(first.keeper.saved[-1][1])
-    assert second.trainer.run()
-    assert second.trainer.step == 10
+    second.load(first.keeper.saved[-1][1])
+    assert second.train()
+    assert second.member.step == 10
     assert second.evaluator.asked == first.evaluator.asked == [(10, 3), (second.evaluator.asked[1][0], REPORT_EPISODES)]
 
 
@@ -281,7 +294,7 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_is_never_saved(value: float
     run = Run(short_config(checkpoint=CheckpointConfig(1, 3, True)))
     run.agent.loss = lambda count: value if count == 13 else 1.0
     with pytest.raises(RunFailed, match=r"train/td_loss is .* at environment step 13"):
-        run.trainer.run()
+        run.train()
     assert run.keeper.steps == list(range(1, 13))
 
 
@@ -289,7 +302,7 @@ def test_a_weight_that_is_not_finite_is_never_saved() -> None:
     run = Run(short_config(checkpoint=CheckpointConfig(10, 3, True), eval=EvalConfig(15, 3)))
     run.agent.loss = lambda count: setattr(run.agent, "weight", np.nan if count == 15 else 1.0) or 1.0
     with pytest.raises(RunFailed, match=r"weights of q_network.weight are not finite at environment step 15"):
-        run.trainer.run()  # the best network is judged at step 15
+        run.train()  # the best network is judged at step 15
     assert run.keeper.steps == [10]
     assert run.keeper.best == []
 
@@ -297,14 +310,14 @@ def test_a_weight_that_is_not_finite_is_never_saved() -> None:
 def test_episodes_that_do_not_replay_are_abandoned_where_they_are() -> None:
     config = short_config(env=env_config("probe_envs:Unrepeatable-v0"), num_envs=2, total_steps=20)
     first = Run(config, stop_after=4)
-    first.trainer.run()
+    first.train()
     second = Run(config)
-    assert not second.trainer.load_state_dict(first.keeper.saved[-1][1])
+    assert not second.load(first.keeper.saved[-1][1])
     assert second.agent.abandoned == [[True, True]]
     third = Run(short_config(num_envs=2))
     fourth = Run(short_config(num_envs=2), stop_after=4)
-    fourth.trainer.run()
-    assert third.trainer.load_state_dict(fourth.keeper.saved[-1][1])
+    fourth.train()
+    assert third.load(fourth.keeper.saved[-1][1])
     assert third.agent.abandoned == []
 
 
@@ -322,7 +335,7 @@ def test_evaluating_and_saving_leave_the_training_as_it_was(name: str, num_envs:
     plain = real_run(name, num_envs)
     watched = real_run(name, num_envs, eval=EvalConfig(20, 3), checkpoint=CheckpointConfig(7, 3, True))
     for run in (plain, watched):
-        assert run.trainer.run()
+        assert run.train()
     assert len(watched.keeper.saved) > 7
     assert plain.agent.gradient_steps > 1
     assert_same_state(plain.agent, watched.agent)
@@ -339,13 +352,13 @@ def test_evaluating_and_saving_leave_the_training_as_it_was(name: str, num_envs:
 def test_a_run_stopped_at_k_continues_bit_for_bit(name: str, num_envs: int, stop_after: int) -> None:
     changes: dict[str, Any] = {"eval": EvalConfig(40, 2), "total_steps": 150 * num_envs}
     whole = real_run(name, num_envs, **changes)
-    assert whole.trainer.run()
+    assert whole.train()
     first = real_run(name, num_envs, stop_after=stop_after, **changes)
-    assert not first.trainer.run()
+    assert not first.train()
     second = real_run(name, num_envs, **changes)
     second.agent.act(np.zeros((num_envs, 4), np.float32))  # what it did before must not matter
-    assert second.trainer.load_state_dict(first.keeper.saved[-1][1])
-    assert second.trainer.run()
+    assert second.load(first.keeper.saved[-1][1])
+    assert second.train()
     assert first.log.rows + second.log.rows == whole.log.rows
     assert_same_state(second.agent, whole.agent)
-    assert (second.trainer.best_return, second.trainer.episodes) == (whole.trainer.best_return, whole.trainer.episodes)
+    assert (second.member.best_return, second.member.episodes) == (whole.member.best_return, whole.member.episodes)

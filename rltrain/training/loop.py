@@ -1,0 +1,266 @@
+"""The training loop, of one run and of several as one program: act, step, observe, update; and what is due when.
+
+One agent holds the state of all members, one vector environment all their environments, member by member; a single run
+is its only member. Members differ in their seeds and in numbers that a batch can carry.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from rltrain.config.schema import RunConfig
+from rltrain.engine.protocol import Agent, IteratingAgent, SteppedByAgent
+from rltrain.envs.vector import VectorEnv
+from rltrain.errors import RunFailed
+from rltrain.training.evaluator import Evaluator
+from rltrain.training.member import Member, Output
+from rltrain.training.progress import Progress
+from rltrain.training.recorder import Recorder
+from rltrain.training.saving import SaveTimes
+from rltrain.training.stopping import StopRequest
+from rltrain.training.views import SharedEvaluation, join_env_states, views
+from rltrain.types import Episode
+
+_MOST_STEPS = 1024  # of a block on the host, whose counts are kept until it ends
+
+
+class Loop:
+    """M runs from their present states to their ends, or to a request to stop.
+
+    Vector steps are made in blocks, in which nothing is due. A member that reaches its end, or fails, is masked; the
+    others go on. All that run are saved together, when the mean of their environment steps reaches a multiple of
+    `checkpoint.period`: what was saved together continues bit for bit.
+
+    Attributes:
+        members: their duties and states.
+        failures: member -> why it failed; a single run raises it.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[RunConfig],
+        envs: VectorEnv,
+        agent: Agent,
+        evaluator: Evaluator,
+        outputs: Sequence[Output],
+        device: torch.device,
+        stop: StopRequest,
+    ) -> None:
+        num_envs, members = configs[0].num_envs, len(configs)
+        self._envs, self._agent, self._stop, self._outputs = envs, agent, stop, outputs
+        self._num_envs = num_envs
+        self._progress = Progress(members, num_envs)
+        # What an agent that steps by itself has measured comes from the host.
+        self._recorder = Recorder(members, num_envs, torch.device("cpu") if envs.stepped_by_agent else device)
+        self._evaluation = SharedEvaluation(evaluator, agent)
+        own = views(agent, envs, evaluator, self._evaluation, members, num_envs)
+        self.members = [
+            Member(member, config, own[member], output, self._progress, self._recorder, self.stop_requested)
+            for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
+        ]
+        self.failures: dict[int, RunFailed] = {}
+        self._env_failures = envs.collect_failures() if members > 1 else {}
+        self._saves = SaveTimes(configs[0].checkpoint.period)
+        self._save_requested = False
+        self._obs: np.ndarray | None = None
+        self._running = np.ones(members, np.bool_)
+        self._next_duty = np.array([member.next_duty for member in self.members])
+        self._most_episodes = np.array([config.total_episodes or np.iinfo(np.int64).max for config in configs])
+
+    @property
+    def step(self) -> int:
+        """Environment steps of all members together."""
+        return int(self._progress.steps.sum())
+
+    @property
+    def vector_steps(self) -> int:
+        """Vector steps made. Checkpoints of the same number continue together."""
+        return self._progress.vector_steps
+
+    def run(self) -> None:
+        """Trains until every member has ended, or a stop is requested. Either way the state of each is saved.
+
+        Raises:
+            RunFailed: a single run failed: an environment did, or a number is not finite; nothing is saved then.
+        """
+        if self._obs is None:
+            self._obs = self._envs.reset()
+        for member in np.flatnonzero(self._running & ~self._progress.due).tolist():
+            self._retire_if_done(member)
+        before = _mean(np.where(self._progress.due, self._progress.before, self._progress.steps))
+        self._do_duties()
+        self._save_if_due(before)
+        while self._running.any() and not self.stop_requested():
+            before = _mean(self._progress.steps)
+            self._train()
+            self._do_duties()
+            self._save_if_due(before)
+        self._save()
+
+    def stop_requested(self) -> bool:
+        """Looks at the signals once: saves if that was asked for, in the middle of an evaluation too."""
+        if self._stop.take_save_request() or self._save_requested:
+            self._save_requested = False
+            self._save()
+        return self._stop.requested
+
+    def _train(self) -> None:
+        """A block of vector steps."""
+        start = time.perf_counter()
+        steps = self._quiet_steps()
+        if self._envs.stepped_by_agent:
+            self._steps_on_device(steps)
+        elif self._progress.due.any():  # and waits for an update of all
+            self._steps_on_host(1)
+        else:
+            self._steps_on_host(min(steps, _MOST_STEPS))
+        progress = self._progress
+        reached = (progress.steps >= self._next_duty) | (progress.episodes >= self._most_episodes)
+        progress.due |= reached & self._running
+        progress.seconds += self._running * (time.perf_counter() - start)
+
+    def _steps_on_host(self, most: int) -> None:
+        agent, members = self._agent, len(self.members)
+        taken: list[np.ndarray] = []
+        ended: list[Episode] = []
+        broken: dict[int, int] = {}
+        assert self._obs is not None
+        for number in range(1, most + 1):
+            action = agent.act(self._obs)
+            transition, self._obs, episodes = self._envs.step(action, agent.active)
+            agent.observe(transition, episodes)
+            taken.append(transition.active.reshape(members, self._num_envs).sum(1))
+            ended += episodes
+            self._fail_with_envs()
+            broken = self._recorder.add(agent.update(), self._running)
+            if broken or (number < most and self._anything_requested()):
+                break
+        self._count(np.array(taken), ended)
+        for member in broken:
+            self._check(member, int(self._progress.steps[member]))
+
+    def _steps_on_device(self, most: int) -> None:
+        """As many as the agent makes in one go."""
+        agent = cast(IteratingAgent, self._agent)
+        block = agent.iterate(cast(SteppedByAgent, self._envs), most)
+        self._count(block.taken, block.episodes)
+        self._fail_with_envs()
+        for member, update in self._recorder.add_block(block.metrics, len(block.learned_at), self._running).items():
+            since = block.taken[block.learned_at[update] :, member].sum()
+            self._check(member, int(self._progress.steps[member] - since))
+
+    def _anything_requested(self) -> bool:
+        """Looks at the signals once, in the middle of a block, which ends if there is one."""
+        self._save_requested = self._stop.take_save_request()
+        return self._save_requested or self._stop.requested
+
+    def _quiet_steps(self) -> int:
+        """Vector steps after which something may be due for a member or all are saved, and before which nothing is."""
+        progress, period = self._progress, self._saves.steps
+        members = np.flatnonzero(self._running & ~progress.due)
+        if not len(members):
+            return 1
+        steps = self._next_duty[members] - progress.steps[members]
+        episodes = self._most_episodes[members] - progress.episodes[members]  # each environment ends one at most
+        soonest = -(-int(min(steps.min(), episodes.min())) // self._num_envs)
+        if period is None:
+            return soonest
+        total = (_mean(progress.steps) // period + 1) * period * len(self.members)  # of all members' steps
+        return min(soonest, -(-(total - self.step) // (self._num_envs * int(self._running.sum()))))
+
+    def _count(self, taken: np.ndarray, episodes: Sequence[Episode]) -> None:
+        self._progress.count(taken, episodes)
+        self._recorder.add_episodes(episodes)
+
+    def _fail_with_envs(self) -> None:
+        """Fails the members whose environments did."""
+        while self._env_failures:
+            env, failure = self._env_failures.popitem()
+            self._fail(env // self._num_envs, failure)
+
+    def _check(self, member: int, step: int) -> None:
+        try:
+            self._recorder.check(member, step)
+        except RunFailed as failure:
+            self._fail(member, failure)
+
+    def _do_duties(self) -> None:
+        """Does what is due for each member that does not still wait for the update of this step."""
+        due = self._progress.due
+        if not due.any():
+            return
+        ready = due & self._running
+        if len(self.members) > 1:
+            ready = ready & ~self._agent.waiting
+        numbers = np.flatnonzero(ready).tolist()
+        expected = {number: self.members[number].step for number in numbers if self.members[number].evaluates}
+        self._evaluation.expected = expected
+        for number in numbers:
+            try:
+                self.members[number].do_duties()
+            except RunFailed as failure:
+                self._fail(number, failure)
+            self._next_duty[number] = self.members[number].next_duty
+        for number in numbers:  # once all have their rows: the last save takes a while
+            if self._running[number] and not due[number]:
+                self._retire_if_done(number)
+
+    def _retire_if_done(self, number: int) -> None:
+        member = self.members[number]
+        if not member.done:
+            return
+        self._running[number] = False
+        try:
+            if not member.saved:
+                member.save()
+        except RunFailed as failure:
+            self._fail(number, failure)
+            return
+        if len(self.members) > 1:
+            self._agent.retire(number)
+
+    def _fail(self, member: int, failure: RunFailed) -> None:
+        if len(self.members) == 1:
+            raise failure
+        self.failures[member] = failure
+        self._running[member] = self._progress.due[member] = False
+        self._agent.retire(member)
+
+    def _save_if_due(self, before: int) -> None:
+        """before: the mean of the members' environment steps when this was asked last."""
+        period = self._saves.steps
+        if period is not None and _mean(self._progress.steps) // period > before // period and self._saves.affordable():
+            self._save()
+
+    def _save(self) -> None:
+        """Saves all members that run, at one moment; only then do older checkpoints go."""
+        with self._saves.measured():
+            for number in np.flatnonzero(self._running).tolist():
+                try:
+                    # Also where it has not changed because it waits: members continue from one moment.
+                    if not self.members[number].saved:
+                        self.members[number].save()
+                except RunFailed as failure:
+                    self._fail(number, failure)
+            for output in self._outputs:
+                output.checkpointer.prune()
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Mapping[str, Any]]], vector_steps: int = 0) -> list[bool]:
+        """Continues from one state per member, as its `state_dict` returned it after so many vector steps; per member,
+        whether its running episodes could be continued."""
+        self._progress.vector_steps = vector_steps
+        of_envs = [state["state"]["envs"] for state in states]
+        running = [state["episode"].copy() for state in of_envs]
+        self._obs, _ = self._envs.load_state_dict(join_env_states(of_envs))
+        exact = [member.load_state_dict(*each) for member, *each in zip(self.members, states, running, strict=True)]
+        self._next_duty[:] = [member.next_duty for member in self.members]
+        return exact
+
+
+def _mean(steps: np.ndarray) -> int:
+    return int(steps.sum()) // len(steps)
