@@ -125,8 +125,8 @@ class Loop:
         progress.seconds += self._running * (time.perf_counter() - start)
 
     def _steps_on_host(self, most: int) -> None:
-        agent, members = self._agent, len(self.members)
-        taken: list[np.ndarray] = []
+        agent = self._agent
+        active: list[np.ndarray] = []  # each [M * N]
         ended: list[Episode] = []
         broken: dict[int, int] = {}
         assert self._obs is not None
@@ -134,13 +134,13 @@ class Loop:
             action = agent.act(self._obs)
             transition, self._obs, episodes = self._envs.step(action, agent.active)
             agent.observe(transition, episodes)
-            taken.append(transition.active.reshape(members, self._num_envs).sum(1))
+            active.append(transition.active.copy())
             ended += episodes
             self._fail_with_envs()
             broken = self._recorder.add(agent.update(), self._running)
             if broken or (number < most and self._anything_requested()):
                 break
-        self._count(np.array(taken), ended)
+        self._count(np.array(active).reshape(len(active), -1, self._num_envs).sum(2), ended)
         for member in broken:
             self._check(member, int(self._progress.steps[member]))
 

@@ -25,8 +25,11 @@ class Recorder:
         """num_envs: of each member."""
         self._num_envs = num_envs
         self._at_once = device.type == "cpu"
+        self._single = self._at_once and members == 1  # whose metrics are numbers, looked at after every update
         self._zeros: Any = np.zeros(members) if self._at_once else torch.zeros(members, device=device)
-        self._sums: dict[str, Any] = {}  # each [M], a tensor where metrics are on a device
+        if self._single:
+            self._zeros = np.float64(0.0)
+        self._sums: dict[str, Any] = {}  # each [M], a tensor where metrics are on a device; of a single run []
         self._updates = np.zeros(members, np.int64)
         self._returns: list[list[float]] = [[] for _ in range(members)]
         self._lengths: list[list[int]] = [[] for _ in range(members)]
@@ -44,12 +47,22 @@ class Recorder:
         if not metrics:
             return {}
         self._updates += running
+        finite = True
         for tag, value in metrics.items():
-            self._sums[tag] = self._sums.get(tag, self._zeros) + (value.numpy() if self._at_once else value)
-        if not self._at_once or np.isfinite(list(self._sums.values())).all():
+            sums = self._sums.get(tag, self._zeros)
+            if self._single:
+                sums = sums + value.item()
+                finite = finite and math.isfinite(sums)
+            elif self._at_once:
+                sums = sums + value.numpy()
+                finite = finite and bool(np.isfinite(sums).all())
+            else:
+                sums = sums + value
+            self._sums[tag] = sums
+        if finite:
             return {}
-        finite = np.isfinite(list(self._sums.values())).all(0)  # [M]
-        return dict.fromkeys(np.flatnonzero(running & ~finite).tolist(), 0)
+        broken = ~np.isfinite([sums.reshape(-1) for sums in self._sums.values()]).all(0)  # [M]
+        return dict.fromkeys(np.flatnonzero(running & broken).tolist(), 0)
 
     def add_block(self, metrics: Mapping[str, np.ndarray], updates: int, running: np.ndarray) -> dict[int, int]:
         """Add the metrics of several `updates`, [U] or [U, M] by tag; returns {member: the first of them, from 0, whose
@@ -58,9 +71,9 @@ class Recorder:
         broken: dict[int, int] = {}
         for tag, values in metrics.items():
             # One by one: the sum must not depend on what was a block.
-            each = np.concatenate([self._sums.get(tag, self._zeros)[None], values.reshape(updates, -1)])
-            sums = np.add.accumulate(each)  # [1 + U, M]
-            self._sums[tag] = sums[-1]
+            before = self._sums.get(tag, self._zeros)
+            sums = np.add.accumulate(np.concatenate([before.reshape(1, -1), values.reshape(updates, -1)]))  # [1 + U, M]
+            self._sums[tag] = sums[-1, 0] if self._single else sums[-1]
             for member in np.flatnonzero(running & ~np.isfinite(sums[-1])).tolist():
                 first = int(np.isfinite(sums[1:, member]).argmin())
                 broken[member] = min(first, broken.get(member, first))
@@ -91,13 +104,15 @@ class Recorder:
         return scalars
 
     def _sums_of(self, member: int) -> dict[str, float]:
-        return {tag: float(total[member]) for tag, total in self._sums.items()} if self._updates[member] else {}
+        if not self._updates[member]:
+            return {}
+        return {tag: float(sums.reshape(-1)[member]) for tag, sums in self._sums.items()}
 
     def _begin(self, member: int) -> None:
         self._updates[member], self._returns[member], self._lengths[member] = 0, [], []
         if self._updates.any():
-            for total in self._sums.values():
-                total[member] = 0.0
+            for sums in self._sums.values():
+                sums[member] = 0.0
         else:
             self._sums = {}
 
@@ -112,7 +127,10 @@ class Recorder:
     def load_state_dict(self, state: Mapping[str, Any], member: int) -> None:
         self._begin(member)
         for tag, total in state["sums"].items():
-            self._sums.setdefault(tag, 0.0 + self._zeros)[member] = total
+            if self._single:
+                self._sums[tag] = self._zeros + total
+            else:
+                self._sums.setdefault(tag, self._zeros + 0.0)[member] = total
         self._updates[member] = state["updates"]
         self._returns[member], self._lengths[member] = list(state["returns"]), list(state["lengths"])
 
