@@ -77,10 +77,10 @@ def run_test(tree: Path, test: str) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="mutants whose bug or test contains this")
+    parser.add_argument("--only", default="", help="mutants whose bug, test or file contains this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    mutants = [mutant for mutant in catalogue() if options.only in mutant.bug + mutant.test]
+    mutants = [m for m in catalogue() if options.only in " ".join([m.bug, m.test, *(file for file, _, _ in m.edits)])]
     failures = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         for mutant, found in zip(mutants, pool.map(verdict, mutants), strict=True):
