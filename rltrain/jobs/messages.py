@@ -30,6 +30,8 @@ from rltrain.training.limits import Limit, reached_limit
 from rltrain.training.member import Member
 from rltrain.training.outcome import outcome
 
+_DIVERGED = 5.0  # times the return; healthy values are within a tenth of it
+
 
 def header(
     config: RunConfig,
@@ -206,6 +208,8 @@ def summary(
         rows.insert(1, ("ended at", str(limit)))
     if envs.reward_threshold is not None:
         rows.append(solved(final.mean, envs.reward_threshold, member.solve_step))
+    if said := diverged(member.diagnostics):
+        rows.append(("values", said))
     video = ["video=true"] if envs.draws else []
     rows += [
         ("run folder", shown_path(folder)),
@@ -216,6 +220,14 @@ def summary(
         ("continue", _again(config, folder, *limit.lifted.split())),
     ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
+
+
+def diverged(diagnostics: Mapping[str, float]) -> str:
+    """That values are far above the returns, where they are: the return alone does not tell why it is poor."""
+    value, got = (diagnostics.get(f"diagnostics/{name}", 0.0) for name in ("value", "discounted_return"))
+    if value - got <= _DIVERGED * max(abs(got), 1.0):
+        return ""
+    return f"diverged: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
 
 
 def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:

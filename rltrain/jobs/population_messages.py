@@ -10,7 +10,7 @@ from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
-from rltrain.jobs.messages import how, promise, saved_with, steps_how
+from rltrain.jobs.messages import diverged, how, promise, saved_with, steps_how
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
@@ -50,6 +50,8 @@ def population_line(name: str, own: str, member: Member, final: EpisodeStatistic
     if member.solve_step is not None:
         again = ", lost again" if outcome(final.mean, threshold, member.solve_step) == "lost" else ""
         ended += f", threshold first reached at step {member.solve_step:,}{again}"
+    if diverged(member.diagnostics):
+        ended += ", values diverged"
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 

@@ -40,6 +40,7 @@ class Member:
     Attributes:
         solve_step: of the first evaluation at the environment's threshold.
         best_return: of all evaluations during training.
+        diagnostics: of the last evaluation during training, by tag.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Member:
         self._periods = [period for period in periods if period is not None]
         self.solve_step: int | None = None
         self.best_return: float | None = None
+        self.diagnostics: Mapping[str, float] = {}
         self._confirmed_return: float | None = None  # of the last evaluation on which the run might have stopped
         self._row_step, self._row_seconds = 0, 0.0  # where the last row of metrics was written
         self._saved: tuple[int, bool] | None = None  # of which state the newest checkpoint is
@@ -134,6 +136,7 @@ class Member:
         if evaluation is not None:
             row |= {"eval/episode_return": evaluation.mean, "eval/episode_return_std": evaluation.std}
             row |= evaluation.diagnostics
+            self.diagnostics = evaluation.diagnostics
         if row:
             self._logger.log(self.step, row)
         if self._crossed(config.video.period):

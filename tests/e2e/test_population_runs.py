@@ -112,11 +112,14 @@ def test_a_sweep_says_which_job_is_which(
 
 def test_a_member_s_line_says_whether_its_threshold_was_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    trainer: Any = SimpleNamespace(step=500, solve_step=300)
+    member: Any = SimpleNamespace(step=500, solve_step=300, diagnostics={})
     returns = [EpisodeStatistics((mean,)) for mean in (80.0, 480.0)]
-    lost, solved = (population_line("0", "seed=0", trainer, final, 475.0) for final in returns)
+    lost, solved = (population_line("0", "seed=0", member, final, 475.0) for final in returns)
     assert lost.endswith(", threshold first reached at step 300, lost again")
     assert solved.endswith(", threshold first reached at step 300")
+    member.diagnostics = {"diagnostics/value": 1e8, "diagnostics/discounted_return": 9.0}
+    line = " ".join(population_line("0", "seed=0", member, returns[0], 475.0).split())
+    assert line.endswith("lost again, values diverged")
 
 
 @pytest.mark.parametrize("looks", often([1, 97, 151], [97]))

@@ -18,15 +18,37 @@ from rltrain.training.episode_tally import EpisodeStatistics
 def test_a_run_too_short_for_an_update_says_so() -> None:
     config = run_config(reinforce_config(), total_steps=10)
     table = run_config(q_learning_config(), total_steps=10)
-    trainer: Any = SimpleNamespace(step=12, episodes=0, train_seconds=2.0, solve_step=None)
+    member: Any = SimpleNamespace(step=12, episodes=0, train_seconds=2.0, solve_step=None, diagnostics={})
     final = EpisodeStatistics((1.0,))
     unchanged = "; no update was due: the network is as it began"
     for of, made, said in ((config, 0, unchanged), (config, 1, ""), (table, 0, "")):
         parts: Any = SimpleNamespace(
             agent=SimpleNamespace(gradient_steps=made), envs=SimpleNamespace(reward_threshold=None, draws=False)
         )
-        lines = summary(of, trainer, final, parts, Path("run"), {}).splitlines()
+        lines = summary(of, member, final, parts, Path("run"), {}).splitlines()
         assert lines[1] == f"trained         12 steps, 0 episodes, 6 steps/s{said}"
+
+
+@pytest.mark.parametrize(
+    ("value", "got", "said"),
+    [
+        (1.9e8, 9.0, ["values          diverged: 1.9e+08 expected of an episode where 9 came; try a smaller "]),
+        (237.0, -35.0, ["values          diverged: 237 expected of an episode where -35 came; try a smaller "]),
+        (98.0, 100.0, []),
+        (10.0, 76.0, []),
+        (3.0, 0.0, []),
+    ],
+)
+def test_values_far_above_the_returns_are_said(value: float, got: float, said: list[str]) -> None:
+    member: Any = SimpleNamespace(
+        step=12, episodes=0, train_seconds=2.0, solve_step=None,
+        diagnostics={"diagnostics/value": value, "diagnostics/discounted_return": got},
+    )  # fmt: skip
+    envs = SimpleNamespace(reward_threshold=None, draws=False)
+    parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
+    text = summary(run_config(dqn_config(), total_steps=10), member, EpisodeStatistics((1.0,)), parts, Path("run"), {})
+    found = [line for line in text.splitlines() if line.startswith("values")]
+    assert [line.replace("algo.optimizer.lr", "") for line in found] == said
 
 
 def test_a_population_says_once_that_epsilon_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
