@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rltrain
-import rltrain.jobs.job
+import rltrain.jobs.training
 from rltrain.cli import main
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 
@@ -23,7 +23,7 @@ SHORT = ["algo=reinforce", "total_steps=300", "eval.period=150", "eval.episodes=
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rltrain.jobs.job, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(rltrain.jobs.training, "REPORT_EPISODES", 2)
     return tmp_path
 
 

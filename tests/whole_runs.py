@@ -19,7 +19,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import rltrain.jobs.job
-import rltrain.jobs.population_job
+import rltrain.jobs.training
 import rltrain.report.curve
 import rltrain.report.q_values
 import rltrain.training.member
@@ -45,6 +45,7 @@ class StopAfter:
     training and of evaluations alike, so that any moment of a run has its number."""
 
     exit_code = 143
+    answer = ""
 
     def __init__(self, looks: int | None = None) -> None:
         self._allowed = looks
@@ -107,9 +108,8 @@ def stopping(stop: Any) -> Iterator[None]:
     """Runs inside look at `stop`. What would be most of a short run's time is short too: no learning curve is drawn,
     and a reported result is of 10 episodes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (rltrain.jobs.job, rltrain.jobs.population_job):
-            patch.setattr(module, "StopSignal", lambda *_: stop)
-            patch.setattr(module, "REPORT_EPISODES", 10)
+        patch.setattr(rltrain.jobs.job, "StopSignal", lambda *_: stop)
+        patch.setattr(rltrain.jobs.training, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.training.member, "REPORT_EPISODES", 10)
         patch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
         patch.setattr(rltrain.report.q_values, "plot_q_values", lambda run, *_: run / "q_values.png")

@@ -22,7 +22,7 @@ from rltrain.terminal.output import say
 from rltrain.terminal.text import name_ranges, wrapped
 
 if TYPE_CHECKING:
-    from rltrain.jobs.population_job import Outcome
+    from rltrain.jobs.training import Outcome
 
 
 class PopulationLauncher(Launcher):
@@ -88,15 +88,15 @@ class PopulationLauncher(Launcher):
         if not groups:
             return {}
         from rltrain.jobs.pool import train_populations
-        from rltrain.jobs.population_job import MemberJob
+        from rltrain.jobs.training import Job
 
-        populations: list[list[MemberJob]] = []
+        populations: list[list[Job]] = []
         for group in groups:
             members = [(self._jobs[number], own[number]) for number in group]
             for job, _ in members:
                 job.make_folder()
             populations.append(
-                [MemberJob(job.config, job.folder, own=apart, variables=job.variables) for job, apart in members]
+                [Job(job.config, job.folder, own=apart, variables=job.variables) for job, apart in members]
             )
         try:
             outcomes = train_populations(populations)

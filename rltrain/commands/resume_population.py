@@ -15,7 +15,7 @@ from rltrain.storage.files import holder_of
 from rltrain.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from rltrain.jobs.population_job import MemberJob
+    from rltrain.jobs.training import Job
     from rltrain.storage.checkpoint import Checkpoint
 
 Change = Callable[[RunConfig, Path, "Checkpoint | None"], tuple[RunConfig, list[dict[str, Any]]]]
@@ -46,7 +46,7 @@ def held_jobs(jobs: Iterable[Path]) -> dict[Path, str]:
 
 def populations_of(
     jobs: Mapping[Path, Mapping[str, Any] | None], extends: bool, change: Change, bundle: int = 1
-) -> list[list[MemberJob]]:
+) -> list[list[Job]]:
     """The populations among a sweep's jobs; the jobs that are in none are continued one by one.
 
     Args:
@@ -90,7 +90,7 @@ def _status(folder: Path) -> str | None:
 
 def _saves(folder: Path) -> list[_Saved]:
     """The checkpoints that can be read of those that a population wrote, those of the newest step first."""
-    from rltrain.jobs.population_job import ENTRY
+    from rltrain.jobs.training import ENTRY
     from rltrain.storage.checkpoint_files import read_manifest
     from rltrain.storage.checkpoint_folders import step_folders
 
@@ -108,7 +108,7 @@ def _saves(folder: Path) -> list[_Saved]:
 
 def _names(folder: Path) -> tuple[str, ...]:
     """The members of the population that wrote the newest checkpoint; none where a single run did."""
-    from rltrain.jobs.population_job import ENTRY
+    from rltrain.jobs.training import ENTRY
     from rltrain.storage.checkpoint_files import read_manifest
 
     saves = _saves(folder)
@@ -117,8 +117,8 @@ def _names(folder: Path) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[list[MemberJob]]:
-    from rltrain.jobs.population_job import MemberJob
+def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[list[Job]]:
+    from rltrain.jobs.training import Job
     from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import read_checkpoint, warn_of_damaged
 
@@ -139,7 +139,7 @@ def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[li
             for source, folder, saved in zip(sources, folders, chosen, strict=True):
                 warn_of_damaged(folder, saved.folder)
                 config, changes = change(stored_config(source), folder, source)
-                members.append(MemberJob(config, folder, saved.folder, changes))
+                members.append(Job(config, folder, saved.folder, changes))
             populations.append(members)
     return populations
 
@@ -166,10 +166,10 @@ def _common_saves(folders: list[Path]) -> list[_Saved] | None:
     return None
 
 
-def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change, bundle: int) -> list[list[MemberJob]]:
+def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change, bundle: int) -> list[list[Job]]:
     """Jobs that have nothing yet, or nothing left, in the groups in which a new sweep would train them."""
     from rltrain.jobs.pool import members_of_each
-    from rltrain.jobs.population_job import MemberJob
+    from rltrain.jobs.training import Job
 
     folders = list(new)
     changed = [
@@ -183,7 +183,7 @@ def _beginning(new: Mapping[Path, Mapping[str, Any] | None], change: Change, bun
             continue
         for members in divided(group, members_of_each(configs[group[0]], len(group), bundle), bundle):
             if len(members) > 1:
-                populations.append([MemberJob(configs[n], folders[n], None, changed[n][1]) for n in members])
+                populations.append([Job(configs[n], folders[n], None, changed[n][1]) for n in members])
     for population in populations:
         for job in population:
             job.folder.mkdir(parents=True, exist_ok=True)

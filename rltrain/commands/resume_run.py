@@ -54,18 +54,19 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
         raise RequestError(
             f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
         )
-    from rltrain.jobs.job import resume
+    from rltrain.jobs.job import train
 
-    resume(config, folder, read_checkpoint(newest), record_changes(source.step, differences), console=alone)
+    changes = record_changes(source.step, differences)
+    train(config, folder, alone, source=read_checkpoint(newest), changes=changes)
 
 
 def begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool, alone: bool) -> None:
     """Trains a run of which nothing is left or nothing was ever there; `alone` as for `resume_run`."""
-    from rltrain.jobs.job import begin_again
+    from rltrain.jobs.job import train
 
     config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
     tell(differences)
-    begin_again(config, folder, record_changes(0, differences), console=alone)
+    train(config, folder, alone, changes=record_changes(0, differences))
 
 
 def tell_completed(place: Path, runs: Mapping[Path, Mapping[str, Any] | None]) -> None:

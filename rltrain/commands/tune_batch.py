@@ -91,7 +91,7 @@ def _unchanged(stored: RunConfig, job: ListedJob) -> RunConfig:
 
 
 def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]) -> None:
-    from rltrain.jobs.job import begin_again, resume, train
+    from rltrain.jobs.job import train
     from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
     from rltrain.storage.checkpoint_folders import has_checkpoint
@@ -102,15 +102,9 @@ def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]
     if folder in rules:
         runs = [other for other, rule in rules.items() if rule.trial == rules[folder].trial]
         pruning = SeedPruning(_known(rules[folder], runs, folder, source), runs.index(folder))
-    if source is not None:
-        resume(_unchanged(stored_config(source), job), folder, source, console=False, pruning=pruning)
-        return
-    config = validate_stored(job.config or {})
-    if (folder / "run.json").exists():
-        begin_again(config, folder, console=False, pruning=pruning)
-    else:
-        folder.mkdir(exist_ok=True)
-        train(config, folder, console=False, pruning=pruning)
+    config = validate_stored(job.config or {}) if source is None else _unchanged(stored_config(source), job)
+    folder.mkdir(exist_ok=True)
+    train(config, folder, console=False, source=source, pruning=pruning)
 
 
 def _known(rule: PruningRule, runs: Sequence[Path], own: Path, source: Checkpoint | None) -> TrialPruning:

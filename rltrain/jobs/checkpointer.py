@@ -1,4 +1,4 @@
-"""Checkpoints of a run: what the loop saves, and what is said of it where a run goes on from one."""
+"""Checkpoints of a run: what the loop saves, and what is read of one where a run goes on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.wrappers.stack import statistics_in
-from rltrain.errors import CheckpointError, one_line
 from rltrain.jobs.build import VECTORIZATION, Parts
 from rltrain.jobs.filming import film_episode
 from rltrain.loggers.logger import Logger
@@ -20,7 +19,6 @@ from rltrain.storage import checkpoint, checkpoint_folders
 from rltrain.storage.checkpoint_parts import PartWriter
 from rltrain.storage.run_folder import RunFolder, versions
 from rltrain.training.evaluator import Evaluator
-from rltrain.training.loop import Loop
 from rltrain.types import Ring
 
 
@@ -86,15 +84,6 @@ class RunCheckpointer:
 
 UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
 """Raised where a checkpoint's tensors or state are not those of the run that loads them."""
-
-
-def load(loop: Loop, source: checkpoint.Checkpoint) -> bool:
-    """Whether a single run's episodes go on as they were; a state that does not fit is a request that cannot be met."""
-    try:
-        [exact] = loop.load_state_dicts([{**source.tensors, "state": source.state}])
-    except UNFIT as error:
-        raise CheckpointError(f"{source.folder}: does not fit this run: {one_line(error)}") from error
-    return exact
 
 
 def evaluated_before(source: checkpoint.Checkpoint | None) -> object:

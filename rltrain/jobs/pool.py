@@ -23,7 +23,8 @@ from rltrain.config.schema import TASK_CORES, RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.envs.probe import probe
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
-from rltrain.jobs.population_job import MemberJob, Outcome, train_population
+from rltrain.jobs.job import train_population
+from rltrain.jobs.training import Job, Outcome
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.interrupts import signals_later
 from rltrain.terminal.output import answers_file
@@ -63,7 +64,7 @@ def fitting_members(config: RunConfig) -> int:
     return max(1, free_memory(run_device(config)) // 2 // needed)
 
 
-def train_populations(populations: Sequence[Sequence[MemberJob]]) -> list[list[Outcome]]:
+def train_populations(populations: Sequence[Sequence[Job]]) -> list[list[Outcome]]:
     """Trains each population as one program, several at a time; the outcomes of all jobs of each.
 
     Raises:
@@ -84,7 +85,7 @@ class _Process:
 
 
 class _Pool:
-    def __init__(self, populations: Sequence[Sequence[MemberJob]]) -> None:
+    def __init__(self, populations: Sequence[Sequence[Job]]) -> None:
         self._populations = populations
         self._outcomes: dict[int, list[Outcome]] = {}
         self._running: list[_Process] = []
@@ -169,7 +170,7 @@ def _gpu(place: int) -> str:
     return visible.split(",")[place] if visible else str(place)
 
 
-def _to_plain(job: MemberJob) -> dict[str, Any]:
+def _to_plain(job: Job) -> dict[str, Any]:
     return {
         "config": to_plain(job.config),
         "folder": str(job.folder),

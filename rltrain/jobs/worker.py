@@ -38,12 +38,13 @@ def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, st
     from rltrain.config.folders import import_plugins
     from rltrain.config.validate import validate
     from rltrain.errors import Interrupted, Pruned, RequestError
-    from rltrain.jobs.population_job import MemberJob, train_population
+    from rltrain.jobs.job import train_population
+    from rltrain.jobs.training import Job
 
-    def member(job: dict[str, Any]) -> MemberJob:
+    def member(job: dict[str, Any]) -> Job:
         source = None if job["source"] is None else Path(job["source"])
         config, folder = validate(job["config"]), Path(job["folder"])
-        return MemberJob(config, folder, source, job["changes"], job["own"], pruning=job["pruning"])
+        return Job(config, folder, source, job["changes"], job["own"], pruning=job["pruning"])
 
     try:
         import_plugins()

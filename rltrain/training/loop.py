@@ -82,6 +82,11 @@ class Loop:
         """Vector steps made. Checkpoints of the same number continue together."""
         return self._progress.vector_steps
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a request to stop has left members that go on."""
+        return bool(self._running.any())
+
     def run(self) -> None:
         """Trains until every member has ended, or a stop is requested. Either way the state of each is saved.
 

@@ -110,13 +110,14 @@ class SharedEvaluation:
 def views(
     agent: Agent, envs: VectorEnv, evaluator: Evaluator, shared: SharedEvaluation, members: int, num_envs: int
 ) -> list[tuple[OwnAgent, MemberEnvs, OwnEvaluator]]:
-    """Each member's own parts; those of a single run are the whole, whose agent need not know of members."""
-    if members == 1:
-        return [(agent, MemberEnvs(envs, 0, num_envs), evaluator)]
-    return [
-        (MemberAgent(agent, m, num_envs), MemberEnvs(envs, m, num_envs), MemberEvaluator(shared, m))
-        for m in range(members)
-    ]
+    """Each member's own parts; the evaluator of a single run is the whole."""
+    own: Callable[[int], OwnEvaluator] = lambda m: evaluator if members == 1 else MemberEvaluator(shared, m)  # noqa: E731
+    return [(own_agent(agent, m, members, num_envs), MemberEnvs(envs, m, num_envs), own(m)) for m in range(members)]
+
+
+def own_agent(agent: Agent, member: int, members: int, num_envs: int) -> OwnAgent:
+    """A member's part of the agent. Of a single run that is the whole, which need not know of members."""
+    return agent if members == 1 else MemberAgent(agent, member, num_envs)
 
 
 def evaluate_apart(
@@ -131,7 +132,9 @@ def evaluate_apart(
     try:
         together = evaluator.evaluate_members(agent, episodes, keys, stop, partly)
         return None if together is None else dict(together)
-    except RunFailed:
+    except RunFailed as failure:
+        if len(keys) == 1:
+            return dict.fromkeys(keys, failure)
         apart: dict[int, EpisodeStatistics | RunFailed] = {}
     for member, key in keys.items():
         try:

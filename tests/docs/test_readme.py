@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-import rltrain.jobs.job
+import rltrain.jobs.training
 from rltrain.agents import AGENTS, POLICIES
 from rltrain.cli import main
 from rltrain.commands.tune_request import plan, read_request
@@ -89,7 +89,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     for name in ("RLTRAIN_CONF", "RLTRAIN_PLUGINS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rltrain.jobs.job, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(rltrain.jobs.training, "REPORT_EPISODES", 2)
     before = [dict(registry) for registry in REGISTRIES]
     yield Typist(monkeypatch, capfd)
     for registry, content in zip(REGISTRIES, before, strict=True):

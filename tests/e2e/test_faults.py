@@ -428,8 +428,7 @@ def test_a_request_that_only_the_job_can_refuse_leaves_no_folder(
     def refuse(*_: object, **__: object) -> None:
         raise RequestError("no such thing here")
 
-    monkeypatch.setattr("rltrain.jobs.job.build", refuse)
-    monkeypatch.setattr("rltrain.jobs.population_job.build", refuse)
+    monkeypatch.setattr("rltrain.jobs.training.build", refuse)
     assert rltrain_here(tmp_path, *DQN_ARGS) == 2
     assert rltrain_here(tmp_path, "-m", *DQN_ARGS, "seed=0,1") == 2
     assert capsys.readouterr().err.splitlines() == ["rltrain: no such thing here"] * 2

@@ -37,8 +37,9 @@ from rltrain.config.application import compose
 from rltrain.config.population import divided, group_jobs
 from rltrain.envs.replays import Replays
 from rltrain.errors import Interrupted
-from rltrain.jobs.population_job import MemberJob, train_population
+from rltrain.jobs.job import train_population
 from rltrain.jobs.population_messages import population_line
+from rltrain.jobs.training import Job
 from rltrain.storage.checkpoint_folders import step_folders
 from rltrain.terminal.text import mean_and_std
 from rltrain.training.evaluator import EpisodeStatistics
@@ -158,7 +159,7 @@ def test_a_resumed_population_says_which_job_of_the_sweep_is_which(
     """By what sets a job apart from all of the sweep, not only from those of its population."""
     found: list[list[str]] = []
 
-    def stopped(populations: Sequence[Sequence[MemberJob]]) -> None:
+    def stopped(populations: Sequence[Sequence[Job]]) -> None:
         found.append([job.own for population in populations for job in population])
         raise Interrupted(143)
 

@@ -31,7 +31,8 @@ from rltrain.config.schema import (
 from rltrain.config.validate import to_plain
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.errors import Interrupted
-from rltrain.jobs.population_job import MemberJob, train_population
+from rltrain.jobs.job import train_population
+from rltrain.jobs.training import Job
 from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 
 TWINS = [name for name, config in CASES.items() if config.env.id in BATCHED_ENVS]
@@ -65,7 +66,7 @@ def train_members(config: RunConfig, sweep: Path, stop: StopAfter | None = None)
         replace(config, seed=seed, algo=replace(config.algo, gamma=gamma))
         for seed, gamma in enumerate((0.9, 0.8, 0.95))
     ]
-    jobs = [MemberJob(member, sweep / str(n)) for n, member in enumerate(configs)]
+    jobs = [Job(member, sweep / str(n)) for n, member in enumerate(configs)]
     for job in jobs:
         job.folder.mkdir(parents=True)
     SweepFolder(sweep).add_jobs([ListedJob(job.folder, to_plain(job.config), None) for job in jobs])

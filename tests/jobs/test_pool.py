@@ -10,7 +10,7 @@ from small_runs import dqn_config, run_config
 
 from rltrain.config.schema import TASK_CORES
 from rltrain.jobs import pool
-from rltrain.jobs.population_job import MemberJob
+from rltrain.jobs.training import Job
 
 
 class Started(Exception):
@@ -30,7 +30,7 @@ def test_processes_side_by_side_share_the_cores(
     monkeypatch.setattr(pool, "available_cores", lambda: 8)
     monkeypatch.setattr(pool, "places", lambda config: places)
     monkeypatch.setattr(pool.subprocess, "Popen", start)
-    job = MemberJob(run_config(dqn_config()), tmp_path)
+    job = Job(run_config(dqn_config()), tmp_path)
     with pytest.raises(Started):
         pool.train_populations([[job]] * populations)
     assert seen == [cores]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import rltrain.jobs.job
+import rltrain.jobs.training
 from rltrain.cli import main
 from rltrain.errors import RequestError
 from rltrain.loggers.further import find_logger
@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "own_logger.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(rltrain.jobs.job, "REPORT_EPISODES", 2)
+    monkeypatch.setattr(rltrain.jobs.training, "REPORT_EPISODES", 2)
     monkeypatch.delitem(sys.modules, "own_logger", raising=False)
     return tmp_path
 

@@ -251,6 +251,10 @@ def test_a_finished_run_does_nothing_when_it_is_run_again() -> None:
     assert run.train()
     assert len(run.agent.order) == before
     assert run.keeper.steps == [20, 40]
+    resumed = Run(short_config(checkpoint=CheckpointConfig(20, 3, True)))
+    resumed.load(run.keeper.saved[-1][1])
+    assert resumed.train()
+    assert (resumed.agent.order, resumed.keeper.steps, resumed.log.rows) == ([], [], [])
 
 
 def test_a_request_to_stop_finishes_the_step_and_saves() -> None:

@@ -1,0 +1,126 @@
+"""What a person sees of a training: of a single run all of it, of many jobs a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from rltrain.config.info import ComposeInfo
+from rltrain.config.population import differences
+from rltrain.config.schema import RunConfig
+from rltrain.errors import Interrupted
+from rltrain.jobs.build import Parts
+from rltrain.jobs.messages import header, stopped, stopped_before_result, stopped_evaluating, summary
+from rltrain.jobs.population_messages import population_header, population_line, population_summary
+from rltrain.loggers.console import ConsoleLogger
+from rltrain.loggers.logger import Logger
+from rltrain.loggers.population_console import PopulationConsole
+from rltrain.storage.checkpoint import Checkpoint
+from rltrain.terminal.table import MOST_ROWS
+from rltrain.terminal.text import rltrain_command
+from rltrain.training.evaluator import EpisodeStatistics
+from rltrain.training.member import Member
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A member that was trained and evaluated."""
+
+    member: Member
+    final: EpisodeStatistics
+    pictures: Mapping[str, Path]
+
+
+class Telling(Protocol):
+    """The words of one training."""
+
+    @property
+    def console(self) -> bool:
+        """Whether progress bars may be drawn, and a learning curve is."""
+        ...
+
+    def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
+        """For each job what shows its progress; the steps at which they start."""
+        ...
+
+    def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
+        """Describes what will be trained; `source` is a checkpoint that is continued, exactly or not."""
+        ...
+
+    def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
+        """How the jobs ended that were evaluated, by number."""
+        ...
+
+    def stopped(self, exit_code: int, members: Sequence[Member]) -> Interrupted:
+        """Last words where a signal stopped the training."""
+        ...
+
+    def stopped_evaluating(self, exit_code: int, members: Sequence[Member], ended: Mapping[int, Ended]) -> Interrupted:
+        """Last words where a signal stopped the evaluation after it."""
+        ...
+
+
+@dataclass(frozen=True)
+class OfOneRun:
+    """`Telling` of a single run: a header, a table at its end and what to type next."""
+
+    config: RunConfig
+    folder: Path
+    info: ComposeInfo
+    console: bool
+
+    def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
+        early = self.config.may_end_early
+        return [ConsoleLogger(self.config.total_steps, starts[0], may_end_early=early, bar=self.console)]
+
+    def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
+        return header(self.config, self.info, parts, self.folder, source, exact)
+
+    def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
+        return [summary(self.config, e.member, e.final, parts, self.folder, e.pictures) for e in ended.values()]
+
+    def stopped(self, exit_code: int, members: Sequence[Member]) -> Interrupted:
+        return stopped(self.config, exit_code, members[0].step, self.folder)
+
+    def stopped_evaluating(self, exit_code: int, members: Sequence[Member], ended: Mapping[int, Ended]) -> Interrupted:
+        if not ended:
+            return stopped_before_result(self.config, exit_code, members[0].step, self.folder)
+        return stopped_evaluating(self.config, exit_code, ended[0].final, self.folder)
+
+
+@dataclass(frozen=True)
+class OfJobs:
+    """`Telling` of several jobs as one program: one header, and a line for each."""
+
+    configs: Sequence[RunConfig]
+    folders: Sequence[Path]
+    own: Sequence[str]  # the overrides that set each apart from the sweep's other jobs; "" where they are not known
+    console: bool = False
+
+    def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
+        early = any(config.may_end_early for config in self.configs)
+        console = PopulationConsole([config.total_steps for config in self.configs], starts, may_end_early=early)
+        return [console.of_member(number) for number in range(len(self.configs))]
+
+    def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
+        return population_header(self.configs, parts, self.folders, source)
+
+    def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
+        """A line for each where they are few, else one for all."""
+        threshold = parts.envs.reward_threshold
+        if len(ended) > MOST_ROWS:
+            return [population_summary([(e.member, e.final) for e in ended.values()], threshold)]
+        own = [given or differs for given, differs in zip(self.own, differences(self.configs), strict=True)]
+        return [
+            population_line(self.folders[number].name, own[number], e.member, e.final, threshold)
+            for number, e in ended.items()
+        ]
+
+    def stopped(self, exit_code: int, members: Sequence[Member]) -> Interrupted:
+        again = rltrain_command("resume", self.folders[0].parent, env_id=self.configs[0].imports)
+        return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, saved; `{again}` continues")
+
+    def stopped_evaluating(self, exit_code: int, members: Sequence[Member], ended: Mapping[int, Ended]) -> Interrupted:
+        return self.stopped(exit_code, members)
