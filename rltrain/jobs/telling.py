@@ -1,4 +1,4 @@
-"""What a person sees of a training: of a single run all of it, of many jobs a line each."""
+"""The words for a person who trains: all of a single run, of many jobs a line each."""
 
 from __future__ import annotations
 

@@ -190,7 +190,8 @@ class Training:
         sources = [source for source in self._sources if source is not None]
         if not sources:
             return True
-        moment = max(int(source.manifest.get(ENTRY, {"moment": 0})["moment"]) for source in sources)
+        # A single run that was one of a population goes on by itself.
+        moment = max(int(source.manifest[ENTRY]["moment"]) for source in sources) if len(sources) > 1 else 0
         try:
             return all(loop.load_state_dicts([{**s.tensors, "state": s.state} for s in sources], moment))
         except UNFIT as error:
