@@ -42,9 +42,11 @@ def test_each_member_has_its_own_sums_and_rows() -> None:
     assert recorder.flush(0, 1) == {
         "train/td_loss": 1.0, "rollout/episode_return": 5.0, "rollout/episode_length": 1.0
     }  # fmt: skip
+    recorder.add({"train/td_loss": torch.tensor([7.0, 20.0])}, both)
+    assert recorder.flush(0, 2) == {"train/td_loss": 7.0}, "since its own last row"
     recorder.add({"train/td_loss": torch.tensor([3.0, 30.0])}, np.array([False, True]))  # the first has ended
-    assert recorder.flush(0, 2) == {}
-    assert recorder.flush(1, 2) == {
+    assert recorder.flush(0, 3) == {}
+    assert recorder.flush(1, 3) == {
         "train/td_loss": 20.0, "rollout/episode_return": 7.0, "rollout/episode_length": 2.0
     }  # fmt: skip
 
