@@ -262,14 +262,14 @@ def test_a_request_is_refused_without_loading_what_trains() -> None:
 def test_a_wrong_import_is_seen() -> None:
     wrong = {
         "maths.value": "import torch\nfrom rltrain.agents.dqn import DQN",
-        "training.trainer": "def f():\n    from rltrain.agents.dqn import DQN",
+        "training.loop": "def f():\n    from rltrain.agents.dqn import DQN",
         "agents.dqn": "import rltrain.envs.vector",
         "envs.vector": "from rltrain.storage import checkpoint",
         "errors": "from rltrain.types import Episode",
     }
     entries = [entry for module, source in wrong.items() for entry in _imports(module, source)]
     assert _wrong_arrows(entries) == [
-        "maths.value -> agents.dqn", "training.trainer -> agents.dqn", "agents.dqn -> envs.vector",
+        "maths.value -> agents.dqn", "training.loop -> agents.dqn", "agents.dqn -> envs.vector",
         "envs.vector -> storage.checkpoint", "errors -> types",
     ]  # fmt: skip
     with pytest.raises(AssertionError, match="relative"):
