@@ -118,11 +118,9 @@ def measure(config: RunConfig, folder: Path, steps: int) -> tuple[float, float, 
         first = time.perf_counter() - begin
         trainings, saves = [], []
         for _ in range(ROUNDS):
-            before, begin = member.train_seconds, member.step
-            while member.step < begin + steps:
-                loop._train()
-                loop._progress.due[:] = False
-            trainings.append((member.train_seconds - before) / (member.step - begin) * period)
+            stop.looks, begin = steps, time.perf_counter()
+            loop._steps_on_host(steps)
+            trainings.append((time.perf_counter() - begin) / steps * period)
             fill(agent, period, generator)
             begin_save = time.perf_counter()
             member.save()
