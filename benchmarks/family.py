@@ -1,4 +1,5 @@
-"""`make family`: every algorithm, and each part of Rainbow alone, on seeds 0 to 19: docs/results/family.md.
+"""`make family`: every algorithm, and each part of Rainbow alone, on seeds 0 to 19, and MinAtar on ten:
+docs/results/family.md.
 
 Each row is one sweep, `rltrain -m <command> 'seed=range(0,20)'`. What it came to is kept in docs/results/family.json,
 from which the page is made, so that rows can be run on different days: ONLY=text runs those whose name contains it
@@ -53,6 +54,8 @@ TUNED = {
     "MountainCar-v0": ("dqn",),
     "Pendulum-v1": ("reinforce", "ppo"),
 }
+MINATAR = "MinAtar, 1,000,000 steps, seeds 0 to 9"
+GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
 
 class Row(NamedTuple):
@@ -61,6 +64,7 @@ class Row(NamedTuple):
     table: str
     name: str
     command: str
+    seeds: int = SEEDS
 
     @property
     def key(self) -> str:
@@ -84,17 +88,20 @@ def rows() -> Iterator[Row]:
     for env, algos in TUNED.items():
         for algo in algos:
             yield Row("Tuned settings", f"{algo} on {env}", f"algo={algo} env={env}")
+    for game in GAMES:
+        for algo in ("pqn", "ppo"):
+            yield Row(MINATAR, f"{game}, {algo}", f"algo={algo} env=MinAtar/{game}-v1 total_steps=1_000_000", 10)
 
 
 def run(row: Row) -> Outcome:
     folder = RUNS / "".join(c if c.isalnum() else "_" for c in row.key)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    seeds_and_place = (f"seed=range(0,{SEEDS})", f"hydra.sweep.dir={folder}")
+    seeds_and_place = (f"seed=range(0,{row.seeds})", f"hydra.sweep.dir={folder}")
     start(["-m", *row.command.split(), *seeds_and_place], folder.with_suffix(".log"))
-    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(SEEDS)]
+    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in range(row.seeds)]
     finals = [result["episode_return"]["mean"] for result in results]
-    areas = [mean_training_return(folder / str(job) / "metrics.jsonl") for job in range(SEEDS)]
+    areas = [mean_training_return(folder / str(job) / "metrics.jsonl") for job in range(row.seeds)]
     return Outcome(finals, [result["solve_step"] for result in results], areas)
 
 
@@ -109,11 +116,11 @@ def interval(values: list[float]) -> str:
 
 
 def solved(row: Row, outcome: Outcome) -> str:
-    if "Pendulum" in row.command:
+    if "Pendulum" in row.command or "MinAtar" in row.command:
         return "no threshold"
     found = sum(step is not None for step in outcome.solve_steps)
     median = np.median([np.inf if step is None else step for step in outcome.solve_steps])
-    return f"{found} of {SEEDS}" + (f", median {median:,.0f}" if np.isfinite(median) else "")
+    return f"{found} of {row.seeds}" + (f", median {median:,.0f}" if np.isfinite(median) else "")
 
 
 def table(wanted: list[Row], outcomes: Mapping[str, Outcome]) -> list[str]:

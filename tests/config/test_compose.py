@@ -18,7 +18,7 @@ from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError
 
 GROUPS = ("network", "target_update", "exploration")
-IDS = {"MinAtar-Breakout-v1": "MinAtar/Breakout-v1", "ALE": "ALE/Pong-v5"}
+IDS = {"MinAtar-Breakout-v1": "MinAtar/Breakout-v1", "MinAtar": "MinAtar/Seaquest-v1", "ALE": "ALE/Pong-v5"}
 """What a tuned file's name cannot hold."""
 REFUSED = {
     (algo, network) for algo in ("reinforce", "ppo", "a2c", "c51", "qr_dqn") for network in ("dueling", "state_action")
