@@ -36,7 +36,7 @@ def main(args: list[str] | None = None) -> int:
     if whole_process and "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     args = args[: args.index("#")] if "#" in args else args  # zsh passes on a comment that was pasted with its command
-    with sigint_ends(), sigusr1_ignored(), own_output(whole_process) as output:
+    with sigint_ends(), sigusr1_ignored(for_good=whole_process), own_output(whole_process) as output:
         code = _run(args)
         output.flush()
         code = code if _trains(args) else _delivered(code, output)

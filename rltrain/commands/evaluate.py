@@ -188,12 +188,11 @@ def source_in(place: Path, asked: Any = None) -> Path:
         raise RequestError(f"checkpoint={asked}: is one of a run's, and {shown_path(place)} is a checkpoint itself")
     if not is_checkpoint and (waits := not_begun(place)):
         raise RequestError(f"{shown_path(place)}: {waits}")
-    if not (
-        is_checkpoint
-        or (is_run and best)
-        or any(path.name[:9] != ".writing_" for path in (place / "checkpoints").glob("*"))
-    ):
+    saved = {path.name for path in (place / "checkpoints").glob("*") if path.name[:9] != ".writing_"}
+    if not (is_checkpoint or (is_run and best) or saved - {"best"}):
         why = _not_saved(run) if is_run and run.record.exists() else ""
+        if saved:
+            why += "; checkpoint=best is there" if why else "holds no checkpoint but its best: checkpoint=best"
         if (place.parent / "run.json").exists():
             why = f"is no checkpoint; its run is {shown_path(place.parent)}"
         raise RequestError(f"{shown_path(place)}: {why or 'holds no whole checkpoint'}")

@@ -50,7 +50,8 @@ def main(args: list[str]) -> int:
     if waits := not_begun(place):
         raise RequestError(f"{shown_path(place)}: {waits}")
     if not is_sweep(place):
-        raise RequestError(f"{shown_path(place)}: is neither a run (run.json) nor a sweep (jobs.json)")
+        begun = " yet: a start that was stopped before its run began" if (place / ".hydra").is_dir() else ""
+        raise RequestError(f"{shown_path(place)}: is neither a run (run.json) nor a sweep (jobs.json){begun}")
     return resume_sweep(place, overrides, trust)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, changed, parse_changes, recorded_changes, require_trusted
+from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.text import shown_path
@@ -28,6 +29,7 @@ _HARMLESS = (
     "loggers",
     "video",
 )
+_LIMITS = ("total_steps", "total_episodes", "stop_at_return")
 
 
 def changed_config(
@@ -87,6 +89,28 @@ def made_by(source: Checkpoint | None) -> dict[str, int]:
         "total_steps": 0 if source is None else source.step,
         "total_episodes": episodes if type(episodes) is int else 0,  # foreign: loading it says what is wrong
     }
+
+
+def left_to_extend(folder: Path, wanted: Mapping[str, Any] | None) -> list[str]:
+    """The limits that an earlier resume lifted for a completed run which a stop has kept from going on, as overrides.
+
+    Args:
+        wanted: the config that its sweep lists for it; None: its own.
+    """
+    from rltrain.storage.checkpoint_files import read_manifest
+    from rltrain.storage.checkpoint_folders import step_folders
+
+    with suppress(RequestError, KeyError, TypeError, IndexError):  # damaged files: the run itself says what is wrong
+        limits = RunFolder(folder).read_config() if wanted is None else wanted
+        had = read_manifest(step_folders(folder)[-1])["config"]
+        return [f"{key}={show(limits[key])}" for key in _LIMITS if _lifts(limits[key], had[key])]
+    return []
+
+
+def _lifts(limit: Any, before: Any) -> bool:
+    if before is None:
+        return False
+    return limit is None or float(limit) > float(before)
 
 
 def lifting_change(folder: Path, config: Mapping[str, Any] | None) -> str:

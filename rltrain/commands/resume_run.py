@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rltrain.commands.resume_changes import changed_config, lifting_change, made_by
+from rltrain.commands.resume_changes import changed_config, left_to_extend, lifting_change, made_by
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, record_changes, validate_stored
 from rltrain.config.validate import show
@@ -29,6 +29,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
     run = RunFolder(folder)
     status = run.read_record().get("status")
     completed = is_completed(folder)  # one that has lost its result is evaluated again
+    overrides = overrides or (left_to_extend(folder, None) if completed else [])
     if completed and not overrides:
         tell_completed(folder, {folder: None})
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rltrain.commands.resume_changes import (
     asked_config,
     changed_config,
+    left_to_extend,
     made_by,
     refuse_less,
     with_earlier_changes,
@@ -42,7 +43,7 @@ def resume_task(place: Path, number: str, overrides: list[str], trust: bool) -> 
     with TaskFolder(place, task.number).locked():
         wanted = {place / job for job in task.jobs}
         jobs = {folder: job for folder, job in sweep.jobs().items() if folder in wanted}
-        _raise_for(_finish_here(sweep, jobs, overrides, trust))
+        _raise_for(_finish_here(sweep, jobs, overrides or _left_to_extend(jobs), trust))
     return 0
 
 
@@ -72,6 +73,7 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool, of_launc
     from rltrain.commands.cluster import asked_launcher
 
     jobs = sweep.jobs()
+    overrides = overrides or _left_to_extend(jobs)
     done = not overrides and all(map(is_completed, jobs))
     # Where nothing will run, what the folder says of a launcher needs neither consent nor the launcher's package.
     launcher = asked_launcher(sweep.path, of_launcher, trust) if of_launcher or not done else None
@@ -85,6 +87,12 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool, of_launc
         return _finish_here(sweep, jobs, overrides, trust)
     except Interrupted as error:
         raise stopped_sweep(sweep.path, error.exit_code) from error
+
+
+def _left_to_extend(jobs: Mapping[Path, ListedJob]) -> list[str]:
+    """The changes of an earlier resume that completed jobs have not gone on under: a stop came before their turn."""
+    completed = (folder for folder in jobs if is_completed(folder))
+    return list(dict.fromkeys(change for folder in completed for change in left_to_extend(folder, jobs[folder].config)))
 
 
 def _finish_on_cluster(

@@ -89,7 +89,10 @@ def _check_run(config: RunConfig) -> None:
     if config.env.id.startswith(":"):
         _refuse(f"env.id={config.env.id}: names no module before the colon")
     if config.stop_at_return is not None and config.eval.period is None:
-        _refuse(f"stop_at_return={config.stop_at_return:g} needs evaluations, but eval.period=null turns them off")
+        _refuse(
+            f"stop_at_return={config.stop_at_return:g} needs evaluations, but eval.period=null turns them off;"
+            " stop_at_return=null goes with it"
+        )
     for number, wrapper in enumerate(config.env.wrappers):
         if wrapper.name == "atari" and number:
             _refuse(f"env.wrappers[{number}]=atari: must be the first, next to the game")

@@ -73,6 +73,8 @@ def _reserve_exact(folder: Path, key: str) -> Path:
         going_on = {"run.json": "resume", "study.yaml": "tune"}
         commands = [rltrain_command(command, folder) for file, command in going_on.items() if (folder / file).exists()]
         hint = f"\n(`{commands[0]}` continues it)" if commands else ""
+        if [path.name for path in folder.iterdir()] == [".hydra"]:
+            hint = "\n(no run has begun in it: unless another process begins one now, it may be removed)"
         raise RequestError(
             f"{key}={shown_path(folder)}: exists and is not empty; a run never writes into another's folder{hint}"
         ) from None

@@ -30,6 +30,7 @@ class Lanes:
     Args:
         envs: copies of one environment.
         first: index of envs[0] among all environments of the run, for messages.
+        of_each: environments of each member of a population, which are numbered apart in messages.
         id: the environment's id, for messages.
         progress: byte 0..7 hold the lane that is busy, for a parent that must name the one that hangs or dies.
 
@@ -38,10 +39,16 @@ class Lanes:
     """
 
     def __init__(
-        self, envs: list[gymnasium.Env[Any, Any]], first: int, id: str, progress: mmap.mmap | None = None
+        self,
+        envs: list[gymnasium.Env[Any, Any]],
+        first: int,
+        id: str,
+        progress: mmap.mmap | None = None,
+        of_each: int | None = None,
     ) -> None:
         self._envs = envs
         self._first = first
+        self._of_each = of_each or len(envs) + first
         self._id = id
         self._progress = progress
         spec = observation_spec(envs[0].observation_space)
@@ -226,8 +233,9 @@ class Lanes:
         failure = error
         if not isinstance(failure, RunFailed):
             where = f"step {step}" if step else "the reset"
+            number = (self._first + lane) % self._of_each
             failure = RunFailed(
-                f"{self._id}: environment {self._first + lane} failed in {where} of the episode with seed "
+                f"{self._id}: environment {number} failed in {where} of the episode with seed "
                 f"{self._seed[lane]}: {described(error)}"
             )
             failure.__cause__ = error

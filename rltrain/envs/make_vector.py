@@ -69,7 +69,7 @@ def make_vector_env(
     else:
         copies = make_copies(make, first, num_envs, least, seconds, members)
         num_envs = len(copies)
-        group = Lanes(copies, 0, config.id)
+        group = Lanes(copies, 0, config.id, of_each=num_envs // members)
     context = WrapperContext(config.id, num_envs // members, members, make.time_limit, frozen)
     wrappers = make_wrappers(config.wrappers, observation, context)
     envs = kind(group, num_envs, episode_seed, spaces, make, config.reward_clip, wrappers)

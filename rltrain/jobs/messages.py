@@ -198,8 +198,9 @@ def summary(
     learned = "; no update was due: the network is as it began" if unchanged else ""
     limit, envs = _limit(config, member), parts.envs
     found = f"{mean_and_std(final.mean, final.std)} (standard deviation)"
+    made = f"{counted(member.step, 'step')}, {counted(member.episodes, 'episode')}"
     rows: list[tuple[str, Any]] = [
-        ("trained", f"{member.step:,} steps, {member.episodes:,} episodes, {speed:,.0f} steps/s{learned}"),
+        ("trained", f"{made}, {speed:,.0f} steps/s{learned}"),
         ("greedy return", f"{found} over {final.count_in_words()}"),
     ]
     if limit.early:
@@ -288,5 +289,5 @@ def _saved(period: int | Literal["auto"] | None) -> str:
     if period is None:
         return "when it ends or is stopped"
     if period == "auto":
-        return f"every {AUTO_SAVE_STEPS:,} steps (more where saving is slow) and when stopped"
-    return f"every {period:,} steps and when stopped"
+        return f"every {AUTO_SAVE_STEPS:,} steps (less often where saving is slow) and when stopped"
+    return f"every {counted(period, 'step') if period > 1 else 'step'} and when stopped"

@@ -19,14 +19,17 @@ from rltrain.training.outcome import outcome
 
 
 def population_header(
-    configs: Sequence[RunConfig], parts: Parts, folders: Sequence[Path], source: Checkpoint | None = None
+    configs: Sequence[RunConfig],
+    parts: Parts,
+    folders: Sequence[Path],
+    source: Checkpoint | None = None,
+    exact: bool = True,
 ) -> str:
-    """Header: describes the population in a few lines; `source` is a checkpoint of a member that is resumed."""
+    """Header: describes the population in a few lines; `source` is the first member's checkpoint, where it goes on."""
     first = configs[0]
     late = [said for config in configs if (said := epsilon_at_end(config))]
     alike = len(late) == len(configs) and len(set(late)) == 1
     of = "" if alike else f" (the first of {counted(len(late), 'such job')})"
-    other = [] if source is None else saved_with(source, parts)
     return "\n".join(
         [
             f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
@@ -34,12 +37,20 @@ def population_header(
             f"jobs      {name_ranges([folder.name for folder in folders])}",
             f"device    {parts.device}, {how(parts)}, {parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"stepping  {steps_how(parts)}",
-            *([] if parts.replays.same else [wrapped(f"resume    {promise(first, parts)}")]),
-            *([wrapped(f"resumed   but not bit for bit: saved with {', '.join(other)}")] if other else []),
+            *([] if parts.replays.same or source is not None else [wrapped(f"resume    {promise(first, parts)}")]),
+            *([wrapped(f"resumed   {_continues(source, parts, exact)}")] if source is not None else []),
             *[wrapped(f"epsilon   {said}{of}") for said in late[:1]],
             f"folder    {shown_path(folders[0].parent)}",
         ]
     )
+
+
+def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
+    other = saved_with(source, parts)
+    how = f"but not bit for bit: saved with {', '.join(other)}" if other else "exactly"
+    if not exact:
+        how = "but running episodes begin anew: the environment does not replay"
+    return f"at step {source.step:,}, {how}"
 
 
 def population_line(name: str, own: str, member: Member, final: EpisodeStatistics, threshold: float | None) -> str:

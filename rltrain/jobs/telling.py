@@ -18,6 +18,7 @@ from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
 from rltrain.storage.checkpoint import Checkpoint
+from rltrain.terminal.output import errors
 from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import rltrain_command
 from rltrain.training.evaluator import EpisodeStatistics
@@ -49,6 +50,10 @@ class Telling(Protocol):
         """Describes what will be trained; `source` is a checkpoint that is continued, exactly or not."""
         ...
 
+    def failed(self, number: int, step: int) -> None:
+        """Says that a job failed while others go on."""
+        ...
+
     def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
         """How the jobs ended that were evaluated, by number."""
         ...
@@ -78,6 +83,8 @@ class OfOneRun:
     def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
         return header(self.config, self.info, parts, self.folder, source, exact)
 
+    def failed(self, number: int, step: int) -> None: ...
+
     def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
         return [summary(self.config, e.member, e.final, parts, self.folder, e.pictures) for e in ended.values()]
 
@@ -105,7 +112,10 @@ class OfJobs:
         return [console.of_member(number) for number in range(len(self.configs))]
 
     def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
-        return population_header(self.configs, parts, self.folders, source)
+        return population_header(self.configs, parts, self.folders, source, exact)
+
+    def failed(self, number: int, step: int) -> None:
+        print(f"job {self.folders[number].name} failed at step {step:,}", file=errors(), flush=True)
 
     def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
         """A line for each where they are few, else one for all."""

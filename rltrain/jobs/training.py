@@ -158,7 +158,8 @@ class Training:
             self._loggers.append(build_logger(config, run, log_from, screen))
             savers.append(RunCheckpointer(config, run, parts, evaluator, self._loggers[-1]))
         outputs = [Output(*each) for each in zip(self._loggers, savers, self._prunings(), strict=True)]
-        loop = Loop(self._configs, parts.envs, parts.agent, evaluator, outputs, parts.device, self._stop)
+        told = self._telling.failed
+        loop = Loop(self._configs, parts.envs, parts.agent, evaluator, outputs, parts.device, self._stop, told)
         if len(savers) > 1:
             names = [job.folder.name for job in self._jobs]
             for number, saver in enumerate(savers):
@@ -205,7 +206,7 @@ class Training:
             return
         parts.envs.close()  # a machine may hold no more environments than these
         say(final_evaluation(self._longest, REPORT_EPISODES, parts.envs.max_episode_steps))
-        self._stop.answer = self._stop.answer and WHILE_EVALUATING
+        self._stop.answer, self._stop.saves = self._stop.answer and WHILE_EVALUATING, False
         keys, stop = dict.fromkeys(trained, REPORT_KEY), self._stop
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
         ended = self._write_results(loop, parts, finals or {})

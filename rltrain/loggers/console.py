@@ -78,5 +78,5 @@ class ConsoleLogger(NullLogger):
             self._bar = None
 
     def _joined(self, *first: str) -> str:
-        returns = (f"{_NAMES[tag]} {number(value)}" for tag, value in self._returns.items())
+        returns = (f"{name} {number(self._returns[tag])}" for tag, name in _NAMES.items() if tag in self._returns)
         return "  ".join(part for part in (*first, *returns, *self._speed) if part)

@@ -8,7 +8,7 @@ from typing import TextIO
 from rltrain.loggers.logger import NullLogger
 from rltrain.loggers.pace import Pace
 from rltrain.terminal.output import errors
-from rltrain.terminal.text import number
+from rltrain.terminal.text import counted, number
 
 
 class PopulationConsole:
@@ -61,7 +61,13 @@ class PopulationConsole:
         return sum(self._steps)
 
     def _line(self) -> str:
-        parts = [f"step {self._done // len(self._total):,}/{max(self._total):,} of each"]
+        steps, totals = ([of[member] for member in self._expected] for of in (self._steps, self._total))
+        least, most = min(totals), max(totals)
+        jobs = counted(len(totals), "job")  # that still train
+        limit = f" of {least:,} to {most:,} ({jobs})"
+        if least == most:
+            limit = f"/{most:,} of {'each' if len(totals) == len(self._total) else jobs}"
+        parts = [f"step {sum(steps) // len(steps):,}{limit}"]
         if self._returns:
             values = sorted(self._returns.values())
             mean = sum(values) / len(values)

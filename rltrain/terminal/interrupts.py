@@ -43,8 +43,12 @@ def sigint_raises() -> Iterator[None]:
 
 
 @contextmanager
-def sigusr1_ignored() -> Iterator[None]:
-    """While active, SIGUSR1, which by itself would end the process, does nothing: there is nothing to save yet."""
+def sigusr1_ignored(for_good: bool = False) -> Iterator[None]:
+    """While active, SIGUSR1, which by itself would end the process, does nothing: there is nothing to save yet.
+
+    Args:
+        for_good: nor after it: the process ends, and has saved all.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -52,7 +56,8 @@ def sigusr1_ignored() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL if before is None else before)
+        if not for_good:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL if before is None else before)
 
 
 @contextmanager

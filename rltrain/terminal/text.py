@@ -42,8 +42,8 @@ def mean_and_std(mean: float, std: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """`1 job`, `1,000 jobs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def harmless(line: str) -> str:

@@ -7,7 +7,7 @@ is its only member. Members differ in their seeds and in numbers that a batch ca
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -50,7 +50,9 @@ class Loop:
         outputs: Sequence[Output],
         device: torch.device,
         stop: StopRequest,
+        failed: Callable[[int, int], None] = lambda member, step: None,
     ) -> None:
+        """failed: told of each of several members that fails, and at which of its environment steps."""
         num_envs, members = configs[0].num_envs, len(configs)
         self._envs, self._agent, self._stop, self._outputs = envs, agent, stop, outputs
         self._num_envs = num_envs
@@ -64,6 +66,7 @@ class Loop:
             for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
         ]
         self.failures: dict[int, RunFailed] = {}
+        self._tell_failed = failed
         self._env_failures = envs.collect_failures() if members > 1 else {}
         self._saves = SaveTimes(configs[0].checkpoint.period)
         self._save_requested = False
@@ -233,6 +236,7 @@ class Loop:
         if len(self.members) == 1:
             raise failure
         self.failures[member] = failure
+        self._tell_failed(member, self.members[member].step)
         self._running[member] = self._progress.due[member] = False
         self._agent.retire(member)
 

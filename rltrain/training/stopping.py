@@ -47,7 +47,7 @@ class StopSignal:
 
     Args:
         answer: what is said on stderr at the first signal, an attribute too; empty: nothing is, at no signal.
-        saves: whether there is something to save: if not, SIGUSR1 does nothing.
+        saves: whether there is something to save, an attribute too: if not, SIGUSR1 does nothing.
         listener: called with every signal that counts.
         at_once: called before a second signal ends the process.
     """
@@ -59,7 +59,7 @@ class StopSignal:
         listener: Callable[[int], None] = lambda number: None,
         at_once: Callable[[], None] = lambda: None,
     ) -> None:
-        self.answer, self._saves, self._listener, self._at_once = answer, saves, listener, at_once
+        self.answer, self.saves, self._listener, self._at_once = answer, saves, listener, at_once
         self._signal: int | None = None
         self._at = 0.0
         self._save_requested = False
@@ -108,7 +108,7 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if number == signal.SIGUSR1:
-            if self._saves and not self._save_requested:
+            if self.saves and not self._save_requested:
                 self._save_requested = True
                 _tell(self.answer and "saving a checkpoint after this step")
                 self._listener(number)

@@ -302,6 +302,8 @@ def test_what_is_no_run_and_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixtu
     for command in ("resume", "evaluate"):
         assert refused(capsys, command, "") == "'': names no folder\n"
     assert refused(capsys, "resume", "sweep") == "sweep: is neither a run (run.json) nor a sweep (jobs.json)\n"
+    (tmp_path / "begun" / ".hydra").mkdir(parents=True)
+    assert "yet: a start that was stopped before its run began" in refused(capsys, "resume", "begun")
     assert main(["resume", "sweep/0"]) == 0
     (tmp_path / "sweep" / "multirun.yaml").touch()
     assert main(["resume", "sweep"]) == 0
@@ -448,6 +450,15 @@ class TestAFolderThatCannotBeUsedYet:
         assert "`rltrain resume run` begins it anew" in refused(capsys, command, "run")
         run.write_record(status="completed")
         assert refused(capsys, command, "run") == "run: holds no whole checkpoint\n"
+
+    def test_of_a_failed_run_the_best_network_is_named(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = RunFolder(tmp_path / "run")
+        (run.checkpoints / "best").mkdir(parents=True)
+        run.write_record(status="failed")
+        run.write_config(CONFIG)
+        assert "begins it anew; checkpoint=best is there" in refused(capsys, "evaluate", "run")
 
     @pytest.mark.parametrize("command", ["evaluate", "export", "report", "resume"])
     @pytest.mark.parametrize("made", [False, True])

@@ -34,6 +34,12 @@ def test_two_runs_that_both_saw_an_empty_folder(tmp_path: Path, monkeypatch: pyt
         reserve_folder(tmp_path / "run", key="hydra.run.dir")
 
 
+def test_a_folder_in_which_no_run_has_begun_may_go(tmp_path: Path) -> None:
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    with pytest.raises(RequestError, match=r"no run has begun in it: .* may be removed"):
+        reserve_folder(tmp_path / "run", key="hydra.run.dir")
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"file/run: cannot be made: "):

@@ -128,7 +128,7 @@ def test_a_stop_in_the_last_evaluation_leaves_what_there_is(
     said = capsys.readouterr().out
     part, whole = result_of(tmp_path / "run"), result_of(tmp_path / "whole")
     assert part["partial"] is True and part["episodes_asked"] == 10 and 0 < part["episodes"] < 10
-    assert stopped.answer == WHILE_EVALUATING
+    assert (stopped.answer, stopped.saves) == (WHILE_EVALUATING, False)
     assert f"over {part['episodes']} of 10 episodes, then interrupted" in said
     assert "partial" not in whole and whole["episodes"] == 10
     record = record_of(tmp_path / "run")

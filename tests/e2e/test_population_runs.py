@@ -146,10 +146,26 @@ def test_a_resumed_population_says_what_was_otherwise_when_it_was_saved(
     assert rltrain_here(tmp_path, *args, stop=StopAfter(120)) == 143
     for job in jobs_of(tmp_path / "sweep"):
         rewrite(job, {"threads": 3})
+    step = newest(tmp_path / "sweep" / "0").step
     assert resume(tmp_path / "sweep", stop=StopAfter(20)) == 143
-    assert "resumed   but not bit for bit: saved with 3 threads" in capfd.readouterr().out
+    said = " ".join(capfd.readouterr().out.split())
+    assert f"resumed at step {step}, but not bit for bit: saved with 3 threads" in said
+    step = newest(tmp_path / "sweep" / "0").step
     assert resume(tmp_path / "sweep", stop=StopAfter(20)) == 143
-    assert "not bit for bit" not in capfd.readouterr().out
+    assert f"resumed   at step {step}, exactly" in capfd.readouterr().out
+
+
+def test_a_plain_resume_finishes_an_extension_that_a_stop_cut_short(tmp_path: Path) -> None:
+    """Job by job: the second had not begun to go on, and counted as completed."""
+    small = [arg for arg in DQN[:-1] if not arg.startswith(("total_steps", "algo.batch_size"))]
+    args = ["-m", *small, "total_steps=60", "eval.period=null", HERE, "algo.batch_size=8,9"]
+    assert rltrain_here(tmp_path, *args) == 0
+    sweep = tmp_path / "sweep"
+    assert resume(sweep, "total_steps=120", stop=StopAfter(5)) == 143
+    assert [result_of(job)["env_step"] for job in jobs_of(sweep)] == [60, 60]
+    assert resume(sweep) == 0
+    assert [result_of(job)["env_step"] for job in jobs_of(sweep)] == [120, 120]
+    assert resume(sweep) == 0, "nothing is left to extend"
 
 
 @pytest.mark.slow
@@ -288,7 +304,9 @@ def test_a_member_that_fails_stops_no_other(tmp_path: Path, capsys: pytest.Captu
     assert code == 1
     assert [record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")] == ["completed", "failed", "completed"]
     failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("job ")]
-    assert len(failed) == 1 and failed[0].startswith("job 1 failed (") and "environment step" in failed[0]
+    at_once, at_the_end = failed
+    assert re.fullmatch(r"job 1 failed at step \d+", at_once)
+    assert at_the_end.startswith("job 1 failed (") and "environment step" in at_the_end
 
 
 def test_an_environment_that_fails_takes_its_member_only(
@@ -309,7 +327,10 @@ def test_an_environment_that_fails_takes_its_member_only(
     assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=0,1,2") == 1
     assert [record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")] == ["completed", "failed", "completed"]
     failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("job ")]
-    assert len(failed) == 1 and failed[0].startswith("job 1 failed (") and "the left wheel came off" in failed[0]
+    at_once, at_the_end = failed
+    assert re.fullmatch(r"job 1 failed at step \d+", at_once)
+    assert at_the_end.startswith("job 1 failed (") and "the left wheel came off" in at_the_end
+    assert "environment 0 failed" in at_the_end, "of its own, not of all members'"
 
 
 def test_jobs_are_grouped_by_what_a_batch_can_carry() -> None:

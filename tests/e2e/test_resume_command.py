@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,16 @@ class TestResume:
         assert record_of(run)["changes"][-1] == {"step": 30, "key": "log_period", "from": 20, "to": 30}
         assert resume(run) == 0
         assert (newest(run).step, config_of(run).log_period) == (240, 30)
+
+    def test_a_limit_that_was_lifted_before_a_kill_is_no_end(self, tmp_path: Path) -> None:
+        """The config was written and the record not yet: the run still says that it is completed."""
+        run = tmp_path / "run"
+        config = run_config(dqn_config(), total_steps=40)
+        train(config, run)
+        RunFolder(run).write_config(to_plain(replace(config, total_steps=80)))
+        assert resume(run) == 0
+        assert newest(run).step == 80
+        assert record_of(run)["changes"] == [{"step": 40, "key": "total_steps", "from": 40, "to": 80}]
 
     def test_what_changed_before_a_checkpoint_is_in_it(self, tmp_path: Path) -> None:
         """And is not asked for again: here the older change would be taken back."""

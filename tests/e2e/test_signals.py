@@ -31,6 +31,7 @@ from whole_runs import (
 from rltrain.compute.compiling import has_compiler
 from rltrain.config.schema import CheckpointConfig, EvalConfig, RunConfig
 from rltrain.storage.checkpoint_folders import has_checkpoint
+from rltrain.terminal.interrupts import sigusr1_ignored
 
 LIMITS = {
     "total_steps": 100,
@@ -225,6 +226,18 @@ def test_sigusr1_before_there_is_anything_to_save_does_nothing(tmp_path: Path) -
         os.killpg(process.pid, signal.SIGUSR1)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
+
+
+def test_sigusr1_to_a_process_that_has_saved_all_does_nothing() -> None:
+    """Its interpreter takes a moment to end."""
+    before = signal.getsignal(signal.SIGUSR1)
+    try:
+        with sigusr1_ignored(for_good=True):
+            pass
+        assert signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 BUSY = {

@@ -129,7 +129,7 @@ def test_a_population_speaks_when_all_of_its_members_have(clock: Clock) -> None:
     assert out.getvalue() == line
     for member in (1, 2):
         screen.of_member(member).log(400, {})
-    assert out.getvalue().splitlines()[1].startswith("step 333/400 of each")
+    assert out.getvalue().splitlines()[1].startswith("step 400/400 of 2 jobs")
 
 
 def test_what_a_resumed_population_had_before_is_no_work_of_now(clock: Clock) -> None:
@@ -140,7 +140,16 @@ def test_what_a_resumed_population_had_before_is_no_work_of_now(clock: Clock) ->
         clock.now += 5
         for member in (0, 2):
             screen.of_member(member).log(step, LEARNS)
-    assert out.getvalue().splitlines()[-1] == "step 600/1,000 of each  20 steps/s together  0:00:30 left"
+    assert out.getvalue().splitlines()[-1] == "step 700/1,000 of 2 jobs  20 steps/s together  0:00:30 left"
+
+
+def test_members_with_limits_of_their_own_are_not_said_to_have_one(clock: Clock) -> None:
+    out = io.StringIO()
+    screen = PopulationConsole([400, 800, 1200], stream=out)
+    clock.now += 10
+    for member in range(3):
+        screen.of_member(member).log(200, {})
+    assert out.getvalue().startswith("step 200 of 400 to 1,200 (3 jobs)  ")
 
 
 def test_several_loggers_are_all_closed_although_one_fails(tmp_path: Path) -> None:
