@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
 
 from rltrain.engine.protocol import Agent, Policy, StateDict
 from rltrain.envs.vector import VectorEnv
@@ -45,9 +44,6 @@ class MemberAgent:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         self._agent.load_state_dict(state, self._member)
-
-    def load_network(self, network: Mapping[str, Tensor]) -> None:
-        self._agent.load_network(network, self._member)
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
         of_all = np.zeros(len(self._agent.active), dtype=bool)
@@ -111,7 +107,10 @@ def views(
     agent: Agent, envs: VectorEnv, evaluator: Evaluator, shared: SharedEvaluation, members: int, num_envs: int
 ) -> list[tuple[OwnAgent, MemberEnvs, OwnEvaluator]]:
     """Each member's own parts; the evaluator of a single run is the whole."""
-    own: Callable[[int], OwnEvaluator] = lambda m: evaluator if members == 1 else MemberEvaluator(shared, m)  # noqa: E731
+
+    def own(member: int) -> OwnEvaluator:
+        return evaluator if members == 1 else MemberEvaluator(shared, member)
+
     return [(own_agent(agent, m, members, num_envs), MemberEnvs(envs, m, num_envs), own(m)) for m in range(members)]
 
 
