@@ -50,7 +50,7 @@ class Telling(Protocol):
         """Describes what will be trained; `source` is a checkpoint that is continued, exactly or not."""
         ...
 
-    def failed(self, number: int, step: int) -> None:
+    def failed(self, number: int) -> None:
         """Says that a job failed while others go on."""
         ...
 
@@ -83,7 +83,7 @@ class OfOneRun:
     def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
         return header(self.config, self.info, parts, self.folder, source, exact)
 
-    def failed(self, number: int, step: int) -> None: ...
+    def failed(self, number: int) -> None: ...
 
     def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
         return [summary(self.config, e.member, e.final, parts, self.folder, e.pictures) for e in ended.values()]
@@ -114,8 +114,8 @@ class OfJobs:
     def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
         return population_header(self.configs, parts, self.folders, source, exact)
 
-    def failed(self, number: int, step: int) -> None:
-        print(f"job {self.folders[number].name} failed at step {step:,}", file=errors(), flush=True)
+    def failed(self, number: int) -> None:
+        print(f"job {self.folders[number].name} failed; the others go on", file=errors(), flush=True)
 
     def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
         """A line for each where they are few, else one for all."""

@@ -50,9 +50,9 @@ class Loop:
         outputs: Sequence[Output],
         device: torch.device,
         stop: StopRequest,
-        failed: Callable[[int, int], None] = lambda member, step: None,
+        failed: Callable[[int], None] = lambda member: None,
     ) -> None:
-        """failed: told of each of several members that fails, and at which of its environment steps."""
+        """failed: told of each of several members that fails, when it does."""
         num_envs, members = configs[0].num_envs, len(configs)
         self._envs, self._agent, self._stop, self._outputs = envs, agent, stop, outputs
         self._num_envs = num_envs
@@ -236,7 +236,7 @@ class Loop:
         if len(self.members) == 1:
             raise failure
         self.failures[member] = failure
-        self._tell_failed(member, self.members[member].step)
+        self._tell_failed(member)
         self._running[member] = self._progress.due[member] = False
         self._agent.retire(member)
 
