@@ -108,9 +108,10 @@ def left_to_extend(folder: Path, wanted: Mapping[str, Any] | None) -> list[str]:
 
 
 def _lifts(limit: Any, before: Any) -> bool:
-    if before is None:
+    """Whether a limit is laxer than before; both may be a stranger's."""
+    if not isinstance(before, int | float):
         return False
-    return limit is None or float(limit) > float(before)
+    return limit is None or (isinstance(limit, int | float) and limit > before)
 
 
 def lifting_change(folder: Path, config: Mapping[str, Any] | None) -> str:

@@ -30,7 +30,7 @@ from rltrain.training.limits import Limit, reached_limit
 from rltrain.training.member import Member
 from rltrain.training.outcome import outcome
 
-_DIVERGED = 5.0  # times the return; healthy values are within a tenth of it
+_FAR_ABOVE = 5.0  # times the return; healthy values are within a tenth of it
 
 
 def header(
@@ -70,7 +70,7 @@ def header(
             f"images    network={config.network.name} sees {axes} numbers as one vector; network=cnn sees images"
         )
     if source is not None:
-        lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {_continues(source, parts, exact)}")
+        lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {continues(source, parts, exact)}")
     else:
         lines.append(f"resume    {promise(config, parts)}; saved {_saved(config.checkpoint.period)}")
     lines = [wrapped(line) for line in lines]
@@ -209,7 +209,7 @@ def summary(
         rows.insert(1, ("ended at", str(limit)))
     if envs.reward_threshold is not None:
         rows.append(solved(final.mean, envs.reward_threshold, member.solve_step))
-    if said := diverged(member.diagnostics):
+    if said := overestimated(member.diagnostics):
         rows.append(("values", said))
     video = ["video=true"] if envs.draws else []
     rows += [
@@ -223,12 +223,12 @@ def summary(
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
 
 
-def diverged(diagnostics: Mapping[str, float]) -> str:
+def overestimated(diagnostics: Mapping[str, float]) -> str:
     """That values are far above the returns, where they are: the return alone does not tell why it is poor."""
     value, got = (diagnostics.get(f"diagnostics/{name}", 0.0) for name in ("value", "discounted_return"))
-    if value - got <= _DIVERGED * max(abs(got), 1.0):
+    if value - got <= _FAR_ABOVE * max(abs(got), 1.0):
         return ""
-    return f"diverged: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
+    return f"overestimated: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
 
 
 def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:
@@ -258,14 +258,13 @@ def promise(config: RunConfig, parts: Parts) -> str:
     return "exactly (on this kind of machine)"
 
 
-def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
-    """How closely this run follows the one that was saved."""
+def continues(source: Checkpoint, parts: Parts, exact: bool, alone: bool = True) -> str:
+    """How closely this run, or not `alone` this population, follows the one that was saved."""
     if not exact:
         return "but running episodes begin anew: the environment does not replay"
-    other = saved_with(source, parts)
-    if not other and source.manifest.get("population"):
-        return "up to rounding: it was one of a population"
-    return f"but not bit for bit: it was saved with {', '.join(other)}" if other else "exactly"
+    if other := saved_with(source, parts):
+        return f"but not bit for bit: it was saved with {', '.join(other)}"
+    return "up to rounding: it was one of a population" if alone and source.manifest.get("population") else "exactly"
 
 
 def saved_with(source: Checkpoint, parts: Parts) -> list[str]:

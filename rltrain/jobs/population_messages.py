@@ -10,7 +10,7 @@ from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
-from rltrain.jobs.messages import diverged, how, promise, saved_with, steps_how
+from rltrain.jobs.messages import continues, how, overestimated, promise, steps_how
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
@@ -30,6 +30,10 @@ def population_header(
     late = [said for config in configs if (said := epsilon_at_end(config))]
     alike = len(late) == len(configs) and len(set(late)) == 1
     of = "" if alike else f" (the first of {counted(len(late), 'such job')})"
+    # How it will be resumed where that is not exactly, or how it was.
+    resuming = [] if parts.replays.same else [f"resume    {promise(first, parts)}"]
+    if source is not None:
+        resuming = [f"resumed   at step {source.step:,}, {continues(source, parts, exact, alone=False)}"]
     return "\n".join(
         [
             f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, differing in "
@@ -37,20 +41,11 @@ def population_header(
             f"jobs      {name_ranges([folder.name for folder in folders])}",
             f"device    {parts.device}, {how(parts)}, {parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"stepping  {steps_how(parts)}",
-            *([] if parts.replays.same or source is not None else [wrapped(f"resume    {promise(first, parts)}")]),
-            *([wrapped(f"resumed   {_continues(source, parts, exact)}")] if source is not None else []),
+            *map(wrapped, resuming),
             *[wrapped(f"epsilon   {said}{of}") for said in late[:1]],
             f"folder    {shown_path(folders[0].parent)}",
         ]
     )
-
-
-def _continues(source: Checkpoint, parts: Parts, exact: bool) -> str:
-    other = saved_with(source, parts)
-    how = f"but not bit for bit: saved with {', '.join(other)}" if other else "exactly"
-    if not exact:
-        how = "but running episodes begin anew: the environment does not replay"
-    return f"at step {source.step:,}, {how}"
 
 
 def population_line(name: str, own: str, member: Member, final: EpisodeStatistics, threshold: float | None) -> str:
@@ -61,8 +56,8 @@ def population_line(name: str, own: str, member: Member, final: EpisodeStatistic
     if member.solve_step is not None:
         again = ", lost again" if outcome(final.mean, threshold, member.solve_step) == "lost" else ""
         ended += f", threshold first reached at step {member.solve_step:,}{again}"
-    if diverged(member.diagnostics):
-        ended += ", values diverged"
+    if overestimated(member.diagnostics):
+        ended += ", values overestimated"
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 

@@ -236,6 +236,15 @@ class TestResume:
         assert newest(run).step == 80
         assert record_of(run)["changes"] == [{"step": 40, "key": "total_steps", "from": 40, "to": 80}]
 
+    @pytest.mark.parametrize("limit", ["x", [1], {"a": 1}, float("nan")])
+    def test_a_limit_that_is_none_extends_nothing(self, limit: object, tmp_path: Path) -> None:
+        run = tmp_path / "run"
+        config = run_config(dqn_config(), total_steps=40)
+        train(config, run)
+        RunFolder(run).write_config({**to_plain(config), "total_steps": limit})
+        assert resume(run) == 0
+        assert newest(run).step == 40
+
     def test_what_changed_before_a_checkpoint_is_in_it(self, tmp_path: Path) -> None:
         """And is not asked for again: here the older change would be taken back."""
         run = tmp_path / "run"

@@ -32,8 +32,8 @@ def test_a_run_too_short_for_an_update_says_so() -> None:
 @pytest.mark.parametrize(
     ("value", "got", "said"),
     [
-        (1.9e8, 9.0, ["values          diverged: 1.9e+08 expected of an episode where 9 came; try a smaller "]),
-        (237.0, -35.0, ["values          diverged: 237 expected of an episode where -35 came; try a smaller "]),
+        (1.9e8, 9.0, ["values          overestimated: 1.9e+08 expected of an episode where 9 came; try a smaller "]),
+        (237.0, -35.0, ["values          overestimated: 237 expected of an episode where -35 came; try a smaller "]),
         (98.0, 100.0, []),
         (10.0, 76.0, []),
         (3.0, 0.0, []),
