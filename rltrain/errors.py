@@ -26,6 +26,19 @@ class Pruned(Exception):
     """A trial of a search was given up before its end, after its runs were saved: no failure."""
 
 
+class GoesOn(Exception):
+    """A run is saved and goes on in another program, as most of its population have ended: no failure.
+
+    Args:
+        step: where it was saved; an earlier try may have left checkpoints of later steps.
+        together: with the others that are left; not by itself.
+    """
+
+    def __init__(self, step: int, together: bool) -> None:
+        super().__init__("goes on without those that have ended")
+        self.step, self.together = step, together
+
+
 class Interrupted(Exception):
     """A signal stopped the command, a run after it was saved.
 

@@ -23,30 +23,32 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"commands", "config.command_names", "loggers.jsonl", "policy", "report.curve", "storage"},
     "commands": {
         "cluster", "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
-        "loggers.further", "loggers.jsonl", "maths.images", "policy", "report", "storage", "training", "tuning",
+        "loggers.further", "loggers.jsonl", "machine", "maths.images", "policy", "report", "storage", "training",
+        "tuning",
     },
     # Tasks of a sweep on other machines; what runs there is a command.
     "cluster": {"config.launchers", "storage", "training.stopping"},
     "config": set(),
+    "machine": set(),
     # The wiring: from a config to parts, from parts to a run, from a checkpoint to a policy.
     "policy": {"agents", "compute.device", "config", "envs", "storage", "training"},
     "jobs": {
-        "agents", "compute", "config", "engine.protocol", "engine.stepping", "envs", "loggers", "policy", "report",
-        "storage", "training",
+        "agents", "compute", "config", "engine.protocol", "engine.stepping", "envs", "loggers", "machine", "policy",
+        "report", "storage", "training",
     },
     # training knows agents and loggers by their protocols.
     "training": {"config.schema", "engine.protocol", "envs", "loggers.logger", "storage"},
     "report": {"config", "envs", "loggers.curve_events", "loggers.jsonl", "storage", "training.outcome"},
     "tuning": {"config", "storage"},
-    "storage": set(),
+    "storage": {"machine"},
     # Algorithms by name; the engine runs any of them and names none.
     "agents": {"config.schema", "engine", "experience", "maths", "networks"},
     "engine": {"compute", "config.schema", "experience", "maths", "networks"},
     "experience": {"compute.staging", "config.schema"},
     "networks": {"config.schema", "maths.distributional", "maths.images"},
     "maths": {"config.schema"},
-    "compute": {"config.algorithms", "config.schema"},
-    "envs": {"config.env_families", "config.schema", "config.wrappers"},
+    "compute": {"config.algorithms", "config.schema", "machine"},
+    "envs": {"config.env_families", "config.schema", "config.wrappers", "machine"},
     "loggers": set(),
 }  # fmt: skip
 HOMES: dict[str, set[str]] = {

@@ -1,5 +1,5 @@
 """A plug-in for processes that tests start: two populations side by side, also where there is but one core."""
 
-import rltrain.compute.device
+import rltrain.machine
 
-rltrain.compute.device.available_cores = lambda: 2
+rltrain.machine.available_cores = lambda: 2

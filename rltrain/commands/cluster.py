@@ -21,9 +21,10 @@ from rltrain.config.launchers import (
     stored_launcher,
 )
 from rltrain.config.population import divided, group_jobs
-from rltrain.config.schema import TASK_CORES, RunConfig
+from rltrain.config.schema import RunConfig
 from rltrain.config.stored import parse_value
 from rltrain.errors import RequestError
+from rltrain.machine import TASK_CORES
 from rltrain.storage.task_folder import TASKS, Task, TaskFolder, read_tasks, write_tasks
 from rltrain.terminal.text import command_folder, rltrain_command
 

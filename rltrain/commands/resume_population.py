@@ -25,11 +25,16 @@ that the user asks for, and what run.json keeps of these."""
 
 @dataclass(frozen=True)
 class _Saved:
-    """A whole checkpoint of a member."""
+    """A whole checkpoint of a member.
+
+    Attributes:
+        names: of the members that trained together then; none of a run by itself.
+    """
 
     folder: Path
-    moment: int
-    ended: bool
+    moment: int = 0
+    ended: bool = False
+    names: tuple[str, ...] = ()
 
 
 def held_jobs(jobs: Iterable[Path]) -> dict[Path, str]:
@@ -59,7 +64,7 @@ def populations_of(
     # Members are known by their folders' names, which a sweep with folders of its own making may repeat.
     if len({folder.name for folder in jobs}) < len(jobs):
         return []
-    begun, new = {}, {}
+    begun, ended, new = {}, {}, {}
     for folder, plain in jobs.items():
         status = _status(folder)
         cut = status in ("running", "interrupted")
@@ -67,10 +72,12 @@ def populations_of(
             new[folder] = plain
         elif cut or (status == "completed" and extends):
             begun[folder.name] = folder
+        elif status == "completed":
+            ended[folder.name] = folder
     for folder in _cut_in_their_first_save(begun, {folder.name for folder in new}):
         new[folder] = jobs[folder]
         del begun[folder.name]
-    return [*_stored(begun, extends, change), *_beginning(new, change, bundle)]
+    return [*_stored(begun, ended, extends, change), *_beginning(new, change, bundle)]
 
 
 def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str]) -> list[Path]:
@@ -90,16 +97,18 @@ def _status(folder: Path) -> str | None:
 
 def _saves(folder: Path) -> list[_Saved]:
     """The checkpoints that can be read of those that a population wrote, those of the newest step first."""
-    from rltrain.jobs.training import ENTRY
+    from rltrain.jobs.build import POPULATION
     from rltrain.storage.checkpoint_files import read_manifest
     from rltrain.storage.checkpoint_folders import step_folders
 
     found = []
     for place in reversed(step_folders(folder)):
         try:
-            entry = read_manifest(place).get(ENTRY)
+            entry = read_manifest(place).get(POPULATION)
             found.append(
-                _Saved(place, int(entry["moment"]), bool(entry["ended"])) if entry else _Saved(place, 0, False)
+                _Saved(place, int(entry["moment"]), bool(entry["ended"]), tuple(map(str, entry["members"])))
+                if entry
+                else _Saved(place)
             )
         except (CheckpointError, TypeError, KeyError, ValueError, OverflowError):
             continue
@@ -108,29 +117,31 @@ def _saves(folder: Path) -> list[_Saved]:
 
 def _names(folder: Path) -> tuple[str, ...]:
     """The members of the population that wrote the newest checkpoint; none where a single run did."""
-    from rltrain.jobs.training import ENTRY
-    from rltrain.storage.checkpoint_files import read_manifest
-
     saves = _saves(folder)
-    entry = read_manifest(saves[0].folder).get(ENTRY) if saves else None
-    names = entry.get("members") if isinstance(entry, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+    return saves[0].names if saves else ()
 
 
-def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[list[Job]]:
+def _stored(begun: Mapping[str, Path], ended: Mapping[str, Path], extends: bool, change: Change) -> list[list[Job]]:
+    """The populations that go on, each from the newest moment at which all of it was saved.
+
+    The last members of one go on as another (`Training`): where a kill came before that was saved, the one before goes
+    on, with members that are completed by now.
+    """
     from rltrain.jobs.training import Job
     from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import read_checkpoint, warn_of_damaged
 
     populations = []
-    for names in dict.fromkeys(_names(folder) for folder in begun.values()):
+    known, taken = {**ended, **begun}, set[str]()
+    for names in _groups(begun.values()):
         # The names are data of a file: they say nothing but which of the sweep's own jobs belong together.
-        folders = [begun[name] for name in names if name in begun]
-        if len(set(names)) < len(names) or any(_names(folder) != names for folder in folders):
-            continue  # one went on by itself: nothing that it has learnt since is thrown away
-        chosen = _common_saves(folders) if len(folders) == len(names) > 1 else None
-        if chosen is None:
+        folders = [known[name] for name in names if name in known]
+        whole = len(folders) == len(names) == len(set(names)) > 1 and taken.isdisjoint(names)
+        # Where one went on by itself nothing that it has learnt since is thrown away.
+        chosen = _common_saves(folders, names) if whole and all(map(_names, folders)) else None
+        if chosen is None or any(saved.ended < (name in ended) for name, saved in zip(names, chosen, strict=True)):
             continue
+        taken.update(names)
         sources = [read_checkpoint(saved.folder, only=()) for saved in chosen]
         if extends and len({source.step for source in sources}) > 1 and any(saved.ended for saved in chosen):
             continue  # members that ended apart do not move together
@@ -144,11 +155,20 @@ def _stored(begun: Mapping[str, Path], extends: bool, change: Change) -> list[li
     return populations
 
 
-def _common_saves(folders: list[Path]) -> list[_Saved] | None:
-    """The newest whole checkpoint of each member that was saved at one moment; of one that had ended, its last."""
+def _groups(folders: Iterable[Path]) -> list[tuple[str, ...]]:
+    """The populations that wrote checkpoints, the latest first."""
+    latest: dict[tuple[str, ...], int] = {}
+    for saved in (saved for folder in folders for saved in _saves(folder)):
+        latest[saved.names] = max(saved.moment, latest.get(saved.names, 0))
+    return sorted(latest, key=lambda names: latest[names], reverse=True)
+
+
+def _common_saves(folders: list[Path], names: tuple[str, ...]) -> list[_Saved] | None:
+    """The newest whole checkpoint of each member that this population saved at one moment; of one that had ended, its
+    last."""
     from rltrain.storage.checkpoint import verify_checkpoint
 
-    saves = [_saves(folder) for folder in folders]
+    saves = [[saved for saved in _saves(folder) if saved.names == names] for folder in folders]
     for moment in sorted({saved.moment for of_member in saves for saved in of_member}, reverse=True):
         chosen = [
             next((s for s in of_member if s.moment == moment or (s.ended and s.moment < moment)), None)

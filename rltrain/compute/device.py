@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
+from rltrain import machine
 from rltrain.config.algorithms import card_of
-from rltrain.config.schema import TASK_CORES, DeviceConfig, RunConfig
+from rltrain.config.schema import DeviceConfig, RunConfig
 from rltrain.errors import RequestError
+from rltrain.machine import available_cores
 
 # Of glibc's malloc.h, in bytes: what is kept of the heap's free end, and the smallest block that is mapped by itself.
 _M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 256 * 2**20
@@ -115,19 +115,8 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
-def available_cores() -> int:
-    """Cores that this process may use: of a cluster's node, or beside others of a sweep, those that it was given."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    given = os.environ.get(TASK_CORES, "")
-    return min(cores, int(given)) if given.isdecimal() and int(given) else cores
-
-
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be allocated on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return machine.free_memory()

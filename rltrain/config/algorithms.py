@@ -37,6 +37,8 @@ class Card:
     """Whether the engine runs it: in blocks, compiled and captured."""
     in_populations: ClassVar[bool] = False
     """Whether jobs that differ in the numbers marked PER_MEMBER train as one program."""
+    ended_cost: ClassVar[bool] = False
+    """Whether, on a CPU, an update costs as much for the members of a population that have ended."""
     on_cpu: ClassVar[bool] = False
     """Whether it computes on the CPU whatever the device: it has tables only."""
     discrete_observations: ClassVar[bool] = False
@@ -68,7 +70,7 @@ class Card:
 
 
 class _ReplayCard(Card):
-    in_engine = in_populations = discrete_actions = True
+    in_engine = in_populations = ended_cost = discrete_actions = True
 
     def experience_bytes(
         self, algo: QNetworkConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec

@@ -54,9 +54,6 @@ AUTO_SAVE_STEPS = 10_000  # of `checkpoint.period=auto`
 MOST_ENTRIES = 100
 """Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
 
-TASK_CORES = "RLTRAIN_TASK_CORES"
-"""Environment variable: how many cores a task of a cluster was given of its node, or a process of a sweep."""
-
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 
 

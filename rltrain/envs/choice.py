@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.spaces import action_spec, make_action_transform
 from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RequestError, RunFailed
+from rltrain.machine import available_cores
 from rltrain.seeding import derive_seed
 from rltrain.types import ActionSpec
 
@@ -51,7 +51,7 @@ def choose_exact(config: EnvConfig, num_envs: int) -> Choice:
     once."""
     if config.vectorization != "auto":
         return Choice(config.vectorization)
-    if (threads := len(os.sched_getaffinity(0))) >= NATIVE_CORES and num_envs >= NATIVE_FROM and _has_native(config):
+    if (threads := available_cores()) >= NATIVE_CORES and num_envs >= NATIVE_FROM and _has_native(config):
         return Choice("native", f"the numbers of sync, in ale-py's threads on {threads} cores")
     least = pays_from(config, BATCHED_FROM)
     if find_environment(config).spec.id in BATCHED_ENVS and num_envs < least:

@@ -44,23 +44,29 @@ class Replays(NamedTuple):
 _SLOW = Replays(None, "it is slow")
 
 
-def look(config: EnvConfig) -> Replays:
-    """Plays an episode's first steps again, in the same copy and in another; takes less than a second.
-
-    Gymnasium's own environments, Atari games and batched twins are known to replay.
+def known_to_replay(config: EnvConfig) -> bool:
+    """Whether nobody needs to look: of Gymnasium's own environments, Atari games and batched twins.
 
     Args:
         config: with its way of stepping decided.
     """
-    make = find_environment(config)
-    known = str(make.spec.entry_point).startswith(("gymnasium.envs.", "ale_py."))
-    if known or config.vectorization in ("batched", "compiled"):
+    known = str(find_environment(config).spec.entry_point).startswith(("gymnasium.envs.", "ale_py."))
+    return known or config.vectorization in ("batched", "compiled")
+
+
+def look(config: EnvConfig) -> Replays:
+    """Plays an episode's first steps again, in the same copy and in another; takes less than a second.
+
+    Args:
+        config: with its way of stepping decided.
+    """
+    if known_to_replay(config):
         return Replays()
     if config.vectorization == "async":  # it may hang or die: only its workers may run it
         return Replays(None, "it runs in other processes")
     with process_kept(), _global_generators_kept():
         try:
-            return _look(make)
+            return _look(find_environment(config))
         except (RunFailed, RequestError):  # which will be told when it happens in the training
             return Replays(None, "it fails")
 

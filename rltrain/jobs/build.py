@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from rltrain.agents import Agent, AgentContext, make_agent, multiply_adds
-from rltrain.compute.compiling import CompileChoice, choose_compile, choose_cuda_graphs, has_compiler
+from rltrain.compute.choices import CompileChoice, choose_compile, choose_cuda_graphs
+from rltrain.compute.compiling import has_compiler
 from rltrain.compute.device import choose_threads, configure_torch, float32_by_default, run_device
 from rltrain.config.algorithms import card_of
 from rltrain.config.schema import RunConfig
@@ -41,6 +42,8 @@ from rltrain.types import ActionSpec, ObservationSpec
 
 VECTORIZATION = "vectorization"
 """In a checkpoint's manifest: how the environments are stepped."""
+POPULATION = "population"
+"""In a checkpoint's manifest: {"members": [folder, ...], "member": index, "moment": vector steps, "ended": bool}."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,9 @@ def build(
     choose = partial(choose_vectorization, config, members, device, before=before)
     # Each depends on the other: compiling saves more where environments are stepped in the program too.
     if_compiled = stepped(config, choose(compiled=True).way)
-    wanted = _chosen_before(config, source) or choose_compile(if_compiled, partial(_work, config), members, cuda_graphs)
+    done = 0 if source is None else source.step
+    wanted = None if source is None or _left_others(source, members) else _chosen_before(config, source)
+    wanted = wanted or choose_compile(if_compiled, partial(work_of, config), members, cuda_graphs, done)
     compiled = replace(wanted, compile=wanted.compile and has_compiler())
     vectorization = choose(compiled=compiled.compile or cuda_graphs)
     config = stepped(config, vectorization.way)
@@ -119,10 +124,17 @@ def build(
         envs.close()
 
 
-def _chosen_before(config: RunConfig, source: Checkpoint | None) -> CompileChoice | None:
+def _left_others(source: Checkpoint, members: int) -> bool:
+    """Whether a run of a population goes on without some of the others, in another program."""
+    entry = source.manifest.get(POPULATION)
+    names = entry.get("members") if isinstance(entry, Mapping) else None
+    return isinstance(names, list) and len(names) != members
+
+
+def _chosen_before(config: RunConfig, source: Checkpoint) -> CompileChoice | None:
     """The choice of `device.compile=auto` when the run began; None where that is still to be chosen."""
     compiled = _auto_chose(source, "device.compile", "compile")
-    if source is None or compiled is None or config.device.compile != "auto":
+    if compiled is None or config.device.compile != "auto":
         return None
     from_step = source.manifest.get("compile_from", 0)
     return CompileChoice(bool(compiled), from_step if type(from_step) is int else 0)
@@ -143,7 +155,7 @@ def _update_work(context: AgentContext) -> int:
     return len(context.configs) * samples * multiply_adds(context) if samples else 0
 
 
-def _work(config: RunConfig) -> int:
+def work_of(config: RunConfig) -> int:
     """Multiply-adds of a pass forward for one observation: the same on every machine, as a time is not."""
     with float32_by_default():
         return multiply_adds(AgentContext(config, *probe(config.env), torch.device("cpu")))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.process_state import process_kept, variables_set
 from rltrain.envs.trial import try_random_steps
-from rltrain.errors import RunFailed
+from rltrain.errors import GoesOn, RequestError, RunFailed
 from rltrain.jobs.build import build, build_evaluator, open_evaluator
 from rltrain.jobs.filming import check_filming
 from rltrain.jobs.messages import dry_run_text, header
@@ -18,6 +19,7 @@ from rltrain.jobs.record import OUT_OF_MEMORY, Changes, lacks_memory
 from rltrain.jobs.telling import OfJobs, OfOneRun
 from rltrain.jobs.training import Job, Outcome, Training
 from rltrain.storage.checkpoint import Checkpoint
+from rltrain.storage.checkpoint_folders import step_folder
 from rltrain.terminal.output import say
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.stopping import StopSignal
@@ -52,26 +54,59 @@ def train(
     """
     job = Job(config, folder, source, changes, pruning=pruning)
     telling = OfOneRun(config, folder, info or ComposeInfo(), console)
-    [outcome] = Training([job], telling, StopSignal()).run()
+    with StopSignal() as stop:
+        [outcome] = Training([job], telling, stop).run()
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
-def train_population(jobs: Sequence[Job], answers_signals: bool = True) -> list[Outcome]:
-    """Trains the jobs as one program; the outcome of each.
+def train_population(jobs: Sequence[Job], in_pool: bool = False) -> list[Outcome]:
+    """Trains the jobs as one program, and the last ones without those that have ended; the outcome of each.
 
     Args:
-        answers_signals: whether a signal is acknowledged on stderr; not where the caller has done so.
+        in_pool: whether other populations train beside it: lines say which jobs they speak of, and a signal is
+            acknowledged by the pool.
 
     Raises:
         RequestError: the request cannot be carried out here, or a folder is in use.
         Interrupted: a signal stopped it, after saving.
     """
     with variables_set(jobs[0].variables):
-        configs, folders = [job.config for job in jobs], [job.folder for job in jobs]
-        telling = OfJobs(configs, folders, [job.own for job in jobs])
-        return Training(jobs, telling, StopSignal() if answers_signals else StopSignal("")).run()
+
+        def telling(jobs: Sequence[Job], goes_on: bool = False) -> OfJobs:
+            configs, folders, own = zip(*((job.config, job.folder, job.own) for job in jobs), strict=True)
+            return OfJobs(configs, folders, own, in_pool, goes_on)
+
+        with StopSignal("") if in_pool else StopSignal() as stop:
+            answer = stop.answer
+            outcomes = Training(jobs, telling(jobs), stop).run()
+            while groups := _that_go_on(outcomes):
+                stop.answer, stop.saves = answer, True  # as before the evaluation of those that have ended
+                left = [_saved(jobs[number], outcomes[number]) for number in groups[0]]
+                for number, outcome in zip(groups[0], _go_on(left, telling(left, True), stop), strict=True):
+                    outcomes[number] = outcome
+        return outcomes
+
+
+def _that_go_on(outcomes: Sequence[Outcome]) -> list[list[int]]:
+    """The jobs that are not done, each group a program."""
+    left = {number: outcome for number, outcome in enumerate(outcomes) if isinstance(outcome, GoesOn)}
+    together = [number for number, outcome in left.items() if outcome.together]
+    return [together] if together else [[number] for number in left]
+
+
+def _saved(job: Job, outcome: Outcome) -> Job:
+    """A job where it left those that have ended."""
+    assert isinstance(outcome, GoesOn)
+    return replace(job, source=step_folder(job.folder, outcome.step), changes=())
+
+
+def _go_on(jobs: Sequence[Job], telling: OfJobs, stop: StopSignal) -> Sequence[Outcome]:
+    try:
+        return Training(jobs, telling, stop).run()
+    except RequestError as error:  # a folder was changed meanwhile; other jobs go on
+        return [error] * len(jobs)
 
 
 def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:

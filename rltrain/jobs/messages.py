@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rltrain.agents import AGENTS
-from rltrain.compute.device import available_cores
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import VECTORIZATION, Parts, evaluates_meanwhile
+from rltrain.machine import available_cores
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.run_folder import versions
 from rltrain.terminal.text import (

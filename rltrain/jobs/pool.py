@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
-from rltrain.compute.device import available_cores, free_memory, run_device
+from rltrain.compute.device import free_memory, run_device
 from rltrain.config.algorithms import card_of
 from rltrain.config.population import MOST_MEMBERS
-from rltrain.config.schema import TASK_CORES, RunConfig
+from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.envs.probe import probe
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
 from rltrain.jobs.job import train_population
 from rltrain.jobs.training import Job, Outcome
+from rltrain.machine import TASK_CORES, available_cores
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.interrupts import signals_later
 from rltrain.terminal.output import answers_file

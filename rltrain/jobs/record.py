@@ -17,7 +17,7 @@ from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.grid_world import GridWorld, grid_world
 from rltrain.envs.returned import Mistake
-from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed, one_line
+from rltrain.errors import GoesOn, Interrupted, Pruned, RequestError, RunFailed, one_line
 from rltrain.jobs.build import Parts
 from rltrain.loggers.logger import Logger
 from rltrain.storage.run_folder import RunFolder, git_state, versions
@@ -116,6 +116,8 @@ def ending(outcome: object) -> dict[str, Any]:
     if isinstance(outcome, Interrupted | KeyboardInterrupt):
         reason = outcome.reason if isinstance(outcome, Interrupted) else "stopped by SIGINT"
         return {"status": "interrupted", "reason": reason}
+    if isinstance(outcome, GoesOn):
+        return {"status": "interrupted", "reason": str(outcome)}
     if isinstance(outcome, BaseException):
         return {"status": "pruned" if isinstance(outcome, Pruned) else "failed", "reason": str(outcome)}
     return {"status": "completed", "reason": None}

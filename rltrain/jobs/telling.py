@@ -12,7 +12,7 @@ from rltrain.config.population import differences
 from rltrain.config.schema import RunConfig
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import Parts
-from rltrain.jobs.messages import header, stopped, stopped_before_result, stopped_evaluating, summary
+from rltrain.jobs.messages import header, how, stopped, stopped_before_result, stopped_evaluating, summary
 from rltrain.jobs.population_messages import population_header, population_line, population_summary
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.logger import Logger
@@ -20,7 +20,7 @@ from rltrain.loggers.population_console import PopulationConsole
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.output import errors
 from rltrain.terminal.table import MOST_ROWS
-from rltrain.terminal.text import rltrain_command
+from rltrain.terminal.text import name_ranges, rltrain_command
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.member import Member
 
@@ -104,14 +104,25 @@ class OfJobs:
     configs: Sequence[RunConfig]
     folders: Sequence[Path]
     own: Sequence[str]  # the overrides that set each apart from the sweep's other jobs; "" where they are not known
+    in_pool: bool = False  # other populations train beside this one
+    goes_on: bool = False  # without jobs that have ended, whose header there was
     console: bool = False
+
+    @property
+    def _names(self) -> str:
+        word = "job" if len(self.folders) == 1 else "jobs"
+        return f"{word} {name_ranges([folder.name for folder in self.folders])}"
 
     def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
         early = any(config.may_end_early for config in self.configs)
-        console = PopulationConsole([config.total_steps for config in self.configs], starts, may_end_early=early)
+        name = self._names if self.in_pool or self.goes_on else ""
+        totals = [config.total_steps for config in self.configs]
+        console = PopulationConsole(totals, starts, may_end_early=early, name=name)
         return [console.of_member(number) for number in range(len(self.configs))]
 
     def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
+        if self.goes_on and source is not None:
+            return f"{self._names} from step {source.step:,} on without those that have ended, {how(parts)}"
         return population_header(self.configs, parts, self.folders, source, exact)
 
     def failed(self, number: int) -> None:

@@ -14,10 +14,19 @@ from typing import Any
 
 from rltrain.config.schema import RunConfig
 from rltrain.envs.process_state import process_kept
-from rltrain.errors import CheckpointError, Interrupted, Pruned, RequestError, RunFailed, one_line
-from rltrain.jobs.build import Parts, build, build_evaluator, build_logger, load_initial_network, open_evaluator
+from rltrain.errors import CheckpointError, GoesOn, Interrupted, Pruned, RequestError, RunFailed, one_line
+from rltrain.jobs.build import (
+    POPULATION,
+    Parts,
+    build,
+    build_evaluator,
+    build_logger,
+    load_initial_network,
+    open_evaluator,
+)
 from rltrain.jobs.checkpointer import UNFIT, RunCheckpointer, evaluated_before
 from rltrain.jobs.filming import check_filming
+from rltrain.jobs.leaving import leaving
 from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.record import Changes, conditions, draw, ending, explained, timing, write_result, write_start
 from rltrain.jobs.telling import Ended, Telling
@@ -38,8 +47,6 @@ from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 from rltrain.training.views import evaluate_apart, own_agent
 
 _log = logging.getLogger(__name__)
-ENTRY = "population"
-"""In a checkpoint's manifest: {"members": [folder, ...], "member": index, "moment": vector steps, "ended": bool}."""
 Outcome = float | BaseException
 """The last network's greedy mean return, or why there is none."""
 
@@ -67,7 +74,8 @@ class Job:
 
 
 class Training:
-    """Trains jobs, evaluates and records them. A member that fails leaves the others alone; a signal saves all."""
+    """Trains jobs, evaluates and records them. A member that fails leaves the others alone; a signal saves all, while
+    `stop` is active."""
 
     def __init__(self, jobs: Sequence[Job], telling: Telling, stop: StopSignal) -> None:
         self._jobs, self._telling, self._stop = jobs, telling, stop
@@ -79,13 +87,13 @@ class Training:
         self._began = False
 
     def run(self) -> list[Outcome]:
-        """The outcome of each job.
+        """The outcome of each job: GoesOn of the last ones of a population, where these are done sooner by themselves.
 
         Raises:
             RequestError: the request cannot be carried out here, or a folder is in use.
             Interrupted: a signal stopped it, after saving.
         """
-        with process_kept(), self._stop, ExitStack() as stack:
+        with process_kept(), ExitStack() as stack:
             self._runs = [stack.enter_context(RunFolder(job.folder)) for job in self._jobs]
             started = time.time()
             try:
@@ -136,7 +144,9 @@ class Training:
         loop.run()
         for number, failure in loop.failures.items():
             self._note_failure(number, failure)
-        if loop.stopped:
+        if loop.left is not None:
+            self._outcomes |= {number: GoesOn(loop.members[number].step, loop.left) for number in loop.unfinished}
+        elif loop.unfinished:
             raise self._telling.stopped(self._stop.exit_code, loop.members)
         for number, member in enumerate(loop.members):
             if member.pruned:
@@ -159,7 +169,8 @@ class Training:
             savers.append(RunCheckpointer(config, run, parts, evaluator, self._loggers[-1]))
         outputs = [Output(*each) for each in zip(self._loggers, savers, self._prunings(), strict=True)]
         told = self._telling.failed
-        loop = Loop(self._configs, parts.envs, parts.agent, evaluator, outputs, parts.device, self._stop, told)
+        leave = partial(leaving, self._jobs, parts)
+        loop = Loop(self._configs, parts.envs, parts.agent, evaluator, outputs, parts.device, self._stop, told, leave)
         if len(savers) > 1:
             names = [job.folder.name for job in self._jobs]
             for number, saver in enumerate(savers):
@@ -192,7 +203,7 @@ class Training:
         if not sources:
             return True
         # A single run that was one of a population goes on by itself.
-        moment = max(int(source.manifest[ENTRY]["moment"]) for source in sources) if len(sources) > 1 else 0
+        moment = max(int(source.manifest[POPULATION]["moment"]) for source in sources) if len(sources) > 1 else 0
         try:
             return all(loop.load_state_dicts([{**s.tensors, "state": s.state} for s in sources], moment))
         except UNFIT as error:
@@ -263,4 +274,4 @@ def _as_failure(error: BaseException, run: RunFolder) -> BaseException:
 def _entry(loop: Loop, names: list[str], member: int) -> dict[str, Any]:
     """Entry about the population in the manifest of a member's checkpoint."""
     ended = loop.members[member].done
-    return {ENTRY: {"members": names, "member": member, "moment": loop.vector_steps, "ended": ended}}
+    return {POPULATION: {"members": names, "member": member, "moment": loop.vector_steps, "ended": ended}}

@@ -48,7 +48,7 @@ def _train(jobs: list[dict[str, Any]]) -> list[tuple[float | None, tuple[str, st
 
     try:
         import_plugins()
-        outcomes = train_population([member(job) for job in jobs], answers_signals=False)
+        outcomes = train_population([member(job) for job in jobs], in_pool=True)
     except RequestError as error:
         return [(None, ("request", str(error)))] * len(jobs)
     except Interrupted as error:

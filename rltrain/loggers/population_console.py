@@ -20,6 +20,7 @@ class PopulationConsole:
         total_steps: of each member, the step at which it ends.
         start_steps: of each member, where this process began (not 0 after a resume).
         may_end_early: whether some may end before.
+        name: begins each line, where several populations train side by side.
         stream: stderr unless told.
     """
 
@@ -29,9 +30,11 @@ class PopulationConsole:
         start_steps: Sequence[int] | None = None,
         *,
         may_end_early: bool = False,
+        name: str = "",
         stream: TextIO | None = None,
     ) -> None:
         self._stream = errors() if stream is None else stream
+        self._name = name
         self._total = list(total_steps)
         self._steps = [0] * len(total_steps) if start_steps is None else list(start_steps)
         self._returns: dict[int, float] = {}
@@ -67,14 +70,17 @@ class PopulationConsole:
         limit = f" of {least:,} to {most:,} ({jobs})"
         if least == most:
             limit = f"/{most:,} of {'each' if len(totals) == len(self._total) else jobs}"
+        if alone := len(self._total) == 1:
+            limit = f"/{most:,}"
         parts = [f"step {sum(steps) // len(steps):,}{limit}"]
         if self._returns:
             values = sorted(self._returns.values())
             mean = sum(values) / len(values)
-            parts.append(f"return {number(mean)} ({number(values[0])} to {number(values[-1])})")
+            spread = "" if alone else f" ({number(values[0])} to {number(values[-1])})"
+            parts.append(f"return {number(mean)}{spread}")
         to_go = sum(self._total[member] - self._steps[member] for member in self._expected)
         speed, left = self._pace.line(self._done, to_go)
-        return "  ".join(part for part in (*parts, f"{speed} together", left) if part)
+        return "  ".join(part for part in (self._name, *parts, speed if alone else f"{speed} together", left) if part)
 
 
 class MemberConsole(NullLogger):

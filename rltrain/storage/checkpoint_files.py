@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from rltrain.errors import CheckpointError
+from rltrain.machine import whole_memory
 from rltrain.storage import plain_data
 from rltrain.terminal.text import unusable
 
@@ -102,7 +103,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: lists {name[:100]!r}, which is no checkpoint file's name")
         if not isinstance(entry, dict) or type(entry.get("size")) is not int or type(entry.get("sha256")) is not str:
             raise CheckpointError(f"{path}: lists {name} without its size and SHA-256")
-    if sum(entry["size"] for entry in files.values()) > _memory():
+    if sum(entry["size"] for entry in files.values()) > whole_memory():
         raise CheckpointError(f"{path}: lists files that are larger than this machine's memory")
     _check_parts(path, manifest.get("parts", {}), files)
     return manifest
@@ -116,10 +117,6 @@ def _check_parts(path: Path, parts: Any, files: Mapping[str, Any]) -> None:
     known = all(isinstance(name, str) and name in files for name in [*names, *wholes])
     if not known or len({*names, *wholes, STATE}) != len(names) + len(wholes) + 1:
         raise CheckpointError(f"{path}: its parts are not those of its files")
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _other_format(path: Path, found: object) -> str:

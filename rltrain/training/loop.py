@@ -39,6 +39,7 @@ class Loop:
     Attributes:
         members: their duties and states.
         failures: member -> why it failed; a single run raises it.
+        left: None, or how the members that still run have left the others: together, or one by one.
     """
 
     def __init__(
@@ -51,8 +52,14 @@ class Loop:
         device: torch.device,
         stop: StopRequest,
         failed: Callable[[int], None] = lambda member: None,
+        leave: Callable[[Sequence[int]], bool | None] = lambda left: None,
     ) -> None:
-        """failed: told of each of several members that fails, when it does."""
+        """
+        Args:
+            failed: told of each of several members that fails, when it does.
+            leave: from the environment steps that each member which runs has to go at most, whether these leave the
+                others, to go on together (True) or one by one (False); None: they stay. Asked each time that fewer run.
+        """
         num_envs, members = configs[0].num_envs, len(configs)
         self._envs, self._agent, self._stop, self._outputs = envs, agent, stop, outputs
         self._num_envs = num_envs
@@ -66,7 +73,9 @@ class Loop:
             for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
         ]
         self.failures: dict[int, RunFailed] = {}
-        self._tell_failed = failed
+        self.left: bool | None = None
+        self._tell_failed, self._leave = failed, leave
+        self._asked_for = members
         self._env_failures = envs.collect_failures() if members > 1 else {}
         self._saves = SaveTimes(configs[0].checkpoint.period)
         self._save_requested = False
@@ -86,12 +95,12 @@ class Loop:
         return self._progress.vector_steps
 
     @property
-    def stopped(self) -> bool:
-        """Whether a request to stop has left members that go on."""
-        return bool(self._running.any())
+    def unfinished(self) -> list[int]:
+        """The members that have not ended: a stop was requested, or they have left."""
+        return list(map(int, np.flatnonzero(self._running)))
 
     def run(self) -> None:
-        """Trains until every member has ended, or a stop is requested. Either way the state of each is saved.
+        """Trains until every member has ended, a stop is requested, or they leave. The state of each is saved.
 
         Raises:
             RunFailed: a single run failed: an environment did, or a number is not finite; nothing is saved then.
@@ -103,7 +112,7 @@ class Loop:
         before = _mean(np.where(self._progress.due, self._progress.before, self._progress.steps))
         self._do_duties()
         self._save_if_due(before)
-        while self._running.any() and not self.stop_requested():
+        while self._running.any() and not self.stop_requested() and not self._have_left():
             before = _mean(self._progress.steps)
             self._train()
             self._do_duties()
@@ -116,6 +125,13 @@ class Loop:
             self._save_requested = False
             self._save()
         return self._stop.requested
+
+    def _have_left(self) -> bool:
+        running = self.unfinished
+        if len(running) < self._asked_for:
+            self._asked_for = len(running)
+            self.left = self._leave([self.members[number].steps_left for number in running])
+        return self.left is not None
 
     def _train(self) -> None:
         """A block of vector steps."""

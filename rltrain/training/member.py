@@ -73,6 +73,11 @@ class Member:
         return int(self._progress.steps[self._index])
 
     @property
+    def steps_left(self) -> int:
+        """Environment steps to `total_steps`, before which another limit may end the run."""
+        return max(0, self._config.total_steps - self.step)
+
+    @property
     def episodes(self) -> int:
         """Episodes that ended."""
         return int(self._progress.episodes[self._index])

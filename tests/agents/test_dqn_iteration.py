@@ -24,7 +24,8 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.compute.compiling import CompileChoice, has_compiler
+from rltrain.compute.choices import CompileChoice
+from rltrain.compute.compiling import has_compiler
 from rltrain.compute.staging import StagingBuffers
 from rltrain.config.schema import (
     ConstantConfig,

@@ -12,7 +12,8 @@ import torch
 from small_runs import DISCRETE, VECTOR, ScriptedEnvs, dqn_config, drive, env_config, optimizer, run_config
 
 from rltrain.agents import AgentContext, make_agent
-from rltrain.compute.compiling import Bound, choose_cuda_graphs
+from rltrain.compute.choices import choose_cuda_graphs
+from rltrain.compute.compiling import Bound
 from rltrain.compute.graphs import Graph
 from rltrain.config.schema import RunConfig, SoftUpdateConfig
 from rltrain.engine.members import MemberNetworks

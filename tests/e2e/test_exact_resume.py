@@ -35,7 +35,8 @@ from whole_runs import (
 import rltrain.jobs.job
 import rltrain.loggers.tensorboard
 from rltrain.cli import main
-from rltrain.compute.compiling import CompileChoice, has_compiler
+from rltrain.compute.choices import CompileChoice
+from rltrain.compute.compiling import has_compiler
 from rltrain.config.schema import (
     CheckpointConfig,
     EvalConfig,

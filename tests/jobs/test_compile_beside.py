@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from halves import often
 from small_runs import (
     CPU,
     DISCRETE,
@@ -27,12 +29,13 @@ from small_runs import (
 )  # fmt: skip
 
 from rltrain.agents import AgentContext, make_agent, multiply_adds
-from rltrain.compute import compiling
+from rltrain.compute import choices
 from rltrain.compute.ahead import program_folder
-from rltrain.compute.compiling import Bound, CompileChoice, has_compiler
+from rltrain.compute.choices import CompileChoice
+from rltrain.compute.compiling import Bound, has_compiler
 from rltrain.config.application import compose
 from rltrain.config.schema import AlgoConfig, AnyNetworkConfig, CNNConfig, DeviceConfig, NetworkConfig, RunConfig
-from rltrain.jobs.build import _work, build_envs
+from rltrain.jobs.build import build_envs, work_of
 from rltrain.jobs.compile_beside import BesideCompiler
 from rltrain.types import ObservationSpec
 
@@ -59,7 +62,7 @@ def long(config: RunConfig = CONFIG, **changes: object) -> RunConfig:
 
 def choose_compile(config: RunConfig, members: int = 1, work: int = 4480) -> CompileChoice:
     """Of a network with the multiply-adds of CartPole's."""
-    return compiling.choose_compile(config, lambda: work, members)
+    return choices.choose_compile(config, lambda: work, members)
 
 
 def _adds(network: AnyNetworkConfig, observation: ObservationSpec, algo: AlgoConfig | None = None) -> int:
@@ -88,7 +91,7 @@ class TestWork:
 
 class TestChoice:
     def test_a_short_run_asks_for_no_network(self) -> None:
-        assert not compiling.choose_compile(replace(CONFIG, total_steps=50_000), lambda: 1 // 0).compile
+        assert not choices.choose_compile(replace(CONFIG, total_steps=50_000), lambda: 1 // 0).compile
 
     def test_where_cartpole_changes_over(self) -> None:
         config, _ = compose(["algo=dqn", "env=CartPole-v1", "total_steps=1000000"])
@@ -104,7 +107,7 @@ class TestChoice:
 
     def test_the_step_depends_on_no_clock(self) -> None:
         config = long(env=env_config("CartPole-v1"), num_envs=2)
-        assert _work(config) == 4 * 8 + 8 * 2
+        assert work_of(config) == 4 * 8 + 8 * 2
 
     def test_a_short_run_never_changes_over(self) -> None:
         assert not choose_compile(replace(CONFIG, total_steps=50_000)).compile
@@ -124,6 +127,35 @@ class TestChoice:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
         assert choose_compile(long()).from_step == 0 and choose_compile(long()).compile
         assert not choose_compile(replace(CONFIG, total_steps=50_000)).compile
+
+
+class TestLeaving:
+    """Whether the last members of a population go on together (True), one by one (False), or stay (None)."""
+
+    CONFIG = replace(compose(["env=CartPole-v1"])[0], env=env_config("CartPole-v1", vectorization="compiled"))
+
+    def choose(self, members: int, left: list[int], compiled_in: float = math.inf) -> bool | None:
+        return choices.choose_leaving(self.CONFIG, lambda: 4480, members, compiled_in, left)
+
+    @pytest.mark.parametrize("compiled_in", [0, 4_000, math.inf])
+    def test_one_of_many_goes_on_by_itself_and_several_together(self, compiled_in: float) -> None:
+        assert self.choose(16, [45_000], compiled_in) is False
+        assert self.choose(16, [45_000] * 4, compiled_in) is True
+
+    def test_where_little_is_gained_they_stay(self) -> None:
+        assert self.choose(16, [45_000] * 12, 4_000) is None
+        assert self.choose(16, [100]) is None
+        assert self.choose(4, [45_000], 0) is None
+
+    @pytest.mark.parametrize("members", often([4, 8, 16, 100], [16]))
+    @pytest.mark.parametrize("compile_from", [2_000, 20_000, math.inf])
+    def test_who_stays_does_not_leave_later(self, members: int, compile_from: float) -> None:
+        """A sweep that is resumed asks where one that was not stopped has asked before, with more steps to go."""
+        for count in range(1, members // 2 + 1):
+            found = []
+            for left in range(50_000, 0, -500):
+                found.append(self.choose(members, [left] * count, max(0, compile_from - 50_000 + left)) is None)
+            assert found == sorted(found)
 
 
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")

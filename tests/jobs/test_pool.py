@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from small_runs import dqn_config, run_config
 
-from rltrain.config.schema import TASK_CORES
 from rltrain.jobs import pool
 from rltrain.jobs.training import Job
+from rltrain.machine import TASK_CORES
 
 
 class Started(Exception):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from small_runs import dqn_config, run_config
+
 from rltrain.jobs.population_messages import population_summary
+from rltrain.jobs.telling import OfJobs
 
 
 def ended(step: int, mean: float, solve_step: int | None = None) -> Any:
@@ -18,3 +23,15 @@ def test_many_members_are_told_in_a_line() -> None:
         "101 jobs ended after 1,050 steps on average, greedy return 50.0 on average (0.0 to 100.0), 1 solved"
     )
     assert "solved" not in population_summary(members, None)
+
+
+@pytest.mark.parametrize(("in_pool", "begins"), [(True, "jobs 8 to 10  step 200/400 of each"), (False, "step 200/400")])
+def test_populations_side_by_side_say_of_which_jobs_they_speak(
+    in_pool: bool, begins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rltrain.loggers.pace.LINE_SECONDS", 0.0)
+    configs = [run_config(dqn_config(), seed=seed, total_steps=400) for seed in range(3)]
+    folders = [tmp_path / str(number) for number in (8, 9, 10)]
+    for screen in OfJobs(configs, folders, [""] * 3, in_pool).screens([0] * 3):
+        screen.log(200, {})
+    assert capsys.readouterr().err.startswith(begins)

@@ -77,7 +77,7 @@ def test_the_time_left_is_told_from_steps_that_learn_and_not_before_there_are_so
     left = f"0:0{(20_000 - step) // 6000}:{(20_000 - step) // 100 % 60:02d} left"
     assert lines[-2:] == [
         f"step {step:,}/20,000  100 steps/s  {left}",
-        f"step {step:,}/20,000 of each  100 steps/s together  at most {left}",
+        f"step {step:,}/20,000  100 steps/s  at most {left}",  # of one that has left its population
     ]
     known = [line for line in lines if "left" in line]
     assert len(known) == (4 if first[1] == 5_000 else 6) and len(lines) - len(known) >= 4
