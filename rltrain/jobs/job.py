@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rltrain.jobs.telling import OfJobs, OfOneRun
 from rltrain.jobs.training import Job, Outcome, Training
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.checkpoint_folders import step_folder
+from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.stopping import StopSignal
@@ -54,8 +55,8 @@ def train(
     """
     job = Job(config, folder, source, changes, pruning=pruning)
     telling = OfOneRun(config, folder, info or ComposeInfo(), console)
-    with StopSignal() as stop:
-        [outcome] = Training([job], telling, stop).run()
+    with RunFolder(folder) as run, StopSignal() as stop:
+        [outcome] = Training([job], [run], telling, stop).run()
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
@@ -72,39 +73,35 @@ def train_population(jobs: Sequence[Job], in_pool: bool = False) -> list[Outcome
         RequestError: the request cannot be carried out here, or a folder is in use.
         Interrupted: a signal stopped it, after saving.
     """
-    with variables_set(jobs[0].variables):
-
-        def telling(jobs: Sequence[Job], goes_on: bool = False) -> OfJobs:
-            configs, folders, own = zip(*((job.config, job.folder, job.own) for job in jobs), strict=True)
-            return OfJobs(configs, folders, own, in_pool, goes_on)
-
-        with StopSignal("") if in_pool else StopSignal() as stop:
-            answer = stop.answer
-            outcomes = Training(jobs, telling(jobs), stop).run()
-            while groups := _that_go_on(outcomes):
-                stop.answer, stop.saves = answer, True  # as before the evaluation of those that have ended
-                left = [_saved(jobs[number], outcomes[number]) for number in groups[0]]
-                for number, outcome in zip(groups[0], _go_on(left, telling(left, True), stop), strict=True):
-                    outcomes[number] = outcome
-        return outcomes
-
-
-def _that_go_on(outcomes: Sequence[Outcome]) -> list[list[int]]:
-    """The jobs that are not done, each group a program."""
-    left = {number: outcome for number, outcome in enumerate(outcomes) if isinstance(outcome, GoesOn)}
-    together = [number for number, outcome in left.items() if outcome.together]
-    return [together] if together else [[number] for number in left]
+    with (
+        variables_set(jobs[0].variables),
+        StopSignal("") if in_pool else StopSignal() as stop,
+        ExitStack() as stack,
+    ):
+        runs = [stack.enter_context(RunFolder(job.folder)) for job in jobs]
+        answer = stop.answer
+        outcomes = Training(jobs, runs, OfJobs(jobs, in_pool), stop).run()
+        while left := {number: outcome for number, outcome in enumerate(outcomes) if isinstance(outcome, GoesOn)}:
+            for number, run in enumerate(runs):
+                if number not in left:
+                    run.close()
+            stop.answer, stop.saves = answer, True  # as before the evaluation of those that have ended
+            numbers = [number for number, outcome in left.items() if outcome.together] or [*left][:1]
+            further = [_from(jobs[number], left[number]) for number in numbers]
+            found = _go_on(further, [runs[number] for number in numbers], in_pool, stop)
+            for number, outcome in zip(numbers, found, strict=True):
+                outcomes[number] = outcome
+    return outcomes
 
 
-def _saved(job: Job, outcome: Outcome) -> Job:
+def _from(job: Job, left: GoesOn) -> Job:
     """A job where it left those that have ended."""
-    assert isinstance(outcome, GoesOn)
-    return replace(job, source=step_folder(job.folder, outcome.step), changes=())
+    return replace(job, source=step_folder(job.folder, left.step), changes=())
 
 
-def _go_on(jobs: Sequence[Job], telling: OfJobs, stop: StopSignal) -> Sequence[Outcome]:
+def _go_on(jobs: Sequence[Job], runs: Sequence[RunFolder], in_pool: bool, stop: StopSignal) -> Sequence[Outcome]:
     try:
-        return Training(jobs, telling, stop).run()
+        return Training(jobs, runs, OfJobs(jobs, in_pool, goes_on=True), stop).run()
     except RequestError as error:  # a folder was changed meanwhile; other jobs go on
         return [error] * len(jobs)
 

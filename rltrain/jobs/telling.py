@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rltrain.config.info import ComposeInfo
 from rltrain.config.population import differences
@@ -23,6 +23,9 @@ from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import name_ranges, rltrain_command
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.member import Member
+
+if TYPE_CHECKING:
+    from rltrain.jobs.training import Job
 
 
 @dataclass(frozen=True)
@@ -101,46 +104,49 @@ class OfOneRun:
 class OfJobs:
     """`Telling` of several jobs as one program: one header, and a line for each."""
 
-    configs: Sequence[RunConfig]
-    folders: Sequence[Path]
-    own: Sequence[str]  # the overrides that set each apart from the sweep's other jobs; "" where they are not known
+    jobs: Sequence[Job]
     in_pool: bool = False  # other populations train beside this one
     goes_on: bool = False  # without jobs that have ended, whose header there was
     console: bool = False
 
     @property
+    def _configs(self) -> list[RunConfig]:
+        return [job.config for job in self.jobs]
+
+    @property
     def _names(self) -> str:
-        word = "job" if len(self.folders) == 1 else "jobs"
-        return f"{word} {name_ranges([folder.name for folder in self.folders])}"
+        word = "job" if len(self.jobs) == 1 else "jobs"
+        return f"{word} {name_ranges([job.folder.name for job in self.jobs])}"
 
     def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
-        early = any(config.may_end_early for config in self.configs)
+        early = any(config.may_end_early for config in self._configs)
         name = self._names if self.in_pool or self.goes_on else ""
-        totals = [config.total_steps for config in self.configs]
+        totals = [config.total_steps for config in self._configs]
         console = PopulationConsole(totals, starts, may_end_early=early, name=name)
-        return [console.of_member(number) for number in range(len(self.configs))]
+        return [console.of_member(number) for number in range(len(self.jobs))]
 
     def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
         if self.goes_on and source is not None:
             return f"{self._names} from step {source.step:,} on without those that have ended, {how(parts)}"
-        return population_header(self.configs, parts, self.folders, source, exact)
+        return population_header(self._configs, parts, [job.folder for job in self.jobs], source, exact)
 
     def failed(self, number: int) -> None:
-        print(f"job {self.folders[number].name} failed; the others go on", file=errors(), flush=True)
+        print(f"job {self.jobs[number].folder.name} failed; the others go on", file=errors(), flush=True)
 
     def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
         """A line for each where they are few, else one for all."""
         threshold = parts.envs.reward_threshold
         if len(ended) > MOST_ROWS:
             return [population_summary([(e.member, e.final) for e in ended.values()], threshold)]
-        own = [given or differs for given, differs in zip(self.own, differences(self.configs), strict=True)]
+        own = [job.own or differs for job, differs in zip(self.jobs, differences(self._configs), strict=True)]
         return [
-            population_line(self.folders[number].name, own[number], e.member, e.final, threshold)
+            population_line(self.jobs[number].folder.name, own[number], e.member, e.final, threshold)
             for number, e in ended.items()
         ]
 
     def stopped(self, exit_code: int, members: Sequence[Member]) -> Interrupted:
-        again = rltrain_command("resume", self.folders[0].parent, env_id=self.configs[0].imports)
+        first = self.jobs[0]
+        again = rltrain_command("resume", first.folder.parent, env_id=first.config.imports)
         return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, saved; `{again}` continues")
 
     def stopped_evaluating(self, exit_code: int, members: Sequence[Member], ended: Mapping[int, Ended]) -> Interrupted:

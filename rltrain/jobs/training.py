@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -74,13 +74,16 @@ class Job:
 
 
 class Training:
-    """Trains jobs, evaluates and records them. A member that fails leaves the others alone; a signal saves all, while
-    `stop` is active."""
+    """Trains jobs, evaluates and records them. A member that fails leaves the others alone; a signal saves all.
 
-    def __init__(self, jobs: Sequence[Job], telling: Telling, stop: StopSignal) -> None:
-        self._jobs, self._telling, self._stop = jobs, telling, stop
+    Args:
+        runs: the folder of each, held.
+        stop: active.
+    """
+
+    def __init__(self, jobs: Sequence[Job], runs: Sequence[RunFolder], telling: Telling, stop: StopSignal) -> None:
+        self._jobs, self._runs, self._telling, self._stop = jobs, runs, telling, stop
         self._configs = tuple(job.config for job in jobs)
-        self._runs: list[RunFolder] = []
         self._loggers: list[Logger] = []
         self._sources: list[Checkpoint | None] = []
         self._outcomes: dict[int, Outcome] = {}
@@ -90,11 +93,10 @@ class Training:
         """The outcome of each job: GoesOn of the last ones of a population, where these are done sooner by themselves.
 
         Raises:
-            RequestError: the request cannot be carried out here, or a folder is in use.
+            RequestError: the request cannot be carried out here.
             Interrupted: a signal stopped it, after saving.
         """
-        with process_kept(), ExitStack() as stack:
-            self._runs = [stack.enter_context(RunFolder(job.folder)) for job in self._jobs]
+        with process_kept():
             started = time.time()
             try:
                 self._sources = [_read(job.source) for job in self._jobs]

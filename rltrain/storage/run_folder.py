@@ -59,6 +59,10 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the lock back, before the context ends."""
         if self._handler is not None:
             logging.getLogger("rltrain").removeHandler(self._handler)
             with contextlib.suppress(OSError):  # a full disk: what could be written was

@@ -3,6 +3,7 @@ is killed anywhere meanwhile ends as if it was not."""
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from rltrain.jobs import job
 from rltrain.jobs.build import build
 from rltrain.jobs.checkpointer import RunCheckpointer
 from rltrain.storage.checkpoint_folders import step_folders
+from rltrain.storage.files import holder_of
 
 LIMITS = [100, 100, 120, 120, 240, 330]
 SWEEP = [
@@ -111,6 +113,25 @@ def test_they_train_to_their_ends_and_the_others_have_ended_then(
         assert [row["step"] for row in rows(folder)] == sorted({row["step"] for row in rows(folder)})
     names = [record_of(tmp_path / "sweep" / name)["population"] for name in JOBS]
     assert names == [JOBS] * 4 + [["4", "5"]] * 2
+
+
+def test_they_are_held_meanwhile_and_the_others_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else trains those that wait for their turn; a log has what happened while its run was trained."""
+    held: list[list[str]] = []
+    begin = job._go_on
+
+    def go_on(*args: Any) -> Any:
+        held.append([name for name in JOBS if holder_of(tmp_path / "sweep" / name)])
+        logging.getLogger("rltrain").warning("a word")
+        return begin(*args)
+
+    monkeypatch.setattr(job, "_go_on", go_on)
+    monkeypatch.setattr("rltrain.jobs.leaving.choose_leaving", lambda *asked: False)
+    assert rltrain_here(tmp_path, *SWEEP) == 0
+    assert held == [["4", "5"], ["5"]]
+    words = [(tmp_path / "sweep" / name / "run.log").read_text().count("a word") for name in JOBS]
+    assert words == [0, 0, 0, 0, 1, 2]
+    assert not any(holder_of(tmp_path / "sweep" / name) for name in JOBS)
 
 
 def test_their_numbers_are_those_of_members_that_stay(

@@ -11,6 +11,7 @@ from small_runs import dqn_config, run_config
 
 from rltrain.jobs.population_messages import population_summary
 from rltrain.jobs.telling import OfJobs
+from rltrain.jobs.training import Job
 
 
 def ended(step: int, mean: float, solve_step: int | None = None) -> Any:
@@ -31,7 +32,7 @@ def test_populations_side_by_side_say_of_which_jobs_they_speak(
 ) -> None:
     monkeypatch.setattr("rltrain.loggers.pace.LINE_SECONDS", 0.0)
     configs = [run_config(dqn_config(), seed=seed, total_steps=400) for seed in range(3)]
-    folders = [tmp_path / str(number) for number in (8, 9, 10)]
-    for screen in OfJobs(configs, folders, [""] * 3, in_pool).screens([0] * 3):
+    jobs = [Job(config, tmp_path / str(number)) for config, number in zip(configs, (8, 9, 10), strict=True)]
+    for screen in OfJobs(jobs, in_pool).screens([0] * 3):
         screen.log(200, {})
     assert capsys.readouterr().err.startswith(begins)
