@@ -61,9 +61,8 @@ def _groups(controller: str) -> Iterator[Path]:
     """
     lines: list[str] = []
     with suppress(OSError):  # another system than Linux
-        lines = (_PROCESS / "self" / "cgroup").read_text().splitlines()
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+        lines = (_PROCESS / "self" / "cgroup").read_text(errors="replace").splitlines()
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
         if controllers and controller not in controllers.split(","):
             continue
         root = _GROUPS / controllers  # of version 2, which names none, the root itself

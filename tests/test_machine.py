@@ -53,6 +53,7 @@ def laid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Laid:
         ),
         ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
         ("0::/", {"cpu.max": "nonsense"}, 64),
+        ("nonsense\n\n0::/../..", {"cpu.max": "100000 100000"}, 1),
     ],
 )
 def test_no_more_cores_than_a_container_may_keep_busy(
