@@ -81,6 +81,16 @@ class CrashAtSave:
         return save
 
 
+def kill_at_save(number: int, folder: Path) -> None:
+    """Starts the sweep in `folder`, and kills it just before the save of this number."""
+    sweep = folder / "sweep"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunCheckpointer, "save", CrashAtSave(number, sweep).save)
+        assert rltrain_here(folder, *SWEEP) == -1
+    shutil.rmtree(sweep)
+    sweep.with_name("killed").rename(sweep)
+
+
 def assert_as_whole(sweep: Path, whole: Path) -> None:
     for name in JOBS:
         assert_same_run(sweep / name, whole / name)
@@ -162,19 +172,24 @@ def test_a_sweep_that_is_stopped_meanwhile_ends_like_one_that_was_not(
 
 
 @pytest.mark.parametrize("number", often(range(6, 25), [15, 17]))
-def test_a_kill_between_two_saves_costs_no_exactness(
-    whole: tuple[Path, int, int], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_two_saves_costs_no_exactness(whole: tuple[Path, int, int], number: int, tmp_path: Path) -> None:
     uninterrupted, _, saves = whole
     assert saves == 25
-    sweep = tmp_path / "sweep"
-    with monkeypatch.context() as patch:
-        patch.setattr(RunCheckpointer, "save", CrashAtSave(number, sweep).save)
-        assert rltrain_here(tmp_path, *SWEEP) == -1
-    shutil.rmtree(sweep)
-    sweep.with_name("killed").rename(sweep)
-    assert resume(sweep) == 0
-    assert_as_whole(sweep, uninterrupted)
+    kill_at_save(number, tmp_path)
+    assert resume(tmp_path / "sweep") == 0
+    assert_as_whole(tmp_path / "sweep", uninterrupted)
+
+
+def test_nothing_that_those_who_left_have_saved_is_trained_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoints of all with which they left are still there."""
+    kill_at_save(18, tmp_path)
+    assert [folder.name for folder in step_folders(tmp_path / "sweep" / "4")] == ["step_00000120", "step_00000150"]
+    capfd.readouterr()
+    assert resume(tmp_path / "sweep", stop=StopAfter(1)) == 143
+    out = capfd.readouterr().out
+    assert "2 jobs as one program" in out and "resumed   at step 150, exactly" in out
 
 
 @pytest.mark.parametrize("already", [0, 1])

@@ -247,14 +247,18 @@ def test_a_member_can_be_continued_alone(whole: tuple[str, Path], tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_member_that_went_on_alone_loses_nothing_of_it(whole: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_member_that_went_on_alone_loses_nothing_of_it(
+    whole: tuple[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     algo, _ = whole
     assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=StopAfter(97)) == 143
     member = tmp_path / "sweep" / "2"
     assert resume(member, "checkpoint.keep=9", stop=StopAfter(20)) == 143
     reached, learnt = newest(member).step, rows(member)
+    capfd.readouterr()
     assert resume(tmp_path / "sweep", stop=StopAfter(0)) == 143
     assert newest(member).step == reached
+    assert "as one program" not in capfd.readouterr().out, "which would begin where all were together"
     assert resume(tmp_path / "sweep") == 0
     assert rows(member)[: len(learnt)] == learnt
     assert {record_of(job)["status"] for job in jobs_of(tmp_path / "sweep")} == {"completed"}
