@@ -127,7 +127,8 @@ class OfJobs:
 
     def header(self, parts: Parts, source: Checkpoint | None, exact: bool) -> str:
         if self.goes_on and source is not None:
-            return f"{self._names} from step {source.step:,} on without those that have ended, {how(parts)}"
+            go = "goes" if len(self.jobs) == 1 else "go"
+            return f"{self._names} {go} on from step {source.step:,} without those that have ended, {how(parts)}"
         return population_header(self._configs, parts, [job.folder for job in self.jobs], source, exact)
 
     def failed(self, number: int) -> None:

@@ -70,11 +70,11 @@ class PopulationConsole:
         limit = f" of {least:,} to {most:,} ({jobs})"
         if least == most:
             limit = f"/{most:,} of {'each' if len(totals) == len(self._total) else jobs}"
-        if alone := len(self._total) == 1:
+        if len(self._total) == 1:
             limit = f"/{most:,}"
         parts = [f"step {sum(steps) // len(steps):,}{limit}"]
-        if self._returns:
-            values = sorted(self._returns.values())
+        alone = len(steps) == 1
+        if values := sorted(self._returns[member] for member in self._expected if member in self._returns):
             mean = sum(values) / len(values)
             spread = "" if alone else f" ({number(values[0])} to {number(values[-1])})"
             parts.append(f"return {number(mean)}{spread}")

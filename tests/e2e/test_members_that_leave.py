@@ -109,9 +109,9 @@ def test_they_train_to_their_ends_and_the_others_have_ended_then(
     monkeypatch.setattr(job, "_go_on", go_on)
     assert rltrain_here(tmp_path, *SWEEP) == 0
     out = capfd.readouterr().out
-    assert re.findall(r"^jobs? .* from step .*$", out, re.MULTILINE) == [
-        "jobs 4, 5 from step 120 on without those that have ended, 1 thread",
-        "job 5 from step 240 on without those that have ended, 1 thread",
+    assert re.findall(r"^jobs? .* on from step .*$", out, re.MULTILINE) == [
+        "jobs 4, 5 go on from step 120 without those that have ended, 1 thread",
+        "job 5 goes on from step 240 without those that have ended, 1 thread",
     ]
     assert [list(statuses.values()) for statuses in ended] == [
         ["completed"] * 4 + ["interrupted"] * 2,

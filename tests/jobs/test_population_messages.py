@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from small_runs import dqn_config, run_config
 
-from rltrain.jobs.population_messages import population_summary
+from rltrain.jobs.build import build
+from rltrain.jobs.population_messages import population_header, population_summary
 from rltrain.jobs.telling import OfJobs
 from rltrain.jobs.training import Job
 
@@ -36,3 +38,14 @@ def test_populations_side_by_side_say_of_which_jobs_they_speak(
     for screen in OfJobs(jobs, in_pool).screens([0] * 3):
         screen.log(200, {})
     assert capsys.readouterr().err.startswith(begins)
+
+
+def test_a_header_says_in_what_jobs_differ_or_that_they_are_alike(tmp_path: Path) -> None:
+    config = run_config(dqn_config())
+    with build(config, (config, config)) as parts:
+        for other, said in (
+            (config, "2 jobs as one program, all alike"),
+            (replace(config, seed=9), "differing in seed"),
+        ):
+            header = population_header([config, other], parts, [tmp_path / "0", tmp_path / "1"])
+            assert header.splitlines()[0].endswith(said)

@@ -129,7 +129,18 @@ def test_a_population_speaks_when_all_of_its_members_have(clock: Clock) -> None:
     assert out.getvalue() == line
     for member in (1, 2):
         screen.of_member(member).log(400, {})
-    assert out.getvalue().splitlines()[1].startswith("step 400/400 of 2 jobs")
+    assert out.getvalue().splitlines()[1].startswith("step 400/400 of 2 jobs  return 50.0 (40.0 to 60.0)")
+
+
+def test_a_population_of_which_one_is_left_speaks_of_that_one(clock: Clock) -> None:
+    out = io.StringIO()
+    screen = PopulationConsole([100, 100, 400], stream=out)
+    for member, value in enumerate([20.0, 90.0, 40.0]):
+        screen.of_member(member).log(100, {"rollout/episode_return": value})
+    clock.now += 10
+    for step in (200, 300):
+        screen.of_member(2).log(step, {})
+    assert out.getvalue() == "step 300/400 of 1 job  return 40.0  50 steps/s\n"
 
 
 def test_what_a_resumed_population_had_before_is_no_work_of_now(clock: Clock) -> None:
