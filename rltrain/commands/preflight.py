@@ -43,7 +43,7 @@ def preflight(config: RunConfig) -> None:
 
         find_logger(name)
     if config.init_from is not None:
-        from rltrain.jobs.build import check_initial_network
+        from rltrain.jobs.initial_network import check_initial_network
 
         check_initial_network(config, observation, actions)
 

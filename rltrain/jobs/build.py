@@ -17,28 +17,24 @@ from rltrain.compute.compiling import has_compiler
 from rltrain.compute.device import choose_threads, configure_torch, float32_by_default, run_device
 from rltrain.config.algorithms import card_of
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import at, show, to_plain
-from rltrain.config.wrappers import changes_observations
+from rltrain.config.validate import at, to_plain
 from rltrain.envs.choice import Choice
 from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.probe import probe
 from rltrain.envs.replays import Replays, look
 from rltrain.envs.vector import VectorEnv
-from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.jobs.compile_beside import BesideCompiler
 from rltrain.jobs.vectorizing import choose_vectorization, stepped
 from rltrain.loggers.further import find_logger
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import EvaluationDisplay, Logger, MultiLogger
-from rltrain.policy.source import check_network, checkpoint_of
+from rltrain.policy.source import check_network
 from rltrain.seeding import EpisodeSeeds
-from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
+from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.run_folder import RunFolder
-from rltrain.terminal.text import command_folder
 from rltrain.training.evaluation_limits import MOST_LANES
 from rltrain.training.evaluator import Evaluator
-from rltrain.types import ActionSpec, ObservationSpec
 
 VECTORIZATION = "vectorization"
 """In a checkpoint's manifest: how the environments are stepped."""
@@ -256,57 +252,3 @@ def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, scr
     further = [find_logger(name)(run.path, resume_step, plain) for name in config.loggers]
     tensorboard = TensorBoardLogger(run.path, resume_step, plain)
     return MultiLogger([JsonlLogger(run.metrics, resume_step), tensorboard, *further, screen])
-
-
-def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None, member: int = 0) -> None:
-    """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named; and the running
-    statistics through which its network saw, which `envs` goes on with.
-
-    Raises:
-        RequestError: there is none, or it does not fit.
-    """
-    assert config.init_from is not None
-    path = command_folder() / config.init_from
-    source = read_checkpoint(checkpoint_of(path), only=("network",))
-    if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
-        raise RequestError(
-            f"init_from={config.init_from}: was trained with env.wrappers=[{before}]; this run has [{now}]"
-        )
-    try:
-        # A plug-in's agent that trains no populations need not know of members.
-        agent.load_network(source.tensors["network"], *([member] if member else []))
-    except (ValueError, KeyError) as error:
-        theirs = source.manifest.get("config", {}).get("algo", {}).get("name", config.algo.name)
-        other = f"is a network of algo={show(theirs)}, from which {config.algo.name} cannot start"
-        why = str(error) if theirs == config.algo.name else other
-        raise RequestError(f"init_from={config.init_from}: {why}") from error
-    if envs is not None:
-        rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
-        try:
-            envs.load_statistics({**statistics_in(source.state.get("envs", {})), **_of(rewards, member)}, member)
-        except CheckpointError as error:
-            raise RequestError(f"init_from={config.init_from}: {error}") from error
-
-
-def _of(statistics: Mapping[str, np.ndarray], member: int) -> dict[str, np.ndarray]:
-    return {key: array[member : member + 1] for key, array in statistics.items()}
-
-
-def _seen_through(config: Any) -> str:
-    """The wrappers between the environment and the network of a plain config, as text to compare and to show."""
-    env = config.get("env") if isinstance(config, Mapping) else None
-    listed = env.get("wrappers", []) if isinstance(env, Mapping) else []
-    wrappers = [w for w in listed if isinstance(w, Mapping) and changes_observations(str(w.get("name")))]
-    return ", ".join("{" + ", ".join(f"{key}: {show(value)}" for key, value in w.items()) + "}" for w in wrappers)
-
-
-def check_initial_network(config: RunConfig, observation: ObservationSpec, action: ActionSpec) -> None:
-    """Whether `init_from` can be taken up, found out without the memory that training takes.
-
-    Raises:
-        RequestError: as `load_initial_network`.
-    """
-    assert config.init_from is not None
-    smallest = replace(config, algo=card_of(config.algo).smallest(config.algo))
-    context = AgentContext(smallest, observation, action, torch.device("cpu"))
-    load_initial_network(make_agent(context), config, envs=None)

@@ -21,11 +21,11 @@ from rltrain.jobs.build import (
     build,
     build_evaluator,
     build_logger,
-    load_initial_network,
     open_evaluator,
 )
 from rltrain.jobs.checkpointer import UNFIT, RunCheckpointer, evaluated_before
 from rltrain.jobs.filming import check_filming
+from rltrain.jobs.initial_network import load_initial_network
 from rltrain.jobs.leaving import leaving
 from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.record import Changes, conditions, draw, ending, explained, timing, write_result, write_start
