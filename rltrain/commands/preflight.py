@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 from rltrain.config.algorithms import card_of, that_take
 from rltrain.config.schema import CNNConfig, EnvConfig, RunConfig
 from rltrain.errors import RequestError
+from rltrain.machine import available_cores
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
 
 
 def preflight(config: RunConfig) -> None:
-    """Refuses what the environment or the device, which are asked here, cannot do.
+    """Refuses what the environment or the machine, which are asked here, cannot do.
 
     Raises:
         RequestError: in words for the user.
     """
     if config.init_from is not None:
         _check_place(config.init_from)
+    available_cores()
     from rltrain.envs.probe import probe
 
     try:

@@ -16,14 +16,14 @@ from rltrain.commands.resume_changes import (
 )
 from rltrain.commands.resume_population import held_jobs, populations_of
 from rltrain.commands.resume_run import begin, resume_run, tell, tell_completed
-from rltrain.commands.sweep_table import report_sweep
+from rltrain.commands.sweep_table import report_sweep, stopped_sweep
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import parse_changes, record_changes, validate_stored
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import is_completed, read_status
-from rltrain.storage.sweep_folder import ListedJob, SweepFolder, stopped_sweep
+from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 from rltrain.storage.task_folder import TaskFolder, read_tasks
 from rltrain.terminal.output import say
 from rltrain.terminal.text import shown_path

@@ -27,7 +27,7 @@ from rltrain.commands.cluster_launcher import register_launchers
 from rltrain.commands.launcher import PopulationLauncher
 from rltrain.commands.preflight import preflight
 from rltrain.commands.sweep_header import PlannedJob, comparison_notes, tuned_lines
-from rltrain.commands.sweep_table import report_sweep, shown_note
+from rltrain.commands.sweep_table import report_sweep, shown_note, stopped_sweep
 from rltrain.config.application import CONFIG_NAME, job_variables
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
@@ -38,7 +38,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
-from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder, stopped_sweep
+from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
 from rltrain.terminal.output import errors, say
 from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import counted, rltrain_command, shown_path, unusable, wrapped

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
+from rltrain.config.stored import validate_stored
+from rltrain.errors import Interrupted, RequestError
+from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_status
 from rltrain.storage.sweep_folder import RESULTS_TEXT, SweepFolder
 from rltrain.terminal.table import MOST_ROWS, laid_out
 from rltrain.terminal.text import (
@@ -44,6 +50,23 @@ def report_sweep(sweep: SweepFolder) -> str:
     parts = ["", "\n\n".join(tables), *said, ""] if tables else []
     report = [f"report    {rltrain_command('report', sweep.path)}"] if tables else []
     return "\n".join([*parts, f"sweep     {done}, in {shown_path(sweep.path)}", *report])
+
+
+def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
+    """The exception that ends a command whose sweep was stopped by a signal, once its jobs are saved."""
+    lost, env_id = 0, ""
+    with suppress(RequestError):  # a malformed list, or job, says so when it is resumed
+        for job in SweepFolder(folder).jobs().values():
+            config = validate_stored(RunFolder(job.folder).read_config() if job.config is None else job.config)
+            env_id = env_id or config.imports
+            lost += not config.resumable and read_status(RunFolder(job.folder)) == "interrupted"
+    again = f"`{rltrain_command('resume', folder, env_id=env_id)}` finishes"
+    if lost:
+        return Interrupted(
+            exit_code,
+            f"sweep stopped; {again} it, but for {counted(lost, 'job')} that cannot go on (checkpoint.replay=false)",
+        )
+    return Interrupted(exit_code, f"sweep stopped; {again} it")
 
 
 def shown_note(note: str) -> str:

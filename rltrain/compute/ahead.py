@@ -7,17 +7,20 @@ Here a call is one call into the program, and one that is found on disk is loade
 from __future__ import annotations
 
 import copy
+import fcntl
 import hashlib
 import logging
 import os
 import platform
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import IO, Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -89,8 +92,7 @@ class Program(Generic[_R]):
         traced = make_fx(flat, {torch.ops.aten.tanh.default: _tanh}, "fake", _allow_non_fake_inputs=True)
         graph = traced(*leaves)
         path = program_folder() / f"{_identity(graph, leaves)}.so"
-        if not path.exists():
-            _compile(graph, leaves, path)
+        _find_or_compile(graph, leaves, path)
         run: Callable[[list[Tensor]], list[Tensor]] = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
         return run
 
@@ -113,9 +115,43 @@ def program_folder() -> Path:
 _QUICK = {"aot_inductor.precompile_headers": False, "cpp.vec_isa_ok": True}
 
 
-def _compile(graph: GraphModule, leaves: list[Tensor], path: Path) -> None:
+def _find_or_compile(graph: GraphModule, leaves: list[Tensor], path: Path) -> None:
+    if path.exists():
+        return
+    with _turn(path):
+        if not path.exists():
+            _compile(graph, leaves, path)
+
+
+_LONGEST_TURN = 120.0
+"""Seconds: a process that compiles this long may be kept from it by all else that the machine does."""
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Waits while another process compiles the same program: side by side both would take twice as long."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes may compile the same program: each in its own folder, and the last one's stays.
+    deadline, place = time.monotonic() + _LONGEST_TURN, path.with_suffix(".lock")
+    with place.open("a") as lock:
+        with suppress(OSError):  # a file system without locks: each compiles its own
+            while not _locked(lock) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _compile(graph: GraphModule, leaves: list[Tensor], path: Path) -> None:
+    # Two processes may still compile the same program: each in its own folder, and the last one's stays.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / "program.so"
         with warnings.catch_warnings():

@@ -3,36 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
+from typing import IO
 
 from rltrain.engine.protocol import AgentContext
+from rltrain.machine import available_cores
 from rltrain.terminal.interrupts import children_shielded
+from rltrain.terminal.output import warn
 
+_log = logging.getLogger(__name__)
 _PATIENCE = 20.0  # seconds, on top of the half more than compiling takes that it has had by the step of changing over
 
 
 class BesideCompiler:
-    """A process that compiles what an agent built from `context` calls: one run's, or a population's."""
+    """A process that compiles what an agent built from `context` calls: one run's, or a population's.
+
+    It gives way to the run, and to all else that the machine does. Not so where populations side by side have no core
+    to spare: giving way to them it would wait until they wait for it.
+    """
 
     def __init__(self, context: AgentContext, threads: int) -> None:
-        self._request = pickle.dumps((replace(context, compiler=None), threads, os.getpid()))
+        self._gives_way = available_cores() > threads
+        self._request = pickle.dumps((replace(context, compiler=None), threads, os.getpid(), self._gives_way))
         self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
 
     def start(self) -> None:
         """Begins, if it has not begun."""
         if self._process is not None:
             return
         command = [sys.executable, "-m", "rltrain.jobs.compile_programs"]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             start_new_session=True,  # a Ctrl-C is the run's, which saves first
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
@@ -42,13 +55,14 @@ class BesideCompiler:
             self._process.stdin.close()
 
     def wait(self) -> None:
-        """Until it has ended, if it was begun, but not for long: it gives way to everything, and on a machine that is
-        busy with other work it would never end. What it has not compiled the run compiles itself, at its own
-        priority."""
+        """Until it has ended, if it was begun. But not for long where it gives way: on a machine that is busy with
+        other work it would never end. What it has not compiled the run compiles itself, at its own priority."""
         if self._process is None:
             return
         with children_shielded("the update is compiled"), contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
+            self._process.wait(_PATIENCE if self._gives_way else None)
+        if self._process.poll():
+            self._tell_failure(self._process.returncode)
         self.close()
 
     def close(self) -> None:
@@ -57,3 +71,13 @@ class BesideCompiler:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # with its C++ compiler
             self._process.wait()
+        if self._errors is not None:
+            self._errors.close()
+
+    def _tell_failure(self, code: int) -> None:
+        assert self._errors is not None
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip()
+        last = said.rpartition("\n")[2] or f"the process ended with code {code}"
+        warn(_log, f"compiling beside the run failed, so the run compiles by itself: {last}")
+        _log.info("errors of the process that compiles:\n%s", said)

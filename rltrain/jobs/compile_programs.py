@@ -1,7 +1,8 @@
 """`python -m rltrain.jobs.compile_programs`: the process that compiles beside a run (compile_beside.py).
 
-Niced, it reads from standard input what the run's agent is built from, compiles the agent's programs into the cache of
-the compiler, where the run finds them, and ends. It ends with the run, however that ends.
+It reads from standard input what the run's agent is built from, compiles the agent's programs into the cache of the
+compiler, where the run finds them, and ends; niced where there is a core to spare. It ends with the run, however that
+ends.
 """
 
 from __future__ import annotations
@@ -27,18 +28,21 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Compiles what standard input, written by the run, asks for."""
-    _give_way()
-    context, threads, parent = pickle.load(sys.stdin.buffer)
+    context, threads, parent, gives_way = pickle.load(sys.stdin.buffer)
     _end_with(parent)
+    if gives_way:
+        _give_way()
     torch.set_num_threads(threads)  # part of a program's identity
-    _compile(context)
+    make_all(context)
 
 
-def _compile(context: AgentContext) -> None:
+def make_all(context: AgentContext) -> None:
+    """Compiles all programs of an agent."""
     agent: Any = make_agent(replace(context, compile_from=0))
     if context.config.env.vectorization == "compiled":
         envs = build_envs(context.config, context.population)
         try:
+            envs.reset()
             agent.make_programs(envs)
         finally:
             envs.close()

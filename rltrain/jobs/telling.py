@@ -148,7 +148,8 @@ class OfJobs:
     def stopped(self, exit_code: int, members: Sequence[Member]) -> Interrupted:
         first = self.jobs[0]
         again = rltrain_command("resume", first.folder.parent, env_id=first.config.imports)
-        return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, saved; `{again}` continues")
+        continues = f"; `{again}` continues" if first.config.resumable else ""
+        return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, saved{continues}")
 
     def stopped_evaluating(self, exit_code: int, members: Sequence[Member], ended: Mapping[int, Ended]) -> Interrupted:
         return self.stopped(exit_code, members)

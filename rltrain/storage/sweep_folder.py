@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rltrain.errors import Interrupted, RequestError
+from rltrain.errors import RequestError
 from rltrain.storage.files import write_atomic
 from rltrain.storage.locks import lock_folder
 from rltrain.storage.plain_files import json_text, read_json, write_file
-from rltrain.terminal.text import rltrain_command, unusable
+from rltrain.terminal.text import unusable
 
 JOBS = "jobs.json"
 """{"jobs": [{"folder": ..., "config": {...}, "overrides": [...]}, ...], "notes": [...]}, written before the first job
@@ -159,15 +158,6 @@ def sweep_of(job: Path) -> Path | None:
     """
     sweep = next(filter(is_sweep, job.parents), None)
     return sweep if sweep is not None and job in SweepFolder(sweep).jobs() else None
-
-
-def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
-    """The exception that ends a command whose sweep was stopped by a signal, once its jobs are saved."""
-    env_id = ""
-    with suppress(RequestError):  # a malformed list says so when it is resumed
-        ids = [str((job.config or {}).get("env", {}).get("id", "")) for job in SweepFolder(folder).jobs().values()]
-        env_id = next((id for id in ids if ":" in id), "")
-    return Interrupted(exit_code, f"sweep stopped; `{rltrain_command('resume', folder, env_id=env_id)}` finishes it")
 
 
 def _written(jobs: Path) -> int:

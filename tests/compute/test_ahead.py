@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.fx import Graph, GraphModule
 
 from rltrain.compute import ahead
 from rltrain.compute.ahead import Program
@@ -61,7 +64,33 @@ def test_a_program_is_loaded_by_whoever_comes_later(tmp_path: Path, monkeypatch:
     torch.testing.assert_close(Program(scaled(2.0))(x), torch.sin(x) * 2.0)
 
 
-def test_another_constant_shape_type_or_number_of_threads_is_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_another_process_compiles_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Path] = []
+
+    def compile_slowly(_: Any, __: Any, path: Path) -> None:
+        time.sleep(0.2)
+        path.touch()
+        made.append(path)
+
+    monkeypatch.setattr(ahead, "_compile", compile_slowly)
+    graph, place = GraphModule(torch.nn.Module(), Graph()), tmp_path / "programs" / "one.so"
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: ahead._find_or_compile(graph, [], place), range(3)))
+    assert made == [place]
+    assert list(place.parent.iterdir()) == [place], "no lock stays"
+
+
+def test_a_process_that_never_gets_to_compile_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "_LONGEST_TURN", 0.2)
+    with ahead._turn(tmp_path / "one.so"), ahead._turn(tmp_path / "one.so"):
+        pass
+
+
+def test_another_constant_shape_type_or_number_of_threads_is_another_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Path] = []
 
     def refuse(_: Any, __: Any, path: Path) -> None:
@@ -69,7 +98,7 @@ def test_another_constant_shape_type_or_number_of_threads_is_another_program(mon
         raise OSError("no compiler today")
 
     monkeypatch.setattr(ahead, "_compile", refuse)
-    monkeypatch.setattr(ahead, "program_folder", lambda: Path("nowhere"))
+    monkeypatch.setattr(ahead, "program_folder", lambda: tmp_path)
     x, weights = torch.zeros(5), torch.ones(5)
     variants: list[tuple[Callable[[Tensor], Tensor], Tensor]] = [
         (scaled(2.0), x),

@@ -177,6 +177,20 @@ class TestStoppedSweep:
         assert rltrain_here(tmp_path, "resume", f"{sweep}/1") == 0
         assert "sweep:" not in capsys.readouterr().out
 
+    @pytest.mark.parametrize("launcher", often(["basic", "population"], ["population"]))
+    def test_promises_to_continue_no_job_that_cannot_go_on(
+        self, launcher: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        args = [arg for arg in SEEDS if not arg.startswith("hydra/launcher=")]
+        args = ["-m", *args, f"hydra/launcher={launcher}", "seed=0,1", "checkpoint.replay=false"]
+        assert rltrain_here(tmp_path, *args, stop=StopAfter(50)) == 143
+        count = {"basic": "1 job", "population": "2 jobs"}[launcher]
+        said = one_line(capsys)
+        assert f"sweep` finishes it, but for {count} that cannot go on (checkpoint.replay=false)" in said
+        assert "continues" not in said
+        assert resume(tmp_path / "sweep") == 1
+        assert capsys.readouterr().err.count("was saved without its experience") == int(count[0])
+
     def test_keeps_what_resume_changes_also_for_the_jobs_that_have_not_begun(self, tmp_path: Path) -> None:
         sweep = tmp_path / "sweep"
         assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=StopAfter(50)) == 143

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from halves import often
+from resume_cases import CASES
 from small_runs import (
     CPU,
     DISCRETE,
@@ -35,8 +37,12 @@ from rltrain.compute.choices import CompileChoice
 from rltrain.compute.compiling import Bound, has_compiler
 from rltrain.config.application import compose
 from rltrain.config.schema import AlgoConfig, AnyNetworkConfig, CNNConfig, DeviceConfig, NetworkConfig, RunConfig
+from rltrain.jobs import compile_programs
 from rltrain.jobs.build import build_envs, work_of
 from rltrain.jobs.compile_beside import BesideCompiler
+from rltrain.jobs.job import train_population
+from rltrain.jobs.training import Job
+from rltrain.machine import TASK_CORES
 from rltrain.types import ObservationSpec
 
 CNN = CNNConfig("cnn", "auto", "auto", "auto", "auto", False, "auto", "relu", 1.0)
@@ -214,6 +220,52 @@ def test_from_whole_episodes_it_changes_over_after_the_update_that_reaches_its_s
         assert later.calls == [] and not earlier._compiled
 
 
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize(
+    "case", [*(case for case in CASES if "in the program" in case), "dqn 3 envs", "rainbow", "dqn convolutions, 2 envs"]
+)
+def test_the_other_process_makes_programs_of_what_is_built_there(
+    case: str, members: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, made = CASES[case], list[Bound]()
+    monkeypatch.setattr(Bound, "make_program", lambda program: made.append(program))
+    with closing(build_envs(config)) as envs:
+        population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
+        context = AgentContext(
+            config, envs.observation_spec, envs.action_spec, CPU, True, population=population, compile_from=100
+        )
+    compile_programs.make_all(context)
+    assert made
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "dqn 3 envs", "dqn stepped in the program, 3 envs", "dqn stepped in the program, wrapped",
+        "rainbow", "iqn noisy, stepped in the program", "reinforce stepped in the program, 2 envs",
+        "ppo, 3 envs", "ppo stepped in the program, 3 envs", "pqn stepped in the program, held actions",
+    ],
+)  # fmt: skip
+def test_a_run_compiles_nothing_that_the_other_process_has_compiled(
+    case: str, members: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = replace(CASES[case].device, compile="auto")
+    jobs = [Job(replace(CASES[case], seed=s, device=device), tmp_path / str(s)) for s in range(members)]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("rltrain.jobs.compile_beside._PATIENCE", None)
+    monkeypatch.setattr("rltrain.jobs.build.choose_compile", lambda *_: CompileChoice(True, 60))
+    compiled_here = list[object]()
+    monkeypatch.setattr("rltrain.compute.ahead._compile", lambda *args: compiled_here.append(args))
+    loads = count_loads(monkeypatch)
+    for job in jobs:
+        job.folder.mkdir()
+    assert all(isinstance(outcome, float) for outcome in train_population(jobs))
+    assert loads and not compiled_here
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_what_the_other_process_compiles_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,12 +291,30 @@ def test_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiler._process is not None and compiler._process.returncode == -9
 
 
-def test_it_is_not_waited_for_where_the_machine_has_no_time_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rltrain.jobs.compile_beside._PATIENCE", 0.1)
+def test_it_is_said_where_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
     compiler = BesideCompiler(AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20), 1)
-    compiler._process = starved = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    compiler._request = b"nonsense"
+    compiler.start()
     compiler.wait()
-    assert starved.returncode == -signal.SIGKILL
+    said = capsys.readouterr().err
+    assert "compiling beside the run failed, so the run compiles by itself: _pickle.UnpicklingError:" in said
+    assert said.count("\n") == 1
+
+
+def test_it_gives_way_to_the_run_and_is_not_waited_for_long_where_there_is_a_core_to_spare(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Populations side by side that have all cores would else starve it until they wait for it."""
+    monkeypatch.setattr("rltrain.jobs.compile_beside._PATIENCE", 0.1)
+    monkeypatch.setattr("rltrain.machine.all_cores", lambda: 4)
+    context = AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20)
+    for given, ended in {"4": -signal.SIGKILL, "2": -signal.SIGKILL, "1": 0}.items():
+        monkeypatch.setenv(TASK_CORES, given)
+        compiler = BesideCompiler(context, threads=1)
+        assert pickle.loads(compiler._request)[-1] is bool(ended)
+        compiler._process = process = subprocess.Popen(["sleep", "0.5"], start_new_session=True)
+        compiler.wait()
+        assert process.returncode == ended
 
 
 @pytest.mark.slow
