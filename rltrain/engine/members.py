@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from rltrain.compute.compiling import Bound, compiled
 from rltrain.compute.staging import StagingBuffers
-from rltrain.networks.flat import FlatNetwork
+from rltrain.networks.flat import FlatNetwork, InNumpy
 
 # Rows times parameters of a member: beyond, torch's products win, and NumPy's would start threads of their own.
 _LARGEST_IN_NUMPY = 2**18
@@ -73,13 +74,23 @@ class MemberNetworks:
             return found
         return self(torch.from_numpy(obs).to(self.params.device))
 
+    def outputs_of(self, members: Sequence[int], rows: int) -> Callable[[np.ndarray], Tensor] | None:
+        """`outputs` of the networks of K members alone, as they are now, for observations [K * rows, *obs]: the same
+        bits. None where these would not be computed in NumPy, which takes one member after the other."""
+        if self._numpy is None or self._too_large_for_numpy(rows):
+            return None
+        forward = self._first.in_numpy(self.params.view(self.members, -1)[list(members)])
+        assert forward is not None
+        return partial(_of_stacked, forward, len(members))
+
     def _in_numpy(self, obs: np.ndarray, *noise: np.ndarray) -> Tensor | None:
         """The outputs [M * N, outputs], computed in NumPy; None where that is not the fastest way for so many rows."""
-        rows = len(obs) // self.members
-        if self._numpy is None or rows * self.params.shape[-1] > _LARGEST_IN_NUMPY:
+        if self._numpy is None or self._too_large_for_numpy(len(obs) // self.members):
             return None
-        outputs = self._numpy(obs.reshape(self.members, rows, *obs.shape[1:]), *noise)  # [M, N, outputs]
-        return torch.from_numpy(outputs.reshape(len(obs), outputs.shape[-1]))
+        return _of_stacked(self._numpy, self.members, obs, *noise)
+
+    def _too_large_for_numpy(self, rows: int) -> bool:
+        return rows * self.params.shape[-1] > _LARGEST_IN_NUMPY
 
     def _all(self, forward: Callable[..., Tensor], obs: Tensor, *noise: Tensor) -> Tensor:
         if self.members == 1:
@@ -102,6 +113,12 @@ class MemberNetworks:
     def load_state_dict(self, state: Mapping[str, Tensor], member: int = 0, stacked: Tensor | None = None) -> None:
         """Copies in place, into `stacked` or the network's own; raises as `FlatNetwork.flatten` does."""
         self.of_member(self.params if stacked is None else stacked, member).copy_(self._first.flatten(state))
+
+
+def _of_stacked(forward: InNumpy, members: int, obs: np.ndarray, *noise: np.ndarray) -> Tensor:
+    """The outputs [M * N, outputs] of M networks in NumPy for obs [M * N, *obs], member by member."""
+    outputs = forward(obs.reshape(members, -1, *obs.shape[1:]), *noise)  # [M, N, outputs]
+    return torch.from_numpy(outputs.reshape(len(obs), outputs.shape[-1]))
 
 
 class CapturedNetworks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -17,6 +18,7 @@ from rltrain.loggers.logger import EvaluationDisplay, NoDisplay
 from rltrain.seeding import derive_seed
 from rltrain.training.episode_tally import EpisodeStatistics, EpisodeTally
 from rltrain.training.evaluation_limits import MOST_LANES, EvaluationLimits, evaluation_limits
+from rltrain.training.some_members import SomeMembers, some_members, statistics_of
 from rltrain.training.value_check import ValueCheck
 
 __all__ = ["CONFIRM_KEY_OFFSET", "REPORT_EPISODES", "REPORT_KEY", "EpisodeStatistics", "Evaluator"]
@@ -68,6 +70,7 @@ class Evaluator:
         self._num_envs = num_envs
         self._episodes = episodes
         self._lanes = 0  # of each member
+        self._at_once = False  # a twin steps all lanes, also those that nobody asked for
         self._keys = [0] * len(self._seeds)
         self._first = np.zeros(0, np.int64)  # [M * L], the number of the episode that each lane began with
         self._envs: VectorEnv | None = None
@@ -89,7 +92,7 @@ class Evaluator:
             envs = make_vector_env(
                 config, lanes * members, self._episode_seed, members, frozen=True, least=members, seconds=seconds
             )
-            self._envs, self._lanes = envs, envs.num_envs // members
+            self._envs, self._lanes, self._at_once = envs, envs.num_envs // members, way == "batched"
         return self._envs
 
     def evaluate(
@@ -126,6 +129,11 @@ class Evaluator:
             keys: the stream of each member that is evaluated.
         """
         envs = self.open()
+        if (apart := self._apart(policy, list(keys))) is not None:
+            own, some = apart
+            with closing(own):
+                found = own.evaluate_members(some, episodes, dict(enumerate(keys.values())), stop, partly)
+            return found and {list(keys)[number]: statistics for number, statistics in found.items()}
         for member, key in keys.items():
             self._keys[member] = key
         limits = {member: self._limits(member, key, episodes) for member, key in keys.items()}
@@ -145,6 +153,25 @@ class Evaluator:
         if check is not None:
             found |= {m: replace(found[m], diagnostics=check.diagnostics(m)) for m in during_training if m in found}
         return found or None
+
+    def _apart(self, policy: Policy, members: list[int]) -> tuple[Evaluator, SomeMembers] | None:
+        """An evaluator and the policies of these members alone, where the same episodes are played in less time."""
+        if len(members) == len(self._seeds) or not self._at_once:
+            return None
+        some = some_members(policy, members, self._lanes)
+        if some is None:
+            return None
+        own = Evaluator(
+            self._config,
+            [self._seeds[member] for member in members],
+            self._episodes,
+            lambda: statistics_of(self._statistics(), members),
+            num_envs=self._lanes,
+            period=self._period,
+            total_steps=[self._total_steps[member] for member in members],
+            display=self._display,
+        )
+        return own, some
 
     def _play(
         self, envs: VectorEnv, policy: Policy, tally: EpisodeTally, check: ValueCheck | None, stop: Callable[[], bool]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +11,13 @@ import gymnasium
 import numpy as np
 import pytest
 from probe_envs import Scarce
-from small_runs import env_config
+from small_runs import CPU, dqn_config, env_config, ppo_config, run_config
 
+from rltrain.agents import AgentContext, make_agent
+from rltrain.config.schema import AlgoConfig, RunConfig
 from rltrain.config.wrappers import NormalizeObservationConfig
 from rltrain.errors import RequestError
+from rltrain.jobs.build import build_envs
 from rltrain.seeding import derive_seed
 from rltrain.training import evaluator as module
 from rltrain.training.evaluator import EpisodeStatistics, Evaluator
@@ -232,3 +236,44 @@ def test_an_evaluation_uses_each_members_statistics_and_leaves_them_as_they_are(
     assert all(np.array_equal(array, given[key]) for key, array in evaluator._envs.statistics().items())
     starts = seen[0].reshape(2, 2, 4)  # within 0.05 of 0, minus the mean, over 2
     assert (abs(starts + mean[:, None] / 2) <= 0.026).all()
+
+
+class TestSomeMembers:
+    """Of a population, those that are evaluated are asked alone where that plays the same episodes."""
+
+    WRAPPED = replace(
+        env_config("CartPole-v1"), wrappers=(NormalizeObservationConfig("normalize_observation"),), vectorization="auto"
+    )
+
+    def agent(self, config: RunConfig) -> Any:
+        algos = [replace(config.algo, gamma=gamma) for gamma in (0.9, 0.7, 0.5)]
+        configs = tuple(replace(config, seed=seed, algo=algo) for seed, algo in enumerate(algos))
+        with closing(build_envs(config, configs)) as envs:
+            context = AgentContext(configs[0], envs.observation_spec, envs.action_spec, CPU, population=configs)
+        return make_agent(context)
+
+    def evaluator(self, config: RunConfig) -> Evaluator:
+        name = "statistics.normalize_observation."
+        mean, spread = np.arange(12.0).reshape(3, 4) / 10, np.full((3, 4), 9.0)
+        given = {f"{name}count": np.full(3, 9.0), f"{name}mean": mean, f"{name}m2": spread}
+        return Evaluator(config.env, [5, 6, 7], 30, lambda: given, period=100, total_steps=[1000, 2000, 3000])
+
+    @pytest.mark.parametrize("algo", [dqn_config(), ppo_config()], ids=["dqn", "ppo"])
+    @pytest.mark.parametrize("keys", [{1: 500}, {2: 100, 0: 700}])
+    def test_have_the_results_that_they_have_among_all(self, algo: AlgoConfig, keys: dict[int, int]) -> None:
+        config = run_config(algo, env=self.WRAPPED)
+        agent, made = self.agent(config), list[int]()
+        greedy = agent.greedy_of
+        agent.greedy_of = lambda members, rows: made.append(len(members)) or greedy(members, rows)
+        alone = self.evaluator(config).evaluate_members(agent, 30, keys)
+        assert made == [len(keys)]
+        agent.greedy_of = lambda members, rows: None
+        assert alone == self.evaluator(config).evaluate_members(agent, 30, keys)
+        assert alone is not None and {*alone} == {*keys}
+        assert all(found.diagnostics["diagnostics/value"] for found in alone.values())
+
+    def test_are_asked_among_all_where_environments_are_stepped_one_by_one(self) -> None:
+        config = run_config(dqn_config(), env=replace(self.WRAPPED, vectorization="sync"))
+        agent = self.agent(config)
+        agent.greedy_of = lambda members, rows: pytest.fail("who is idle is not stepped, and costs nothing")
+        assert self.evaluator(config).evaluate_members(agent, 2, {1: 500})
