@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,9 @@ def held_jobs(jobs: Iterable[Path]) -> dict[Path, str]:
     continue only together."""
     folders = list(jobs)
     held = {folder: f"in use by {holder}" for folder in folders if (holder := holder_of(folder))}
-    names = {folder.name for folder in held}
+    names, saves = {folder.name for folder in held}, _Saves()
     for folder in folders if held else ():
-        if folder not in held and _status(folder) != "completed" and (common := sorted(names & {*_names(folder)})):
+        if folder not in held and _status(folder) != "completed" and (common := sorted(names & {*saves.names(folder)})):
             held[folder] = f"continues with job {common[0]}, which is in use"
     return held
 
@@ -74,18 +75,19 @@ def populations_of(
             begun[folder.name] = folder
         elif status == "completed":
             ended[folder.name] = folder
-    for folder in _cut_in_their_first_save(begun, {folder.name for folder in new}):
+    saves = _Saves()
+    for folder in _cut_in_their_first_save(begun, {folder.name for folder in new}, saves):
         new[folder] = jobs[folder]
         del begun[folder.name]
-    return [*_stored(begun, ended, extends, change), *_beginning(new, change, bundle)]
+    return [*_stored(begun, ended, saves, extends, change), *_beginning(new, change, bundle)]
 
 
-def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str]) -> list[Path]:
+def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str], saves: _Saves) -> list[Path]:
     """Members that have their first checkpoint where others were killed before it: all begin anew, together."""
     alone = []
     for folder in begun.values():
-        names = _names(folder)
-        if not new.isdisjoint(names) and all(len(_saves(begun[name])) == 1 for name in names if name in begun):
+        names = saves.names(folder)
+        if not new.isdisjoint(names) and all(len(saves[begun[name]]) == 1 for name in names if name in begun):
             alone.append(folder)
     return alone
 
@@ -95,33 +97,36 @@ def _status(folder: Path) -> str | None:
     return str(run.read_record().get("status")) if run.record.exists() else None
 
 
-def _saves(folder: Path) -> list[_Saved]:
-    """The checkpoints that can be read of those that a population wrote, those of the newest step first."""
-    from rltrain.jobs.build import POPULATION
-    from rltrain.storage.checkpoint_files import read_manifest
-    from rltrain.storage.checkpoint_folders import step_folders
+class _Saves(dict[Path, list[_Saved]]):
+    """Folder of each job -> the checkpoints that can be read of those that a population wrote, those of the newest step
+    first; read when they are first asked for."""
 
-    found = []
-    for place in reversed(step_folders(folder)):
-        try:
-            entry = read_manifest(place).get(POPULATION)
-            found.append(
-                _Saved(place, int(entry["moment"]), bool(entry["ended"]), tuple(map(str, entry["members"])))
-                if entry
-                else _Saved(place)
-            )
-        except (CheckpointError, TypeError, KeyError, ValueError, OverflowError):
-            continue
-    return found
+    def __missing__(self, folder: Path) -> list[_Saved]:
+        from rltrain.jobs.build import POPULATION
+        from rltrain.storage.checkpoint_files import read_manifest
+        from rltrain.storage.checkpoint_folders import step_folders
+
+        found = self[folder] = list[_Saved]()
+        for place in reversed(step_folders(folder)):
+            try:
+                entry = read_manifest(place).get(POPULATION)
+                found.append(
+                    _Saved(place, int(entry["moment"]), bool(entry["ended"]), tuple(map(str, entry["members"])))
+                    if entry
+                    else _Saved(place)
+                )
+            except (CheckpointError, TypeError, KeyError, ValueError, OverflowError):
+                continue
+        return found
+
+    def names(self, folder: Path) -> tuple[str, ...]:
+        """The members of the population that wrote the newest checkpoint; none where a single run did."""
+        return self[folder][0].names if self[folder] else ()
 
 
-def _names(folder: Path) -> tuple[str, ...]:
-    """The members of the population that wrote the newest checkpoint; none where a single run did."""
-    saves = _saves(folder)
-    return saves[0].names if saves else ()
-
-
-def _stored(begun: Mapping[str, Path], ended: Mapping[str, Path], extends: bool, change: Change) -> list[list[Job]]:
+def _stored(
+    begun: Mapping[str, Path], ended: Mapping[str, Path], saves: _Saves, extends: bool, change: Change
+) -> list[list[Job]]:
     """The populations that go on, each from the newest moment at which all of it was saved.
 
     The last members of one go on as another (`Training`): where a kill came before that was saved, the one before goes
@@ -133,12 +138,14 @@ def _stored(begun: Mapping[str, Path], ended: Mapping[str, Path], extends: bool,
 
     populations = []
     known, taken = {**ended, **begun}, set[str]()
-    for names in _groups(begun.values()):
+    for names in _groups(saves[folder] for folder in begun.values()):
         # The names are data of a file: they say nothing but which of the sweep's own jobs belong together.
         folders = [known[name] for name in names if name in known]
         whole = len(folders) == len(names) == len(set(names)) > 1 and taken.isdisjoint(names)
         # Where one went on by itself nothing that it has learnt since is thrown away.
-        chosen = _common_saves(folders, names) if whole and all(map(_names, folders)) else None
+        chosen = None
+        if whole and all(map(saves.names, folders)):
+            chosen = _common_saves([[saved for saved in saves[folder] if saved.names == names] for folder in folders])
         if chosen is None or any(saved.ended < (name in ended) for name, saved in zip(names, chosen, strict=True)):
             continue
         taken.update(names)
@@ -155,27 +162,26 @@ def _stored(begun: Mapping[str, Path], ended: Mapping[str, Path], extends: bool,
     return populations
 
 
-def _groups(folders: Iterable[Path]) -> list[tuple[str, ...]]:
+def _groups(saves: Iterable[list[_Saved]]) -> list[tuple[str, ...]]:
     """The populations that wrote checkpoints, the latest first."""
     latest: dict[tuple[str, ...], int] = {}
-    for saved in (saved for folder in folders for saved in _saves(folder)):
+    for saved in chain.from_iterable(saves):
         latest[saved.names] = max(saved.moment, latest.get(saved.names, 0))
     return sorted(latest, key=lambda names: latest[names], reverse=True)
 
 
-def _common_saves(folders: list[Path], names: tuple[str, ...]) -> list[_Saved] | None:
-    """The newest whole checkpoint of each member that this population saved at one moment; of one that had ended, its
-    last."""
+def _common_saves(saves: list[list[_Saved]]) -> list[_Saved] | None:
+    """The newest whole checkpoint of each member at one moment of its population, of the `saves` of each; of one that
+    had ended, its last."""
     from rltrain.storage.checkpoint import verify_checkpoint
 
-    saves = [[saved for saved in _saves(folder) if saved.names == names] for folder in folders]
     for moment in sorted({saved.moment for of_member in saves for saved in of_member}, reverse=True):
         chosen = [
             next((s for s in of_member if s.moment == moment or (s.ended and s.moment < moment)), None)
             for of_member in saves
         ]
         whole = [saved for saved in chosen if saved is not None]
-        if len(whole) < len(folders):
+        if len(whole) < len(saves):
             continue
         try:
             for saved in whole:
