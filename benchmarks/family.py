@@ -50,7 +50,7 @@ SUPPORT = {"CartPole-v1": "algo.v_min=0 algo.v_max=100", "Acrobot-v1": "algo.v_m
 ON_DEFAULTS = {"CartPole-v1": 50_000, "Acrobot-v1": 50_000}
 TUNED = {
     "CartPole-v1": ("dqn", "reinforce", "pqn", "ppo"),
-    "Acrobot-v1": ("dqn",),
+    "Acrobot-v1": ("dqn", "ppo"),
     "MountainCar-v0": ("dqn",),
     "Pendulum-v1": ("reinforce", "ppo"),
 }
