@@ -101,7 +101,13 @@ class EngineAgent(GreedyPolicy):
 
     def make_programs(self, envs: SteppedByAgent | None) -> None:
         """Compiles all of them, for another process that finds them on disk; `envs` where it steps them itself."""
-        if envs is not None:
+        if envs is None:
+            observation = self._context.observation
+            obs = np.zeros((self._members * self._num_envs, *observation.shape), observation.dtype)
+            noise = np.zeros((self._members, self._acting.noise_size), np.float32)
+            self._acting.compile()
+            self._acting.act(obs, *([noise] if self._network_noise is not None else []))
+        else:
             self._stepper_of(envs)
         for program in self._programs():
             program.make_program()

@@ -227,8 +227,12 @@ def test_from_whole_episodes_it_changes_over_after_the_update_that_reaches_its_s
 def test_the_other_process_makes_programs_of_what_is_built_there(
     case: str, members: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, made = CASES[case], list[Bound]()
+    config, made, acting = CASES[case], list[Bound](), list[str]()
     monkeypatch.setattr(Bound, "make_program", lambda program: made.append(program))
+    monkeypatch.setattr(
+        "rltrain.engine.members.compiled",
+        lambda update, fallback, fixed_shapes: lambda *args: acting.append("compiled") or fallback(*args),
+    )
     with closing(build_envs(config)) as envs:
         population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
         context = AgentContext(
@@ -236,6 +240,8 @@ def test_the_other_process_makes_programs_of_what_is_built_there(
         )
     compile_programs.make_all(context)
     assert made
+    in_torch = case in ("rainbow", "dqn convolutions, 2 envs")  # where NumPy does not act
+    assert bool(acting) == (members > 1 and in_torch)
 
 
 @pytest.mark.slow
