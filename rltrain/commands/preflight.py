@@ -22,7 +22,7 @@ def preflight(config: RunConfig) -> None:
     """
     if config.init_from is not None:
         _check_place(config.init_from)
-    available_cores()
+    available_cores()  # refuses a share of the cores that is no number
     from rltrain.envs.probe import probe
 
     try:

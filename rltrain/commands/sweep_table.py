@@ -10,6 +10,7 @@ from typing import TypeVar
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
 from rltrain.config.stored import validate_stored
+from rltrain.config.validate import at
 from rltrain.errors import Interrupted, RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_status
@@ -57,16 +58,14 @@ def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
     lost, env_id = 0, ""
     with suppress(RequestError):  # a malformed list, or job, says so when it is resumed
         for job in SweepFolder(folder).jobs().values():
-            config = validate_stored(RunFolder(job.folder).read_config() if job.config is None else job.config)
-            env_id = env_id or config.imports
-            lost += not config.resumable and read_status(RunFolder(job.folder)) == "interrupted"
-    again = f"`{rltrain_command('resume', folder, env_id=env_id)}` finishes"
-    if lost:
-        return Interrupted(
-            exit_code,
-            f"sweep stopped; {again} it, but for {counted(lost, 'job')} that cannot go on (checkpoint.replay=false)",
-        )
-    return Interrupted(exit_code, f"sweep stopped; {again} it")
+            plain = job.config or RunFolder(job.folder).read_config()
+            if ":" in (id := str(at(plain, ["env", "id"]))):
+                env_id = env_id or id
+            if at(plain, ["checkpoint", "replay"]) is False and read_status(RunFolder(job.folder)) == "interrupted":
+                lost += not validate_stored(plain).resumable
+    but = f", but for {counted(lost, 'job')} that cannot go on (checkpoint.replay=false)" if lost else ""
+    again = rltrain_command("resume", folder, env_id=env_id)
+    return Interrupted(exit_code, f"sweep stopped; `{again}` finishes it{but}")
 
 
 def shown_note(note: str) -> str:
