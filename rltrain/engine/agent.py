@@ -117,8 +117,7 @@ class EngineAgent(GreedyPolicy):
         if not self._compiles:
             return
         if step < self._compile_from:
-            if self._compiler is not None:
-                self._compiler.start()
+            self._compile_beside(step)
             return
         if self._compiler is not None:
             self._compiler.wait()
@@ -126,6 +125,10 @@ class EngineAgent(GreedyPolicy):
         for program in self._programs():
             program.compile()
         self._acting.compile()
+
+    def _compile_beside(self, step: int) -> None:
+        if self._compiler is not None:
+            self._compiler.start(step / self._compile_from)
 
     def _until_programs(self, steps: int, step: int) -> int:
         """`steps`, or fewer where the compiled programs begin before: a block of vector steps ends there. `step` is the

@@ -75,8 +75,8 @@ class OnPolicyAgent(EngineAgent):
         """Vector steps with the environments on the device, for `env.vectorization=compiled`. Environments that have
         played their share idle, and so do the last steps of a block in which the last episode has ended."""
         stepper = self._stepper_of(envs)
-        if self._compiles and self._compiler is not None:
-            self._compiler.start()
+        if self._compiles:
+            self._compile_beside(int(self._env_steps.max()))
         steps = min(most, self._steps_ahead(envs))
         finished, drawing = self._rollout.finished.copy(), self._drawing()
         streams = {member: self._acting_noise[member].state_dict() for member in drawing}

@@ -24,8 +24,12 @@ sections are the checkpoint's files.
 class BackgroundCompiler(Protocol):
     """Compiles an agent's programs while the agent learns without them."""
 
-    def start(self) -> None:
-        """Begins, if it has not begun."""
+    def start(self, done: float) -> None:
+        """Begins, if it has not begun and it is time, asked again and again.
+
+        Args:
+            done: the share of the uncompiled steps that is made.
+        """
         ...
 
     def wait(self) -> None:

@@ -19,6 +19,7 @@ from rltrain.terminal.interrupts import children_shielded
 from rltrain.terminal.output import warn
 
 _log = logging.getLogger(__name__)
+_LATE = 0.5
 _PATIENCE = 20.0  # seconds, on top of the half more than compiling takes that it has had by the step of changing over
 
 
@@ -26,7 +27,8 @@ class BesideCompiler:
     """A process that compiles what an agent built from `context` calls: one run's, or a population's.
 
     It gives way to the run, and to all else that the machine does. Not so where populations side by side have no core
-    to spare: giving way to them it would wait until they wait for it.
+    to spare: giving way to them it would wait until they wait for it. There it takes a share of the cores from them,
+    and begins late, since many end before they need it.
     """
 
     def __init__(self, context: AgentContext, threads: int) -> None:
@@ -35,9 +37,9 @@ class BesideCompiler:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
 
-    def start(self) -> None:
-        """Begins, if it has not begun."""
-        if self._process is not None:
+    def start(self, done: float) -> None:
+        """Begins, if it has not begun: where it takes time from the run, once half of the uncompiled steps are made."""
+        if self._process is not None or (done < _LATE and not self._gives_way):
             return
         command = [sys.executable, "-m", "rltrain.jobs.compile_programs"]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115

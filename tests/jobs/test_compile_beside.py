@@ -55,7 +55,8 @@ class Compiler:
     def __init__(self) -> None:
         self.calls: list[str] = []
 
-    def start(self) -> None:
+    def start(self, done: float) -> None:
+        assert 0 <= done < 1
         self.calls.append("start")
 
     def wait(self) -> None:
@@ -279,7 +280,7 @@ def test_what_the_other_process_compiles_is_found(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("rltrain.jobs.compile_beside._PATIENCE", None)
     context = AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20)
     compiler = BesideCompiler(context, torch.get_num_threads())
-    compiler.start()
+    compiler.start(0.0)
     compiler.wait()
     found = sorted(program_folder().glob("*.so"))
     assert len(found) == 1
@@ -292,7 +293,7 @@ def test_what_the_other_process_compiles_is_found(tmp_path: Path, monkeypatch: p
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 def test_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = BesideCompiler(AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20), 1)
-    compiler.start()
+    compiler.start(0.0)
     compiler.close()
     assert compiler._process is not None and compiler._process.returncode == -9
 
@@ -300,7 +301,7 @@ def test_closing_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_said_where_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
     compiler = BesideCompiler(AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20), 1)
     compiler._request = b"nonsense"
-    compiler.start()
+    compiler.start(0.0)
     compiler.wait()
     said = capsys.readouterr().err
     assert "compiling beside the run failed, so the run compiles by itself: _pickle.UnpicklingError:" in said
@@ -321,6 +322,22 @@ def test_it_gives_way_to_the_run_and_is_not_waited_for_long_where_there_is_a_cor
         compiler._process = process = subprocess.Popen(["sleep", "0.5"], start_new_session=True)
         compiler.wait()
         assert process.returncode == ended
+
+
+def test_where_no_core_is_to_spare_it_begins_when_half_of_the_uncompiled_steps_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many populations end before they change over: what is compiled for them takes time from them for nothing."""
+    monkeypatch.setattr("rltrain.machine.all_cores", lambda: 4)
+    context = AgentContext(CONFIG, VECTOR, DISCRETE, CPU, True, compile_from=20)
+    for given, early in {"4": True, "1": False}.items():
+        monkeypatch.setenv(TASK_CORES, given)
+        compiler = BesideCompiler(context, threads=1)
+        with closing(compiler):
+            compiler.start(0.49)
+            assert (compiler._process is not None) == early
+            compiler.start(0.5)
+            assert compiler._process is not None
 
 
 @pytest.mark.slow
