@@ -52,6 +52,7 @@ TUNED = {
     "CartPole-v1": ("dqn", "reinforce", "pqn", "ppo"),
     "Acrobot-v1": ("dqn", "ppo"),
     "MountainCar-v0": ("dqn",),
+    "LunarLander-v3": ("ppo",),
     "Pendulum-v1": ("reinforce", "ppo"),
 }
 MINATAR = "MinAtar, seeds 0 to 9"
