@@ -123,6 +123,16 @@ def test_a_job_that_lost_its_result_or_all_is_repaired(tmp_path: Path, capsys: p
     assert not (sweep / "0" / "learning_curve.png").exists()  # a job of a sweep has none
 
 
+@pytest.mark.parametrize("further", [[], ["dry_run=true"]])
+def test_a_wrong_share_of_the_cores_is_refused_before_the_first_job(
+    further: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RLTRAIN_TASK_CORES", "abc")
+    assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", *further) == 2
+    assert "RLTRAIN_TASK_CORES=abc: must be an integer >= 1" in one_line(capsys)
+    assert not (tmp_path / "sweep").exists()
+
+
 class TestStoppedSweep:
     @pytest.mark.parametrize("kills", [False, True])
     def test_is_finished_by_resume(self, kills: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
