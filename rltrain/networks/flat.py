@@ -7,7 +7,7 @@ stacking and finiteness checks are each a single tensor operation instead of one
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class FlatNetwork:
         self._names = list(named)
         self._shapes = [parameter.shape for parameter in named.values()]
         self._sizes = [parameter.numel() for parameter in named.values()]
-        self.params = torch.cat([parameter.detach().reshape(-1) for parameter in named.values()])  # [P]
+        self.params = _concatenated([parameter.detach() for parameter in named.values()])  # [P]
         for parameter, view in zip(named.values(), self.named(self.params).values(), strict=True):
             parameter.requires_grad_(False)
             parameter.data = view
@@ -151,4 +151,12 @@ class FlatNetwork:
         found = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if expected != found:
             raise ValueError(f"the weights do not fit the network: expected {expected}, found {found}")
-        return torch.cat([state[name].to(self.params).reshape(-1) for name in self._names])
+        return _concatenated([state[name].to(self.params) for name in self._names])
+
+
+def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
+    """Their numbers [P], one tensor after the other."""
+    if tensors[0].device.type == "meta":
+        # Here torch.cat imports the whole compiler, seconds of every `resume` and `evaluate`.
+        return torch.empty(sum(tensor.numel() for tensor in tensors), dtype=tensors[0].dtype, device="meta")
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])

@@ -304,6 +304,22 @@ def test_the_default_start_imports_no_gymnasium(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False).returncode == 0
 
 
+def test_runs_and_what_reads_them_do_not_import_the_compiler(tmp_path: Path) -> None:
+    # Importing it takes as long as all else that `evaluate` does.
+    code = (
+        "import sys, rltrain.jobs.training\nfrom rltrain.cli import main\n"
+        "rltrain.jobs.training.REPORT_EPISODES = 1\n"
+        "def check(*args): assert main([*args]) == 0 and 'torch._dynamo' not in sys.modules, args\n"
+        "noisy = ['network=dueling', 'network.noisy=true', 'exploration=none', 'algo.learning_starts=60']\n"
+        "for name, args in {'dqn': noisy, 'a2c': ['env=Pendulum-v1']}.items():\n"
+        "    check('algo=' + name, *args, 'tuned=none', 'total_steps=64', 'eval.period=null',\n"
+        "          'hydra.run.dir=' + name)\n"
+        "    check('evaluate', name, 'episodes=1')\n"
+        "check('resume', 'dqn', 'total_steps=80')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
 def test_completion_knows_groups_and_environment_ids(rltrain: Shell) -> None:
     for line, expected in (("rltrain env=Cart", "env=CartPole-v1"), ("rltrain target_update=", "target_update=soft")):
         asked = rltrain("-sc", "query=bash", COMP_LINE=line, plugins="")
