@@ -18,6 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
+SCORES := $(VENV)/.installed-scores
 
 .PHONY: train test test-all lint check bench bench-gpu bench-render scale saving sweep-cost results family recipes mutants faults same-numbers clean
 .DEFAULT_GOAL := train
@@ -32,6 +33,11 @@ $(STAMP): pyproject.toml constraints.txt
 # MinAtar brings pandas and scipy along, 240 MB: only what tests everything installs the games.
 $(GAMES): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[minatar,atari,slurm]'
+	@touch $@
+
+# The environments that the tables of scores are of.
+$(SCORES): $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[box2d,mujoco,minatar]'
 	@touch $@
 
 train: $(STAMP)
@@ -84,10 +90,10 @@ saving: $(STAMP)
 sweep-cost: $(STAMP)
 	@$(BIN)/python benchmarks/sweep_cost.py
 
-results: $(STAMP)
+results: $(SCORES)
 	@$(BIN)/python benchmarks/results.py results $(if $(ONLY),--only '$(ONLY)')
 
-family: $(STAMP)
+family: $(SCORES)
 	@$(BIN)/python benchmarks/family.py $(if $(ONLY),--only '$(ONLY)')
 
 recipes: $(STAMP)
