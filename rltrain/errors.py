@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 EXTRAS = {"box2d": "box2d", "mujoco": "mujoco", "classic-control": "render", "toy-text": "render"}
 """An extra of Gymnasium -> the extra of ours that brings what it is for."""
@@ -64,6 +65,15 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     """`Type: text` of an exception on one line, cut at `limit` characters."""
     text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def how_ended(code: int) -> str:
+    """`signal SIGKILL` or `exit code 1`: what ended a process, by its return code."""
+    if code >= 0:
+        return f"exit code {code}"
+    number = -code
+    known = signal.Signals(number).name if number in {*signal.Signals} else str(number)
+    return f"signal {known}{': memory may have run out' if number == signal.SIGKILL else ''}"
 
 
 def module_hint(error: BaseException, module: str) -> str:

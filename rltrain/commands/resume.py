@@ -27,6 +27,7 @@ def main(args: list[str]) -> int:
     overrides = [arg for arg in overrides if not arg.startswith(("trust=", "task="))]
     from rltrain.commands.resume_run import resume_run
     from rltrain.commands.resume_sweep import resume_sweep, resume_task
+    from rltrain.storage.checkpoint_folders import has_checkpoint
     from rltrain.storage.study_folder import is_study, study_of
     from rltrain.storage.sweep_folder import is_sweep, sweep_of
 
@@ -40,7 +41,7 @@ def main(args: list[str]) -> int:
         alone = f"`{rltrain_command('resume', place, *(['trust=true'] if trust else []))}` resumes the job alone"
         say(f"one job of a sweep: {shown_path(sweep)} is resumed ({alone})")
         return resume_sweep(sweep, overrides, trust)
-    if (place / "run.json").exists():
+    if (place / "run.json").exists() or has_checkpoint(place):
         resume_run(place, overrides, trust)
         return 0
     if is_study(place):

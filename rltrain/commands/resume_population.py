@@ -93,8 +93,12 @@ def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str], saves: _S
 
 
 def _status(folder: Path) -> str | None:
+    from rltrain.storage.checkpoint_folders import has_checkpoint
+
     run = RunFolder(folder)
-    return str(run.read_record().get("status")) if run.record.exists() else None
+    if run.record.exists():
+        return str(run.read_record().get("status"))
+    return "interrupted" if has_checkpoint(folder) else None
 
 
 class _Saves(dict[Path, list[_Saved]]):

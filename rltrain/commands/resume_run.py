@@ -12,7 +12,7 @@ from rltrain.config.stored import Differences, record_changes, validate_stored
 from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.run_result import is_completed
+from rltrain.storage.run_result import is_completed, read_status
 from rltrain.terminal.output import say
 from rltrain.terminal.text import shown_path
 
@@ -27,7 +27,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
         alone: it is no job of a sweep: a progress bar may be drawn, and its learning curve is.
     """
     run = RunFolder(folder)
-    status = run.read_record().get("status")
+    status = run.read_record().get("status") if run.record.exists() else read_status(run)
     completed = is_completed(folder)  # one that has lost its result is evaluated again
     overrides = overrides or (left_to_extend(folder, None) if completed else [])
     if completed and not overrides:
@@ -50,7 +50,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
     if completed and (ended := _already_ended(config, source, differences)):
         say(f"{shown_path(folder)}: {ended}")
         return
-    tell(differences)
+    tell(differences, config, source.step)
     if "replay.safetensors" not in source.manifest["files"]:
         raise RequestError(
             f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
@@ -66,7 +66,7 @@ def begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: b
     from rltrain.jobs.job import train
 
     config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
-    tell(differences)
+    tell(differences, config, 0)
     train(config, folder, alone, changes=record_changes(0, differences))
 
 
@@ -96,7 +96,10 @@ def _already_ended(config: RunConfig, source: Checkpoint, differences: Differenc
     return f"already ended: {limit} was reached{at}; {' '.join([limit.lifted, *asked])} lets it go on"
 
 
-def tell(differences: Differences) -> None:
-    """Says what is changed of a stored config, one line each."""
+def tell(differences: Differences, config: RunConfig, step: int) -> None:
+    """Says what is changed of a stored config, one line each, and how that moves a learning rate that falls."""
     for key, (_, value) in differences.items():
         say(f"changed   {key}={show(value)}")
+    if "total_steps" in differences and step and getattr(config.algo, "anneal_lr", False):
+        before, after = (max(0.0, 1 - step / total) for total in differences["total_steps"])
+        say(f"          learning rates fall over total_steps: from {before:.0%} of the first they jump to {after:.0%}")

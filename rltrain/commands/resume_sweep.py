@@ -73,6 +73,10 @@ def _finish_jobs(sweep: SweepFolder, overrides: list[str], trust: bool, of_launc
     from rltrain.commands.cluster import asked_launcher
 
     jobs = sweep.jobs()
+    if not jobs:
+        raise RequestError(
+            f"{shown_path(sweep.path)}: lists no jobs: it was stopped while they were checked; give its command again"
+        )
     overrides = overrides or _left_to_extend(jobs)
     done = not overrides and all(map(is_completed, jobs))
     # Where nothing will run, what the folder says of a launcher needs neither consent nor the launcher's package.
@@ -128,7 +132,7 @@ def _finish_here(sweep: SweepFolder, listed: Mapping[Path, ListedJob], overrides
         name = folder.relative_to(sweep.path)
         say(f"job {name!s:<5} {own[folder]}".rstrip())
         try:
-            if plain is None or (folder / "run.json").exists():
+            if plain is None or read_status(RunFolder(folder)) != "not begun":
                 resume_run(folder, overrides, trust, alone=False)
             else:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -186,7 +190,7 @@ def _resume_populations(
         made = made_by(source)
         config, differences = changed_config(stored, folder, made, overrides, trust)
         if not told:
-            tell(differences)
+            tell(differences, config, made["total_steps"])
             told.append("")
         return config, record_changes(made["total_steps"], differences)
 

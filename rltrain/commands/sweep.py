@@ -27,7 +27,7 @@ from rltrain.commands.cluster_launcher import register_launchers
 from rltrain.commands.launcher import PopulationLauncher
 from rltrain.commands.preflight import preflight
 from rltrain.commands.sweep_header import PlannedJob, comparison_notes, tuned_lines
-from rltrain.commands.sweep_table import report_sweep, shown_note, stopped_sweep
+from rltrain.commands.sweep_table import report_sweep, resuming, shown_note, stopped_sweep
 from rltrain.config.application import CONFIG_NAME, job_variables
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
@@ -225,14 +225,19 @@ def run_sweep(
                 sweeper.sweep(arguments=list(map(str, cfg.hydra.overrides.task)))
         except SystemExit as stop:
             raise stopped_sweep(folder, int(stop.code or 1)) from stop
+        except KeyboardInterrupt as stop:  # before the first job trains
+            if (folder / JOBS).exists():
+                raise stopped_sweep(folder, 130) from stop
+            _remove_unused(folder)
+            raise
         except Exception as error:
-            _tell_failures(launchers)
+            _tell_failures(launchers, folder)
             _remove_unused(folder)
             raise _one_line(error, folder) from error
         callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
         say(report_sweep(sweep))
         _remove_unused(folder)  # after a dry run
-    return FinishedSweep(folder, _tell_failures(launchers))
+    return FinishedSweep(folder, _tell_failures(launchers, folder))
 
 
 @contextmanager
@@ -270,13 +275,15 @@ def _one_line(error: Exception, folder: Path) -> Exception:
     return RunFailed(f"{one_line(error)} (traceback in {shown_path(log)})")
 
 
-def _tell_failures(launchers: Sequence[CheckedLauncher]) -> bool:
-    """Names the jobs that failed, of many the first; whether there was one."""
+def _tell_failures(launchers: Sequence[CheckedLauncher], folder: Path) -> bool:
+    """Names the jobs that failed, of many the first, and what goes on with them; whether there was one."""
     failures = [failure for launcher in launchers for failure in launcher.failures]
     for number, line, error in failures[:MOST_ROWS]:
         print(f"job {number} failed ({line}): {error}", file=errors())
     if left := failures[MOST_ROWS:]:
         print(f"{counted(len(left), 'more job')} failed: each run.json says why", file=errors())
+    if failures:
+        print(f"`{resuming(folder)}` goes on from what was saved", file=errors())
     return bool(failures)
 
 

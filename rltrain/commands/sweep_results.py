@@ -10,7 +10,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from rltrain.config.override_text import key_of, own_overrides
-from rltrain.config.validate import leaves, show
+from rltrain.config.stored import changed_totals, earlier_totals
+from rltrain.config.validate import at, leaves, show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_result, read_status
@@ -90,7 +91,7 @@ def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
     given: list[Sequence[str]] = [job.overrides for job in jobs if job.overrides is not None]
     if len(given) < len(jobs):
         given = [[f"{key}={show(value)}" for key, value in leaves(config).items()] for config in configs]
-    own = own_overrides(given)
+    own = _as_extended(own_overrides(given), jobs, configs)
     results = []
     for job, config, overrides in zip(jobs, configs, own, strict=True):
         run = RunFolder(job.folder)
@@ -105,6 +106,29 @@ def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
         )
         results.append(replace(known, **_found(run)) if status == "completed" else known)
     return results
+
+
+def _as_extended(
+    own: Sequence[Sequence[str]], jobs: Sequence[ListedJob], configs: Sequence[Mapping[str, Any]]
+) -> list[list[str]]:
+    """The overrides of each job, with the `total_steps` to which it alone was extended, and what they were before where
+    else two jobs would seem to be one run."""
+    records = [_record(job) for job in jobs]
+    lines = []
+    for overrides, record, config in zip(own, records, configs, strict=True):
+        last, listed = [after for _, after in changed_totals(record)][-1:], at(config, ["total_steps"])
+        alone = [f"total_steps={after}" for after in last if type(listed) is int and after > listed]
+        lines.append([*(o for o in overrides if not alone or key_of(o) != "total_steps"), *alone])
+    histories: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
+    totals = [earlier_totals(r, at(c, ["algo", "anneal_lr"])) for r, c in zip(records, configs, strict=True)]
+    for line, before in zip(lines, totals, strict=True):
+        histories.setdefault(tuple(line), set()).add(before)
+    return [
+        [*line, f"total_steps.before={','.join(map(str, before))}"]
+        if before and len(histories[tuple(line)]) > 1
+        else line
+        for line, before in zip(lines, totals, strict=True)
+    ]
 
 
 def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:
@@ -173,6 +197,13 @@ def _config(job: ListedJob) -> Mapping[str, Any]:
         return job.config
     try:
         return RunFolder(job.folder).read_config()
+    except RequestError:
+        return {}
+
+
+def _record(job: ListedJob) -> Mapping[str, Any]:
+    try:
+        return RunFolder(job.folder).read_record()
     except RequestError:
         return {}
 

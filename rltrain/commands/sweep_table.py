@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
@@ -55,17 +55,27 @@ def report_sweep(sweep: SweepFolder) -> str:
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
     """The exception that ends a command whose sweep was stopped by a signal, once its jobs are saved."""
-    lost, env_id = 0, ""
-    with suppress(RequestError):  # a malformed list, or job, says so when it is resumed
-        for job in SweepFolder(folder).jobs().values():
-            plain = job.config or RunFolder(job.folder).read_config()
-            if ":" in (id := str(at(plain, ["env", "id"]))):
-                env_id = env_id or id
-            if at(plain, ["checkpoint", "replay"]) is False and read_status(RunFolder(job.folder)) == "interrupted":
-                lost += not validate_stored(plain).resumable
+    lost = sum(
+        at(plain, ["checkpoint", "replay"]) is False
+        and read_status(RunFolder(job)) == "interrupted"
+        and not validate_stored(plain).resumable
+        for job, plain in _configs(folder)
+    )
     but = f", but for {counted(lost, 'job')} that cannot go on (checkpoint.replay=false)" if lost else ""
-    again = rltrain_command("resume", folder, env_id=env_id)
-    return Interrupted(exit_code, f"sweep stopped; `{again}` finishes it{but}")
+    return Interrupted(exit_code, f"sweep stopped; `{resuming(folder)}` finishes it{but}")
+
+
+def resuming(folder: Path) -> str:
+    """The command that resumes a sweep."""
+    ids = (str(at(plain, ["env", "id"])) for _, plain in _configs(folder))
+    return rltrain_command("resume", folder, env_id=next((id for id in ids if ":" in id), ""))
+
+
+def _configs(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """Folder and config of each job; a malformed list, or job, ends it, and says so when it is resumed."""
+    with suppress(RequestError):
+        for job in SweepFolder(folder).jobs().values():
+            yield job.folder, job.config or RunFolder(job.folder).read_config()
 
 
 def shown_note(note: str) -> str:

@@ -16,7 +16,7 @@ from rltrain.errors import RequestError, RunFailed
 from rltrain.storage.files import holder_of
 from rltrain.storage.plain_files import json_text, write_file
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.study_folder import StudyFolder, Trial
+from rltrain.storage.study_folder import CONFIRMATION, StudyFolder, Trial
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
 from rltrain.terminal.output import say
 from rltrain.terminal.text import counted, number, rltrain_command, shown_path, wrapped
@@ -99,7 +99,7 @@ def confirm_seeds(asked: Plan) -> range:
 
 def _confirm(folder: StudyFolder, asked: Plan, winner: Trial) -> Confirmation | None:
     """Trains fresh seeds with the best settings. None: another process trains them."""
-    path = folder.path / f"confirm_{winner.number}"
+    path = folder.path / f"{CONFIRMATION}{winner.number}"
     seeds = {path / f"seed_{seed}": seed for seed in confirm_seeds(asked)}
     with folder.locked():
         if holder := holder_of(path):

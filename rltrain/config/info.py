@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rltrain.config.folders import USER_ORIGINS
+from rltrain.config.override_text import key_of
 from rltrain.config.validate import leaves
 from rltrain.terminal.text import shown_path
 
@@ -22,7 +23,7 @@ class ComposeInfo:
 
     Attributes:
         tuned: name of the tuned file that applied, e.g. `dqn_CartPole-v1`.
-        tuned_keys: what it set and nothing stronger changed: dotted key -> value, group -> choice.
+        tuned_keys: what it set and nothing stronger did, not even to the same: dotted key -> value, group -> choice.
         overrides: what the user typed, after the folder of configs that was named, if one was.
         tuned_file: all that the tuned file says, in the form of `tuned_keys`.
     """
@@ -55,12 +56,14 @@ def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
         if isinstance(entry, Mapping)
         for key, value in entry.items()
     }
-    keys = {group: value for group, value in picks.items() if choices.get(group) == value}
+    typed = {key_of(override) for override in overrides}
+    keys = {group: value for group, value in picks.items() if choices.get(group) == value and group not in typed}
     final = leaves(plain)
     settings = leaves(content)
     for key, value in settings.items():
         section = key.partition(".")[0]
-        if picks.get(section, choices.get(section)) == choices.get(section) and final.get(key) == value:
+        chosen = picks.get(section, choices.get(section)) == choices.get(section)
+        if chosen and final.get(key) == value and key not in typed:
             keys[key] = value
     return ComposeInfo(str(name), keys, overrides, {**picks, **settings})
 

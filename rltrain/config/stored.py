@@ -208,6 +208,20 @@ def recorded_changes(record: Mapping[str, Any], since: int) -> list[tuple[str, A
     return made
 
 
+def earlier_totals(record: Mapping[str, Any], anneals: Any) -> tuple[int, ...]:
+    """The `total_steps` that a run had before `resume` gave it others, if its learning rate fell over them: it is no
+    replicate of a run that had the last ones from the start. Of a run.json, which may be a stranger's."""
+    return tuple(before for before, _ in changed_totals(record)) if anneals is True else ()
+
+
+def changed_totals(record: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """What `resume` made of `total_steps`, each time: before and after."""
+    changes = record.get("changes")
+    entries = [entry for entry in changes if isinstance(entry, dict)] if isinstance(changes, list) else []
+    pairs = [(entry.get("from"), entry.get("to")) for entry in entries if entry.get("key") == "total_steps"]
+    return [(before, after) for before, after in pairs if type(before) is int and type(after) is int]
+
+
 def require_trusted(config: RunConfig, trust: bool) -> None:
     """Refuses a stored config whose environment id or loggers import a module, unless the user said that they may.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +25,7 @@ import numpy as np
 
 from rltrain.envs.lane_group import MAX_REPLAY_SECONDS, Finished, LaneState, LaneStep
 from rltrain.envs.make import EnvMaker
-from rltrain.errors import RunFailed
+from rltrain.errors import RunFailed, how_ended
 from rltrain.terminal.interrupts import signals_later
 
 _CLOSE_SECONDS = 5.0
@@ -203,7 +202,7 @@ class _Worker:
             code = self._process.wait(_CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             return "its socket closed"
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return how_ended(code)
 
     def join(self, timeout: float) -> None:
         with suppress(subprocess.TimeoutExpired):

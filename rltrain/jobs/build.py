@@ -251,4 +251,5 @@ def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, scr
     plain = to_plain(config)
     further = [find_logger(name)(run.path, resume_step, plain) for name in config.loggers]
     tensorboard = TensorBoardLogger(run.path, resume_step, plain)
-    return MultiLogger([JsonlLogger(run.metrics, resume_step), tensorboard, *further, screen])
+    rows = JsonlLogger(run.metrics, resume_step, longest=config.log_period + config.num_envs)
+    return MultiLogger([rows, tensorboard, *further, screen])

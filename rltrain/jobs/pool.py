@@ -22,7 +22,7 @@ from rltrain.config.population import MOST_MEMBERS
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.envs.probe import probe
-from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed
+from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed, how_ended
 from rltrain.jobs.job import train_population
 from rltrain.jobs.training import Job, Outcome
 from rltrain.machine import TASK_CORES, available_cores
@@ -143,8 +143,7 @@ class _Pool:
         try:
             answer = ended.connection.recv()
         except (EOFError, OSError):
-            code = ended.process.wait()
-            failure = RunFailed(f"the process that trained it ended with {code}")
+            failure = RunFailed(f"the process that trained it died ({how_ended(ended.process.wait())})")
             for job in jobs:
                 # Not failed: what was saved together continues together.
                 with suppress(RunFailed, RequestError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
@@ -13,8 +14,10 @@ from typing import Any
 from rltrain.errors import RunFailed
 from rltrain.loggers.logger import NullLogger
 from rltrain.storage.files import open_regular, write_atomic
-from rltrain.terminal.text import unusable
+from rltrain.terminal.output import warn
+from rltrain.terminal.text import shown_path, unusable
 
+_log = logging.getLogger(__name__)
 _LONGEST_LINE = 1 << 20  # bytes; what is longer is no row of ours
 _BEGINS = b'{"step": '
 
@@ -88,17 +91,22 @@ class JsonlLogger(NullLogger):
 
     Args:
         resume_step: where the run continues from: rows of later steps are dropped first. None: a new run.
+        longest: the most environment steps until a run's first row; that there is none after them is said.
 
     Raises:
         RunFailed: the file cannot be written.
     """
 
-    def __init__(self, path: Path, resume_step: int | None = None) -> None:
+    def __init__(self, path: Path, resume_step: int | None = None, longest: float = math.inf) -> None:
         self._path = path
         try:
+            kept = ""
             if resume_step is not None and path.exists():
-                kept = (row for row in read_rows(path) if row["step"] <= resume_step)
-                write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+                rows = (row for row in read_rows(path) if row["step"] <= resume_step)
+                kept = "".join(json.dumps(row) + "\n" for row in rows)
+                write_atomic(path, kept)
+            if resume_step is not None and resume_step >= longest and not kept:
+                warn(_log, f"{shown_path(path)}: has no row before step {resume_step:,}, and no curve will show one")
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | (os.O_EXCL if resume_step is None else 0)
             self._descriptor: int | None = os.open(path, flags, 0o666)
         except OSError as error:

@@ -11,10 +11,10 @@ from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.validate import show
 from rltrain.report.runs import Run
 
-ENV, FOLDER = "env.id", "folder"
+ENV, FOLDER, BEFORE = "env.id", "folder", "total_steps.before"
 _NO_SETTING = ("seed", "name", "dry_run", "log_period", "checkpoint.", "video.")
 """Keys, or the sections before a dot, in which replicates may differ."""
-_VAGUE = ("start", "end", "steps", "period", "unit", "decay", "size", "kwargs")
+_VAGUE = ("before", "start", "end", "steps", "period", "unit", "decay", "size", "kwargs")
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,18 @@ class Groups:
 def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
     """Settings in the order of their first runs.
 
-    Runs of equal configs and seeds that lie in different folders that were asked for are compared by folder.
+    Runs of equal configs and seeds that lie in different folders that were asked for are compared by folder, and those
+    of which `resume` has changed `total_steps` by what these were before.
 
     Args:
         origins: how those folders are called.
     """
     known = [run for run in runs if run.config]
+    configs: Sequence[Mapping[str, Any]]
     configs = [{key: value for key, value in run.config.items() if not _is_no_setting(key)} for run in known]
     if _compares_folders(known, configs):
         configs = [{**config, FOLDER: origins[run.origin]} for run, config in zip(known, configs, strict=True)]
+    configs = _with_history(known, configs)
     differing = _differing(configs)
     keys = _telling(differing, configs, [key for run in known for key in _keys(run.typed)])
     found: dict[str, list[Run]] = {}
@@ -148,6 +151,19 @@ def _compares_folders(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]])
     origins: dict[str, int] = {}
     texts = (_text([run.seed, config]) for run, config in zip(runs, configs, strict=True))
     return any(origins.setdefault(text, run.origin) != run.origin for run, text in zip(runs, texts, strict=True))
+
+
+def _with_history(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The configs with `BEFORE` where one seed of a setting has runs of several histories."""
+    texts = [_text(config) for config in configs]
+    histories: dict[tuple[str, int | None], set[str]] = {}
+    for run, text in zip(runs, texts, strict=True):
+        histories.setdefault((text, run.seed), set()).add(_text(run.totals))
+    mixed = {text for (text, _), found in histories.items() if len(found) > 1}
+    return [
+        {**config, BEFORE: ",".join(map(str, run.totals))} if text in mixed and run.totals else config
+        for run, config, text in zip(runs, configs, texts, strict=True)
+    ]
 
 
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

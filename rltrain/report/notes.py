@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
-from rltrain.report.runs import Run
+from rltrain.report.runs import FRESH, SEARCHED, SEEDS, Run
 from rltrain.report.statistics import FEWEST_RUNS
 from rltrain.terminal.text import counted, name_ranges
 
@@ -18,6 +18,7 @@ def notes(contents: Contents) -> list[str]:
         *_few_seeds(contents),
         *_uncounted(contents),
         *_ended_early(contents),
+        *_extended(contents),
         *_mixed("versions", [run.versions for run in contents.runs], "their numbers may differ for that alone"),
         *_mixed("devices", [run.device for run in contents.runs], "their speeds cannot be compared"),
         *_picked(contents),
@@ -69,6 +70,23 @@ def _ended_early(contents: Contents) -> Iterator[str]:
         )
 
 
+def _extended(contents: Contents) -> Iterator[str]:
+    """Runs of a setting whose learning rates fell over other `total_steps` than those of the rest."""
+    odd: list[Run] = []
+    for summary in contents.summaries:
+        extended = [run for run in summary.setting.runs if run.totals]
+        # One that ended before is none of the others: it had no reason to be resumed.
+        rest = [run for run in summary.setting.runs if not run.totals and not run.stopped_at_goal]
+        if rest or len({run.totals for run in extended}) > 1:
+            odd += extended
+    if odd:
+        was = "was resumed" if len(odd) == 1 else "were resumed"
+        yield (
+            f"{counted(len(odd), 'run')} {was} with another total_steps, over which learning rates fall, beside seeds"
+            f" that had it from the start: no replicates of these: {_names(contents, odd)}."
+        )
+
+
 def _mixed(what: str, values: Sequence[str], so: str) -> Iterator[str]:
     told = Counter(value[:60] for value in values if value)
     if len(told) > 1:
@@ -77,7 +95,12 @@ def _mixed(what: str, values: Sequence[str], so: str) -> Iterator[str]:
 
 
 def _picked(contents: Contents) -> Iterator[str]:
-    if any(best_in(contents.summaries, env) is not None for env in contents.envs):
+    if any(summary.setting.values.get(SEEDS) == FRESH for summary in contents.summaries):
+        yield (
+            f"{SEEDS}={FRESH} is the confirmation of what the search chose, on seeds that it had not seen. The scores"
+            f" of {SEEDS}={SEARCHED} were chosen by, so the best of them is likely too high."
+        )
+    elif any(best_in(contents.summaries, env) is not None for env in contents.envs):
         yield (
             "The best setting was picked by the scores that are shown, so its own score is likely too high: "
             "confirm it on fresh seeds."

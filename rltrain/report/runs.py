@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rltrain.config.stored import ADDED_KEYS
+from rltrain.config.stored import ADDED_KEYS, earlier_totals
 from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
 from rltrain.report.series import Metrics, Series, read_metrics
-from rltrain.storage.checkpoint_folders import newest_step
+from rltrain.storage.checkpoint_folders import has_checkpoint, newest_step
 from rltrain.storage.files import holder_of
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import RunResult, read_result, read_status
+from rltrain.storage.study_folder import CONFIRMATION, is_study
 from rltrain.storage.sweep_folder import SweepFolder, is_sweep
 from rltrain.terminal.text import shown_path
 from rltrain.training.outcome import Outcome, outcome
@@ -28,6 +29,9 @@ TRAINING, EVALUATION = "rollout/episode_return", "eval/episode_return"
 OVERESTIMATION = "diagnostics/overestimation"
 """The value of first states less the discounted return, which the rows of a run have one by one."""
 _VALUE, _DISCOUNTED = "diagnostics/value", "diagnostics/discounted_return"
+SEEDS, SEARCHED, FRESH = "seeds", "search", "fresh"
+"""In the config of a study's run, beside its keys: the search has chosen among settings by the scores of some seeds;
+fresh ones confirm its choice, and are no replicates of those."""
 DIAGNOSTICS = (
     OVERESTIMATION, "diagnostics/dormant_units", "diagnostics/target_distance", "diagnostics/replay_age",
     "diagnostics/priority_share", "diagnostics/visited_entries", "train/entropy", "train/approx_kl",
@@ -51,6 +55,7 @@ class Run:
         result: None for a run that is not completed.
         wall_seconds: from its last beginning to its end.
         ended: in seconds since 1970.
+        totals: the `total_steps` over which its learning rate fell before it was resumed with others.
     """
 
     folder: Path
@@ -66,6 +71,7 @@ class Run:
     ended: float | None = None
     device: str = ""
     versions: str = ""
+    totals: tuple[int, ...] = ()
 
     @property
     def env(self) -> str:
@@ -120,12 +126,14 @@ class Run:
 
 
 class Found(NamedTuple):
-    """A run's folder, and what the list of its sweep tells of it: overrides, config; `fault`: what is wrong with it."""
+    """A run's folder, and what the list of its sweep tells of it: overrides, config; `fault`: what is wrong with it;
+    `seeds`: of a study's run, whether its seed is one that searched, or a fresh one."""
 
     folder: Path
     typed: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
     fault: str = ""
+    seeds: str = ""
 
 
 def find_runs(place: Path) -> list[Found]:
@@ -134,27 +142,37 @@ def find_runs(place: Path) -> list[Found]:
     Raises:
         RequestError: it holds no run.
     """
-    if (place / "run.json").exists():
+    if _is_run(place):
         return [Found(place)]
     found: dict[Path, Found] = {}
     for folder in _folders(place):
         if is_sweep(folder):
             for run in _jobs(SweepFolder(folder)):
                 found.setdefault(run.folder, run)
-        elif (folder / "run.json").is_file():
+        elif _is_run(folder):
             found.setdefault(folder, Found(folder))
     if not found:
         raise RequestError(f"{shown_path(place)}: holds no run")
     return list(found.values())
 
 
+def _is_run(place: Path) -> bool:
+    return (place / "run.json").is_file() or has_checkpoint(place)  # which may have lost its record
+
+
 def _jobs(sweep: SweepFolder) -> list[Found]:
     """The jobs of a sweep. Where its list is damaged those that have begun, the first of which tells the fault."""
+    seeds = ""
+    if is_study(sweep.path.parent):
+        seeds = FRESH if sweep.path.name.startswith(CONFIRMATION) else SEARCHED
     try:
-        return [Found(job.folder, job.overrides or (), job.config) for job in sweep.jobs().values()]
+        jobs = sweep.jobs().values()
+        return [Found(job.folder, job.overrides or (), job.config, seeds=seeds) for job in jobs]
     except RequestError as error:
         fault = f"{_fault(error, sweep.path)} (the list of its sweep's jobs: those that have not begun are unknown)"
-        return [Found(folder, fault="" if number else fault) for number, folder in enumerate(sweep.begun())]
+        return [
+            Found(folder, fault="" if number else fault, seeds=seeds) for number, folder in enumerate(sweep.begun())
+        ]
 
 
 def _folders(place: Path) -> Iterator[Path]:
@@ -184,7 +202,7 @@ def read_runs(places: Sequence[Path], tags: Collection[str]) -> list[Run]:
 
 def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
     """One run, found in the place of that number."""
-    folder, typed, listed, fault = found
+    folder, typed, listed, fault, seeds = found
     run = RunFolder(folder)
     faults = [fault] if fault else []
     record: Mapping[str, Any] = {}
@@ -200,8 +218,12 @@ def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
         faults.append(_fault(error, folder))
     except RecursionError:
         faults.append(f"{run.config.name}: is nested too deeply")
+    if seeds and config:
+        config = {**config, SEEDS: seeds}
     state = read_status(run)
-    if state == "unknown" and not faults:
+    if not run.record.exists() and state != "not begun":
+        faults.append(f"{run.record.name}: is missing")
+    elif state == "unknown" and not faults:
         faults.append(f"{run.record.name}: tells no status")
     if state == "running" and not holder_of(folder):
         state = "killed"
@@ -222,6 +244,7 @@ def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
         folder, origin, (*typed, *_typed(record)), config, state, _reason(record), tuple(faults), metrics, result,
         wall_seconds=seconds, ended=None if seconds is None or started is None else started + seconds,
         device=str(record.get("device", "")), versions=_versions(record),
+        totals=earlier_totals(record, config.get("algo.anneal_lr")),
     )  # fmt: skip
 
 

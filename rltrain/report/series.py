@@ -58,6 +58,7 @@ class Metrics:
         train_seconds: in training, without evaluations; None where no row has a speed.
         not_finite: how many values were left out since they are NaN, infinite or no numbers.
         faults: what a file that training wrote does not have: lines that are no rows, rows that are missing.
+        has_gaps: whether rows are missing.
     """
 
     series: dict[str, Series]
@@ -65,6 +66,7 @@ class Metrics:
     train_seconds: float | None
     not_finite: int = 0
     faults: tuple[str, ...] = ()
+    has_gaps: bool = False
 
 
 def read_metrics(path: Path, tags: Collection[str], longest: float = math.inf, end: int | None = None) -> Metrics:
@@ -94,7 +96,7 @@ def read_metrics(path: Path, tags: Collection[str], longest: float = math.inf, e
             seconds += (step - (last or 0)) / speed
         last = step if last is None else max(last, step)
     series = {tag: found.series() for tag, found in points.items() if found}
-    return Metrics(series, last, seconds or None, not_finite, tuple(check.faults(last)))
+    return Metrics(series, last, seconds or None, not_finite, tuple(check.faults(last)), check.has_gaps(last))
 
 
 class _Check:
@@ -135,6 +137,9 @@ class _Check:
         if self._end is not None and (last or 0) < self._end:
             found.append(f"rows missing from step {last or 0:,} to the last, {self._end:,}")
         return found
+
+    def has_gaps(self, last: int | None) -> bool:
+        return self._gaps > 0 or (self._end is not None and (last or 0) < self._end)
 
 
 class _Points:

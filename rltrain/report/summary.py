@@ -198,9 +198,9 @@ def _horizon(settings: Sequence[Setting]) -> int | None:
 
 
 def _area(run: Run, tag: str, horizon: int | None) -> float | None:
-    """Mean return up to `horizon`; before its first point a run counts as it was there."""
+    """Mean return up to `horizon`; before its first point a run counts as it was there. None where rows are missing."""
     line = _series(run, tag)
-    if line is None or run.result is None or horizon is None:
+    if line is None or run.result is None or horizon is None or run.metrics.has_gaps:
         return None
     first = min(float(line.steps[0]), float(horizon))
     rest = float(line.means(np.array([first, horizon]))[0]) * (horizon - first) if first < horizon else 0.0

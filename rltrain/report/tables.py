@@ -96,6 +96,7 @@ def _setting_row(contents: Contents, summary: Summary) -> Row:
         "solve_step": summary.solve_step,
         **_estimate("area", summary.area),
         "area_steps": summary.horizon,
+        "area_metric": contents.main,
         "train_seconds": summary.train_seconds,
         "steps_per_second": summary.speed,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rltrain.errors import RequestError
+from rltrain.storage.checkpoint_folders import has_checkpoint
 from rltrain.storage.run_folder import RunFolder
 
 MOST_STEPS = 1 << 63
@@ -53,9 +54,12 @@ def read_result(run: RunFolder) -> RunResult | None:
 
 
 def read_status(run: RunFolder) -> str:
-    """The status in run.json; "not begun" where there is none, "unknown" where it is damaged."""
+    """The status in run.json; "unknown" where it is damaged, and where there is none "not begun", or "interrupted" if
+    the run has saved: then the file was lost."""
     try:
-        status = run.read_record().get("status") if run.record.exists() else "not begun"
+        if not run.record.exists():
+            return "interrupted" if has_checkpoint(run.path) else "not begun"
+        status = run.read_record().get("status")
     except RequestError:
         return "unknown"
     return status if isinstance(status, str) else "unknown"

@@ -16,6 +16,8 @@ from rltrain.storage.plain_files import json_text, plain_yaml, read_json, read_p
 from rltrain.storage.sweep_folder import JOBS, SweepFolder
 
 STUDY, JOURNAL, TRIALS = "study.yaml", "journal.log", "trials.json"
+CONFIRMATION = "confirm_"
+"""Before the number of the trial whose settings are trained on fresh seeds."""
 _PATIENCE = 60.0  # seconds; the lock is held while trials are suggested or told, never while they train
 
 State = Literal["complete", "pruned", "failed"]

@@ -293,6 +293,26 @@ def test_a_list_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == "no experiment matches zzz\n"
 
 
+def test_ctrl_c_while_a_sweep_is_checked_leaves_nothing_and_later_what_can_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    sweep = ["-m", "seed=0,1", "hydra.sweep.dir=sweep"]
+    with monkeypatch.context() as patch:
+        patch.setattr("rltrain.commands.sweep.CheckedLauncher._check", interrupted)
+        assert main(sweep) == 130
+    assert capsys.readouterr().err == "rltrain: stopped by SIGINT\n"
+    assert not Path("sweep").exists()
+    monkeypatch.setattr("rltrain.commands.launcher.PopulationLauncher.launch", interrupted)
+    assert main(sweep) == 130
+    assert capsys.readouterr().err == "rltrain: sweep stopped; `rltrain resume sweep` finishes it\n"
+    assert len(json.loads(Path("sweep", "jobs.json").read_text())["jobs"]) == 2
+    Path("sweep", "jobs.json").unlink()  # as a kill before it was written
+    assert "sweep: lists no jobs: it was stopped while they were checked" in refused(capsys, "resume", "sweep")
+
+
 def test_what_is_no_run_and_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(2):
         (tmp_path / "sweep" / str(number)).mkdir(parents=True)

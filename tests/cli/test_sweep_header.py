@@ -39,6 +39,10 @@ def test_the_header_says_what_the_tuned_file_set_for_which_job(tmp_path: Path) -
     ]
     lines = tuned_lines(planned("algo.n_step=1 env=Acrobot-v1", "algo.n_step=3 env=Acrobot-v1", config_dir=tmp_path))
     assert lines == ["tuned     dqn_Acrobot-v1, for all 2 jobs: target_update=soft target_update.tau=0.5"]
+    typed = "env=Acrobot-v1 target_update=soft target_update.tau=0.5"
+    assert tuned_lines(planned(typed, f"{typed} seed=1", config_dir=tmp_path)) == [
+        "tuned     dqn_Acrobot-v1, for all 2 jobs: algo.n_step=3"
+    ]
     some = planned("seed=0 env=Acrobot-v1", "seed=1 env=Acrobot-v1 algo.n_step=9", "tuned=none", config_dir=tmp_path)
     assert tuned_lines(some)[1:] == [
         "tuned     dqn_Acrobot-v1, only for seed=0: algo.n_step=3",

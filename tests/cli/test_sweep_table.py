@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,29 @@ def test_a_stranger_s_list_of_jobs_steers_no_terminal(tmp_path: Path) -> None:
     (tmp_path / "jobs.json").write_text(json.dumps({"jobs": listed, "notes": ["\x1b[2J", 7]}))
     said = report_sweep(SweepFolder(tmp_path))
     assert "\x1b" not in said and said.count("\\x1b") >= 3
+
+
+def resumed(folder: Path, seed: int, *totals: int) -> ListedJob:
+    """A job whose total_steps, over which its learning rate falls, resume has changed in turn; its sweep lists 900."""
+    job = swept(folder, 1.0, "total_steps=900", f"seed={seed}")
+    changes = [{"step": a, "key": "total_steps", "from": a, "to": b} for a, b in pairwise(totals)]
+    (folder / "run.json").write_text(json.dumps({"status": "completed", "changes": changes}))
+    plain = {**(job.config or {}), "total_steps": 900, "algo": {"anneal_lr": True}}
+    return ListedJob(folder, plain, job.overrides)
+
+
+def settings_of(sweep: Path, *jobs: ListedJob) -> list[tuple[list[str], list[str]]]:
+    reported(sweep, jobs)
+    return [(setting["overrides"], setting["jobs"]) for setting in results(sweep)["settings"]]
+
+
+def test_extended_jobs_of_one_seed_are_told_apart_by_what_they_were(tmp_path: Path) -> None:
+    jobs = [resumed(tmp_path / str(n), n % 2, 400 if n < 2 else 500, 900) for n in range(4)]
+    assert settings_of(tmp_path, *jobs) == [
+        (["total_steps.before=400"], ["0", "1"]), (["total_steps.before=500"], ["2", "3"]),
+    ]  # fmt: skip
+
+
+def test_a_job_that_was_extended_alone_is_no_replicate(tmp_path: Path) -> None:
+    jobs = [resumed(tmp_path / str(n), n, 400, 900, *([1000] if n == 1 else [])) for n in range(3)]
+    assert settings_of(tmp_path, *jobs) == [([], ["0", "2"]), (["total_steps=1000"], ["1"])]

@@ -97,6 +97,13 @@ class TestResume:
         assert all(name in error for name in named), error
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
+    def test_a_learning_rate_that_falls_jumps_and_that_is_said(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        train(run_config(dqn_config(anneal_lr=True), total_steps=60), tmp_path / "run")
+        assert main(["resume", str(tmp_path / "run"), "total_steps=80"]) == 0
+        assert "from 0% of the first they jump to 25%" in capsys.readouterr().out
+
     def test_what_the_manifest_tells_waits_for_no_torch(self, run: Path) -> None:
         code = (
             "import sys\nfrom rltrain.cli import main\n"

@@ -84,7 +84,8 @@ def test_a_failing_job_stops_no_other_and_is_the_only_one_resumed(
     env = "env=probe_envs:Raises-v0,probe_envs:FixedLength-v0"
     assert rltrain_here(tmp_path, "-m", *(arg for arg in SEEDS if not arg.startswith("env=")), env, "seed=0,1") == 1
     said = capsys.readouterr()
-    failed = [line for line in said.err.splitlines() if not line.startswith("step ")]
+    *failed, advice = [line for line in said.err.splitlines() if not line.startswith("step ")]
+    assert advice.endswith("RLTRAIN_PLUGINS=probe_envs rltrain resume sweep` goes on from what was saved")
     assert [line.split(" failed (")[0] for line in failed] == ["job 0", "job 1"]
     assert all("the left wheel came off" in line for line in failed)
     assert "seed=1)" in failed[1] and "Raises-v0" in failed[1]
@@ -121,6 +122,21 @@ def test_a_job_that_lost_its_result_or_all_is_repaired(tmp_path: Path, capsys: p
     assert result_of(sweep / "1") == whole
     assert written([sweep / "2"]) == before
     assert not (sweep / "0" / "learning_curve.png").exists()  # a job of a sweep has none
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["of a sweep", "alone"])
+def test_a_run_that_lost_its_record_goes_on_from_its_checkpoint(
+    alone: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0", stop=StopAfter(100)) == 143
+    job = tmp_path / "sweep" / "0"
+    assert newest(job).step > 40
+    (job / "run.json").unlink()
+    assert resume(job if alone else job.parent) == 0
+    assert "resumed   at step" in capsys.readouterr().out
+    assert json.loads((job / "metrics.jsonl").read_text().partition("\n")[0])["step"] == 40
+    train(config_of(job), tmp_path / "whole")
+    assert_same_run(tmp_path / "whole", job)
 
 
 @pytest.mark.parametrize("further", [[], ["dry_run=true"]])

@@ -169,7 +169,7 @@ def test_a_killed_worker_is_named():
     envs = make("Pid-v0", 2)
     pid = int(envs.reset()[1, 0])
     os.kill(pid, signal.SIGKILL)
-    with pytest.raises(RunFailed, match=r"Pid-v0: environment 1 died \(signal SIGKILL\)"):
+    with pytest.raises(RunFailed, match=r"Pid-v0: environment 1 died \(signal SIGKILL: memory may have run out\)"):
         envs.step(np.zeros(2, np.int64))
 
 

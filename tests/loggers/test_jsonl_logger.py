@@ -32,6 +32,17 @@ def test_rows_are_exact_json_and_there_at_once(tmp_path: Path) -> None:
     logger.close()
 
 
+def test_a_run_goes_on_without_its_earlier_rows_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path := tmp_path / "metrics.jsonl").write_text('{"torn')
+    JsonlLogger(path, 99, longest=100).close()  # the first row may come after this
+    assert capsys.readouterr().err == ""
+    JsonlLogger(path, 100, longest=100).close()
+    assert "metrics.jsonl: has no row before step 100" in capsys.readouterr().err
+    write(path, range(90), 0)
+    JsonlLogger(path, 101, longest=100).close()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_resumed_file_has_each_step_once_and_no_torn_line(tmp_path: Path) -> None:
     once, resumed = tmp_path / "once.jsonl", tmp_path / "resumed.jsonl"
     write(once, range(100))

@@ -117,6 +117,44 @@ def test_seeds_of_one_setting_may_lie_in_two_folders(tmp_path: Path) -> None:
     assert [[run.seed for run in setting.runs] for setting in found.settings] == [[0, 1]]
 
 
+def extended(folder: Path, before: int, **changes: Any) -> Path:
+    """A run that `resume` has given another total_steps."""
+    plain = config(total_steps=1000, **changes)
+    plain["algo"]["anneal_lr"] = True
+    run = write_run(folder, final=result(1.0), plain=plain)
+    if before:
+        change = {"step": before, "key": "total_steps", "from": before, "to": 1000}
+        (run / "run.json").write_text(json.dumps({"status": "completed", "changes": [change]}))
+    return run
+
+
+def test_runs_of_one_seed_are_apart_by_the_total_steps_that_they_had(tmp_path: Path) -> None:
+    for number, before in enumerate((400, 500, 0)):
+        for seed in range(2):
+            extended(tmp_path / str(2 * number + seed), before, seed=seed)
+    found = group_runs(read_runs([tmp_path], []), ["x"])
+    assert [(s.variant, len(s.runs), len(s.repeated)) for s in found.settings] == [
+        ("total_steps.before=400", 2, 0), ("total_steps.before=500", 2, 0), ("total_steps.before=null", 2, 0),
+    ]  # fmt: skip
+
+
+def test_seeds_alone_differ_where_none_has_two_histories(tmp_path: Path) -> None:
+    extended(tmp_path / "0", 400, seed=0)
+    extended(tmp_path / "1", 0, seed=1)
+    (setting,) = group_runs(read_runs([tmp_path], []), ["x"]).settings  # a note tells of it
+    assert [run.totals for run in setting.runs] == [(400,), ()]
+
+
+def test_the_confirmation_of_a_study_is_apart_from_the_search(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "batch_000", {f"t{s}": ([f"seed={s}"], {"seed": s}, 9.0) for s in range(2)})
+    write_sweep(tmp_path / "confirm_0", {f"seed_{s}": ([f"seed={s}"], {"seed": s}, 1.0) for s in (2, 3, 4)})
+    (tmp_path / "study.yaml").touch()
+    found = group_runs(read_runs([tmp_path], []), ["x"])
+    assert [(s.variant, [run.seed for run in s.runs]) for s in found.settings] == [
+        ("seeds=search", [0, 1]), ("seeds=fresh", [2, 3, 4]),
+    ]  # fmt: skip
+
+
 def test_of_two_runs_of_a_seed_the_first_completed_one_counts(tmp_path: Path) -> None:
     write_run(tmp_path / "a", status="failed", seed=3)
     write_run(tmp_path / "b", final=result(1.0), seed=3)

@@ -228,6 +228,23 @@ def test_several_folders_are_compared(here: Path, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_runs_of_other_histories_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = config()
+    plain["algo"]["anneal_lr"] = True
+    for seed in range(3):
+        run = write_run(here / "day" / str(seed), final=result(1.0), plain={**plain, "seed": seed})
+        if seed < 2:
+            change = {"step": 500, "key": "total_steps", "from": 500, "to": 1000}
+            (run / "run.json").write_text(json.dumps({"status": "completed", "changes": [change]}))
+    assert main(["report", "day"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 runs were resumed with another total_steps" in said and "no replicates of these: 0, 1." in said
+    shutil.rmtree(here / "day" / "2")
+    assert main(["report", "day"]) == 0
+    assert "resumed" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(2):
         write_run(here / "day" / f"run{seed}", final=result(1.0 + seed), seed=seed)

@@ -138,6 +138,11 @@ def test_the_area_is_the_mean_over_all_steps(tmp_path: Path) -> None:
     assert area is not None and area.value == pytest.approx((100 * 100 + 900 * 550) / 1000)
 
 
+def test_a_run_without_some_of_its_rows_has_no_area(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", [row(800, 1.0), row(900, 1.0), row(1000, 1.0)], result(1.0))
+    assert one(tmp_path).area is None
+
+
 def test_areas_end_where_the_shortest_completed_run_does(tmp_path: Path) -> None:
     write_run(tmp_path / "a", flat(1000, 1.0), result(1.0, 1000), seed=0)
     write_run(tmp_path / "b", flat(400, 2.0), result(1.0, 400), seed=1, total_steps=400)
