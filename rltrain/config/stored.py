@@ -215,7 +215,7 @@ def earlier_totals(record: Mapping[str, Any], anneals: Any) -> tuple[int, ...]:
 
 
 def changed_totals(record: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """What `resume` made of `total_steps`, each time: before and after."""
+    """The `total_steps` before and after each `resume` that changed them."""
     changes = record.get("changes")
     entries = [entry for entry in changes if isinstance(entry, dict)] if isinstance(changes, list) else []
     pairs = [(entry.get("from"), entry.get("to")) for entry in entries if entry.get("key") == "total_steps"]
