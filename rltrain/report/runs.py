@@ -238,7 +238,7 @@ def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
     if metrics.faults:
         faults.append(f"{run.metrics.name}: {', '.join(metrics.faults)}")
     if state == "completed" and result is None:
-        faults.append(f"{run.result.name}: holds no result")
+        faults.append(f"{run.result.name}: {'holds no result' if run.result.exists() else 'is missing'}")
     seconds, started = _seconds(record.get("seconds")), _seconds(record.get("started"))
     return Run(
         folder, origin, (*typed, *_typed(record)), config, state, _reason(record), tuple(faults), metrics, result,
