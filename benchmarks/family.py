@@ -53,6 +53,7 @@ TUNED = {
     "Acrobot-v1": ("dqn", "ppo"),
     "MountainCar-v0": ("dqn",),
     "Pendulum-v1": ("reinforce", "ppo"),
+    "InvertedPendulum-v5": ("reinforce", "a2c", "ppo"),
 }
 TEN_SEEDS = {"LunarLander-v3": ("ppo",)}
 """Tuned settings too, whose environment is slow to step."""
