@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
-from rltrain.report.runs import FRESH, SEARCHED, SEEDS, Run
+from rltrain.report.runs import CONFIRMED, SEARCHED, STUDY, Run
 from rltrain.report.statistics import FEWEST_RUNS
 from rltrain.terminal.text import counted, name_ranges
 
@@ -95,10 +95,10 @@ def _mixed(what: str, values: Sequence[str], so: str) -> Iterator[str]:
 
 
 def _picked(contents: Contents) -> Iterator[str]:
-    if any(summary.setting.values.get(SEEDS) == FRESH for summary in contents.summaries):
+    if any(summary.setting.values.get(STUDY) == CONFIRMED for summary in contents.summaries):
         yield (
-            f"{SEEDS}={FRESH} is the confirmation of what the search chose, on seeds that it had not seen. The scores"
-            f" of {SEEDS}={SEARCHED} were chosen by, so the best of them is likely too high."
+            f"{STUDY}={CONFIRMED}: what the search chose, on seeds that it had not seen. The scores of"
+            f" {STUDY}={SEARCHED} were chosen by, so the best of them is likely too high."
         )
     elif any(best_in(contents.summaries, env) is not None for env in contents.envs):
         yield (

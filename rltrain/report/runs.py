@@ -29,9 +29,9 @@ TRAINING, EVALUATION = "rollout/episode_return", "eval/episode_return"
 OVERESTIMATION = "diagnostics/overestimation"
 """The value of first states less the discounted return, which the rows of a run have one by one."""
 _VALUE, _DISCOUNTED = "diagnostics/value", "diagnostics/discounted_return"
-SEEDS, SEARCHED, FRESH = "seeds", "search", "fresh"
+STUDY, SEARCHED, CONFIRMED = "study", "search", "confirmation"
 """In the config of a study's run, beside its keys: the search has chosen among settings by the scores of some seeds;
-fresh ones confirm its choice, and are no replicates of those."""
+the fresh ones of the confirmation are no replicates of those."""
 DIAGNOSTICS = (
     OVERESTIMATION, "diagnostics/dormant_units", "diagnostics/target_distance", "diagnostics/replay_age",
     "diagnostics/priority_share", "diagnostics/visited_entries", "train/entropy", "train/approx_kl",
@@ -127,13 +127,13 @@ class Run:
 
 class Found(NamedTuple):
     """A run's folder, and what the list of its sweep tells of it: overrides, config; `fault`: what is wrong with it;
-    `seeds`: of a study's run, whether its seed is one that searched, or a fresh one."""
+    `part`: of a study, to which its run belongs."""
 
     folder: Path
     typed: tuple[str, ...] = ()
     config: Mapping[str, Any] | None = None
     fault: str = ""
-    seeds: str = ""
+    part: str = ""
 
 
 def find_runs(place: Path) -> list[Found]:
@@ -162,17 +162,15 @@ def _is_run(place: Path) -> bool:
 
 def _jobs(sweep: SweepFolder) -> list[Found]:
     """The jobs of a sweep. Where its list is damaged those that have begun, the first of which tells the fault."""
-    seeds = ""
+    part = ""
     if is_study(sweep.path.parent):
-        seeds = FRESH if sweep.path.name.startswith(CONFIRMATION) else SEARCHED
+        part = CONFIRMED if sweep.path.name.startswith(CONFIRMATION) else SEARCHED
     try:
         jobs = sweep.jobs().values()
-        return [Found(job.folder, job.overrides or (), job.config, seeds=seeds) for job in jobs]
+        return [Found(job.folder, job.overrides or (), job.config, part=part) for job in jobs]
     except RequestError as error:
         fault = f"{_fault(error, sweep.path)} (the list of its sweep's jobs: those that have not begun are unknown)"
-        return [
-            Found(folder, fault="" if number else fault, seeds=seeds) for number, folder in enumerate(sweep.begun())
-        ]
+        return [Found(folder, fault="" if number else fault, part=part) for number, folder in enumerate(sweep.begun())]
 
 
 def _folders(place: Path) -> Iterator[Path]:
@@ -202,7 +200,7 @@ def read_runs(places: Sequence[Path], tags: Collection[str]) -> list[Run]:
 
 def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
     """One run, found in the place of that number."""
-    folder, typed, listed, fault, seeds = found
+    folder, typed, listed, fault, part = found
     run = RunFolder(folder)
     faults = [fault] if fault else []
     record: Mapping[str, Any] = {}
@@ -218,8 +216,8 @@ def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
         faults.append(_fault(error, folder))
     except RecursionError:
         faults.append(f"{run.config.name}: is nested too deeply")
-    if seeds and config:
-        config = {**config, SEEDS: seeds}
+    if part and config:
+        config = {**config, STUDY: part}
     state = read_status(run)
     if not run.record.exists() and state != "not begun":
         faults.append(f"{run.record.name}: is missing")

@@ -151,7 +151,7 @@ def test_the_confirmation_of_a_study_is_apart_from_the_search(tmp_path: Path) ->
     (tmp_path / "study.yaml").touch()
     found = group_runs(read_runs([tmp_path], []), ["x"])
     assert [(s.variant, [run.seed for run in s.runs]) for s in found.settings] == [
-        ("seeds=search", [0, 1]), ("seeds=fresh", [2, 3, 4]),
+        ("study=search", [0, 1]), ("study=confirmation", [2, 3, 4]),
     ]  # fmt: skip
 
 
