@@ -22,6 +22,7 @@ from rltrain.terminal.text import number
 
 _MOST_PANELS, _MOST_CELLS, _MOST_LABELS, _MOST_TICKS = 12, 24, 150, 8
 _MOST_LINES = len(PALETTE)
+_LEAST_APART = 0.11  # of an axis, from one label to the next
 _STAR = "#f0e442"
 _LARGEST = 1e15
 
@@ -144,9 +145,20 @@ def _draw_slice(panel: Axes, contents: Contents, env: str, key: str) -> None:
         panel.minorticks_off()
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     if 0 < len(values) <= _MOST_TICKS:
-        panel.set_xticks(values, [f"{value:g}" for value in values])
+        apart = legible_ticks(values)
+        panel.set_xticks(apart, [f"{value:g}" for value in apart])
     if joined and len(lines) > 1:
         panel.legend(loc="best", fontsize=7)
+
+
+def legible_ticks(values: Sequence[float]) -> list[float]:
+    """Of increasing values, the last and those before it whose labels do not lie on another."""
+    places = np.log(values) if is_logarithmic(values) else np.asarray(values, np.float64)
+    kept = [len(values) - 1]
+    for number in range(len(values) - 2, -1, -1):
+        if places[kept[-1]] - places[number] >= _LEAST_APART * (places[-1] - places[0]):
+            kept.append(number)
+    return [values[number] for number in reversed(kept)]
 
 
 def _draw_line(panel: Axes, members: Sequence[Summary], key: str, rank: int, rest: str) -> None:

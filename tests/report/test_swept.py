@@ -16,7 +16,7 @@ from rltrain.report.contents import Contents, read_contents
 from rltrain.report.drawing import labels, styled
 from rltrain.report.drawings import drawings
 from rltrain.report.figures import chances
-from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
+from rltrain.report.swept import heat_maps, is_grid, legible_ticks, slices, swept_numbers
 
 
 def swept(tmp_path: Path, settings: list[dict[str, Any]], seeds: int = 1) -> Contents:
@@ -80,6 +80,13 @@ def test_numbers_of_a_random_search_make_slices(tmp_path: Path) -> None:
     contents = swept(tmp_path, [{"algo__gamma": 1 - 0.1**n, "algo__optimizer__lr": 0.1**n} for n in range(1, 12)])
     # lr follows from gamma; had both been typed, both would be shown.
     assert not is_grid(contents) and swept_numbers(contents) == ["algo.gamma"]
+
+
+def test_labels_of_an_axis_do_not_lie_on_each_other() -> None:
+    assert legible_ticks([1, 2, 3, 4, 5, 6, 7, 8]) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert legible_ticks([0.000909, 0.00118, 0.00134, 0.00884]) == [0.00134, 0.00884]
+    assert legible_ticks([1e-4, 1e-3, 1.1e-3, 1e-2]) == [1e-4, 1.1e-3, 1e-2]  # logarithmic
+    assert legible_ticks([3]) == [3]
 
 
 def test_words_flags_and_lists_are_no_swept_numbers(tmp_path: Path) -> None:
