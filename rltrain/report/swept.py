@@ -155,10 +155,10 @@ def legible_ticks(values: Sequence[float]) -> list[float]:
     """Of increasing values, the last and those before it whose labels do not lie on another."""
     places = np.log(values) if is_logarithmic(values) else np.asarray(values, np.float64)
     kept = [len(values) - 1]
-    for number in range(len(values) - 2, -1, -1):
-        if places[kept[-1]] - places[number] >= _LEAST_APART * (places[-1] - places[0]):
-            kept.append(number)
-    return [values[number] for number in reversed(kept)]
+    for place in range(len(values) - 2, -1, -1):
+        if places[kept[-1]] - places[place] >= _LEAST_APART * (places[-1] - places[0]):
+            kept.append(place)
+    return [values[place] for place in reversed(kept)]
 
 
 def _draw_line(panel: Axes, members: Sequence[Summary], key: str, rank: int, rest: str) -> None:
