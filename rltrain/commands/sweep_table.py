@@ -55,12 +55,11 @@ def report_sweep(sweep: SweepFolder) -> str:
 
 def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
     """The exception that ends a command whose sweep was stopped by a signal, once its jobs are saved."""
-    lost = sum(
-        at(plain, ["checkpoint", "replay"]) is False
-        and read_status(RunFolder(job)) == "interrupted"
-        and not validate_stored(plain).resumable
-        for job, plain in _configs(folder)
-    )
+    lost = 0
+    with suppress(RequestError):  # a malformed job says so when it is resumed
+        for job, plain in _configs(folder):
+            if at(plain, ["checkpoint", "replay"]) is False and read_status(RunFolder(job)) == "interrupted":
+                lost += not validate_stored(plain).resumable
     but = f", but for {counted(lost, 'job')} that cannot go on (checkpoint.replay=false)" if lost else ""
     return Interrupted(exit_code, f"sweep stopped; `{resuming(folder)}` finishes it{but}")
 
