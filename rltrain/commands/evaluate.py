@@ -147,9 +147,11 @@ def _no_folder(place: Path) -> str:
 
 def not_begun(place: Path) -> str:
     """Error text for a sweep's job that has no run yet; empty for any other folder."""
+    from rltrain.storage.checkpoint_folders import has_checkpoint
     from rltrain.storage.sweep_folder import sweep_of
 
-    sweep = None if (place / "run.json").exists() else sweep_of(place)
+    begun = (place / "run.json").exists() or has_checkpoint(place)
+    sweep = None if begun else sweep_of(place)
     return "" if sweep is None else f"is a job that has not begun; `{rltrain_command('resume', sweep)}` begins it"
 
 

@@ -69,6 +69,7 @@ def in_words(contents: Contents) -> str:
     lines = [laid_out(titles, rows, terminal_width(), optional=(6, 5, 4))] if rows else []
     if len(contents.summaries) > len(shown):
         lines.append(f"not shown: {len(contents.summaries) - len(shown)} settings, which settings.csv has")
+    scored = any(summary.score for summary in contents.summaries)
     meaning = (
         f"final return, area: interquartile means over seeds [{CONFIDENCE:.0%} interval, bootstrap over seeds] of the "
         f"last network's greedy return, and of the mean {contents.main} over the steps that all completed runs made"
@@ -76,7 +77,7 @@ def in_words(contents: Contents) -> str:
     named = [_unfinished(contents, run) for run in contents.unfinished[:_MOST_NAMED]]
     if more := len(contents.unfinished) - len(named):
         named.append(f"and {more} more, which the page names")
-    said = [meaning, *notes(contents), *named]
+    said = [*([meaning] if scored else []), *notes(contents), *named]
     return "\n".join([*lines, *(wrapped(harmless(line)) for line in said)])
 
 

@@ -14,6 +14,7 @@ from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError
 from rltrain.storage.files import holder_of
 from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_status
 
 if TYPE_CHECKING:
     from rltrain.jobs.training import Job
@@ -93,12 +94,10 @@ def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str], saves: _S
 
 
 def _status(folder: Path) -> str | None:
-    from rltrain.storage.checkpoint_folders import has_checkpoint
-
     run = RunFolder(folder)
     if run.record.exists():
         return str(run.read_record().get("status"))
-    return "interrupted" if has_checkpoint(folder) else None
+    return None if (status := read_status(run)) == "not begun" else status
 
 
 class _Saves(dict[Path, list[_Saved]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,13 @@ from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import is_completed, read_status
-from rltrain.terminal.output import say
+from rltrain.terminal.output import say, warn
 from rltrain.terminal.text import shown_path
 
 if TYPE_CHECKING:
     from rltrain.storage.checkpoint import Checkpoint
+
+_log = logging.getLogger(__name__)
 
 
 def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = True) -> None:
@@ -27,7 +30,11 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
         alone: it is no job of a sweep: a progress bar may be drawn, and its learning curve is.
     """
     run = RunFolder(folder)
-    status = run.read_record().get("status") if run.record.exists() else read_status(run)
+    if run.record.exists():
+        status = run.read_record().get("status")
+    else:
+        status = read_status(run)
+        warn(_log, f"{shown_path(run.record)}: is missing; what earlier resumes changed is forgotten")
     completed = is_completed(folder)  # one that has lost its result is evaluated again
     overrides = overrides or (left_to_extend(folder, None) if completed else [])
     if completed and not overrides:
@@ -102,4 +109,8 @@ def tell(differences: Differences, config: RunConfig, step: int) -> None:
         say(f"changed   {key}={show(value)}")
     if "total_steps" in differences and step and getattr(config.algo, "anneal_lr", False):
         before, after = (max(0.0, 1 - step / total) for total in differences["total_steps"])
-        say(f"          learning rates fall over total_steps: from {before:.0%} of the first they jump to {after:.0%}")
+        say(
+            "          learning rates fall over total_steps: "
+            f"they jump from {before:.0%} to {after:.0%} of what they began with,\n"
+            "          as they do not in a run that has these total_steps from its start"
+        )

@@ -155,7 +155,7 @@ def _of_settings(settings: Sequence[SettingResult], width: int | None) -> str:
         rows.append(
             [
                 str(count),
-                as_typed(setting.overrides) or "all jobs",
+                as_typed(setting.overrides) or ("all jobs" if len(settings) == 1 else "the others"),
                 "-" if setting.env_step is None else f"{setting.env_step:,.0f}",
                 f"{solved} of {count}{f', {lost} lost' if lost else ''}" if solved or lost else "-",
                 greedy,

@@ -47,8 +47,9 @@ def _uncounted(contents: Contents) -> Iterator[str]:
         yield (
             f"{counted(len(unscored), 'run')} of {len(contents.runs)} left no final score "
             f"({', '.join(f'{count} {state}' for state, count in states.items())}), and no mean of scores counts "
-            f"{'it' if len(unscored) == 1 else 'them'}: {_names(contents, unscored)}. "
-            "Where runs fail, the scores of the others flatter their setting."
+            f"{'it' if len(unscored) == 1 else 'them'}: {_names(contents, unscored)}."
+            + " Where runs fail, the scores of the others flatter their setting."
+            * (len(unscored) < len(contents.runs))
         )
     if left_out := contents.groups.left_out:
         whose = _names(contents, left_out)
@@ -80,10 +81,9 @@ def _extended(contents: Contents) -> Iterator[str]:
         if rest or len({run.totals for run in extended}) > 1:
             odd += extended
     if odd:
-        was = "was resumed" if len(odd) == 1 else "were resumed"
         yield (
-            f"{counted(len(odd), 'run')} {was} with another total_steps, over which learning rates fall, beside seeds"
-            f" that had it from the start: no replicates of these: {_names(contents, odd)}."
+            "Not all seeds of a setting were trained alike: resume has changed total_steps, over which learning rates"
+            f" fall, of {counted(len(odd), 'run')}: {_names(contents, odd)}."
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rltrain.errors import RequestError
-from rltrain.storage.checkpoint_folders import has_checkpoint
+from rltrain.storage.checkpoint_folders import newest_step
 from rltrain.storage.run_folder import RunFolder
 
 MOST_STEPS = 1 << 63
@@ -54,15 +54,22 @@ def read_result(run: RunFolder) -> RunResult | None:
 
 
 def read_status(run: RunFolder) -> str:
-    """The status in run.json; "unknown" where it is damaged, and where there is none "not begun", or "interrupted" if
-    the run has saved: then the file was lost."""
+    """The status in run.json; "unknown" where it is damaged. Where there is none "not begun"; but if the run has saved
+    the file was lost, and it is "completed" with a result of its newest checkpoint, else "interrupted"."""
     try:
         if not run.record.exists():
-            return "interrupted" if has_checkpoint(run.path) else "not begun"
+            return _without_record(run)
         status = run.read_record().get("status")
     except RequestError:
         return "unknown"
     return status if isinstance(status, str) else "unknown"
+
+
+def _without_record(run: RunFolder) -> str:
+    if not (newest := newest_step(run.path)):
+        return "not begun"
+    result = read_result(run)
+    return "completed" if result is not None and result.env_step == newest else "interrupted"
 
 
 def is_completed(folder: Path) -> bool:

@@ -255,3 +255,4 @@ def test_extended_jobs_of_one_seed_are_told_apart_by_what_they_were(tmp_path: Pa
 def test_a_job_that_was_extended_alone_is_no_replicate(tmp_path: Path) -> None:
     jobs = [resumed(tmp_path / str(n), n, 400, 900, *([1000] if n == 1 else [])) for n in range(3)]
     assert settings_of(tmp_path, *jobs) == [([], ["0", "2"]), (["total_steps=1000"], ["1"])]
+    assert re.search(r"^2 +the others .*\n1 +total_steps=1000 ", (tmp_path / "sweep.txt").read_text(), re.MULTILINE)

@@ -102,7 +102,7 @@ class TestResume:
     ) -> None:
         train(run_config(dqn_config(anneal_lr=True), total_steps=60), tmp_path / "run")
         assert main(["resume", str(tmp_path / "run"), "total_steps=80"]) == 0
-        assert "from 0% of the first they jump to 25%" in capsys.readouterr().out
+        assert "they jump from 0% to 25% of what they began with" in capsys.readouterr().out
 
     def test_what_the_manifest_tells_waits_for_no_torch(self, run: Path) -> None:
         code = (

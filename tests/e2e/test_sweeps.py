@@ -27,8 +27,10 @@ from whole_runs import (
     train,
 )
 
+from rltrain.cli import main
 from rltrain.config.validate import validate
 from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_status
 
 JOB_BY_JOB = "hydra/launcher=basic"
 # DQN's own defaults learn from step 1000 on.
@@ -137,6 +139,11 @@ def test_a_run_that_lost_its_record_goes_on_from_its_checkpoint(
     assert json.loads((job / "metrics.jsonl").read_text().partition("\n")[0])["step"] == 40
     train(config_of(job), tmp_path / "whole")
     assert_same_run(tmp_path / "whole", job)
+    (job / "run.json").unlink()
+    assert read_status(RunFolder(job)) == "completed"  # its result is that of its newest checkpoint
+    assert main(["evaluate", str(job), "episodes=1", "trust=true"]) == 0
+    (job / "result.json").unlink()
+    assert read_status(RunFolder(job)) == "interrupted"
 
 
 @pytest.mark.parametrize("further", [[], ["dry_run=true"]])

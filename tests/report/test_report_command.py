@@ -238,10 +238,10 @@ def test_runs_of_other_histories_are_named(here: Path, capsys: pytest.CaptureFix
             (run / "run.json").write_text(json.dumps({"status": "completed", "changes": [change]}))
     assert main(["report", "day"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "2 runs were resumed with another total_steps" in said and "no replicates of these: 0, 1." in said
+    assert "Not all seeds of a setting were trained alike" in said and "fall, of 2 runs: 0, 1." in said
     shutil.rmtree(here / "day" / "2")
     assert main(["report", "day"]) == 0
-    assert "resumed" not in capsys.readouterr().out
+    assert "trained alike" not in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("undrawn")
