@@ -121,7 +121,7 @@ def interval(values: list[float]) -> str:
 
 
 def solved(row: Row, outcome: Outcome) -> str:
-    if "Pendulum" in row.command or "MinAtar" in row.command:
+    if "env=Pendulum" in row.command or "MinAtar" in row.command:
         return "no threshold"
     found = sum(step is not None for step in outcome.solve_steps)
     median = np.median([np.inf if step is None else step for step in outcome.solve_steps])
