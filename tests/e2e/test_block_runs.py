@@ -71,7 +71,7 @@ def test_what_is_due_is_done_at_the_steps_of_a_batched_run(args: list[str], tmp_
     ("algo", "limits"),
     often(
         product(("dqn", "reinforce"), ("total_steps=200,455,310", "total_episodes=12,20,15")),
-        [("reinforce", "total_episodes=12,20,15")],
+        [("reinforce", "total_steps=200,455,310")],
     ),
 )
 def test_members_do_what_is_due_at_the_steps_of_a_batched_population(limits: str, algo: str, tmp_path: Path) -> None:

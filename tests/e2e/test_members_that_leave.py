@@ -158,7 +158,7 @@ def test_their_numbers_are_those_of_members_that_stay(
             assert timeless[0] == pytest.approx(timeless[1], rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("share", often([n / 24 for n in range(1, 24)], [9 / 24, 19 / 24]))
+@pytest.mark.parametrize("share", often([n / 24 for n in range(1, 24)], [19 / 24]))
 @pytest.mark.parametrize("kills", often([True, False], [True]))
 def test_a_sweep_that_is_stopped_meanwhile_ends_like_one_that_was_not(
     whole: tuple[Path, int, int], share: float, kills: bool, tmp_path: Path
@@ -171,7 +171,7 @@ def test_a_sweep_that_is_stopped_meanwhile_ends_like_one_that_was_not(
     assert_as_whole(tmp_path / "sweep", uninterrupted)
 
 
-@pytest.mark.parametrize("number", often(range(6, 25), [15, 17]))
+@pytest.mark.parametrize("number", often(range(6, 25), [17]))
 def test_a_kill_between_two_saves_costs_no_exactness(whole: tuple[Path, int, int], number: int, tmp_path: Path) -> None:
     uninterrupted, _, saves = whole
     assert saves == 25
@@ -192,7 +192,7 @@ def test_nothing_that_those_who_left_have_saved_is_trained_again(
     assert "2 jobs as one program" in out and "resumed   at step 150, exactly" in out
 
 
-@pytest.mark.parametrize("already", [0, 1])
+@pytest.mark.parametrize("already", often([0, 1], [1]))
 def test_a_kill_before_the_others_go_on_costs_no_exactness(
     whole: tuple[Path, int, int], already: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -339,9 +339,10 @@ def test_an_environment_that_fails_takes_its_member_only(
 
 def test_jobs_are_grouped_by_what_a_batch_can_carry() -> None:
     choices = [
-        compose([f"algo={algo}", f"network.hidden=[{hidden}]", f"seed={seed}", f"algo.gamma={gamma}", "tuned=none"])[0]
+        replace(config, seed=seed, algo=replace(config.algo, gamma=gamma))
         for algo in ("dqn", "reinforce")
         for hidden in (8, 9)
+        for config in [compose([f"algo={algo}", f"network.hidden=[{hidden}]", "tuned=none"])[0]]
         for seed in (0, 1)
         for gamma in (0.9, 0.99)
     ]

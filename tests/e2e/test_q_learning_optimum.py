@@ -22,6 +22,7 @@ def learned(folder: Path, *args: str) -> tuple[np.ndarray, np.ndarray]:
     return tensors["network"]["q_table"].numpy(), tensors["optimizer"]["visits"].numpy()
 
 
+@pytest.mark.slow
 def test_without_chance_and_with_whole_steps_the_table_becomes_the_optimal_one(tmp_path: Path) -> None:
     """What was tried a dozen times has seen its successor's value settle."""
     q, visits = learned(tmp_path, *EXACT, "env=FrozenLake-v1", "env.kwargs.is_slippery=false", "total_steps=12000")

@@ -190,7 +190,7 @@ def runs(draw: st.DrawFn) -> RunConfig:
 shares = st.tuples(st.floats(0.1, 0.5), st.floats(0.05, 0.45))
 
 
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(config=runs(), parts=shares)
 def test_any_combination(config: RunConfig, parts: tuple[float, float]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -126,15 +126,15 @@ def test_a_job_that_lost_its_result_or_all_is_repaired(tmp_path: Path, capsys: p
     assert not (sweep / "0" / "learning_curve.png").exists()  # a job of a sweep has none
 
 
-@pytest.mark.parametrize("alone", [False, True], ids=["of a sweep", "alone"])
+@pytest.mark.parametrize("place", often(["sweep", "job"], ["sweep"]))
 def test_a_run_that_lost_its_record_goes_on_from_its_checkpoint(
-    alone: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0", stop=StopAfter(100)) == 143
     job = tmp_path / "sweep" / "0"
     assert newest(job).step > 40
     (job / "run.json").unlink()
-    assert resume(job if alone else job.parent) == 0
+    assert resume(job if place == "job" else job.parent) == 0
     assert "resumed   at step" in capsys.readouterr().out
     assert json.loads((job / "metrics.jsonl").read_text().partition("\n")[0])["step"] == 40
     train(config_of(job), tmp_path / "whole")
@@ -157,7 +157,7 @@ def test_a_wrong_share_of_the_cores_is_refused_before_the_first_job(
 
 
 class TestStoppedSweep:
-    @pytest.mark.parametrize("kills", [False, True])
+    @pytest.mark.parametrize("kills", often([False, True], [True]))
     def test_is_finished_by_resume(self, kills: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """The first job is done, the second has begun, the third has not."""
         sweep = tmp_path / "sweep"

@@ -76,7 +76,7 @@ def kill_writers(run: Path, rounds: int) -> None:
 
 
 def test_a_killed_writer_leaves_whole_checkpoints(tmp_path: Path) -> None:
-    kill_writers(tmp_path, rounds=2)
+    kill_writers(tmp_path, rounds=1)
 
 
 @pytest.mark.slow
