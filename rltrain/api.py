@@ -17,6 +17,7 @@ from rltrain.loggers.jsonl import read_rows
 from rltrain.storage.checkpoint_folders import best_folder
 from rltrain.storage.plain_files import read_json
 from rltrain.storage.run_folder import RunFolder, folder_named
+from rltrain.storage.run_result import status_of
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
 from rltrain.terminal.output import own_output
 from rltrain.terminal.text import command_given_here, no_folder
@@ -48,7 +49,7 @@ class Run:
     @property
     def status(self) -> str:
         """running, completed, interrupted or failed; a process that was killed leaves "running"."""
-        return str(self._folder.read_record().get("status"))
+        return status_of(self._folder)
 
     @property
     def result(self) -> dict[str, Any] | None:

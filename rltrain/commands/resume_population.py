@@ -14,7 +14,7 @@ from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError
 from rltrain.storage.files import holder_of
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.run_result import read_status
+from rltrain.storage.run_result import status_of
 
 if TYPE_CHECKING:
     from rltrain.jobs.training import Job
@@ -46,7 +46,9 @@ def held_jobs(jobs: Iterable[Path]) -> dict[Path, str]:
     held = {folder: f"in use by {holder}" for folder in folders if (holder := holder_of(folder))}
     names, saves = {folder.name for folder in held}, _Saves()
     for folder in folders if held else ():
-        if folder not in held and _status(folder) != "completed" and (common := sorted(names & {*saves.names(folder)})):
+        if folder in held or status_of(RunFolder(folder)) == "completed":
+            continue
+        if common := sorted(names & {*saves.names(folder)}):
             held[folder] = f"continues with job {common[0]}, which is in use"
     return held
 
@@ -68,9 +70,9 @@ def populations_of(
         return []
     begun, ended, new = {}, {}, {}
     for folder, plain in jobs.items():
-        status = _status(folder)
+        status = status_of(RunFolder(folder))
         cut = status in ("running", "interrupted")
-        if (status is None and plain is not None) or (cut and not has_checkpoint(folder)):
+        if (status == "not begun" and plain is not None) or (cut and not has_checkpoint(folder)):
             new[folder] = plain
         elif cut or (status == "completed" and extends):
             begun[folder.name] = folder
@@ -91,13 +93,6 @@ def _cut_in_their_first_save(begun: Mapping[str, Path], new: set[str], saves: _S
         if not new.isdisjoint(names) and all(len(saves[begun[name]]) == 1 for name in names if name in begun):
             alone.append(folder)
     return alone
-
-
-def _status(folder: Path) -> str | None:
-    run = RunFolder(folder)
-    if run.record.exists():
-        return str(run.read_record().get("status"))
-    return None if (status := read_status(run)) == "not begun" else status
 
 
 class _Saves(dict[Path, list[_Saved]]):

@@ -13,7 +13,7 @@ from rltrain.config.stored import Differences, record_changes, validate_stored
 from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.run_result import is_completed, read_status
+from rltrain.storage.run_result import is_completed, status_of
 from rltrain.terminal.output import say, warn
 from rltrain.terminal.text import shown_path
 
@@ -30,10 +30,8 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
         alone: it is no job of a sweep: a progress bar may be drawn, and its learning curve is.
     """
     run = RunFolder(folder)
-    if run.record.exists():
-        status = run.read_record().get("status")
-    else:
-        status = read_status(run)
+    status = status_of(run)
+    if not run.record.exists():
         warn(_log, f"{shown_path(run.record)}: is missing; what earlier resumes changed is forgotten")
     completed = is_completed(folder)  # one that has lost its result is evaluated again
     overrides = overrides or (left_to_extend(folder, None) if completed else [])

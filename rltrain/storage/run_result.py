@@ -53,23 +53,28 @@ def read_result(run: RunFolder) -> RunResult | None:
     return result if finite and all(0 <= step < MOST_STEPS for step in steps) else None
 
 
-def read_status(run: RunFolder) -> str:
-    """The status in run.json; "unknown" where it is damaged. Where there is none "not begun"; but if the run has saved
-    the file was lost, and it is "completed" with a result of its newest checkpoint, else "interrupted"."""
-    try:
-        if not run.record.exists():
-            return _without_record(run)
+def status_of(run: RunFolder) -> str:
+    """The status in run.json, "unknown" where it holds none. Without the file "not begun"; but if the run has saved it
+    was lost, and the run is "completed" with a result of its newest checkpoint, else "interrupted".
+
+    Raises:
+        RequestError: the file is damaged.
+    """
+    if run.record.exists():
         status = run.read_record().get("status")
-    except RequestError:
-        return "unknown"
-    return status if isinstance(status, str) else "unknown"
-
-
-def _without_record(run: RunFolder) -> str:
+        return status if isinstance(status, str) else "unknown"
     if not (newest := newest_step(run.path)):
         return "not begun"
     result = read_result(run)
     return "completed" if result is not None and result.env_step == newest else "interrupted"
+
+
+def read_status(run: RunFolder) -> str:
+    """`status_of`, and "unknown" where run.json is damaged."""
+    try:
+        return status_of(run)
+    except RequestError:
+        return "unknown"
 
 
 def is_completed(folder: Path) -> bool:

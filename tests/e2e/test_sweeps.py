@@ -27,6 +27,7 @@ from whole_runs import (
     train,
 )
 
+import rltrain
 from rltrain.cli import main
 from rltrain.config.validate import validate
 from rltrain.storage.run_folder import RunFolder
@@ -140,7 +141,8 @@ def test_a_run_that_lost_its_record_goes_on_from_its_checkpoint(
     train(config_of(job), tmp_path / "whole")
     assert_same_run(tmp_path / "whole", job)
     (job / "run.json").unlink()
-    assert read_status(RunFolder(job)) == "completed"  # its result is that of its newest checkpoint
+    # Its result is that of its newest checkpoint.
+    assert read_status(RunFolder(job)) == rltrain.Run(job).status == "completed"
     assert main(["evaluate", str(job), "episodes=1", "trust=true"]) == 0
     (job / "result.json").unlink()
     assert read_status(RunFolder(job)) == "interrupted"
