@@ -53,7 +53,8 @@ def dqn_config(**changes: Any) -> DQNConfig:
     config = DQNConfig(
         name="dqn", gamma=0.9, n_step=1, double=True, batch_size=8, buffer_size=50, learning_starts=10, train_period=1,
         gradient_steps=1, loss="huber", max_grad_norm=10.0, max_grad_value=None, optimizer=optimizer(),
-        prioritized=None, anneal_lr=False, munchausen=None, munchausen_temperature=0.03, munchausen_clip=-1.0,
+        prioritized=None, anneal_lr=False, v_min=None, v_max=None, munchausen=None, munchausen_temperature=0.03,
+        munchausen_clip=-1.0,
     )  # fmt: skip
     return replace(config, **changes)
 

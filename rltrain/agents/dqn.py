@@ -17,6 +17,7 @@ from rltrain.experience import Batch, WeightedBatch
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
 from rltrain.maths.schedules import Schedule, annealed
 from rltrain.maths.value import (
+    clipped_target,
     double_q_next_value,
     munchausen_bonus,
     q_learning_next_value,
@@ -80,6 +81,7 @@ class DQN(EpsilonGreedy):
             else:
                 next_value = q_learning_next_value(target_q_next)  # [B]
             target = td_target(reward, batch.discount, next_value)  # [B]
+            target = clipped_target(target, config.v_min, config.v_max)
         loss = td_loss(config.loss, q_value, target)
         return Losses(loss, q_value, loss if batch.weight is None else q_value - target)
 

@@ -43,6 +43,8 @@ def check_contradictions(config: RunConfig) -> None:
             f"algo.munchausen={config.algo.munchausen:g}: its target is the mean over a soft policy, which picks no"
             " action that algo.double=true could value; add algo.double=false"
         )
+    if isinstance(config.algo, C51Config | DQNConfig):
+        _check_bounds(config.algo)
     if isinstance(config.algo, C51Config | IQNConfig | QRDQNConfig):
         _check_distributional(config)
     if isinstance(config.algo, ReinforceConfig):
@@ -158,7 +160,10 @@ def _check_distributional(config: RunConfig) -> None:
         _refuse(f"network=state_action: gives one value per action, and {algo.name} learns a distribution")
     if isinstance(algo, IQNConfig) and isinstance(network, NetworkConfig | DuelingConfig) and not network.hidden:
         _refuse("network.hidden=[]: algo=iqn multiplies the features of a hidden layer with those of a probability")
-    if isinstance(algo, C51Config) and algo.v_min >= algo.v_max:
+
+
+def _check_bounds(algo: C51Config | DQNConfig) -> None:
+    if algo.v_min is not None and algo.v_max is not None and algo.v_min >= algo.v_max:
         _refuse(f"algo.v_min={algo.v_min:g} is not below algo.v_max={algo.v_max:g}")
 
 

@@ -216,10 +216,13 @@ class QNetworkConfig:
 
 @dataclass(frozen=True)
 class DQNConfig(QNetworkConfig):
-    """`algo=dqn`; `munchausen` is the alpha of Munchausen DQN, and the two after it its tau and l_0."""
+    """`algo=dqn`; targets stay between `v_min` and `v_max`. `munchausen` is the alpha of Munchausen DQN, and the two
+    after it its tau and l_0."""
 
     name: Literal["dqn"]
     loss: Literal["mse", "huber"]
+    v_min: float | None
+    v_max: float | None
     munchausen: Annotated[float | None, Range(0, 1)]
     munchausen_temperature: Annotated[float, Range(above=0)]
     munchausen_clip: Annotated[float, Range(high=0)]

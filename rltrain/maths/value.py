@@ -44,6 +44,11 @@ def td_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
     return reward + discount * next_value
 
 
+def clipped_target(target: Tensor, lowest: float | None, highest: float | None) -> Tensor:
+    """The target [B] within the returns that are possible. Andrychowicz et al. 2017, appendix A."""
+    return target if lowest is None and highest is None else target.clamp(lowest, highest)
+
+
 def _mse(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square()
 

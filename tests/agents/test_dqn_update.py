@@ -54,6 +54,7 @@ def loss_and_gradient(
         tau_log_pi = tau_log_policy(target_next, tau)
         value = (np.exp(tau_log_pi / tau) * (target_next - tau_log_pi)).sum(1)
         y = reward + config.munchausen * np.clip(bonus, config.munchausen_clip, 0.0) + discount * value
+    y = np.clip(y, config.v_min, config.v_max)
     error = q_values[rows, action] - y
     if config.loss == "mse":
         loss, slope = error**2, 2.0 * error
@@ -91,6 +92,9 @@ CONFIGS = {
     "double huber, norm clipped": dqn_config(max_grad_norm=0.1),
     "values clipped": dqn_config(max_grad_norm=None, max_grad_value=0.02),
     "both clipped": dqn_config(max_grad_norm=0.05, max_grad_value=0.02),
+    "targets bounded": dqn_config(double=False, v_min=-0.5, v_max=0.3),
+    "targets bounded above": dqn_config(v_max=0.3),
+    "targets bounded below, munchausen": dqn_config(double=False, munchausen=0.9, v_min=-0.5),
     "n-step": dqn_config(n_step=3, gamma=0.7),
     "munchausen": dqn_config(double=False, munchausen=0.9, munchausen_clip=-0.1),
     "munchausen, warm": dqn_config(double=False, munchausen=0.5, munchausen_temperature=0.7, munchausen_clip=-0.8),

@@ -221,7 +221,7 @@ def dqn_config(**changes: Any) -> DQNConfig:
         "name": "dqn", "gamma": 0.99, "n_step": 1, "double": True, "batch_size": 16, "buffer_size": 100,
         "learning_starts": 0, "train_period": 1, "gradient_steps": 1, "loss": "huber", "max_grad_norm": 1.0,
         "max_grad_value": 1.0, "optimizer": optimizer(), "prioritized": None, "anneal_lr": False,
-        "munchausen": None, "munchausen_temperature": 0.1, "munchausen_clip": -0.2,
+        "v_min": None, "v_max": None, "munchausen": None, "munchausen_temperature": 0.1, "munchausen_clip": -0.2,
     }  # fmt: skip
     return DQNConfig(**{**keys, **changes})
 

@@ -24,7 +24,10 @@ SHARED = {
     "anneal_lr": False,
     "optimizer": {"name": "adam", "lr": 1e-3, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False},
 }  # fmt: skip
-OF_DQN = {"loss": "huber", "munchausen": None, "munchausen_temperature": 0.03, "munchausen_clip": -1.0}
+OF_DQN = {
+    "loss": "huber", "v_min": None, "v_max": None,
+    "munchausen": None, "munchausen_temperature": 0.03, "munchausen_clip": -1.0,
+}  # fmt: skip
 ALGOS: dict[str, dict[str, Any]] = {
     "dqn": OF_DQN,
     "c51": {"atoms": 5, "v_min": -1.0, "v_max": 1.0},

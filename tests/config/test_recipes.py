@@ -44,6 +44,7 @@ ENV: dict[str, Any] = {
     "step_timeout": None,
 }
 CARTPOLE = {**ENV, "id": "CartPole-v1"}
+NO_BOUNDS = {"v_min": None, "v_max": None}
 NO_MUNCHAUSEN = {"munchausen": None, "munchausen_temperature": 0.03, "munchausen_clip": -1.0}
 ONE_LAYER = {
     "name": "mlp",
@@ -71,6 +72,7 @@ LECTURE_DQN = {
         "train_period": 1,
         "gradient_steps": 1,
         "loss": "mse",
+        **NO_BOUNDS,
         **NO_MUNCHAUSEN,
         "max_grad_norm": None,
         "max_grad_value": None,
@@ -98,6 +100,7 @@ NOTES_DQN = {
         "train_period": 1,
         "gradient_steps": 1,
         "loss": "mse",
+        **NO_BOUNDS,
         **NO_MUNCHAUSEN,
         "max_grad_norm": None,
         "max_grad_value": None,
@@ -125,6 +128,7 @@ GUIDE_DQN = {
         "train_period": 1,
         "gradient_steps": 1,
         "loss": "huber",
+        **NO_BOUNDS,
         **NO_MUNCHAUSEN,
         "max_grad_norm": None,
         "max_grad_value": 100.0,

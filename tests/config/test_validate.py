@@ -38,6 +38,8 @@ DQN: dict[str, Any] = {
         "train_period": 1,
         "gradient_steps": 1,
         "loss": "huber",
+        "v_min": None,
+        "v_max": None,
         "munchausen": None,
         "munchausen_temperature": 0.03,
         "munchausen_clip": -1.0,
@@ -68,7 +70,7 @@ DQN: dict[str, Any] = {
         "deterministic": False,
     },
 }
-_LOSS = ("loss", "munchausen", "munchausen_temperature", "munchausen_clip")
+_LOSS = ("loss", "v_min", "v_max", "munchausen", "munchausen_temperature", "munchausen_clip")
 IQN = {
     **{key: value for key, value in DQN["algo"].items() if key not in _LOSS},
     "name": "iqn",
@@ -76,6 +78,13 @@ IQN = {
     "target_quantiles": 8,
     "acting_quantiles": 32,
     "cosines": 64,
+}
+C51 = {
+    **{key: value for key, value in DQN["algo"].items() if key not in _LOSS},
+    "name": "c51",
+    "atoms": 51,
+    "v_min": 5.0,
+    "v_max": 0.0,
 }
 REINFORCE: dict[str, Any] = {
     **{key: value for key, value in DQN.items() if key not in ("target_update", "exploration")},
@@ -200,6 +209,9 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__munchausen": 0.9}, "algo.munchausen=0.9: its target is the mean over a soft policy, which picks no"),
         ({"algo__munchausen": 1.5}, "algo.munchausen=1.5: must be >= 0 and <= 1"),
         ({"algo__munchausen_clip": 0.5}, "algo.munchausen_clip=0.5: must be <= 0"),
+        ({"algo": C51}, "algo.v_min=5 is not below algo.v_max=0"),
+        ({"algo__v_min": 1, "algo__v_max": 1}, "algo.v_min=1 is not below algo.v_max=1"),
+        ({"algo__v_max": float("inf")}, "algo.v_max=inf: must be finite"),
         ({"algo__double": "yes"}, "algo.double=yes: must be true or false"),
         ({"algo__max_grad_norm": 0}, "algo.max_grad_norm=0: must be > 0"),
         ({"algo__max_grad_norm": "x"}, "algo.max_grad_norm=x: must be a number > 0 or null"),
