@@ -209,6 +209,9 @@ def summary(
         rows.insert(1, ("ended at", str(limit)))
     if envs.reward_threshold is not None:
         rows.append(solved(final.mean, envs.reward_threshold, member.solve_step))
+    if member.best_return is not None and member.best_return - final.mean > final.std:
+        asks = rltrain_command("evaluate", folder, "checkpoint=best")
+        rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
     if said := overestimated(member.diagnostics):
         rows.append(("values", said))
     video = ["video=true"] if envs.draws else []
@@ -235,7 +238,7 @@ def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:
     """Whether the last network reaches the threshold, and the step of the first evaluation that did."""
     ended = outcome(mean, threshold, first)
     if ended == "lost":
-        seen = f"; an evaluation reached it at step {first:,}, the last network does not (checkpoint=best may)"
+        seen = f"; an evaluation reached it at step {first:,}, the last network does not"
         return "lost again", f"threshold {threshold:g}{seen}"
     seen = "" if first is None else f", first reached at step {first:,}"
     return "solved" if ended == "solved" else "not solved", f"threshold {threshold:g}{seen}"

@@ -15,10 +15,16 @@ from rltrain.jobs.population_messages import population_header
 from rltrain.training.episode_tally import EpisodeStatistics
 
 
+def ended(**changes: Any) -> Any:
+    """A member that has ended, as far as the table asks of it."""
+    told = {"step": 12, "episodes": 0, "train_seconds": 2.0, "solve_step": None, "best_return": None, "diagnostics": {}}
+    return SimpleNamespace(**{**told, **changes})
+
+
 def test_a_run_too_short_for_an_update_says_so() -> None:
     config = run_config(reinforce_config(), total_steps=10)
     table = run_config(q_learning_config(), total_steps=10)
-    member: Any = SimpleNamespace(step=12, episodes=0, train_seconds=2.0, solve_step=None, diagnostics={})
+    member = ended()
     final = EpisodeStatistics((1.0,))
     unchanged = "; no update was due: the network is as it began"
     for of, made, said in ((config, 0, unchanged), (config, 1, ""), (table, 0, "")):
@@ -40,15 +46,29 @@ def test_a_run_too_short_for_an_update_says_so() -> None:
     ],
 )
 def test_values_far_above_the_returns_are_said(value: float, got: float, said: list[str]) -> None:
-    member: Any = SimpleNamespace(
-        step=12, episodes=0, train_seconds=2.0, solve_step=None,
-        diagnostics={"diagnostics/value": value, "diagnostics/discounted_return": got},
-    )  # fmt: skip
+    member = ended(diagnostics={"diagnostics/value": value, "diagnostics/discounted_return": got})
     envs = SimpleNamespace(reward_threshold=None, draws=False)
     parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
     text = summary(run_config(dqn_config(), total_steps=10), member, EpisodeStatistics((1.0,)), parts, Path("run"), {})
     found = [line for line in text.splitlines() if line.startswith("values")]
     assert [line.replace("algo.optimizer.lr", "") for line in found] == said
+
+
+@pytest.mark.parametrize(
+    ("best", "said"),
+    [
+        (250.0, ["best network    250.0 in an evaluation, far above the last; rltrain evaluate run checkpoint=best"]),
+        (40.0, []),  # the last network's episodes spread as far
+        (-60.0, []),
+        (None, []),
+    ],
+)
+def test_a_network_that_was_far_better_than_the_last_is_named(best: float | None, said: list[str]) -> None:
+    envs = SimpleNamespace(reward_threshold=None, draws=False)
+    parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
+    config, final = run_config(dqn_config(), total_steps=10), EpisodeStatistics((-150.0, 50.0))
+    text = summary(config, ended(best_return=best), final, parts, Path("run"), {})
+    assert [line for line in text.splitlines() if line.startswith("best")] == said
 
 
 def test_a_population_says_once_that_epsilon_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
