@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +17,7 @@ from rltrain.config.choices import OPTIONAL_GROUPS, check_group, choices_of, gro
 from rltrain.config.command_names import COMMANDS
 from rltrain.config.keys import same_name, takes_list, unknown_key
 from rltrain.config.launchers import wrong_launcher_key
-from rltrain.config.user_files import explain_file
+from rltrain.config.user_files import check_registered, explain_file
 from rltrain.config.validate import closest
 from rltrain.errors import RequestError
 from rltrain.terminal.text import quoted
@@ -53,10 +53,18 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             check_group(override, line, loader)
         elif message := unknown_key(key, {}):
             if "." in key or len(same_name(key, {})) > 1:  # finding out what is chosen takes a tenth of a second
-                message = unknown_key(key, choices_of(loader, overrides)) or message
+                choices = choices_of(loader, overrides)
+                _check_plug_in(key.partition(".")[0], choices, loader)
+                message = unknown_key(key, choices) or message
             raise RequestError(f"{line}: {message}")
         if override.is_add() and not key.startswith("env.kwargs"):
             raise RequestError(f"{line}: {key} exists: write {line[1:]}")
+
+
+def _check_plug_in(group: str, choices: Mapping[str, str], loader: Any) -> None:
+    """Refuses the user's choice of a group where no module has registered its name: its keys cannot be known."""
+    if (file := loader.user_file(f"{group}/{choices.get(group)}")) is not None:
+        check_registered(file, group)
 
 
 def refuse_launcher(overrides: Sequence[str]) -> None:

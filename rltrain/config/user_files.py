@@ -11,6 +11,8 @@ import yaml
 
 from rltrain.config.choices import groups_of, unknown_choice
 from rltrain.config.keys import unknown_key
+from rltrain.config.schema import GROUP_CONFIGS
+from rltrain.config.validate import at, unregistered
 from rltrain.errors import RequestError
 from rltrain.terminal.text import shown_path
 
@@ -19,7 +21,7 @@ _GLOBAL = ("experiment", "tuned")
 
 
 def check_user_file(file: Path, config_path: str, package: str, choices: Mapping[str, str]) -> dict[str, str]:
-    """Refuses a file that lacks its package, or holds a key that there is not.
+    """Refuses a file that lacks its package or its plug-in, or holds a key that there is not.
 
     Args:
         config_path: `experiment/mine`.
@@ -36,12 +38,29 @@ def check_user_file(file: Path, config_path: str, package: str, choices: Mapping
     check_package(file, group, package)
     prefix = f"{package}." if package else ""
     places = {f"{prefix}{key}": f"{shown_path(file)}:{line}" for key, line in _lines(file)}
+    check_registered(file, group)
     for key, place in places.items():
         if key.partition(".")[0] in ("hydra", "defaults"):
             continue
         if wrong := unknown_key(key, choices):
             raise RequestError(f"{place}: {key}: {wrong}")
     return places
+
+
+def check_registered(file: Path, group: str) -> None:
+    """Refuses a file of algorithms, networks, ... with the name of one that no module has registered. None of its keys
+    is known then, and each would be called a mistake.
+
+    Raises:
+        RequestError: names the file and the line.
+    """
+    if group not in GROUP_CONFIGS:
+        return
+    path = ["name"] if _package_of(file, group) else [group, "name"]
+    name = at(yaml.load(file.read_text(encoding="utf-8"), yaml.BaseLoader), path)
+    if isinstance(name, str) and "${" not in name and name not in GROUP_CONFIGS[group]:
+        line = dict(_lines(file))[".".join(path)]
+        raise RequestError(f"{shown_path(file)}:{line}: {unregistered(group, name)}")
 
 
 def check_package(file: Path, group: str, package: str | None = None) -> None:
@@ -55,11 +74,14 @@ def check_package(file: Path, group: str, package: str | None = None) -> None:
     """
     if group not in _GLOBAL:
         return
-    if package is None:
-        header = re.match(r"\s*#\s*@package +(\S+)", file.read_text(encoding="utf-8", errors="replace"))
-        package = header[1].removeprefix("_global_") if header else group
+    package = _package_of(file, group) if package is None else package
     if package:
         raise RequestError(f"{shown_path(file)}:1: write `# @package _global_` as the first line, or its keys are lost")
+
+
+def _package_of(file: Path, group: str) -> str:
+    header = re.match(r"\s*#\s*@package +(\S+)", file.read_text(encoding="utf-8", errors="replace"))
+    return header[1].removeprefix("_global_") if header else group
 
 
 def place_of(file: Path, text: str) -> str:

@@ -236,11 +236,17 @@ def _group_class(group: str, value: Any) -> type:
     classes = schema.GROUP_CONFIGS[group]
     name = value.get("name") if isinstance(value, Mapping) else None
     if not isinstance(name, str) or name not in classes:
-        raise RequestError(
-            f"{group}.name={show(name)}: must be {_alternatives(list(classes))}{suggestion(str(name), classes)}\n"
-            "(a plug-in that adds more is named in RLTRAIN_PLUGINS)"
-        )
+        raise RequestError(unregistered(group, name))
     return classes[name]
+
+
+def unregistered(group: str, name: object) -> str:
+    """The error text for a `name` in a section such as `algo` that stands for no class of keys."""
+    classes = schema.GROUP_CONFIGS[group]
+    return (
+        f"{group}.name={show(name)}: is not registered; if a plug-in adds it, RLTRAIN_PLUGINS must name its module\n"
+        f"registered: {', '.join(classes)}{suggestion(str(name), classes)}"
+    )
 
 
 def _check_finite(value: Any, key: str) -> None:

@@ -70,6 +70,27 @@ def test_files_of_other_groups(tmp_path: Path, file: str, text: str, message: st
     assert refusal(tmp_path, file, text).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "line"),
+    [
+        ("algo/mine", HEADER + "name: a run\nalgo:\n  name: mine\n  heat: 1\n", 4),
+        ("network/mine", "name: mine\nheat: 1\n", 1),
+    ],
+)
+@pytest.mark.parametrize("typed", [(), ("GROUP.heat=3",)], ids=["", "typed"])
+def test_a_plug_in_that_is_not_named(tmp_path: Path, file: str, text: str, line: int, typed: tuple[str, ...]) -> None:
+    """None of its keys can be known, and no other word is what was meant."""
+    group = file.partition("/")[0]
+    message = refusal(tmp_path, file, text, *(word.replace("GROUP", group) for word in typed))
+    assert message.startswith(f"FILE:{line}: {group}.name=mine: is not registered; if a plug-in adds it, RLTRAIN_PLUG")
+    assert "heat" not in message and "did you mean" not in message
+
+
+def test_a_file_may_give_a_registered_algorithm_another_name(tmp_path: Path) -> None:
+    wrong = refusal(tmp_path, "algo/mine", HEADER + "name: a_run\ndefaults: [dqn, _self_]\nalgo: {gama: 0.9}\n")
+    assert wrong.startswith("FILE:4: algo.gama: unknown key of algo=mine; did you mean algo.gamma?")
+
+
 def test_a_value_that_is_typed_is_not_the_file_s(tmp_path: Path) -> None:
     assert refusal(tmp_path, "experiment/mine", HEADER + "seed: 1\n", "seed=abc").startswith("seed=abc: must be")
 

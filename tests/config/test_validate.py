@@ -217,7 +217,8 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__max_grad_norm": "x"}, "algo.max_grad_norm=x: must be a number > 0 or null"),
         (
             {"algo__name": "dqqn"},
-            "algo.name=dqqn: must be dqn, c51, qr_dqn, iqn, q_learning, reinforce, ppo, a2c or pqn; did you mean dqn?",
+            "algo.name=dqqn: is not registered; if a plug-in adds it, RLTRAIN_PLUGINS must name its module\n"
+            "registered: dqn, c51, qr_dqn, iqn, q_learning, reinforce, ppo, a2c, pqn; did you mean dqn?",
         ),
         ({"algo__typo": 1}, "algo.typo: unknown key of algo=dqn"),
         ({"algo__batch_sise": 1}, "algo.batch_sise: unknown key of algo=dqn; did you mean batch_size?"),
