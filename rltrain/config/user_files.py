@@ -64,7 +64,7 @@ def check_registered(file: Path, group: str) -> None:
 
 
 def check_package(file: Path, group: str, package: str | None = None) -> None:
-    """Refuses an experiment or a tuned file whose keys would not reach the whole config.
+    """Refuses an experiment, a tuned or an algorithm's file whose keys would not reach the whole config.
 
     Args:
         package: where its keys go, if that is known; otherwise its comments tell.
@@ -72,10 +72,11 @@ def check_package(file: Path, group: str, package: str | None = None) -> None:
     Raises:
         RequestError: names the file and the line to write.
     """
-    if group not in _GLOBAL:
+    if group not in (*_GLOBAL, "algo"):
         return
     package = _package_of(file, group) if package is None else package
-    if package:
+    # An algorithm's file may hold its own keys alone.
+    if package and (group in _GLOBAL or any(key.split(".")[0] in ("defaults", group) for key, _ in _lines(file))):
         raise RequestError(f"{shown_path(file)}:1: write `# @package _global_` as the first line, or its keys are lost")
 
 

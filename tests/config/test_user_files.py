@@ -63,6 +63,7 @@ def test_an_experiment(tmp_path: Path, text: str | bytes, message: str) -> None:
         ("env/Mine", "id: CartPole-v1\nkwrgs: {a: 1}\n", "FILE:2: env.kwrgs.a: unknown key"),
         ("env/CartPole-v1", "id: CartPole-v1\nreward_clip: -1\n", "FILE:2: env.reward_clip=-1: must be"),
         ("tuned/dqn_Mine", "algo: {gamma: 0.9}\n", "FILE:1: write `# @package _global_`"),
+        ("algo/mine", "defaults: [{/network: mlp}, _self_]\nalgo: {name: dqn}\n", LACKS_IT),
         ("tuned/dqn_Mine", HEADER + "algo:\n  gama: 0.9\n", "FILE:3: algo.gama: unknown key of algo=dqn"),
     ],
 )
