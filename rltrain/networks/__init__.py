@@ -32,7 +32,8 @@ def make_network(
         around: makes the module whose parameters these are of the network's.
 
     Raises:
-        RequestError: `config` is None: the run's config has no network.
+        RequestError: `config` is None: the run's config has no network; or a plug-in's network is none that can be
+            trained.
     """
     if config is None:
         raise RequestError("network: is missing, and the algorithm needs one")
@@ -43,4 +44,7 @@ def make_network(
         module = around(module) if around else module
         if getattr(config, "noisy", False):
             add_deviations(module)
-    return FlatNetwork(module, device)
+        try:
+            return FlatNetwork(module, device)
+        except ValueError as error:
+            raise RequestError(f"network={config.name}: {error}") from error

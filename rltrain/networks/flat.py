@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from rltrain.networks.mlp import ACTIVATIONS
 from rltrain.networks.noisy import LayerNoise
+from rltrain.networks.requirements import check_parameters
 
 Apply = Callable[[Tensor, Tensor], Tensor]
 """(params [P], obs [..., *obs]) -> output [..., outputs]."""
@@ -36,16 +37,11 @@ class FlatNetwork:
         noise_size: E, of a noisy network the standard normal numbers that `perturbed` takes; 0 of any other.
 
     Raises:
-        ValueError: the module has buffers (batch normalisation, say), which a pure update has nowhere to keep, or one
-            parameter in two places.
+        ValueError: as `check_parameters`.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
-        kind = type(module).__name__
-        if buffers := [name for name, _ in module.named_buffers()]:
-            raise ValueError(f"a network may hold parameters only, {kind} has buffers: {buffers}")
-        if len(list(module.named_parameters())) != len(list(module.named_parameters(remove_duplicate=False))):
-            raise ValueError(f"a network may not share a parameter between layers, {kind} does")
+        check_parameters(module)
         self._module = module.to(device)
         named = dict(module.named_parameters())
         self._names = list(named)

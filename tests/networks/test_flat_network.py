@@ -116,6 +116,21 @@ def test_buffers_and_shared_parameters_are_refused() -> None:
         FlatNetwork(tied, CPU)
 
 
+def test_frozen_parameters_are_refused_by_name() -> None:
+    # They were trained like the others: the vector knows no part that stays.
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    module[0].weight.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"one vector, Sequential has some with requires_grad=False: \['0.weight'\]"):
+        FlatNetwork(module, CPU)
+
+
+def test_parameters_of_another_type_or_none_at_all_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be float32, Sequential has 1\.weight of float64"):
+        FlatNetwork(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2).double()), CPU)
+    with pytest.raises(ValueError, match="must have parameters, ReLU has none"):
+        FlatNetwork(nn.ReLU(), CPU)
+
+
 def test_a_seed_gives_the_same_weights_on_every_device(device: torch.device) -> None:
     network = small_network(3, device)
     assert network.params.device == device
