@@ -14,10 +14,12 @@ from rltrain.networks.dueling import Dueling
 from rltrain.networks.flat import FlatNetwork
 from rltrain.networks.mlp import MLP
 from rltrain.networks.noisy import add_deviations
+from rltrain.networks.requirements import check_plugin
 from rltrain.networks.state_action import StateAction
 from rltrain.types import ObservationSpec
 
 NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "cnn": CNN, "dueling": Dueling, "state_action": StateAction}
+_OWN = frozenset(NETWORKS.values())  # they need no look, which takes a pass forward
 
 
 def make_network(
@@ -40,11 +42,13 @@ def make_network(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
         streams = (per_action,) if isinstance(config, CNNConfig | DuelingConfig) else ()
-        module = NETWORKS[config.name](config, observation, outputs, *streams)
-        module = around(module) if around else module
+        inner = NETWORKS[config.name](config, observation, outputs, *streams)
+        module = around(inner) if around else inner
         if getattr(config, "noisy", False):
             add_deviations(module)
         try:
+            if type(inner) not in _OWN:
+                check_plugin(inner, observation, outputs)
             return FlatNetwork(module, device)
         except ValueError as error:
             raise RequestError(f"network={config.name}: {error}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from rltrain.types import ObservationSpec
 
 
 def check_parameters(module: nn.Module) -> None:
@@ -33,6 +35,40 @@ def check_parameters(module: nn.Module) -> None:
         raise ValueError(
             f"the parameters of a network must be {_name(float_type)}, {kind} has {name} of {_name(found)}"
         )
+
+
+def check_plugin(module: nn.Module, observation: ObservationSpec, outputs: int) -> None:
+    """Whether a module that is not one of ours is a network; passes forward a few observations.
+
+    Raises:
+        ValueError: as `check_parameters`; or its output is none of float32 numbers [B, outputs].
+    """
+    check_parameters(module)
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return  # numbers of weights are compared, and there is nothing to compute with
+    for rows in (1, 3):  # one, too: what is squeezed away then
+        _check_output(module, _example(observation, rows), outputs)
+
+
+def _check_output(module: nn.Module, obs: Tensor, outputs: int) -> None:
+    with torch.no_grad():
+        output: object = module(obs)
+    wanted = [len(obs), outputs]
+    if isinstance(output, Tensor) and list(output.shape) == wanted and output.dtype == torch.get_default_dtype():
+        return
+    found = type(output).__name__
+    if isinstance(output, Tensor):
+        found = f"{_name(output.dtype)} {list(output.shape)}"
+    raise ValueError(
+        f"a network must give {_name(torch.get_default_dtype())} [B, outputs], here {wanted}, "
+        f"{type(module).__name__} gives {found}"
+    )
+
+
+def _example(observation: ObservationSpec, rows: int) -> Tensor:
+    """Observations [rows, *obs] that any network takes."""
+    make = torch.zeros if observation.kind == "discrete" else torch.ones
+    return make(rows, *observation.shape, dtype=getattr(torch, observation.dtype))
 
 
 def _name(dtype: torch.dtype) -> str:

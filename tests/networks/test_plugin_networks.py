@@ -1,0 +1,82 @@
+"""A plug-in's network is looked at when it is built: what it may not do is one line, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from small_runs import BOX, CPU, DISCRETE, IMAGES, STATES, VECTOR, dqn_config, ppo_config, reinforce_config, run_config
+from torch import Tensor, nn
+
+from rltrain.agents import AgentContext, make_agent, make_policy
+from rltrain.errors import RequestError
+from rltrain.networks import NETWORKS, make_network
+from rltrain.networks.encoder import ObservationEncoder
+from rltrain.types import ObservationSpec
+
+
+@dataclass(frozen=True)
+class PluginConfig:
+    name: str = "plugin"
+
+
+class Plugin(nn.Module):
+    """Linear, with something wrong in `extra` outputs or in `after`, which is done to what comes out."""
+
+    extra = 0
+    after: Callable[[Tensor], Any] = staticmethod(lambda output: output)
+
+    def __init__(self, config: PluginConfig, observation: ObservationSpec, outputs: int) -> None:
+        super().__init__()
+        self.encoder = ObservationEncoder(observation)
+        self.last = nn.Linear(self.encoder.out_features, outputs + self.extra)
+
+    def forward(self, obs: Tensor) -> Any:
+        return self.after(self.last(self.encoder(obs)))
+
+
+def build(monkeypatch: pytest.MonkeyPatch, observation: ObservationSpec = VECTOR, **wrong: Any) -> None:
+    monkeypatch.setitem(NETWORKS, "plugin", type("Net", (Plugin,), wrong))
+    make_network(PluginConfig(), observation, 2, 0, CPU)  # type: ignore[arg-type]
+
+
+def after(change: Callable[[Tensor], Any]) -> Any:
+    return staticmethod(change)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"extra": 1}, r"here \[1, 2\], Net gives float32 \[1, 3\]"),
+        ({"after": after(lambda output: (output, output))}, "Net gives tuple"),
+        ({"after": after(torch.squeeze)}, r"here \[1, 2\], Net gives float32 \[2\]"),
+        ({"after": after(lambda output: output[:1])}, r"here \[3, 2\], Net gives float32 \[1, 2\]"),
+        ({"after": after(Tensor.double)}, r"must give float32 \[B, outputs\].*, Net gives float64 \[1, 2\]"),
+    ],
+)
+def test_an_output_of_another_form_is_refused(wrong: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Compiled, with steps on the device, it trained and exported actions that there are none of.
+    with pytest.raises(RequestError, match=rf"^network=plugin: .*{told}$"):
+        build(monkeypatch, **wrong)
+
+
+@pytest.mark.parametrize("observation", [VECTOR, STATES, IMAGES, ObservationSpec("box", (4, 4, 2), "bool")])
+def test_a_right_one_is_taken_for_all_observations(
+    observation: ObservationSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(monkeypatch, observation)
+
+
+@pytest.mark.parametrize("algo", [dqn_config(), ppo_config(), reinforce_config()], ids=lambda algo: str(algo.name))
+def test_every_algorithm_and_what_acts_alone_refuse_it(algo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = run_config(algo, network=PluginConfig())
+    context = AgentContext(config, VECTOR, DISCRETE if algo.name == "dqn" else BOX, CPU)
+    monkeypatch.setitem(NETWORKS, "plugin", Plugin)
+    make_agent(context)
+    monkeypatch.setattr(Plugin, "extra", 1)
+    for make in (make_agent, make_policy):
+        with pytest.raises(RequestError, match="network=plugin: a network must give"):
+            make(context)
