@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from rltrain.types import ObservationSpec
 
@@ -41,13 +42,15 @@ def check_plugin(module: nn.Module, observation: ObservationSpec, outputs: int) 
     """Whether a module that is not one of ours is a network; passes forward a few observations.
 
     Raises:
-        ValueError: as `check_parameters`; or its output is none of float32 numbers [B, outputs].
+        ValueError: as `check_parameters`; its output is none of float32 numbers [B, outputs]; or it is random, which
+            neither greedy evaluation, exact resuming nor `torch.vmap` bears.
     """
     check_parameters(module)
     if any(parameter.is_meta for parameter in module.parameters()):
         return  # numbers of weights are compared, and there is nothing to compute with
     for rows in (1, 3):  # one, too: what is squeezed away then
         _check_output(module, _example(observation, rows), outputs)
+    _check_repeatable(module, _example(observation, 3))
 
 
 def _check_output(module: nn.Module, obs: Tensor, outputs: int) -> None:
@@ -62,6 +65,21 @@ def _check_output(module: nn.Module, obs: Tensor, outputs: int) -> None:
     raise ValueError(
         f"a network must give {_name(torch.get_default_dtype())} [B, outputs], here {wanted}, "
         f"{type(module).__name__} gives {found}"
+    )
+
+
+def _check_repeatable(module: nn.Module, obs: Tensor) -> None:
+    with torch.no_grad():
+        before = torch.default_generator.get_state()
+        first = module(obs)
+        # A last layer that starts as zeros hides in the outputs that there was a draw.
+        drew = not torch.equal(before, torch.default_generator.get_state())
+        if not drew and torch.allclose(first, module(obs), equal_nan=True):
+            return
+    layers = [f"{name} is {layer}" for name, layer in module.named_modules() if isinstance(layer, _DropoutNd)]
+    which = f": {', '.join(layers)}" if layers else ""
+    raise ValueError(
+        f"a network must give the same output for the same observation, {type(module).__name__} is random{which}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import pytest
@@ -61,6 +62,35 @@ def test_an_output_of_another_form_is_refused(wrong: Any, told: str, monkeypatch
     # Compiled, with steps on the device, it trained and exported actions that there are none of.
     with pytest.raises(RequestError, match=rf"^network=plugin: .*{told}$"):
         build(monkeypatch, **wrong)
+
+
+class Zeros(Plugin):
+    """Its last layer starts as zeros, which hide what is dropped before it."""
+
+    def __init__(self, config: PluginConfig, observation: ObservationSpec, outputs: int) -> None:
+        super().__init__(config, observation, outputs)
+        self.drop = nn.Dropout(0.1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, obs: Tensor) -> Any:
+        return self.last(self.drop(self.encoder(obs)))
+
+
+def test_a_random_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Greedy evaluation was random, resuming not exact, and a sweep ended in an error of vmap.
+    calls = count(1.0)
+    for random in (nn.functional.dropout, lambda x: x + torch.randn_like(x), lambda x: x + next(calls)):
+        with pytest.raises(RequestError, match=r"^network=plugin: .* the same observation, Net is random$"):
+            build(monkeypatch, after=after(random))
+    monkeypatch.setitem(NETWORKS, "plugin", Zeros)
+    with pytest.raises(RequestError, match=r"Zeros is random: drop is Dropout\(p=0.1, inplace=False\)$"):
+        make_network(PluginConfig(), VECTOR, 2, 0, CPU)  # type: ignore[arg-type]
+
+
+def test_layers_that_could_be_random_and_are_not_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    build(monkeypatch, after=after(nn.Dropout(0.0)))
+    build(monkeypatch, after=after(nn.Dropout(0.5).eval()))
+    build(monkeypatch, after=after(lambda output: output * float("nan")))  # which updates name
 
 
 @pytest.mark.parametrize("observation", [VECTOR, STATES, IMAGES, ObservationSpec("box", (4, 4, 2), "bool")])
