@@ -20,6 +20,7 @@ from rltrain.maths.value import (
     clipped_target,
     double_q_next_value,
     munchausen_bonus,
+    per_sample,
     q_learning_next_value,
     select_action_values,
     soft_next_value,
@@ -92,7 +93,8 @@ class DQN(EpsilonGreedy):
             target_params = perturbed(target_params, noise[1])
 
         def loss_fn(params: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            losses = self.losses(params if noise is None else perturbed(params, noise[0]), target_params, batch)
+            params = params if noise is None else perturbed(params, noise[0])
+            losses = per_sample(self.losses(params, target_params, batch), batch.reward)
             loss = (losses.loss if batch.weight is None else batch.weight * losses.loss).mean()
             error = {} if batch.weight is None else {"error": losses.error.detach()}
             return loss, {"train/td_loss": loss.detach(), "train/q_value": losses.q_value.detach().mean(), **error}

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 from torch.nn import functional as F
+
+PerSample = TypeVar("PerSample", bound=tuple[Tensor, ...])
 
 
 def select_action_values(q_values: Tensor, action: Tensor) -> Tensor:
@@ -70,3 +73,19 @@ def td_loss(name: str, prediction: Tensor, target: Tensor) -> Tensor:
     if prediction.shape != target.shape:
         raise ValueError(f"td_loss needs equal shapes, got {tuple(prediction.shape)} and {tuple(target.shape)}")
     return TD_LOSSES[name](prediction, target.detach())
+
+
+def per_sample(losses: PerSample, like: Tensor) -> PerSample:
+    """The losses themselves, a named tuple of tensors that are all [B], as `like` is.
+
+    Raises:
+        TypeError: it is no tuple.
+        ValueError: another shape. Weights [B] times [B, 1] would broadcast to [B, B], and a mean has forgotten samples.
+    """
+    if not isinstance(losses, tuple):
+        raise TypeError(f"losses must be a named tuple of tensors [B], got {type(losses).__name__}")
+    if any(loss.shape != like.shape for loss in losses):
+        names = getattr(losses, "_fields", range(len(losses)))
+        found = ", ".join(f"{name} {tuple(loss.shape)}" for name, loss in zip(names, losses, strict=True))
+        raise ValueError(f"losses need the shape of the batch {tuple(like.shape)}, got {found}")
+    return losses

@@ -11,11 +11,11 @@ import torch
 from numpy_reference import NumpyAdam, NumpyMLP, clipped
 from small_runs import CPU, DISCRETE, VECTOR, ScriptedEnvs, dqn_config, make_agent, network_of, optimizer, run_config
 
-from rltrain.agents.dqn import DQN
+from rltrain.agents.dqn import DQN, Losses
 from rltrain.config.schema import AnyNetworkConfig, CNNConfig, DQNConfig, NetworkConfig
 from rltrain.engine.algorithm import Build, Learned, State
-from rltrain.experience import Batch
-from rltrain.maths.optimizers import eager_gradient
+from rltrain.experience import Batch, WeightedBatch
+from rltrain.maths.optimizers import eager_gradient, functional_gradient
 from rltrain.seeding import make_generator
 from rltrain.types import ObservationSpec, Transition
 
@@ -220,3 +220,35 @@ def test_bytes_are_learnt_from_as_their_share_of_255(float64: None) -> None:
     own = [learned.state.networks["q_network"] for learned in found]
     torch.testing.assert_close(own[0], own[1], rtol=1e-12, atol=1e-14)
     assert found[0][1]["train/td_loss"].item() == pytest.approx(found[1][1]["train/td_loss"].item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("gradient", [eager_gradient, functional_gradient])
+@pytest.mark.parametrize(
+    ("field", "change", "found"),
+    [
+        ("loss", lambda x: x.unsqueeze(-1), r"got loss \(4, 1\), q_value \(4,\), error \(4,\)"),
+        ("loss", lambda x: x.mean(), r"got loss \(\), q_value \(4,\)"),
+        ("error", lambda x: x.unsqueeze(-1), r"error \(4, 1\)"),
+    ],
+)
+def test_losses_that_are_not_one_number_of_each_sample_are_refused(
+    field: str, change: Any, found: str, gradient: Any
+) -> None:
+    """A plug-in's: the weights [B] of prioritized replay times [B, 1] are [B, B], of which a mean was taken."""
+
+    class Careless(DQN):
+        def losses(self, *arguments: Any) -> Losses:
+            losses = super().losses(*arguments)
+            return losses._replace(**{field: change(getattr(losses, field))})
+
+    def learn(kind: type[DQN]) -> Learned:
+        algorithm = kind(Build(run_config(dqn_config(), network=NETWORK), VECTOR, DISCRETE, CPU))
+        params = algorithm.networks["q_network"].params
+        state = State({"q_network": params, "target_network": params.clone()}, algorithm.init_optimizer())
+        obs, ones = torch.ones(4, 3), torch.ones(4)
+        batch = WeightedBatch(obs, torch.zeros(4, dtype=torch.int64), ones, obs, ones, ones)
+        return algorithm.learn(state, batch, {"lr": torch.tensor(1e-3)}, gradient)
+
+    assert learn(DQN).feedback["error"].shape == (4,)
+    with pytest.raises(ValueError, match=rf"need the shape of the batch \(4,\), .*{found}"):
+        learn(Careless)
