@@ -26,6 +26,7 @@ from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import Agent, AgentContext, LoadablePolicy, Policy
 from rltrain.engine.rollouts import RolloutAgent
+from rltrain.errors import RequestError
 
 ALGORITHMS: dict[str, Callable[[Build], Algorithm]] = {
     "dqn": DQN, "c51": C51, "qr_dqn": QRDQN, "iqn": IQN, "reinforce": Reinforce, "ppo": PPO, "a2c": PPO,
@@ -42,17 +43,24 @@ _BY_CADENCE: dict[type, Callable[[list[Algorithm], AgentContext], Agent]] = {
 
 
 def make_agent(context: AgentContext) -> Agent:
-    """The agent of a run's config, or of a population's."""
+    """The agent of a run's config, or of a population's.
+
+    Raises:
+        RequestError: a plug-in has added a part of the algorithm only.
+    """
     name = context.config.algo.name
     if name in AGENTS:
+        _check_policy(name)
         return AGENTS[name](context)
     algorithms = _algorithms(context)
     return _BY_CADENCE[type(algorithms[0].cadence)](algorithms, context)
 
 
 def make_policy(context: AgentContext) -> LoadablePolicy:
-    """Builds the part of an agent that only acts."""
+    """Builds the part of an agent that only acts; raises as `make_agent`."""
     name = context.config.algo.name
+    if name in AGENTS:
+        _check_policy(name)
     return POLICIES[name](context) if name in POLICIES else GreedyPolicy(_algorithms(context), context)
 
 
@@ -69,8 +77,23 @@ def multiply_adds(context: AgentContext) -> int:
 
 def _algorithms(context: AgentContext) -> list[Algorithm]:
     """One of each member."""
-    make, spaces = ALGORITHMS[context.config.algo.name], (context.observation, context.action)
+    name, spaces = context.config.algo.name, (context.observation, context.action)
+    if name not in ALGORITHMS:
+        raise _unregistered(name, "AGENTS" if name in POLICIES else "ALGORITHMS")
+    make = ALGORITHMS[name]
     return [make(Build(config, *spaces, context.device)) for config in context.configs]
+
+
+def _check_policy(name: str) -> None:
+    """Whether what acts by itself is there too, which nothing else asks for before the training has ended."""
+    if name not in POLICIES and name not in ALGORITHMS:
+        raise _unregistered(name, "POLICIES")
+
+
+def _unregistered(name: str, registry: str) -> RequestError:
+    other = "; of an agent that the engine does not run, AGENTS and POLICIES" if registry == "ALGORITHMS" else ""
+    where = f"it is not in rltrain.agents.{registry}"
+    return RequestError(f"algo={name}: {where}, to which a plug-in adds {registry}[{name!r}] = ...{other}")
 
 
 __all__ = [

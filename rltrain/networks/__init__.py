@@ -39,6 +39,9 @@ def make_network(
     """
     if config is None:
         raise RequestError("network: is missing, and the algorithm needs one")
+    if config.name not in NETWORKS:
+        where = "it is not in rltrain.networks.NETWORKS"
+        raise RequestError(f"network={config.name}: {where}, to which a plug-in adds NETWORKS[{config.name!r}] = ...")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
         streams = (per_action,) if isinstance(config, CNNConfig | DuelingConfig) else ()
