@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 from pathlib import Path
 
 from rltrain.envs.returned import RESET_RULE, STEP_RULE, Mistake
 from rltrain.errors import one_line
+from rltrain.terminal.places import is_ours_or_gymnasium_s, origin
 from rltrain.terminal.text import shown_path
-
-_OURS = str(Path(__file__).parents[1]) + os.sep
-_GYMNASIUM_S_OWN = ("/gymnasium/core.py", "/gymnasium/wrappers/", "/gymnasium/envs/registration.py")
-_INSTALLED = ("/site-packages/", "/dist-packages/", "/lib/python3")
 
 
 def described(error: BaseException) -> str:
@@ -29,29 +25,10 @@ def described(error: BaseException) -> str:
     return one_line(error) + (f", at {place}" if place else "")
 
 
-def origin(error: BaseException) -> str | None:
-    """`file:line` of the environment's code where an exception was raised, or from where it called what raised it; None
-    where none of its code was running."""
-    frames = [
-        (frame.f_code.co_filename, line, str(frame.f_globals.get("__name__")).partition(".")[0])
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if not _is_ours_or_gymnasium_s(frame.f_code.co_filename)
-    ]
-    if not frames:
-        return None
-    own = [frame for frame in frames if not any(part in frame[0] for part in _INSTALLED)]
-    file, line, _ = (own or [frame for frame in frames if frame[2] == frames[0][2]])[-1]
-    return f"{shown_path(Path(file))}:{line}"
-
-
-def _is_ours_or_gymnasium_s(file: str) -> bool:
-    return file.startswith((_OURS, "<")) or any(part in file for part in _GYMNASIUM_S_OWN)
-
-
 def _misread(error: BaseException) -> str | None:
     """Of an error that our code, or a wrapper of Gymnasium, ran into because it had expected Gymnasium's interface."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    if not frames or not _is_ours_or_gymnasium_s(frames[-1][0].f_code.co_filename):
+    if not frames or not is_ours_or_gymnasium_s(frames[-1][0].f_code.co_filename):
         return None
     text = str(error)
     if isinstance(error, ValueError | TypeError) and "unpack" in text:

@@ -26,7 +26,7 @@ from rltrain.envs.vector import VectorEnv
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.jobs.compile_beside import BesideCompiler
 from rltrain.jobs.vectorizing import choose_vectorization, stepped
-from rltrain.loggers.further import find_logger
+from rltrain.loggers.further import FurtherLogger
 from rltrain.loggers.jsonl import JsonlLogger
 from rltrain.loggers.logger import EvaluationDisplay, Logger, MultiLogger
 from rltrain.policy.source import check_network
@@ -249,7 +249,7 @@ def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, scr
     from rltrain.loggers.tensorboard import TensorBoardLogger
 
     plain = to_plain(config)
-    further = [find_logger(name)(run.path, resume_step, plain) for name in config.loggers]
+    further = [FurtherLogger(name, run.path, resume_step, plain) for name in config.loggers]
     tensorboard = TensorBoardLogger(run.path, resume_step, plain)
     rows = JsonlLogger(run.metrics, resume_step, longest=config.log_period + config.num_envs)
     return MultiLogger([rows, tensorboard, *further, screen])

@@ -122,11 +122,17 @@ class Training:
             most = max(configs[0].eval.episodes, REPORT_EPISODES)
             display, before = EvaluationConsole(bar=self._telling.console), evaluated_before(first)
             with closing(build_evaluator(configs, most, parts.envs.statistics, display, before)) as evaluator:
+                failed = True
                 try:
                     self._train_with(parts, evaluator)
+                    failed = False
+                except (Interrupted, KeyboardInterrupt):
+                    failed = False
+                    raise
                 finally:
-                    for logger in self._loggers:
-                        logger.close()
+                    for number, logger in enumerate(self._loggers):
+                        one_failed = failed or isinstance(self._outcomes.get(number), RunFailed)
+                        logger.close(False if one_failed else None)
 
     def _train_with(self, parts: Parts, evaluator: Evaluator) -> None:
         for number, job in enumerate(self._jobs):

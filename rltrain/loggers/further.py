@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from rltrain.errors import RequestError, module_hint
+from rltrain.errors import RequestError, RunFailed, module_hint, one_line
 from rltrain.loggers.logger import Logger
+from rltrain.terminal.output import warn
+from rltrain.terminal.places import origin
+
+_log = logging.getLogger(__name__)
 
 KNOWN = {"wandb": "rltrain.loggers.wandb:WandbLogger"}
 """Names that need no module."""
@@ -44,3 +49,50 @@ def find_logger(name: str) -> MakeLogger:
     if not callable(found):
         raise RequestError(f"loggers=[{name}]: the module {module} has no {attribute} that makes a logger")
     return cast(MakeLogger, found)
+
+
+class FurtherLogger:
+    """One of `loggers=[...]`, told of the run's end once. Its errors name it; one in `close` fails no run, of which all
+    is written by then.
+
+    Raises:
+        RunFailed: it raises.
+    """
+
+    def __init__(self, name: str, folder: Path, resume_step: int | None, config: Mapping[str, Any]) -> None:
+        self._name, self._closed = name, False
+        make = find_logger(name)
+        self._logger: Logger
+        self._call(lambda: setattr(self, "_logger", make(folder, resume_step, config)))
+
+    def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._call(lambda: self._logger.log(step, scalars))
+
+    def result(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._call(lambda: self._logger.result(step, scalars))
+
+    def video(self, step: int, path: Path) -> None:
+        self._call(lambda: self._logger.video(step, path))
+
+    def flush(self) -> None:
+        self._call(lambda: self._logger.flush())
+
+    def close(self, completed: bool | None = None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._logger.close(completed)
+        except Exception as error:
+            warn(_log, f"{self._described(error)}, when it was closed")
+            _log.info("of the logger:", exc_info=error)
+
+    def _call(self, of_logger: Callable[[], None]) -> None:
+        try:
+            of_logger()
+        except Exception as error:
+            raise RunFailed(self._described(error)) from error
+
+    def _described(self, error: Exception) -> str:
+        place = origin(error)
+        return f"loggers=[{self._name}]: {one_line(error)}" + (f", at {place}" if place else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Logger(Protocol):
@@ -23,7 +23,7 @@ class Logger(Protocol):
         """Hand everything recorded to the operating system."""
 
     def close(self, completed: bool | None = None) -> None:
-        """Release everything; more than once does no harm.
+        """Release everything; of rltrain's own, more than once does no harm.
 
         Args:
             completed: True where the run reached its end, False where it failed, None where it may be resumed.
@@ -32,6 +32,11 @@ class Logger(Protocol):
 
 class NullLogger:
     """Logs nowhere; a logger that does without one of these inherits it."""
+
+    def __init__(
+        self, folder: Path | None = None, resume_step: int | None = None, config: Mapping[str, Any] | None = None
+    ) -> None:
+        pass
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         pass

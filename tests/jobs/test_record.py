@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import dqn_config, run_config
 
 import rltrain.report.curve
 from rltrain.jobs.record import draw, explained
+from rltrain.maths.value import td_loss
 from rltrain.storage.run_folder import RunFolder
 
 
@@ -30,3 +32,23 @@ def test_a_file_that_fails_a_run_is_named_in_words(tmp_path: Path) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", "/data/maze.txt")
     failure = explained(error, RunFolder(tmp_path))
     assert str(failure) == f"/data/maze.txt: cannot be used: Permission denied (traceback in {tmp_path / 'run.log'})"
+
+
+@pytest.mark.parametrize(("body", "line"), [("None.loss", 4), ("torch.ones(2) @ torch.ones(3)", 4)])
+def test_a_failure_in_a_plug_in_names_its_place(body: str, line: int, tmp_path: Path) -> None:
+    file = tmp_path / "plug_in.py"
+    file.write_text(f"import torch\n\ndef losses():\n    return {body}\n")
+    names: dict[str, Any] = {}
+    exec(compile(file.read_text(), str(file), "exec"), names)
+    with pytest.raises((AttributeError, RuntimeError)) as failed:
+        names["losses"]()
+    assert f", at {file}:{line} (traceback in " in str(explained(failed.value, RunFolder(tmp_path)))
+
+
+def test_a_failure_of_ours_has_no_place_but_the_log(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="equal shapes") as failed:
+        td_loss("mse", torch.ones(2, 1), torch.ones(2))
+    trace = failed.value.__traceback__
+    assert trace is not None
+    own = failed.value.with_traceback(trace.tb_next)  # less this file
+    assert ", at " not in str(explained(own, RunFolder(tmp_path)))

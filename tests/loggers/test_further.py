@@ -92,6 +92,74 @@ def test_each_member_of_a_population_has_its_own(folder: Path) -> None:
         assert sum(line[0] == "result" for line in told) == 1
 
 
+FAULTY = """
+from rltrain.loggers.logger import NullLogger
+
+class Bare(NullLogger):
+    pass
+
+class NotClosed(NullLogger):
+    def close(self):
+        pass
+
+class NotLogged(NullLogger):
+    def log(self, step, scalars):
+        raise ValueError("disk full")
+
+class NotMade(NullLogger):
+    def __init__(self, folder):
+        pass
+"""
+
+
+@pytest.fixture
+def faulty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "faulty_logger.py").write_text(FAULTY)
+    monkeypatch.delitem(sys.modules, "faulty_logger", raising=False)
+
+
+@pytest.mark.usefixtures("faulty")
+def test_what_a_logger_does_not_need_it_inherits() -> None:
+    assert main([*SHORT, "loggers=[faulty_logger:Bare]"]) == 0
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_logger_that_cannot_be_closed_takes_nothing_from_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, "loggers=[faulty_logger:NotClosed]"]) == 0
+    out, err = capsys.readouterr()
+    assert "greedy return" in out and "run folder      run\n" in out
+    (line,) = [line for line in err.splitlines() if "loggers=" in line]
+    assert line.startswith("warning   loggers=[faulty_logger:NotClosed]: TypeError: ")
+    assert line.endswith(", when it was closed")
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NotLogged", "ValueError: disk full, at faulty_logger.py:13 (traceback in run/run.log)"),
+        ("NotMade", "TypeError: NotMade.__init__() takes 2 positional arguments but 4 were given (traceback in"),
+    ],
+)
+def test_a_logger_that_raises_is_named(name: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT, f"loggers=[faulty_logger:{name}]"]) == 1
+    assert f"rltrain: loggers=[faulty_logger:{name}]: {said}" in capsys.readouterr().err
+
+
+def test_a_logger_is_told_once_how_the_run_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OWN has a guard against a second call; here it has none."""
+    (folder / "own_logger.py").write_text(OWN.replace("if not self._file.closed:", "if True:"))
+    assert main([*SHORT, "loggers=[own_logger:Lines]"]) == 0
+    assert [line for line in lines(folder / "run") if line[0] == "close"] == [["close", True]]
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(rltrain.jobs.training, "final_evaluation", fail)
+    assert main([*SHORT[:-1], "hydra.run.dir=failed", "loggers=[own_logger:Lines]"]) == 1
+    assert [line for line in lines(folder / "failed") if line[0] == "close"] == [["close", False]]
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
