@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -11,7 +12,7 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import RunConfig
 from rltrain.envs.process_state import process_kept, variables_set
 from rltrain.envs.trial import try_random_steps
-from rltrain.errors import GoesOn, RequestError, RunFailed
+from rltrain.errors import GoesOn, Interrupted, RequestError, RunFailed, one_line
 from rltrain.jobs.build import build, build_evaluator, open_evaluator
 from rltrain.jobs.filming import check_filming
 from rltrain.jobs.messages import dry_run_text, header
@@ -22,6 +23,7 @@ from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.checkpoint_folders import step_folder
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
+from rltrain.terminal.text import shown_path
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.stopping import StopSignal
 
@@ -111,7 +113,8 @@ def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
 
     Raises:
         RequestError: the request cannot be carried out here.
-        RunFailed: memory does not suffice, or an environment makes a mistake in some random steps.
+        RunFailed: memory does not suffice, an environment makes a mistake in some random steps, or a part of it, a
+            plug-in's perhaps, cannot be built.
     """
     try:
         with process_kept(), build(config) as parts:
@@ -120,7 +123,18 @@ def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
             check_filming(config)
             say(header(config, info or ComposeInfo(), parts))
             say(dry_run_text(parts, try_random_steps(parts.envs)))
-    except (RuntimeError, MemoryError) as error:
-        if not lacks_memory(error):
-            raise
-        raise RunFailed(OUT_OF_MEMORY) from error
+    except (RequestError, RunFailed, Interrupted):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            raise  # the command says that it cannot be used
+        # There is no folder, and so no log for a traceback.
+        raise RunFailed(OUT_OF_MEMORY if lacks_memory(error) else f"{one_line(error)} ({_where(error)})") from error
+
+
+def _where(error: Exception) -> str:
+    """The place that raised, `residual.py:24 in forward`: of libraries' own lines none, if others lead there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts]
+    last = (own or frames)[-1]
+    return f"{shown_path(Path(last.filename))}:{last.lineno} in {last.name}"

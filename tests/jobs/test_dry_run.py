@@ -1,0 +1,64 @@
+"""A dry run of what cannot be built: one line with the place that raised, as there is no log for a traceback."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from small_runs import dqn_config, run_config
+from torch import nn
+
+from rltrain.agents import AGENTS, POLICIES
+from rltrain.errors import RequestError, RunFailed
+from rltrain.jobs.job import dry_run
+from rltrain.networks import NETWORKS
+
+
+@dataclass(frozen=True)
+class PluginConfig:
+    name: str = "plugin"
+
+
+class NoForward(nn.Module):
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+        self.last = nn.Linear(4, 2)
+
+
+class NoMethods:
+    def __init__(self, context: object) -> None:
+        self.context = context
+
+
+def look(network: Any) -> None:
+    dry_run(run_config(dqn_config(), network=network))
+
+
+def test_a_network_without_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "plugin", NoForward)
+    told = r'^NotImplementedError: Module \[NoForward\] is missing the required "forward" .*\(.*\.py:\d+ in \w+\)$'
+    with pytest.raises(RunFailed, match=told):
+        look(PluginConfig())
+
+
+def test_what_the_plugin_raises_is_shown_with_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make(*_: object) -> nn.Module:
+        raise KeyError("width")
+
+    monkeypatch.setitem(NETWORKS, "plugin", make)  # type: ignore[arg-type]
+    with pytest.raises(RunFailed, match=r"^KeyError: 'width' \(.*test_dry_run\.py:\d+ in make\)$"):
+        look(PluginConfig())
+
+
+def test_a_refusal_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(NETWORKS, "mlp")
+    with pytest.raises(RequestError, match=r"^network=mlp: it is not in"):
+        dry_run(run_config(dqn_config()))
+
+
+def test_an_agent_without_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(AGENTS, "dqn", NoMethods)  # type: ignore[arg-type]
+    monkeypatch.setitem(POLICIES, "dqn", NoMethods)  # type: ignore[arg-type]
+    with pytest.raises(RunFailed, match=r"^AttributeError: 'NoMethods' object has no attribute '\w+' \(.*\)$"):
+        dry_run(run_config(dqn_config()))
