@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ NATIVE_FROM, NATIVE_CORES = 4, 4
 
 # In which a twin is compared with its environment, some 20 ms: whole vector instructions, and lanes that are left over.
 _LANES, _STEPS = 11, 32
+_LONGEST = 150  # characters of why a twin is not taken, which the header tells
 _COMPARED = ("obs", "next_obs", "reward", "terminated", "truncated")
 
 
@@ -97,9 +99,27 @@ def lacks_twin(config: EnvConfig) -> str | None:
     if find_environment(config).spec.id not in BATCHED_ENVS:
         return f"{config.id} has no batched twin"
     try:
-        return None if _same_numbers(config) else "its batched twin rounds otherwise here"
-    except (RequestError, RunFailed):
+        return None if _same_numbers(config) else "its batched twin gives other numbers here"
+    except RequestError:
         return "its batched twin does not take these settings"
+    except _TwinFailed as error:
+        return str(error)
+    except RunFailed:
+        return f"{config.id} fails where it is compared with its batched twin"
+
+
+class _TwinFailed(RunFailed):
+    """A fault of the twin, not of its environment."""
+
+
+@contextmanager
+def _faults_are_the_twins(id: str) -> Iterator[None]:
+    try:
+        yield
+    except RunFailed as error:
+        text = str(error).removeprefix(f"{id}: ")
+        text = text if "batched twin" in text else f"its batched twin fails: {text}"
+        raise _TwinFailed(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...") from error
 
 
 def _same_numbers(config: EnvConfig) -> bool:
@@ -109,7 +129,7 @@ def _same_numbers(config: EnvConfig) -> bool:
     `state`, as Gymnasium's do, it is compared too: an observation's 32 bits hide the last bits of it for long.
 
     Raises:
-        RequestError, RunFailed: one of the two cannot be made, or fails.
+        RequestError, RunFailed: one of the two cannot be made, or fails; _TwinFailed where it is the twin.
     """
     make = find_environment(config)
     copies = [make() for _ in range(_LANES)]
@@ -120,11 +140,16 @@ def _same_numbers(config: EnvConfig) -> bool:
         together = BatchedLanes(twin, _LANES, config.id, *spaces, make.time_limit)
         spec, to_env, rng = action_spec(spaces[1]), make_action_transform(spaces[1]), np.random.default_rng(0)
         seeds = [derive_seed(0, "environment", lane, 0) for lane in range(_LANES)]
-        if not _equal(alone.reset(seeds), together.reset(seeds)):
-            return False
+        first_obs = alone.reset(seeds)
+        with _faults_are_the_twins(config.id):
+            if not _equal(first_obs, together.reset(seeds)):
+                return False
         for step in range(1, _STEPS):
             actions = to_env(random_actions(spec, _LANES, rng))
-            first, second = (lanes.step(actions, None, [seed + step for seed in seeds]) for lanes in (alone, together))
+            next_seeds = [seed + step for seed in seeds]
+            first = alone.step(actions, None, next_seeds)
+            with _faults_are_the_twins(config.id):
+                second = together.step(actions, None, next_seeds)
             arrays = ((getattr(first, name), getattr(second, name)) for name in _COMPARED)
             same = all(_equal(*pair) for pair in arrays) and first.finished == second.finished
             if not (same and _same_state(copies, together.now().state)):

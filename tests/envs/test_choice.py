@@ -80,14 +80,50 @@ class BeginsElsewhere(CartPole):
 
 class Raises(CartPole):
     def step(self, xp: Any, state: Any, action: Any) -> Any:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by none")
 
 
-@pytest.mark.parametrize("twin", [RoundsOtherwise, PaysOtherwise, FallsLater, BeginsElsewhere, Raises])
-def test_a_twin_with_other_numbers_is_not_taken(twin: type, monkeypatch: pytest.MonkeyPatch) -> None:
+class ObservesNothing(CartPole):
+    def observe(self, xp: Any, state: Any) -> Any:
+        raise KeyError("angle")
+
+
+class OfOneLane(CartPole):
+    def observe(self, xp: Any, state: Any) -> Any:
+        return state[:, 0]
+
+
+class PaysNothing(CartPole):
+    def step(self, xp: Any, state: Any, action: Any) -> Any:
+        after, reward, terminated = super().step(xp, state, action)
+        return after, reward * np.nan, terminated
+
+
+class NeverBegins:
+    def start(self) -> None: ...
+
+
+OTHER = "its batched twin gives other numbers here"
+
+
+@pytest.mark.parametrize(
+    ("twin", "why"),
+    [
+        (RoundsOtherwise, OTHER),
+        (PaysOtherwise, OTHER),
+        (FallsLater, OTHER),
+        (BeginsElsewhere, OTHER),
+        (Raises, "its batched twin failed: ZeroDivisionError: by none"),
+        (ObservesNothing, "its batched twin fails in observe: KeyError: 'angle'"),
+        (OfOneLane, "its batched twin gave obs of shape (4,), not (4, 11)"),
+        (PaysNothing, "its batched twin fails: environment 0 failed in step 1 of the episode with seed"),
+        (NeverBegins, "the batched twin NeverBegins fails in start_state: AttributeError: 'NeverBegins' object has no"),
+    ],
+)
+def test_a_twin_with_other_numbers_is_not_taken(twin: type, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BATCHED_ENVS, "CartPole-v1", twin)
     found = choose_exact(auto(), 64)
-    assert found.way == "sync" and found.why is not None and "batched twin" in found.why
+    assert found.way == "sync" and found.why is not None and found.why.startswith(why) and len(found.why) <= 150
 
 
 @pytest.mark.filterwarnings("ignore:.*Overriding")

@@ -261,7 +261,10 @@ class BatchedLanes:
 
     def observe(self, state: np.ndarray) -> np.ndarray:
         """state [*state, K] -> obs [K, *obs] of the agent's dtype, a fresh array."""
-        observed = self._env.observe(np, state)
+        try:
+            observed = self._env.observe(np, state)
+        except Exception as error:
+            raise RunFailed(f"{self._id}: its batched twin fails in observe: {one_line(error)}") from error
         expected = (*self._observation.shape, state.shape[-1])
         if observed.shape != expected:
             raise RunFailed(f"{self._id}: its batched twin gave obs of shape {observed.shape}, not {expected}")
