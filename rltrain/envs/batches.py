@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from rltrain.envs.observed import NotOfSpace
+
 
 def observations_in(space: spaces.Space[Any], given: Any) -> list[Any] | None:
     """The observations of a batch, one by one; None where `given` is no batch, but one observation (or nonsense).
@@ -16,10 +18,12 @@ def observations_in(space: spaces.Space[Any], given: Any) -> list[Any] | None:
     environments give them. A list of dicts or of tuples is a batch too.
 
     Raises:
-        ValueError: the parts of a batch differ in how many they are.
+        ValueError: the parts of a batch differ in how many they are, or it is the pair that `reset` returns.
     """
+    if _is_pair_of_reset(space, given):
+        raise NotOfSpace("observation is the pair that env.reset() returns: obs, info = env.reset(), and obs is taken")
     if not isinstance(space, spaces.Dict | spaces.Tuple):
-        return list(given) if np.ndim(given) == len(space.shape or ()) + 1 else None
+        return list(given) if _ndim(given) == len(space.shape or ()) + 1 else None
     container = Mapping if isinstance(space, spaces.Dict) else tuple
     if isinstance(given, list) and given and all(isinstance(one, container) for one in given):
         return given
@@ -30,6 +34,20 @@ def observations_in(space: spaces.Space[Any], given: Any) -> list[Any] | None:
     if len(known) > 1:
         raise ValueError(f"the parts of the observations are batches of {' and '.join(map(str, known))}")
     return [_row(space, given, number) for number in range(known[0])]
+
+
+def _is_pair_of_reset(space: spaces.Space[Any], given: Any) -> bool:
+    if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping)):
+        return False
+    return not (isinstance(space, spaces.Tuple) and len(space) == 2 and isinstance(space[1], spaces.Dict))
+
+
+def _ndim(given: Any) -> int | None:
+    """The number of axes; None for lists of different lengths, which are nonsense."""
+    try:
+        return np.ndim(given)
+    except ValueError:
+        return None
 
 
 def _batch_sizes(space: spaces.Space[Any], given: Any) -> Iterator[int | None]:

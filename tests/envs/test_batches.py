@@ -6,6 +6,7 @@ from gymnasium import spaces
 from gymnasium.vector.utils import concatenate, create_empty_array
 
 from rltrain.envs.batches import observations_in
+from rltrain.envs.observed import NotOfSpace
 from rltrain.envs.spaces import from_env_observation
 
 PIXELS = spaces.Box(0, 255, (2, 3), np.uint8)
@@ -44,3 +45,28 @@ def test_tuples_of_tuples_are_no_batch_of_their_columns():
     with pytest.raises(ValueError, match="batches of 2 and 3"):
         observations_in(space, tuple(np.zeros(size, int) for size in (2, 3, 2)))
     assert observations_in(spaces.Dict(a=spaces.Discrete(2)), {"b": np.zeros(3, int)}) is None
+
+
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Box(-1, 1, (4,)), spaces.Discrete(3), spaces.MultiDiscrete([3, 4]), PARTS,
+     spaces.Tuple([spaces.Discrete(3)] * 2)],
+    ids=lambda space: type(space).__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("info", [{}, {"lives": 3}], ids=["", "info"])
+def test_what_reset_returns_is_told_from_an_observation(space, info):
+    with pytest.raises(NotOfSpace, match=r"^observation is the pair that env.reset\(\) returns"):
+        observations_in(space, (space.sample(), info))
+
+
+def test_a_pair_with_a_dict_may_be_an_observation():
+    space = spaces.Tuple([spaces.Discrete(3), spaces.Dict(a=spaces.Discrete(2))])
+    assert observations_in(space, space.sample()) is None
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (4,)), spaces.Discrete(3), spaces.MultiBinary(3)], ids=str)
+@pytest.mark.parametrize("given", [[[0, 0], [0]], [np.zeros(4), np.zeros(3)], [[0], 0]], ids=str)
+def test_lists_of_different_lengths_are_of_no_space(space, given):
+    assert observations_in(space, given) is None
+    with pytest.raises(NotOfSpace, match=r"^observation is .*: its space holds"):
+        from_env_observation(space, given)
