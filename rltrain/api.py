@@ -14,7 +14,6 @@ import numpy as np
 from rltrain.config.command_names import COMMANDS
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
-from rltrain.storage.checkpoint_folders import best_folder
 from rltrain.storage.plain_files import read_json
 from rltrain.storage.run_folder import RunFolder, folder_named
 from rltrain.storage.run_result import status_of
@@ -73,10 +72,11 @@ class Run:
             RequestError: another word for the checkpoint.
         """
         from rltrain.policy.load import load
+        from rltrain.policy.source import best_of
 
         if checkpoint not in ("last", "best"):
             raise RequestError(f"checkpoint={checkpoint!r}: must be last or best")
-        return load(best_folder(self.path) if checkpoint == "best" else self.path, device)
+        return load(best_of(self.path) if checkpoint == "best" else self.path, device)
 
     def __repr__(self) -> str:
         return f"rltrain.Run({str(self.path)!r})"

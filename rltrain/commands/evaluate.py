@@ -178,7 +178,6 @@ def source_in(place: Path, asked: Any = None) -> Path:
     Raises:
         RequestError: a sweep, a study, or without the checkpoint that is asked for.
     """
-    from rltrain.storage.checkpoint_folders import best_folder
     from rltrain.storage.run_folder import RunFolder
 
     if asked not in (None, "last", "best"):
@@ -198,11 +197,11 @@ def source_in(place: Path, asked: Any = None) -> Path:
         if (place.parent / "run.json").exists():
             why = f"is no checkpoint; its run is {shown_path(place.parent)}"
         raise RequestError(f"{shown_path(place)}: {why or 'holds no whole checkpoint'}")
-    if best and not any((place / "checkpoints" / name).exists() for name in ("best", ".previous_best")):
-        period = run.read_config().get("eval", {}).get("period") if is_run else None
-        why = f"the run made no evaluation (eval.period={show(period)})"
-        raise RequestError(f"{shown_path(place)}: has no best checkpoint: {why}")
-    return best_folder(place) if best else place
+    if not best:
+        return place
+    from rltrain.policy.source import best_of
+
+    return best_of(place)
 
 
 def _refuse_several(place: Path) -> None:

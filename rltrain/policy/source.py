@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
+from rltrain.config.validate import show
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint
+from rltrain.storage.checkpoint_folders import best_folder, place_of
+from rltrain.storage.run_folder import RunFolder
+from rltrain.terminal.text import shown_path
 
 if TYPE_CHECKING:
     from rltrain.agents import AgentContext
@@ -48,6 +52,20 @@ def checkpoint_of(path: Path) -> Path:
         CheckpointError: a run without a whole checkpoint.
     """
     return path if (path / "manifest.json").exists() else newest_checkpoint(path)
+
+
+def best_of(run: Path) -> Path:
+    """The checkpoint of a run's best evaluation.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder, of_run = best_folder(run), RunFolder(run)
+    if not place_of(folder).exists():
+        period = of_run.read_config().get("eval", {}).get("period") if of_run.config.exists() else None
+        why = f"the run made no evaluation (eval.period={show(period)})"
+        raise CheckpointError(f"{shown_path(run)}: has no best checkpoint: {why}")
+    return folder
 
 
 def stored_config(source: Checkpoint) -> RunConfig:
