@@ -116,7 +116,9 @@ def test_a_run_that_fails_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert run.status == "failed" and run.result is None
     with pytest.raises(CheckpointError):
         run.policy()
-    with pytest.raises(CheckpointError, match=r"has no best checkpoint: the run made no evaluation \(eval.period=150\)"):
+    with pytest.raises(
+        CheckpointError, match=r"has no best checkpoint: the run made no evaluation \(eval.period=150\)"
+    ):
         run.policy("best")
 
 
