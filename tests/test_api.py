@@ -122,6 +122,12 @@ def test_a_run_that_fails_raises(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         run.policy("best")
 
 
+def test_a_sweep_returns_with_its_failed_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.training.loop.Loop.run", lambda self: 1 / 0)
+    (run,) = rltrain.sweep([*SHORT, "seed=3"])
+    assert run.status == "failed" and run.result is None
+
+
 def test_folders_without_a_run_are_refused(folder: Path) -> None:
     with pytest.raises(RequestError, match="no run folder"):
         rltrain.Run(folder)
