@@ -12,6 +12,7 @@ from rltrain.terminal.text import command_folder, no_folder, shown_path
 
 DEFAULTS = {"checkpoint": None, "out": None}
 _NAME = "policy.pt2"
+_PARTS = "of its parts as gymnasium.spaces.flatten makes it, images over 255; docs/policies.md has a recipe"
 
 
 def main(args: list[str]) -> int:
@@ -34,9 +35,10 @@ def main(args: list[str]) -> int:
     look_back = ", ".join(written.look_back)
     make = "makes" if len(written.look_back) == 1 else "make"
     after = f" as {look_back} alone {make} them of the environment's" if look_back else ""
+    parts = f" ({_PARTS})" if written.of_parts else ""
     say(
         f"{shown_path(written.path)}: {policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}; "
-        f"observations {written.observation}{after} -> actions {written.action}; "
+        f"observations {written.observation}{parts}{after} -> actions {written.action}; "
         f"torch.export.load({str(shown_path(written.path))!r}).module()(observations)"
     )
     return 0

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rltrain.config.validate import to_plain
 from rltrain.envs.space_data import space_to_plain
-from rltrain.envs.spaces import action_limits, action_spec
+from rltrain.envs.spaces import ObservationWriter, action_limits, action_spec
 from rltrain.errors import RequestError
 from rltrain.policy.load import TrainedPolicy
 from rltrain.storage.plain_files import write_file
@@ -25,12 +25,14 @@ from rltrain.storage.plain_files import write_file
 @dataclass(frozen=True)
 class Exported:
     """The exported file, with what goes in and comes out, such as `float32 [batch, 4]`. `look_back`: the wrappers that
-    it leaves to its caller; it takes the observations that they return."""
+    it leaves to its caller; it takes the observations that they return. `of_parts`: its caller makes one vector of the
+    environment's observation too."""
 
     path: Path
     observation: str
     action: str
     look_back: tuple[str, ...]
+    of_parts: bool
 
 
 class EnvPolicy(nn.Module):
@@ -97,7 +99,9 @@ def export_policy(policy: TrainedPolicy, path: Path) -> Exported:
     write_file(path, data)
     with torch.no_grad():
         action = module(example)
-    return Exported(path, _in_words(example), _in_words(action), tuple(w.name for w in module.look_back))
+    look_back = tuple(wrapper.name for wrapper in module.look_back)
+    of_parts = ObservationWriter(policy.observation_space).flattens
+    return Exported(path, _in_words(example), _in_words(action), look_back, of_parts)
 
 
 def _program(module: EnvPolicy, example: Tensor, policy: TrainedPolicy) -> bytes:

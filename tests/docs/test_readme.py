@@ -7,10 +7,12 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import rltrain.jobs.training
 from rltrain.agents import AGENTS, POLICIES
@@ -20,6 +22,7 @@ from rltrain.config.application import launcher_of
 from rltrain.config.schema import ALGO_CONFIGS, NETWORK_CONFIGS
 from rltrain.config.search_space import read_space
 from rltrain.envs.batched import BATCHED_ENVS
+from rltrain.envs.spaces import from_env_observation
 from rltrain.networks import NETWORKS
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +185,23 @@ def test_the_exported_policy_is_loaded_as_shown(shell: Typist, run: Path) -> Non
     names: dict[str, object] = {}
     exec(code.replace('"RUN/', f'"{run}/'), names)
     assert np.asarray(names["actions"]).shape == (5,)
+
+
+def test_the_vector_of_several_parts_is_the_one_that_a_program_takes() -> None:
+    """In which Gymnasium's own has the bytes of images as they are."""
+    (code,) = [block for block in code_blocks("python", POLICIES_PAGE) if "def one_vector" in block]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    image, small = spaces.Box(0, 255, (3, 2, 1), np.uint8), spaces.Box(0, 9, (2,), np.uint8)
+    parts = spaces.Dict(
+        z=spaces.Discrete(3, start=-1), a=spaces.Tuple([image, small, spaces.MultiBinary(2)]),
+        m=spaces.MultiDiscrete([2, 3], start=[4, 0]), b=spaces.Box(0.0, 255.0, (2,)), inner=spaces.Dict(image=image),
+    )  # fmt: skip
+    for space in (parts, spaces.Tuple([image, spaces.Discrete(2)]), spaces.MultiDiscrete([[2, 3]])):
+        space.seed(0)
+        for obs in (space.sample(), space.sample()):
+            made, taken = names["one_vector"](space, obs), from_env_observation(space, obs)
+            assert made.dtype == taken.dtype and np.array_equal(made, taken)
 
 
 def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -99,6 +100,7 @@ def test_the_file_acts_as_the_policy_does(name: str, tmp_path: Path, capsys: pyt
     assert main(["export", str(run)]) == 0
     said = capsys.readouterr().out
     assert len(said.splitlines()) == 1 and "policy.pt2" in said and "[batch" in said and "torch.export.load" in said
+    assert "parts" not in said
     policy = rltrain.load(run)
     obs = observations(policy, 33)
     program = torch.export.load(run / "policy.pt2").module()
@@ -112,6 +114,22 @@ def test_the_file_acts_as_the_policy_does(name: str, tmp_path: Path, capsys: pyt
             assert actions.dtype == expected.dtype
             np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-6)
         assert all(policy.action_space.contains(action) for action in actions)
+
+
+def test_parts_are_one_vector_and_the_line_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    train(run_config(dqn_config(), env=env_config("probe_envs:Votes-v0")), run, StopAfter(20))
+    capsys.readouterr()
+    assert main(["export", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "float32 [batch, 9] (of its parts as gymnasium.spaces.flatten makes it, images over 255; docs/" in said
+    assert len(said.splitlines()) == 1
+    policy, program = rltrain.load(run), torch.export.load(run / "policy.pt2").module()
+    space = policy.observation_space
+    for _ in range(20):
+        obs = space.sample()
+        flat = gymnasium.spaces.flatten(space, obs).astype(np.float32)
+        assert program(torch.from_numpy(flat[None])).item() == policy.act(obs)
 
 
 def test_float64_reaches_the_wrappers_of_the_file_whole(tmp_path: Path) -> None:
