@@ -166,11 +166,12 @@ RESULTS = (
         200,
         19,
         batched=False,
-        note="This is the third run of this row. The first, double DQN with half an update per step and a stop of 212,"
+        note="This is the fourth run of this row. The first, double DQN with half an update per step and a stop of 212,"
         " gave 16 of 20 at 200 and a median of 224 (1 to 260). The second, Munchausen DQN with a target twice as fast"
         " (chosen on seeds 1000 to 1007, where it ended with 225 to 261), gave 15 of 20 and a median of 249 (-605 to"
-        " 270). This one, which ends after 168,000 steps in the median, had 228 to 269 on seeds 1008 to 1023; on seeds"
-        " 3, 4 and 15 values grew far above the returns, on the first two after evaluations of 235 and 250.",
+        " 270). The third, with the slower target, gave 17 of 20 and 252 (-222 to 266): values of three seeds grew far"
+        " above the returns. In this one targets are at most `algo.v_max=20`, and evaluations are twice as frequent"
+        " (seeds 1008 to 1015 ended with 205 to 262 and evaluations as before).",
     ),
     population(
         "reinforce_Pendulum-v1",
