@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -23,7 +22,7 @@ from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.checkpoint_folders import step_folder
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.places import at_origin
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.stopping import StopSignal
 
@@ -129,12 +128,4 @@ def dry_run(config: RunConfig, info: ComposeInfo | None = None) -> None:
         if isinstance(error, OSError) and isinstance(error.filename, str):
             raise  # the command says that it cannot be used
         # There is no folder, and so no log for a traceback.
-        raise RunFailed(OUT_OF_MEMORY if lacks_memory(error) else f"{one_line(error)} ({_where(error)})") from error
-
-
-def _where(error: Exception) -> str:
-    """The place that raised, `residual.py:24 in forward`: of libraries' own lines none, if others lead there."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts]
-    last = (own or frames)[-1]
-    return f"{shown_path(Path(last.filename))}:{last.lineno} in {last.name}"
+        raise RunFailed(OUT_OF_MEMORY if lacks_memory(error) else f"{one_line(error)}{at_origin(error)}") from error

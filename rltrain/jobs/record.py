@@ -22,7 +22,7 @@ from rltrain.jobs.build import Parts
 from rltrain.loggers.logger import Logger
 from rltrain.storage.run_folder import RunFolder, git_state, versions
 from rltrain.terminal.output import warn
-from rltrain.terminal.places import origin
+from rltrain.terminal.places import at_origin
 from rltrain.terminal.text import command_folder, shown_path, unusable
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.member import Member
@@ -138,9 +138,7 @@ def explained(error: BaseException, run: RunFolder) -> BaseException:
         return RunFailed(f"{OUT_OF_MEMORY} (traceback in {shown_path(run.log)})")
     if isinstance(error, OSError) and isinstance(error.filename, str):
         return RunFailed(f"{unusable(Path(error.filename), error)} (traceback in {shown_path(run.log)})")
-    place = origin(error, installed=False)  # of a plug-in
-    where = f", at {place}" if place else ""
-    return RunFailed(f"{one_line(error)}{where} (traceback in {shown_path(run.log)})")
+    return RunFailed(f"{one_line(error)}{at_origin(error)} (traceback in {shown_path(run.log)})")
 
 
 def lacks_memory(error: Exception) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 from rltrain.errors import RequestError, RunFailed, module_hint, one_line
 from rltrain.loggers.logger import Logger
 from rltrain.terminal.output import warn
-from rltrain.terminal.places import origin
+from rltrain.terminal.places import at_origin
 
 _log = logging.getLogger(__name__)
 
@@ -94,5 +94,4 @@ class FurtherLogger:
             raise RunFailed(self._described(error)) from error
 
     def _described(self, error: Exception) -> str:
-        place = origin(error)
-        return f"loggers=[{self._name}]: {one_line(error)}" + (f", at {place}" if place else "")
+        return f"loggers=[{self._name}]: {one_line(error)}{at_origin(error)}"

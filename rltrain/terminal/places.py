@@ -13,6 +13,12 @@ _GYMNASIUM_S_OWN = ("/gymnasium/core.py", "/gymnasium/wrappers/", "/gymnasium/en
 _INSTALLED = ("/site-packages/", "/dist-packages/", "/lib/python3")
 
 
+def at_origin(error: BaseException) -> str:
+    """`, at file:line` of a plug-in that is not installed, to be put behind its error; empty where none was running."""
+    place = origin(error, installed=False)
+    return f", at {place}" if place else ""
+
+
 def origin(error: BaseException, installed: bool = True) -> str | None:
     """`file:line` of the user's code where an exception was raised, or from where it called what raised it; None where
     none of it was running.

@@ -1,4 +1,4 @@
-"""A dry run of what cannot be built: one line with the place that raised, as there is no log for a traceback."""
+"""A dry run of what cannot be built: one line, with the place in the plug-in that raised."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def look(network: Any) -> None:
 
 def test_a_network_without_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "plugin", NoForward)
-    told = r'^NotImplementedError: Module \[NoForward\] is missing the required "forward" .*\(.*\.py:\d+ in \w+\)$'
+    told = r'^NotImplementedError: Module \[NoForward\] is missing the required "forward"'
     with pytest.raises(RunFailed, match=told):
         look(PluginConfig())
 
@@ -47,7 +47,7 @@ def test_what_the_plugin_raises_is_shown_with_its_place(monkeypatch: pytest.Monk
         raise KeyError("width")
 
     monkeypatch.setitem(NETWORKS, "plugin", make)  # type: ignore[arg-type]
-    with pytest.raises(RunFailed, match=r"^KeyError: 'width' \(.*test_dry_run\.py:\d+ in make\)$"):
+    with pytest.raises(RunFailed, match=r"^KeyError: 'width', at .*test_dry_run\.py:\d+$"):
         look(PluginConfig())
 
 
@@ -60,5 +60,5 @@ def test_a_refusal_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_agent_without_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(AGENTS, "dqn", NoMethods)  # type: ignore[arg-type]
     monkeypatch.setitem(POLICIES, "dqn", NoMethods)  # type: ignore[arg-type]
-    with pytest.raises(RunFailed, match=r"^AttributeError: 'NoMethods' object has no attribute '\w+' \(.*\)$"):
+    with pytest.raises(RunFailed, match=r"^AttributeError: 'NoMethods' object has no attribute '\w+'$"):
         dry_run(run_config(dqn_config()))
