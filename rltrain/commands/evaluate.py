@@ -179,6 +179,7 @@ def source_in(place: Path, asked: Any = None) -> Path:
         RequestError: a sweep, a study, or without the checkpoint that is asked for.
     """
     from rltrain.storage.run_folder import RunFolder
+    from rltrain.storage.study_folder import no_checkpoint
 
     if asked not in (None, "last", "best"):
         raise RequestError(f"checkpoint={show(asked)}: must be last or best")
@@ -196,7 +197,7 @@ def source_in(place: Path, asked: Any = None) -> Path:
             why += "; checkpoint=best is there" if why else "holds no checkpoint but its best: checkpoint=best"
         if (place.parent / "run.json").exists():
             why = f"is no checkpoint; its run is {shown_path(place.parent)}"
-        raise RequestError(f"{shown_path(place)}: {why or 'holds no whole checkpoint'}")
+        raise RequestError(f"{shown_path(place)}: {why or no_checkpoint(place)}")
     if not best:
         return place
     from rltrain.policy.source import best_of

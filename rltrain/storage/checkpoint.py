@@ -37,6 +37,7 @@ from rltrain.storage.checkpoint_files import (
 from rltrain.storage.checkpoint_folders import move_into_place, place_of, step_folders, writing_folder
 from rltrain.storage.checkpoint_parts import PartWriter, in_parts, read_parts
 from rltrain.storage.files import fsync
+from rltrain.storage.study_folder import no_checkpoint
 from rltrain.terminal.output import warn
 from rltrain.terminal.text import no_folder, shown_path, unusable
 from rltrain.types import Ring
@@ -157,7 +158,7 @@ def newest_checkpoint(run: Path) -> Path:
         _warn_of_skipped(faults, folder)
         return folder
     reason = f"; {faults[0]}" if faults else ""
-    raise CheckpointError(f"{shown_path(run)}: {no_folder(run) or 'holds no whole checkpoint'}{reason}")
+    raise CheckpointError(f"{shown_path(run)}: {no_folder(run) or no_checkpoint(run)}{reason}")
 
 
 def warn_of_damaged(run: Path, taken: Path) -> None:

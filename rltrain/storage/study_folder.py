@@ -145,6 +145,13 @@ def study_of(run: Path) -> Path | None:
     return next(filter(is_study, run.parents), None)
 
 
+def no_checkpoint(run: Path) -> str:
+    """Why a run has no checkpoint that could be used, in words."""
+    if study_of(run) is not None and not (run / "checkpoints").exists():
+        return "is of a trial that has ended, of which a study keeps no checkpoint"
+    return "holds no whole checkpoint"
+
+
 def write_trials(path: Path, trials: Sequence[Trial], limits: Mapping[int, float]) -> None:
     """Writes the list of a batch's trials.
 

@@ -471,6 +471,16 @@ class TestAFolderThatCannotBeUsedYet:
         run.write_record(status="completed")
         assert refused(capsys, command, "run") == "run: holds no whole checkpoint\n"
 
+    @pytest.mark.parametrize("command", ["evaluate", "export", "resume"])
+    def test_a_trial_that_has_ended(self, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "study.yaml").write_text("{}")
+        run = RunFolder(tmp_path / "batch_000" / "trial_0_seed_1000")
+        run.path.mkdir(parents=True)
+        run.write_record(status="completed")
+        run.write_config(CONFIG)
+        said = refused(capsys, command, str(run.path))
+        assert said.endswith("trial_0_seed_1000: is of a trial that has ended, of which a study keeps no checkpoint\n")
+
     def test_of_a_failed_run_the_best_network_is_named(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
