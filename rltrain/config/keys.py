@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
@@ -90,9 +91,15 @@ def _hints(key: str) -> list[Any]:
     return [hint for leaf, hint in _leaves(schema.RunConfig, "", {}) if leaf == key]
 
 
+@functools.cache
+def _types_of(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, evaluated once: each override asks for all of them."""
+    return get_type_hints(cls)
+
+
 def _leaves(cls: type, prefix: str, choices: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """(key, type) of all that has no keys below it."""
-    hints = get_type_hints(cls)
+    hints = _types_of(cls)
     for field in dataclasses.fields(cls):
         key, hint = f"{prefix}{field.name}", hints[field.name]
         if key in schema.GROUP_CONFIGS:

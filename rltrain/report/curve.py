@@ -13,7 +13,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, StrMethodFormatter
 
 from rltrain.loggers.jsonl import read_rows
 from rltrain.storage.files import write_atomic
@@ -55,7 +55,8 @@ def learning_curve(run: Path) -> Figure:
         OSError: there are no metrics.
     """
     rows = list(read_rows(run / "metrics.jsonl"))
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8, 4.5), dpi=120)
+    figure.subplots_adjust(left=0.13, right=0.985, bottom=0.115, top=0.925)  # a layout engine draws all twice
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     result = _read_mapping(run / "result.json")
@@ -129,6 +130,7 @@ def _dress(axes: Axes, title: str) -> None:
     axes.set_xlabel("environment steps")
     axes.set_ylabel("episode return")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.6g}"))  # "500m" would be read as 500 million
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
