@@ -20,6 +20,10 @@ STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 SCORES := $(VENV)/.installed-scores
 
+# Python compiles what is imported, once; compiling all that is installed takes as long as installing it.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
+  $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) -c constraints.txt -e
+
 .PHONY: train test test-all lint check bench bench-gpu bench-render scale saving sweep-cost results family recipes mutants faults same-numbers clean
 .DEFAULT_GOAL := train
 
@@ -27,17 +31,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("rltrain needs Python >= 3.11, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (the first time takes minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[dev,render,tune]'
+	@$(INSTALL) '.[dev,render,tune]'
 	@touch $@
 
 # MinAtar brings pandas and scipy along, 240 MB: only what tests everything installs the games.
 $(GAMES): $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[minatar,atari,slurm]'
+	@$(INSTALL) '.[minatar,atari,slurm]'
 	@touch $@
 
 # The environments that the tables of scores are of.
 $(SCORES): $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 -c constraints.txt -e '.[box2d,mujoco,minatar]'
+	@$(INSTALL) '.[box2d,mujoco,minatar]'
 	@touch $@
 
 train: $(STAMP)
