@@ -100,8 +100,7 @@ def _join(request: Request) -> tuple[StudyFolder, Plan]:
 
 
 def _announce(folder: StudyFolder, asked: Plan) -> None:
-    tune, config = asked.tune, asked.config
-    seeds = f"{counted(tune.seeds, 'seed')} ({tune.first_seed} to {tune.first_seed + tune.seeds - 1})"
+    tune, config, seeds = asked.tune, asked.config, asked.seeds_of_a_trial()
     lines = [
         f"tune      {config.algo.name} on {config.env.id}: {counted(tune.trials, 'trial')} of {seeds}"
         f" and {config.total_steps:,} steps, in {shown_path(folder.path)}",

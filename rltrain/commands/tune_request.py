@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from rltrain.config.search_space import Dimension, fitted, parse_dimension, read
 from rltrain.config.stored import as_settings, parse_value, validate_stored
 from rltrain.config.validate import build_section, read_settings, to_plain
 from rltrain.errors import RequestError
+from rltrain.terminal.text import counted
 
 _OWN = ("dir", *(field.name for field in fields(TuneConfig)))
 
@@ -67,6 +68,16 @@ class Plan:
             "space": {dimension.key: dimension.to_plain() for dimension in self.space},
             "config": to_plain(self.config),
         }
+
+    def seeds_of_a_trial(self) -> str:
+        """`4 seeds (1000 to 1003)`."""
+        return seeds_said(range(self.tune.first_seed, self.tune.first_seed + self.tune.seeds))
+
+
+def seeds_said(seeds: Collection[int], noun: str = "seed", remark: str = "") -> str:
+    """How many seeds, and the first and the last of them."""
+    first, last = min(seeds), max(seeds)
+    return f"{counted(len(seeds), noun)} ({first if first == last else f'{first} to {last}'}{remark})"
 
 
 def read_request(args: Sequence[str]) -> Request:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from rltrain import __version__
-from rltrain.commands.tune_request import Plan
+from rltrain.commands.tune_request import Plan, seeds_said
 from rltrain.config.application import compose
 from rltrain.config.loader import tuned_name
 from rltrain.config.schema import GROUP_CONFIGS
@@ -16,7 +16,7 @@ from rltrain.config.search_space import with_values
 from rltrain.config.validate import leaves, to_plain
 from rltrain.storage.plain_files import plain_yaml, write_file
 from rltrain.storage.study_folder import StudyFolder, Trial
-from rltrain.terminal.text import counted, number
+from rltrain.terminal.text import number
 
 _LEFT_OUT = ("seed", "name", "init_from", "dry_run", "loggers", "device", "checkpoint")
 """Keys, or sections, that a tuned file leaves to who uses it."""
@@ -48,10 +48,8 @@ class Confirmation:
         interval = "too few for an interval"
         if ends := self._interval():
             interval = f"95 % interval {number(ends[0])} to {number(ends[1])}"
-        count = counted(len(self.returns), "fresh seed")
         failed = f", {self.asked - len(self.returns)} failed" if len(self.returns) < self.asked else ""
-        seeds = f"({min(self.returns)} to {max(self.returns)}{failed})"
-        return f"{number(self.mean)} on {count} {seeds}, {interval}"
+        return f"{number(self.mean)} on {seeds_said(self.returns, 'fresh seed', failed)}, {interval}"
 
     def _interval(self) -> tuple[float, float] | None:
         """Of the mean over the seeds; None for too few of them."""
@@ -97,8 +95,7 @@ def write_tuned(
 
 
 def _header(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None) -> str:
-    tune, config = asked.tune, asked.config
-    seeds = f"{counted(tune.seeds, 'seed')} ({tune.first_seed} to {tune.first_seed + tune.seeds - 1})"
+    tune, config, seeds = asked.tune, asked.config, asked.seeds_of_a_trial()
     lines = [
         f"{config.env.id} with {config.algo.name}: trial {winner.number} of {tune.trials} of the study"
         f" {folder.path.name} (rltrain {__version__}).",

@@ -119,6 +119,13 @@ def test_a_search_ends_with_the_best_settings_as_a_tuned_file(
     assert Path("study/history.png").exists()
 
 
+def test_one_seed_is_no_range(training: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*BASE, "tune.trials=2", "tune.seeds=1", "tune.confirm=1"]) == 0
+    header = Path("study/conf/tuned/dqn_CartPole-v1.yaml").read_text()
+    assert "1 seed (1000)" in capsys.readouterr().out and "1 seed (1000)" in header
+    assert "1 fresh seed (1001)" in header
+
+
 def test_test_seeds_stay_clean_and_the_confirmation_has_seeds_of_its_own(training: StandIn) -> None:
     assert main([*BASE, "tune.trials=2", "tune.seeds=2", "tune.confirm=3"]) == 0
     assert training.seeds == [1000, 1001, 1000, 1001, 1002, 1003, 1004]
