@@ -20,7 +20,7 @@ STAMP := $(VENV)/.installed
 GAMES := $(VENV)/.installed-games
 SCORES := $(VENV)/.installed-scores
 
-# Python compiles what is imported, once; compiling all that is installed takes as long as installing it.
+# Compiling all that is installed takes nearly as long as installing it; Python compiles what is imported, once.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
   $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile) -c constraints.txt -e
 
