@@ -145,8 +145,15 @@ def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
             return batch
     search = open_search(folder, asked)
     search.fail_lost({trial.number for batch in batches for trial in batch.trials})
-    room = asked.tune.trials - sum(len(batch.trials) for batch in batches)
-    return new_batch(folder, asked, search, batches, min(room, asked.tune.batch)) if room > 0 else None
+    made = sum(len(batch.trials) for batch in batches)
+    room = asked.tune.trials - made
+    if room <= 0:
+        return None
+    batch = new_batch(folder, asked, search, batches, min(room, asked.tune.batch))
+    if batch is None:
+        said = f"{counted(made, 'trial')} of {asked.tune.trials}: nothing new is suggested, the space seems to be tried out"
+        say(wrapped(f"tune      {said}"))
+    return batch
 
 
 def _train(batch: Batch, asked: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _MOST_REFUSED = 1000
 """Settings in a row that contradict each other: then the space holds hardly any others."""
+_MOST_REPEATED = 50
+"""Settings in a row that were tried before: then the space is taken to hold no others."""
 
 
 def search_seeds(asked: Plan) -> range:
@@ -26,27 +29,46 @@ def search_seeds(asked: Plan) -> range:
     return range(asked.tune.first_seed, asked.tune.first_seed + asked.tune.seeds)
 
 
-def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequence[Batch], count: int) -> Batch:
-    """A batch of `count` trials that are suggested now, written down; the study is locked."""
-    path = folder.new_batch()
+def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequence[Batch], count: int) -> Batch | None:
+    """A batch of at most `count` trials that are suggested now, written down; the study is locked. Settings that were
+    tried before are told their result again: the same seeds would train the same networks. None: the space is taken to
+    hold no others.
+
+    Raises:
+        RequestError: it holds hardly any settings at all that go together.
+    """
     seeds = search_seeds(asked)
+    tried = {json.dumps(dict(trial.values)): trial.result for batch in batches for trial in batch.trials}
     trials: list[Trial] = []
-    jobs: list[ListedJob] = []
-    refused = 0
-    while len(trials) < count:
+    jobs: list[tuple[str, dict[str, Any], str]] = []
+    refused = repeated = 0
+    reason = ""
+    while len(trials) < count and repeated < _MOST_REPEATED and refused < _MOST_REFUSED:
         name, values = search.ask()
+        said = json.dumps(values)
+        if said in tried:
+            search.tell(name, tried[said] or TrialResult("failed", reason="is trained as another trial"))
+            repeated += 1
+            continue
         try:
             config = trial_config(asked, values)
         except RequestError as error:
-            search.tell(name, TrialResult("failed", reason=str(error)))
-            refused += 1
-            if refused == _MOST_REFUSED:
-                raise RequestError(f"the space holds hardly any settings that go together: {error}") from error
+            reason, refused = str(error), refused + 1
+            tried[said] = TrialResult("failed", reason=reason)
+            search.tell(name, tried[said])
             continue
         runs = [(f"trial_{name}_seed_{seed}", {**config, "seed": seed}) for seed in seeds]
         trials.append(Trial(name, values, tuple(run for run, _ in runs)))
-        jobs += [ListedJob(path / run, plain, (shown_values(values), f"seed={plain['seed']}")) for run, plain in runs]
-    SweepFolder(path).add_jobs(jobs)
+        jobs += [(run, plain, shown_values(values)) for run, plain in runs]
+        tried[said], repeated = None, 0
+    if not trials:
+        if reason and not batches:
+            raise RequestError(f"the space holds hardly any settings that go together: {reason}")
+        return None
+    path = folder.new_batch()
+    SweepFolder(path).add_jobs(
+        [ListedJob(path / run, plain, (shown, f"seed={plain['seed']}")) for run, plain, shown in jobs]
+    )
     write_trials(path, trials, limits(asked, batches))  # the last: with it the batch is there
     return Batch(path)
 

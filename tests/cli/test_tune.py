@@ -254,7 +254,18 @@ def test_settings_that_contradict_each_other_are_asked_anew(training: StandIn) -
     args = [*BASE, "tune.trials=6", "tune.confirm=0", "algo.batch_size=32,128", "algo.buffer_size=64,1000"]
     assert main(args) == 0
     found = [(t["values"]["algo.batch_size"], t["values"]["algo.buffer_size"]) for t in study()["trials"]]
-    assert len(found) == 6 and (128, 64) not in found and len(set(found)) > 1
+    assert sorted(found) == [(32, 64), (32, 1000), (128, 1000)]
+
+
+def test_settings_are_not_trained_twice(training: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three choices and ten trials: three are trained, and the search ends."""
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "three.yaml").write_text("algo.gamma: {choices: [0.9, 0.95, 0.99]}\n")
+    assert main([*BASE, "tune.trials=10", "search=three", "tune.confirm=0", "--config-dir", str(tmp_path)]) == 0
+    assert len(training.seeds) == 3 * 3
+    output = " ".join(capsys.readouterr().out.split())
+    assert "3 trials of 10: nothing new is suggested, the space seems to be tried out" in output
+    assert "3 trials: 3 complete, 0 pruned, 0 failed" in output
 
 
 def test_a_space_of_the_users_own(training: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
