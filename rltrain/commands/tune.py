@@ -149,11 +149,11 @@ def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
     room = asked.tune.trials - made
     if room <= 0:
         return None
-    batch = new_batch(folder, asked, search, batches, min(room, asked.tune.batch))
-    if batch is None:
-        said = f"{counted(made, 'trial')} of {asked.tune.trials}: nothing new is suggested, the space seems to be tried out"
+    new = new_batch(folder, asked, search, batches, min(room, asked.tune.batch))
+    if new is None:
+        said = f"{counted(made, 'trial')} of {asked.tune.trials}: nothing new is suggested, the space seems tried out"
         say(wrapped(f"tune      {said}"))
-    return batch
+    return new
 
 
 def _train(batch: Batch, asked: Plan) -> None:
@@ -163,7 +163,7 @@ def _train(batch: Batch, asked: Plan) -> None:
     listed = batch.sweep.jobs()
     of_run = {batch.path / run: trial.number for trial in batch.trials for run in trial.runs}
     names = {folder: f"seed={folder.name.rpartition('_')[2]}" for folder in of_run}
-    train_jobs(listed, of_run, batch.limits, names)
+    train_jobs(listed, of_run, batch.limits, names, kept=False)
 
 
 def _tell(folder: StudyFolder, asked: Plan, batch: Batch) -> None:

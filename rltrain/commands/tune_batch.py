@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 
 def train_jobs(
-    jobs: Mapping[Path, ListedJob], trials: Mapping[Path, int], limits: Mapping[int, float], names: Mapping[Path, str]
-) -> None:
+    jobs: Mapping[Path, ListedJob], trials: Mapping[Path, int], limits: Mapping[int, float], names: Mapping[Path, str],
+    kept: bool,
+) -> None:  # fmt: skip
     """Trains to their ends the jobs that have none yet, from their checkpoints where they have some. Each leaves in its
     folder how it ended; a job that fails stops no other.
 
@@ -34,6 +35,7 @@ def train_jobs(
         trials: the trial of each job; the jobs of a trial follow each other.
         limits: see `PruningRule`.
         names: what a job is called on the terminal.
+        kept: whether their checkpoints outlive them.
 
     Raises:
         Interrupted: a signal stopped them, after they were saved.
@@ -61,7 +63,7 @@ def train_jobs(
         train_populations(populations)
     for folder in left:
         with suppress(RunFailed, Pruned, CheckpointError):
-            _train_alone(folder, jobs[folder], rules)
+            _train_alone(folder, jobs[folder], rules, kept)
 
 
 def open_search(folder: StudyFolder, asked: Plan) -> Search:
@@ -90,7 +92,7 @@ def _unchanged(stored: RunConfig, job: ListedJob) -> RunConfig:
     return stored
 
 
-def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]) -> None:
+def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule], kept: bool) -> None:
     from rltrain.jobs.job import train
     from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
@@ -104,7 +106,7 @@ def _train_alone(folder: Path, job: ListedJob, rules: Mapping[Path, PruningRule]
         pruning = SeedPruning(_known(rules[folder], runs, folder, source), runs.index(folder))
     config = validate_stored(job.config or {}) if source is None else _unchanged(stored_config(source), job)
     folder.mkdir(exist_ok=True)
-    train(config, folder, console=False, source=source, pruning=pruning)
+    train(config, folder, console=False, source=source, pruning=pruning, kept=kept)
 
 
 def _known(rule: PruningRule, runs: Sequence[Path], own: Path, source: Checkpoint | None) -> TrialPruning:

@@ -114,7 +114,7 @@ def _confirm(folder: StudyFolder, asked: Plan, winner: Trial) -> Confirmation | 
         fresh = counted(len(seeds), "fresh seed")
         say(wrapped(f"confirm   trial {winner.number} on {fresh}: {shown_values(winner.values)}"))
         jobs = {run: job for run, job in sweep.jobs().items() if run in seeds}
-        train_jobs(jobs, seeds, {}, {run: f"seed={seed}" for run, seed in seeds.items()})
+        train_jobs(jobs, seeds, {}, {run: f"seed={seed}" for run, seed in seeds.items()}, kept=True)
     finally:
         sweep.__exit__()
     found = {}

@@ -31,14 +31,13 @@ def search_seeds(asked: Plan) -> range:
 
 def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequence[Batch], count: int) -> Batch | None:
     """A batch of at most `count` trials that are suggested now, written down; the study is locked. Settings that were
-    tried before are told their result again: the same seeds would train the same networks. None: the space is taken to
-    hold no others.
+    tried before are left out: the same seeds would train the same networks. None: the space is taken to hold no others.
 
     Raises:
         RequestError: it holds hardly any settings at all that go together.
     """
     seeds = search_seeds(asked)
-    tried = {json.dumps(dict(trial.values)): trial.result for batch in batches for trial in batch.trials}
+    tried = {json.dumps(dict(trial.values)) for batch in batches for trial in batch.trials}
     trials: list[Trial] = []
     jobs: list[tuple[str, dict[str, Any], str]] = []
     refused = repeated = 0
@@ -47,20 +46,21 @@ def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequenc
         name, values = search.ask()
         said = json.dumps(values)
         if said in tried:
-            search.tell(name, tried[said] or TrialResult("failed", reason="is trained as another trial"))
+            search.tell(name, TrialResult("failed", reason="was tried before"))
             repeated += 1
             continue
         try:
             config = trial_config(asked, values)
         except RequestError as error:
             reason, refused = str(error), refused + 1
-            tried[said] = TrialResult("failed", reason=reason)
-            search.tell(name, tried[said])
+            tried.add(said)
+            search.tell(name, TrialResult("failed", reason=reason))
             continue
         runs = [(f"trial_{name}_seed_{seed}", {**config, "seed": seed}) for seed in seeds]
         trials.append(Trial(name, values, tuple(run for run, _ in runs)))
         jobs += [(run, plain, shown_values(values)) for run, plain in runs]
-        tried[said], repeated = None, 0
+        tried.add(said)
+        repeated = 0
     if not trials:
         if reason and not batches:
             raise RequestError(f"the space holds hardly any settings that go together: {reason}")

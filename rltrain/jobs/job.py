@@ -35,6 +35,7 @@ def train(
     source: Checkpoint | None = None,
     changes: Changes = (),
     pruning: SeedPruning | None = None,
+    kept: bool = True,
 ) -> float:
     """Trains one job in `folder`, which may hold rows and events of an earlier try.
 
@@ -47,6 +48,7 @@ def train(
         source: the checkpoint from which it goes on.
         changes: what is new in its config, for run.json.
         pruning: of the trial whose seed it is.
+        kept: whether its checkpoints outlive it, so that it can be evaluated and continued.
 
     Raises:
         RequestError: the request cannot be carried out here (no such device, a foreign checkpoint to start from).
@@ -55,7 +57,7 @@ def train(
         Pruned: the trial was given up.
     """
     job = Job(config, folder, source, changes, pruning=pruning)
-    telling = OfOneRun(config, folder, info or ComposeInfo(), console)
+    telling = OfOneRun(config, folder, info or ComposeInfo(), console, kept)
     with RunFolder(folder) as run, StopSignal() as stop:
         [outcome] = Training([job], [run], telling, stop).run()
     if isinstance(outcome, BaseException):

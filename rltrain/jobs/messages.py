@@ -190,8 +190,9 @@ def summary(
     parts: Parts,
     folder: Path,
     pictures: Mapping[str, Path],
+    kept: bool = True,
 ) -> str:
-    """The table at the end, and what to type next."""
+    """The table at the end, and what to type next, which needs checkpoints that are `kept`."""
     speed = member.step / member.train_seconds if member.train_seconds else 0.0
     # An agent of its own may learn without gradient steps.
     unchanged = config.algo.name not in AGENTS and not parts.agent.gradient_steps
@@ -209,7 +210,7 @@ def summary(
         rows.insert(1, ("ended at", str(limit)))
     if envs.reward_threshold is not None:
         rows.append(solved(final.mean, envs.reward_threshold, member.solve_step))
-    if member.best_return is not None and member.best_return - final.mean > final.std:
+    if kept and member.best_return is not None and member.best_return - final.mean > final.std:
         asks = rltrain_command("evaluate", folder, "checkpoint=best")
         rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
     if said := overestimated(member.diagnostics):
@@ -220,9 +221,12 @@ def summary(
         *((what, shown_path(picture)) for what, picture in pictures.items()),
         ("look", f"tensorboard --logdir {shell_word(folder)}"),
         ("report", rltrain_command("report", folder)),
-        ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
-        ("continue", _again(config, folder, *limit.lifted.split())),
     ]
+    if kept:
+        rows += [
+            ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
+            ("continue", _again(config, folder, *limit.lifted.split())),
+        ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
 
 

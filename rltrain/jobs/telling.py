@@ -78,6 +78,7 @@ class OfOneRun:
     folder: Path
     info: ComposeInfo
     console: bool
+    kept: bool = True  # its checkpoints, once it has ended
 
     def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
         early = self.config.may_end_early
@@ -89,7 +90,9 @@ class OfOneRun:
     def failed(self, number: int) -> None: ...
 
     def summary(self, ended: Mapping[int, Ended], parts: Parts) -> list[str]:
-        return [summary(self.config, e.member, e.final, parts, self.folder, e.pictures) for e in ended.values()]
+        return [
+            summary(self.config, e.member, e.final, parts, self.folder, e.pictures, self.kept) for e in ended.values()
+        ]
 
     def stopped(self, exit_code: int, members: Sequence[Member]) -> Interrupted:
         return stopped(self.config, exit_code, members[0].step, self.folder)

@@ -40,8 +40,9 @@ class StandIn:
         self.seeds: list[int] = []
 
     def __call__(
-        self, jobs: Mapping[Path, ListedJob], trials: Mapping[Path, int], limits: Mapping[int, float], names: object
-    ) -> None:
+        self, jobs: Mapping[Path, ListedJob], trials: Mapping[Path, int], limits: Mapping[int, float], names: object,
+        kept: bool,
+    ) -> None:  # fmt: skip
         self.calls.append(dict(limits))
         if len(self.calls) == self.stop_in:
             raise Interrupted(130)
@@ -264,7 +265,7 @@ def test_settings_are_not_trained_twice(training: StandIn, tmp_path: Path, capsy
     assert main([*BASE, "tune.trials=10", "search=three", "tune.confirm=0", "--config-dir", str(tmp_path)]) == 0
     assert len(training.seeds) == 3 * 3
     output = " ".join(capsys.readouterr().out.split())
-    assert "3 trials of 10: nothing new is suggested, the space seems to be tried out" in output
+    assert "3 trials of 10: nothing new is suggested, the space seems tried out" in output
     assert "3 trials: 3 complete, 0 pruned, 0 failed" in output
 
 

@@ -54,7 +54,7 @@ def train(sweep: SweepFolder, limits: Mapping[int, float], stop: StopAfter | Non
     trials = {run: int(run.name.split("_")[1]) for run in jobs}
     with stopping(stop):
         try:
-            train_jobs(jobs, trials, limits, {run: run.name for run in jobs})
+            train_jobs(jobs, trials, limits, {run: run.name for run in jobs}, kept=False)
         except (Interrupted, Crash):
             assert stop._allowed is not None
     stop.aftermath()
@@ -164,13 +164,19 @@ def test_a_damaged_run_fails_its_trial_and_no_other(whole: SweepFolder, tmp_path
 
 
 @pytest.mark.slow
-def test_trials_of_one_seed_that_train_alone_are_given_up_too(tmp_path: Path) -> None:
-    """In worker processes each run trains by itself; its seeds one after the other."""
+def test_trials_of_one_seed_that_train_alone_are_given_up_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In worker processes each run trains by itself; its seeds one after the other. Nothing is said to be possible that
+    asks for their checkpoints, which a search throws away."""
     sweep = batch(tmp_path / "batch", LRS[:1], "env.vectorization=async", "num_envs=2", "total_steps=400")
     train(sweep, {2: 1e9})
     first, second = statuses(sweep).values()
     assert (first, second) == ("completed", "pruned"), "what all seeds reach is known when the last has come so far"
     assert newest(list(sweep.jobs())[1]).step == 200
+    said = capsys.readouterr().out
+    assert "greedy return" in said and "rltrain report" in said
+    assert "rltrain evaluate" not in said and "rltrain resume" not in said
 
 
 STUDY = ["tune", "algo=dqn", "env=CartPole-v1", *SMALL, "tune.batch=2", "tune.seeds=2", "tune.startup=2"]
