@@ -31,6 +31,7 @@ from rltrain.training.member import Member
 from rltrain.training.outcome import outcome
 
 _FAR_ABOVE = 5.0  # times the return; healthy values are within a tenth of it
+_FAR_FROM_GREEDY = 0.5  # of the larger return, beside the deviation of greedy episodes
 
 
 def header(
@@ -215,6 +216,10 @@ def summary(
         rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
     if said := overestimated(member.diagnostics):
         rows.append(("values", said))
+    if leans_on_exploration(member.training_return, final):
+        rows.append(
+            ("in training", f"{member.training_return:.1f} of late, far above: the network leans on exploration")
+        )
     video = ["video=true"] if envs.draws else []
     rows += [
         ("run folder", shown_path(folder)),
@@ -236,6 +241,14 @@ def overestimated(diagnostics: Mapping[str, float]) -> str:
     if value - got <= _FAR_ABOVE * max(abs(got), 1.0):
         return ""
     return f"overestimated: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
+
+
+def leans_on_exploration(training: float | None, final: EpisodeStatistics) -> bool:
+    """Whether the last episodes of training returned far more than the greedy network, which may be stuck where an
+    action that does not change leads nowhere."""
+    if training is None:
+        return False
+    return training - final.mean > final.std + _FAR_FROM_GREEDY * max(abs(training), abs(final.mean))
 
 
 def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:

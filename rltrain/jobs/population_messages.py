@@ -10,7 +10,7 @@ from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
-from rltrain.jobs.messages import continues, how, overestimated, promise, steps_how
+from rltrain.jobs.messages import continues, how, leans_on_exploration, overestimated, promise, steps_how
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
@@ -58,6 +58,8 @@ def population_line(name: str, own: str, member: Member, final: EpisodeStatistic
         ended += f", threshold first reached at step {member.solve_step:,}{again}"
     if overestimated(member.diagnostics):
         ended += ", values overestimated"
+    if leans_on_exploration(member.training_return, final):
+        ended += f", {member.training_return:.1f} in training: leans on exploration"
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 

@@ -40,6 +40,7 @@ class Member:
     Attributes:
         solve_step: of the first evaluation at the environment's threshold.
         best_return: of all evaluations during training.
+        training_return: mean of the episodes, with exploration, of the last row of metrics that had any.
         diagnostics: of the last evaluation during training, by tag.
     """
 
@@ -62,6 +63,7 @@ class Member:
         self._periods = [period for period in periods if period is not None]
         self.solve_step: int | None = None
         self.best_return: float | None = None
+        self.training_return: float | None = None
         self.diagnostics: Mapping[str, float] = {}
         self._confirmed_return: float | None = None  # of the last evaluation on which the run might have stopped
         self._row_step, self._row_seconds = 0, 0.0  # where the last row of metrics was written
@@ -162,6 +164,7 @@ class Member:
         speed = (self.step - self._row_step) / seconds if seconds > 0 else 0.0
         self._row_step, self._row_seconds = self.step, self.train_seconds
         means = self._recorder.flush(self._index, self.step)
+        self.training_return = means.get("rollout/episode_return", self.training_return)
         return {**means, **self._agent.scalars(), "time/steps_per_second": speed}
 
     def _judge(self, evaluation: EpisodeStatistics) -> bool:

@@ -11,14 +11,14 @@ from small_runs import dqn_config, q_learning_config, reinforce_config, run_conf
 
 from rltrain.config.schema import LinearConfig
 from rltrain.jobs.messages import how, summary
-from rltrain.jobs.population_messages import population_header
+from rltrain.jobs.population_messages import population_header, population_line
 from rltrain.training.episode_tally import EpisodeStatistics
 
 
 def ended(**changes: Any) -> Any:
     """A member that has ended, as far as the table asks of it."""
     told = {"step": 12, "episodes": 0, "train_seconds": 2.0, "solve_step": None, "best_return": None, "diagnostics": {}}
-    return SimpleNamespace(**{**told, **changes})
+    return SimpleNamespace(**{**told, "training_return": None, **changes})
 
 
 def test_a_run_too_short_for_an_update_says_so() -> None:
@@ -69,6 +69,28 @@ def test_a_network_that_was_far_better_than_the_last_is_named(best: float | None
     config, final = run_config(dqn_config(), total_steps=10), EpisodeStatistics((-150.0, 50.0))
     text = summary(config, ended(best_return=best), final, parts, Path("run"), {})
     assert [line for line in text.splitlines() if line.startswith("best")] == said
+
+
+@pytest.mark.parametrize(
+    ("training", "greedy", "said"),
+    [
+        (-97.3, (-500.0, -500.0), ["in training     -97.3 of late, far above: the network leans on exploration"]),
+        (-300.0, (-500.0, -500.0), []),
+        (-97.3, (-500.0, -80.0), []),  # some episodes get away
+        (150.0, (500.0, 500.0), []),
+        (None, (-500.0, -500.0), []),
+    ],
+)
+def test_a_greedy_network_that_is_stuck_without_its_exploration_is_named(
+    training: float | None, greedy: tuple[float, ...], said: list[str]
+) -> None:
+    envs = SimpleNamespace(reward_threshold=None, draws=False)
+    parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
+    member, final = ended(training_return=training), EpisodeStatistics(greedy)
+    text = summary(run_config(dqn_config(), total_steps=10), member, final, parts, Path("run"), {})
+    assert [line for line in text.splitlines() if line.startswith("in training")] == said
+    line = " ".join(population_line("0", "seed=0", member, final, None).split())
+    assert line.endswith("-97.3 in training: leans on exploration") == bool(said)
 
 
 def test_a_population_says_once_that_epsilon_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,6 +244,14 @@ def test_the_best_network_and_the_first_solving_step_are_kept() -> None:
     assert run.member.best_return == 3.0
 
 
+def test_the_return_of_training_is_that_of_the_last_row_with_episodes() -> None:
+    run = Run(short_config(log_period=3))
+    run.train()
+    tag = "rollout/episode_return"
+    assert tag not in run.log.rows[-1][1]
+    assert run.member.training_return == [row[tag] for _, row in run.log.rows if tag in row][-1]
+
+
 def test_a_finished_run_does_nothing_when_it_is_run_again() -> None:
     run = Run(short_config(checkpoint=CheckpointConfig(20, 3, True)))
     assert run.train()
