@@ -50,6 +50,7 @@ class EngineAgent(GreedyPolicy):
             self._network_noise = RandomBlocks(self._seeds, "acting_noise", "normal")
         # Each [M].
         self._env_steps, self._episodes, self._gradient_steps = (np.zeros(self._members, np.int64) for _ in range(3))
+        self._learned_from = np.zeros(self._members, np.int64)
         self._num_actions = context.action.n
         self._gammas = np.array([getattr(config.algo, "gamma", np.nan) for config in context.configs])  # [M]
         self._held = HeldActions(self._members * self._num_envs) if DURATION in algorithm.schedules else None
@@ -72,18 +73,25 @@ class EngineAgent(GreedyPolicy):
         """[M], the environment steps before those that the next update learns from."""
         raise NotImplementedError
 
-    def _annealed(self, member: int, name: str) -> float:
-        """A member's knob in the next update."""
+    @property
+    def _begun_last(self) -> np.ndarray:
+        """[M], what `_begun` was in the last update; 0 before the first."""
+        return self._learned_from
+
+    def _annealed(self, member: int, name: str, begun: np.ndarray) -> float:
+        """A member's knob in the update with this `_begun`."""
         algorithm = self._algorithms[member]
         anneal = algorithm.anneals.get(name)
-        factor = 1.0 if anneal is None else anneal(int(self._begun[member]), int(self._episodes[member]))
+        factor = 1.0 if anneal is None else anneal(int(begun[member]), int(self._episodes[member]))
         return float(algorithm.knobs[name] * factor)
 
     def _anneal(self) -> None:
         """Set the knobs that change, for an update."""
+        begun = self._begun
         for name in self._algorithm.anneals:
-            numbers = [self._annealed(member, name) for member in range(self._members)]
+            numbers = [self._annealed(member, name, begun) for member in range(self._members)]
             self._knobs[name].copy_(torch.tensor(numbers).view_as(self._knobs[name]))
+        self._learned_from = np.where(self._running, begun, self._learned_from)
 
     @property
     def num_parameters(self) -> dict[str, int]:
@@ -197,7 +205,7 @@ class EngineAgent(GreedyPolicy):
         counts = int(self._env_steps[member]), int(self._episodes[member])
         return {
             **{f"train/{name}": float(schedule(*counts)) for name, schedule in schedules.items()},
-            "train/learning_rate": self._annealed(member, "lr"),
+            "train/learning_rate": self._annealed(member, "lr", self._begun_last),
             "train/gradient_steps": float(self._gradient_steps[member]),
         }
 

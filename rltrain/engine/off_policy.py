@@ -204,6 +204,10 @@ class OffPolicyAgent(EngineAgent):
     def _begun(self) -> np.ndarray:
         return self._cadence.due_at(self._gradient_steps)
 
+    @property
+    def _begun_last(self) -> np.ndarray:
+        return self._cadence.due_at(np.maximum(self._gradient_steps - 1, 0))
+
     def _targets_at_calls(self, calls: int) -> list[Due]:
         return self._targets.at_calls(self._gradient_steps, self._steps_per_call, calls, self._running)
 

@@ -203,6 +203,7 @@ class OnPolicyAgent(EngineAgent):
                 "env_steps": int(self._env_steps[member]),
                 "compiled": self._compiled and self._compile_from > 0,  # the change-over has been
                 "gradient_steps": int(self._gradient_steps[member]),
+                "learned_from": int(self._learned_from[member]),
                 "draws": self._acting_noise[member].state_dict(),
             },
         }
@@ -213,6 +214,7 @@ class OnPolicyAgent(EngineAgent):
         plain = state["state"]
         self._gradient_steps[member] = plain["gradient_steps"]
         self._env_steps[member] = plain.get("env_steps", 0)  # format 1 had neither
+        self._learned_from[member] = plain.get("learned_from", self._begun[member])
         self._acting_noise[member].load_state_dict(plain["draws"])
         if plain.get("compiled") and self._compiles:  # since an update before
             self._use_programs(self._compile_from)

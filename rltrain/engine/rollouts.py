@@ -179,6 +179,7 @@ class RolloutAgent(EngineAgent):
                 "env_steps": int(self._env_steps[member]),
                 "episodes": int(self._episodes[member]),
                 "gradient_steps": int(self._gradient_steps[member]),
+                "learned_from": int(self._learned_from[member]),
                 "draws": self._acting_noise[member].state_dict(),
                 "order_draws": self._order_draws[member].state_dict(),
                 **self._acting_state(member),
@@ -192,6 +193,7 @@ class RolloutAgent(EngineAgent):
         self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
         self._gradient_steps[member] = plain["gradient_steps"]
         self._rollout.made = self.env_steps // self._num_envs % self._rollout.length
+        self._learned_from[member] = plain.get("learned_from", self._begun[member])
         self._acting_noise[member].load_state_dict(plain["draws"])
         self._order_draws[member].load_state_dict(plain["order_draws"])
         self._load_acting(plain, member)

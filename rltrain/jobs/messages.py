@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
 from rltrain.training.limits import Limit, reached_limit
 from rltrain.training.member import Member
 from rltrain.training.outcome import outcome
+from rltrain.training.value_check import beyond_bounds, value_bounds
 
 _FAR_ABOVE = 5.0  # times the return; healthy values are within a tenth of it
 _FAR_FROM_GREEDY = 0.5  # of the larger return, beside the deviation of greedy episodes
@@ -64,6 +66,9 @@ def header(
         lines.append(f"limit     {bounds}")
     if late := epsilon_at_end(config):
         lines.append(f"epsilon   {late}")
+    low, high = value_bounds(config)
+    if low > -math.inf or high < math.inf:
+        lines.append(f"values    {low:g} to {high:g} (algo.v_min, algo.v_max), which discounted returns must not leave")
     shape = parts.envs.observation_spec.shape
     if config.network is not None and config.network.name != "cnn" and len(shape) == 3:
         axes = " x ".join(map(str, shape))
@@ -214,7 +219,7 @@ def summary(
     if kept and member.best_return is not None and member.best_return - final.mean > final.std:
         asks = rltrain_command("evaluate", folder, "checkpoint=best")
         rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
-    if said := overestimated(member.diagnostics):
+    if said := beyond_bounds(config, member.diagnostics) or overestimated(member.diagnostics):
         rows.append(("values", said))
     if leans_on_exploration(member.training_return, final):
         rows.append(
@@ -238,7 +243,9 @@ def summary(
 def overestimated(diagnostics: Mapping[str, float]) -> str:
     """That values are far above the returns, where they are: the return alone does not tell why it is poor."""
     value, got = (diagnostics.get(f"diagnostics/{name}", 0.0) for name in ("value", "discounted_return"))
-    if value - got <= _FAR_ABOVE * max(abs(got), 1.0):
+    scale = max(abs(got), 1.0)
+    # Where rewards are costs, a value far on the other side of 0 is wrong long before it is five returns away.
+    if value - got <= _FAR_ABOVE * scale and not (got < 0.0 and value > 2.0 * scale):
         return ""
     return f"overestimated: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,14 +13,17 @@ from rltrain.config.schema import RunConfig
 from rltrain.engine.protocol import StateDict
 from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
+from rltrain.terminal.output import warn
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics
 from rltrain.training.limits import reached_limit
 from rltrain.training.progress import Progress
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import Recorder
 from rltrain.training.saving import Checkpointer
+from rltrain.training.value_check import beyond_bounds
 from rltrain.training.views import MemberEnvs, OwnAgent, OwnEvaluator
 
+_log = logging.getLogger(__name__)
 Number = TypeVar("Number", int, float)
 
 
@@ -144,6 +148,8 @@ class Member:
             row |= {"eval/episode_return": evaluation.mean, "eval/episode_return_std": evaluation.std}
             row |= evaluation.diagnostics
             self.diagnostics = evaluation.diagnostics
+            if beyond := beyond_bounds(config, self.diagnostics):
+                warn(_log, beyond)
         if row:
             self._logger.log(self.step, row)
         if self._crossed(config.video.period):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rltrain.config.schema import RunConfig
 from rltrain.engine.protocol import Critic
 from rltrain.types import Episode, Transition
 
+_SLACK = 0.01  # of a bound, or of the distance between both
 _ROWS, _APART = 256, 8  # of states that a member's networks are looked at with; vector steps between them
 
 
@@ -85,3 +88,21 @@ class ValueCheck:
             value, got = np.mean(self._found[member], axis=0).tolist()
             found = {"diagnostics/value": value, "diagnostics/discounted_return": got, **found}
         return found
+
+
+def value_bounds(config: RunConfig) -> tuple[float, float]:
+    """The least and the largest value that the algorithm can learn."""
+    low, high = (getattr(config.algo, name, None) for name in ("v_min", "v_max"))
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def beyond_bounds(config: RunConfig, diagnostics: Mapping[str, float]) -> str:
+    """That episodes return what the algorithm cannot learn, where an evaluation shows it; or nothing."""
+    got, (low, high) = diagnostics.get("diagnostics/discounted_return"), value_bounds(config)
+    if got is None:
+        return ""
+    slack = _SLACK * (high - low if math.isfinite(high - low) else max(abs(got), 1.0))
+    if low - slack <= got <= high + slack:
+        return ""
+    bound = f"less than algo.v_min={low:g}" if got < low else f"more than algo.v_max={high:g}"
+    return f"discounted returns are {bound}, beyond which no value is learned: let algo.v_min and algo.v_max span them"

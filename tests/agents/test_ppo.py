@@ -206,7 +206,12 @@ def test_the_learning_rate_falls_to_nothing() -> None:
         if metrics:
             used = agent._knobs["lr"].item()  # type: ignore[attr-defined]
             assert used == pytest.approx(1e-2 * (1 - (len(rates) - 10) * 2 / 100), rel=1e-5)
-    assert rates[::10] == pytest.approx([1e-2, 8e-3, 6e-3, 4e-3, 2e-3])
+            assert rates[-1] == pytest.approx(used, rel=1e-5), "what is logged is what was used"
+            saved = agent.state_dict()
+            again = make_agent(config)
+            again.load_state_dict(saved)
+            assert again.scalars() == agent.scalars()
+    assert rates[9::10] == pytest.approx([1e-2, 8e-3, 6e-3, 4e-3, 2e-3])
     steady = make_agent(replace(config, algo=replace(config.algo, anneal_lr=False)))  # type: ignore[call-arg]
     list(drive(steady, ScriptedEnvs(2), 30))
     assert steady.scalars()["train/learning_rate"] == pytest.approx(1e-2)

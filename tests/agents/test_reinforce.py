@@ -77,16 +77,20 @@ def test_both_learning_rates_fall_by_the_steps_before_the_episodes() -> None:
     config = run_config(reinforce_config(anneal_lr=True, optimizer=optimizer(lr=1e-2)), num_envs=2, total_steps=400)
     agent, envs = make_agent(config), ScriptedEnvs(2)
     assert isinstance(agent, OnPolicyAgent)
-    steps, begun = 0, 0
+    steps, begun, used = 0, 0, 0
     for _ in range(150):
-        assert agent.scalars()["train/learning_rate"] == pytest.approx(1e-2 * (1 - begun / 400))
+        logged = agent.scalars()["train/learning_rate"]
+        assert logged == pytest.approx(1e-2 * (1 - used / 400)), "what is logged is what was used"
+        again = make_agent(config)
+        again.load_state_dict(agent.state_dict())
+        assert again.scalars()["train/learning_rate"] == logged
         active = agent.active.copy()
         agent.observe(*(seen for seen in envs.step(agent.act(envs.obs), active)))
         steps += int(active.sum())
         if agent.update():
             rates = [agent._knobs[name].item() for name in ("lr", "value_lr")]
             assert rates == pytest.approx([rate * (1 - begun / 400) for rate in (1e-2, 1e-2)], rel=1e-5)
-            begun = steps
+            begun, used = steps, begun
     assert 100 < begun < 400
 
 

@@ -40,6 +40,8 @@ def test_a_run_too_short_for_an_update_says_so() -> None:
     [
         (1.9e8, 9.0, ["values          overestimated: 1.9e+08 expected of an episode where 9 came; try a smaller "]),
         (237.0, -35.0, ["values          overestimated: 237 expected of an episode where -35 came; try a smaller "]),
+        (300.0, -99.0, ["values          overestimated: 300 expected of an episode where -99 came; try a smaller "]),
+        (-30.0, -99.0, []),
         (98.0, 100.0, []),
         (10.0, 76.0, []),
         (3.0, 0.0, []),

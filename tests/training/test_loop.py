@@ -81,13 +81,14 @@ class ScriptedEvaluator:
 
     def __init__(self, *means: float | None) -> None:
         self.means, self.asked = list(means), list[tuple[int, int]]()
+        self.diagnostics: dict[str, float] = {}
 
     def evaluate(
         self, policy: object, episodes: int, key: int, stop: Callable[[], bool] = lambda: False
     ) -> EpisodeStatistics | None:
         self.asked.append((key, episodes))
         mean = self.means.pop(0) if len(self.means) > 1 else self.means[0]
-        return None if mean is None else EpisodeStatistics((mean - 1.0, mean + 1.0))
+        return None if mean is None else EpisodeStatistics((mean - 1.0, mean + 1.0), diagnostics=self.diagnostics)
 
 
 class Run:
@@ -119,7 +120,7 @@ class Run:
 
 def short_config(**changes: Any) -> RunConfig:
     keys: dict[str, Any] = {"env": SEVEN_STEPS, "total_steps": 40, "log_period": 10**6}
-    return run_config(dqn_config(), **{**keys, **changes})
+    return run_config(changes.pop("algo", dqn_config()), **{**keys, **changes})
 
 
 def multiples(period: int, num_envs: int, until: int) -> list[int]:
@@ -242,6 +243,15 @@ def test_the_best_network_and_the_first_solving_step_are_kept() -> None:
     assert run.keeper.best == [10, 40, 60]
     assert run.member.solve_step == 40
     assert run.member.best_return == 3.0
+
+
+def test_returns_that_no_value_may_reach_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluator = ScriptedEvaluator(-99.0)
+    evaluator.diagnostics = {"diagnostics/discounted_return": -99.0}
+    config = short_config(algo=dqn_config(v_min=0.25, v_max=100.0), eval=EvalConfig(10, 3))
+    Run(config, evaluator).train()
+    said = capsys.readouterr().err
+    assert said.count("discounted returns are less than algo.v_min=0.25, beyond which no value is learned") == 1
 
 
 def test_the_return_of_training_is_that_of_the_last_row_with_episodes() -> None:

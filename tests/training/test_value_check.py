@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils import seeding
-from small_runs import env_config
+from small_runs import dqn_config, env_config, run_config
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +20,7 @@ from rltrain.experience.uniform import UniformReplay
 from rltrain.networks.flat import FlatNetwork
 from rltrain.seeding import derive_seed
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_KEY, Evaluator
+from rltrain.training.value_check import beyond_bounds
 from rltrain.types import ActionSpec, ObservationSpec
 
 COUNTER = env_config("probe_envs:Counter-v0")  # rewards 1 to 5; the first episode of each lane ends, the second is cut
@@ -141,3 +142,21 @@ def test_the_age_is_that_of_what_is_sampled() -> None:
     found = replay.diagnostics(1)
     assert found["diagnostics/replay_age"] == pytest.approx((7 * 0 + 1 * 7) / 8)
     assert found["diagnostics/priority_share"] == pytest.approx(8**2 / (8 * (7**2 + 1)))
+
+
+@pytest.mark.parametrize(
+    ("v_min", "v_max", "got", "said"),
+    [
+        (0.0, 100.0, -99.0, "less than algo.v_min=0"),
+        (0.0, 10.0, 60.0, "more than algo.v_max=10"),
+        (0.0, 100.0, 100.5, ""),  # the average of cut episodes, which go on with a value, may be a little above
+        (None, 20.0, 31.0, "more than algo.v_max=20"),
+        (None, 20.0, -1e6, ""),
+        (None, None, 1e6, ""),
+    ],
+)
+def test_returns_beyond_what_can_be_learned(v_min: float | None, v_max: float | None, got: float, said: str) -> None:
+    config = run_config(dqn_config(v_min=v_min, v_max=v_max))
+    found = beyond_bounds(config, {"diagnostics/discounted_return": got})
+    assert (said in found) if said else not found
+    assert not beyond_bounds(config, {})
