@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,16 @@ from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
 from rltrain.storage.study_folder import TRIALS, Batch, StudyFolder, Trial, TrialResult, write_trials
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
+from rltrain.terminal.output import warn
 
 if TYPE_CHECKING:
     from rltrain.tuning.search import Search
 
+_log = logging.getLogger(__name__)
 _MOST_REFUSED = 1000
 """Settings in a row that contradict each other: then the space holds hardly any others."""
+_MOST_SHOWN = 5
+"""Of a batch's settings that contradict each other."""
 _MOST_REPEATED = 50
 """Settings in a row that were tried before: then the space is taken to hold no others."""
 
@@ -40,9 +45,9 @@ def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequenc
     tried = {json.dumps(dict(trial.values)) for batch in batches for trial in batch.trials}
     trials: list[Trial] = []
     jobs: list[tuple[str, dict[str, Any], str]] = []
-    refused = repeated = 0
-    reason = ""
-    while len(trials) < count and repeated < _MOST_REPEATED and refused < _MOST_REFUSED:
+    reasons: list[str] = []
+    repeated = 0
+    while len(trials) < count and repeated < _MOST_REPEATED and len(reasons) < _MOST_REFUSED:
         name, values = search.ask()
         said = json.dumps(values)
         if said in tried:
@@ -52,18 +57,20 @@ def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequenc
         try:
             config = trial_config(asked, values)
         except RequestError as error:
-            reason, refused = str(error), refused + 1
+            reasons.append(str(error))
             tried.add(said)
-            search.tell(name, TrialResult("failed", reason=reason))
+            search.tell(name, TrialResult("failed", reason=str(error)))
             continue
         runs = [(f"trial_{name}_seed_{seed}", {**config, "seed": seed}) for seed in seeds]
         trials.append(Trial(name, values, tuple(run for run, _ in runs)))
         jobs += [(run, plain, shown_values(values)) for run, plain in runs]
         tried.add(said)
         repeated = 0
+    if reasons and not trials and not batches:
+        raise RequestError(f"the space holds hardly any settings that go together: {reasons[0]}")
+    for reason in dict.fromkeys(reasons[:_MOST_SHOWN]):
+        warn(_log, f"settings are left out: {reason}")
     if not trials:
-        if reason and not batches:
-            raise RequestError(f"the space holds hardly any settings that go together: {reason}")
         return None
     path = folder.new_batch()
     SweepFolder(path).add_jobs(

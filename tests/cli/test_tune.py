@@ -20,7 +20,7 @@ from rltrain.cli import main
 from rltrain.commands.tuned_file import Confirmation
 from rltrain.config.application import compose
 from rltrain.config.validate import to_plain
-from rltrain.errors import Interrupted
+from rltrain.errors import Interrupted, RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.sweep_folder import ListedJob
 
@@ -251,11 +251,28 @@ def test_keys_that_are_given_leave_the_space_and_this_is_said(
     assert config["algo"]["gamma"] == 0.9 and config["algo"]["n_step"] == 2
 
 
-def test_settings_that_contradict_each_other_are_asked_anew(training: StandIn) -> None:
+def test_settings_that_contradict_each_other_are_asked_anew(
+    training: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
     args = [*BASE, "tune.trials=6", "tune.confirm=0", "algo.batch_size=32,128", "algo.buffer_size=64,1000"]
     assert main(args) == 0
     found = [(t["values"]["algo.batch_size"], t["values"]["algo.buffer_size"]) for t in study()["trials"]]
     assert sorted(found) == [(32, 64), (32, 1000), (128, 1000)]
+    left_out = "settings are left out: algo.batch_size=128 is larger than algo.buffer_size=64"
+    assert capsys.readouterr().err.count(left_out) == 1
+
+
+def test_a_space_of_which_nothing_goes_together_ends(
+    training: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No two of its settings are the same, since one of the keys is a range."""
+
+    def refuse(*_: object) -> dict[str, Any]:
+        raise RequestError("they do not")
+
+    monkeypatch.setattr("rltrain.commands.tune_trials.trial_config", refuse)
+    assert main([*BASE, "tune.trials=6", "algo.gamma=interval(0.9,0.99)"]) == 2
+    assert "the space holds hardly any settings that go together: they do not" in capsys.readouterr().err
 
 
 def test_settings_are_not_trained_twice(training: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
