@@ -52,7 +52,7 @@ TUNED = {
     "CartPole-v1": ("dqn", "reinforce", "pqn", "ppo"),
     "Acrobot-v1": ("dqn", "ppo"),
     "MountainCar-v0": ("dqn",),
-    "Pendulum-v1": ("reinforce", "ppo"),
+    "Pendulum-v1": ("reinforce", "a2c", "ppo"),
     "InvertedPendulum-v5": ("reinforce", "a2c", "ppo"),
 }
 TEN_SEEDS = {"LunarLander-v3": ("ppo",)}
