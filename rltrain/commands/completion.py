@@ -7,8 +7,11 @@ import glob
 import io
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from hydra._internal.hydra import Hydra
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
 from rltrain.commands.list import LISTS
 from rltrain.config.application import CONFIG_NAME
@@ -20,7 +23,7 @@ from rltrain.config.wrappers import WRAPPER_CONFIGS
 from rltrain.errors import RequestError
 from rltrain.terminal.output import printing_answers
 
-_WRAPPERS = "env.wrappers=["
+_WRAPPERS = "env.wrappers="
 _ACTIONS = ("install", "uninstall", "query")
 Query = Callable[[str | None, str], list[str]]
 
@@ -42,6 +45,7 @@ def complete(hydra: Hydra, arguments: list[str]) -> None:
     if action == "query":
         # Hydra makes its plug-ins itself, and each prints what its own _query returns in its shell's way.
         plugin.__dict__["_query"] = _with_commands(plugin._query)
+        plugin.config_loader.__dict__["load_configuration"] = _with_lists_as_text(plugin.config_loader)
     with printing_answers():
         plugin.query(config_name=CONFIG_NAME) if action == "query" else getattr(plugin, action)()
 
@@ -59,8 +63,8 @@ def _with_commands(query: Query) -> Query:
             )
         if words and words[0] in COMMANDS:
             return _arguments(words[0], words[1:], word)
-        if (listed := word.removeprefix(_WRAPPERS)) != word:
-            return _wrappers(listed)
+        if word == _WRAPPERS or word.startswith(f"{_WRAPPERS}["):
+            return _wrappers(word.removeprefix(_WRAPPERS).removeprefix("["))
         commands = [name for name in COMMANDS if name.startswith(word)] if not words else []
         return sorted([*commands, *_quietly(query, config_name, line)])
 
@@ -87,13 +91,33 @@ def _wrappers(listed: str) -> list[str]:
     """`time_aware,nor` -> `env.wrappers=[time_aware,normalize_observation]` and so on: the last name of the list."""
     before, comma, last = listed.rpartition(",")
     names = [name for name in WRAPPER_CONFIGS if name.startswith(last)]
-    return sorted(f"{_WRAPPERS}{before}{comma}{name}]" for name in names)
+    return sorted(f"{_WRAPPERS}[{before}{comma}{name}]" for name in names)
 
 
 def _quietly(query: Query, config_name: str | None, line: str) -> list[str]:
     """Nothing for a line that cannot be read or composed: a message would land in the middle of the user's prompt."""
     try:
         with contextlib.redirect_stderr(io.StringIO()) as unread, contextlib.redirect_stdout(unread):
-            return query(config_name, line)
+            offered = query(config_name, line)
+            # Behind the dot of a key that has none below it, Hydra offers the key's value.
+            return [word for word in offered if word[-1:] in ("=", ".")] if line.endswith(".") else offered
     except (RequestError, SystemExit, *COMPOSE_ERRORS):
         return []
+
+
+def _with_lists_as_text(loader: Any) -> Callable[..., Any]:
+    """The loader's `load_configuration` with each list as an override's text: to Hydra's completion a list is a section
+    whose keys are 0, 1, ..., and one cannot override those."""
+    load = loader.load_configuration
+
+    def loaded(*args: Any, **options: Any) -> Any:
+        config: Any = OmegaConf.to_container(load(*args, **options), resolve=False, enum_to_str=True)
+        return OmegaConf.create(_lists_as_text(config))
+
+    return loaded
+
+
+def _lists_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists_as_text(part) for key, part in value.items()}
+    return Override._get_value_element_as_str(value) if isinstance(value, list) else value

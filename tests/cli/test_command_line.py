@@ -10,11 +10,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from whole_runs import pasted
 
 from rltrain.cli import main
+from rltrain.config.application import CONFIG_NAME, create_application
 from rltrain.config.schema import ALGO_CONFIGS
 
 HERE = Path(__file__).parent
@@ -344,6 +349,10 @@ def test_completion_knows_groups_and_environment_ids(rltrain: Shell) -> None:
         ),
         ("rltrain tune tune.se", {"tune.seeds=", "tune.seed="}, {"tune.trials="}),
         ("rltrain tune algo=d", {"algo=dqn"}, {"tune.trials="}),
+        ("rltrain network.hid", {"network.hidden="}, {"network.hidden."}),
+        ("rltrain tuned=none network.hidden=", {"network.hidden=[128,128]"}, {"network.hidden=0="}),
+        ("rltrain env.wrappers=", {"env.wrappers=[time_aware]"}, {"env.wrappers=[]"}),
+        ("rltrain seed.", set(), {"seed.0"}),
         ("rltrain no_such_command ", set(), {"list"}),
         pytest.param("rltrain total_steps=-1 ", set(), {"list"}, marks=pytest.mark.slow),
         ("rltrain --no-such-option ", set(), {"list"}),
@@ -358,6 +367,35 @@ def test_completion_knows_commands(
         offered = {word.rstrip("/") for word in asked.stdout.split()}
         assert (asked.returncode, asked.stderr) == (0, "")
         assert expected <= offered and not offered & not_expected
+
+
+def lists_in(config: Any, path: str = "") -> Iterator[str]:
+    """The dotted keys of a config whose values are lists."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from lists_in(value, f"{path}{key}.")
+        elif isinstance(value, list):
+            yield f"{path}{key}"
+
+
+@pytest.mark.parametrize(("choices", "own"), [("network=dueling", "network.stream"), ("algo=ppo", "algo.value.hidden")])
+def test_completion_offers_the_key_of_a_list_with_its_equals_sign(rltrain: Shell, choices: str, own: str) -> None:
+    hydra = create_application()
+    try:
+        composed = hydra.compose_config(CONFIG_NAME, [choices], run_mode=RunMode.RUN)
+    finally:
+        GlobalHydra.instance().clear()
+    lists = set(lists_in(OmegaConf.to_container(composed, resolve=False)))
+    assert {own, "network.hidden", "env.wrappers", "loggers", "hydra.searchpath"} <= lists
+
+    def offered(word: str) -> set[str]:
+        return {*rltrain("-sc", "query=bash", COMP_LINE=f"rltrain {choices} {word}", plugins="").stdout.split()}
+
+    # What may follow a section is asked once for all its lists: each answer composes the config.
+    words = {f"{key.rpartition('.')[0]}." if "." in key else key for key in lists}
+    found = {key for word in words for key in offered(word)}
+    assert {f"{key}=" for key in lists} <= found and not {f"{key}." for key in lists} & found
+    assert offered(f"{own}.") == set()
 
 
 def test_completion_for_an_unknown_shell_is_refused(rltrain: Shell) -> None:
