@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 from rltrain.config.env_source import left_out
-from rltrain.config.validate import closest, show
+from rltrain.config.schema import GROUP_CONFIGS
+from rltrain.config.validate import at, closest, show
 from rltrain.errors import RequestError
 
 OPTIONAL_GROUPS = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
 """Groups that not every algorithm has -> what the others lack."""
+_OF_ANY_SECTION = {"env", "tuned", "experiment"}
+"""Groups of which a key is no choice's own: their files say what is in force elsewhere, or are too many to read."""
 
 
 def groups_of(loader: Any) -> set[str]:
@@ -104,9 +108,43 @@ def _listed(group: str) -> str:
     return group if group in ("tuned",) else f"{group}s"
 
 
+def names_of(loader: Any, choices: Mapping[str, str]) -> dict[str, str]:
+    """Group -> its `name`, as the file of the choice gives it: that of exploration=none is constant."""
+    found = {}
+    for group in GROUP_CONFIGS.keys() & choices.keys():
+        config = _file_of(loader, group, choices[group])
+        name = at(config, ["name"]) or at(config, [group, "name"])
+        if isinstance(name, str):
+            found[group] = name
+    return found
+
+
+def that_hold(key: str, loader: Any) -> list[str]:
+    """The choices whose files put a key into another section: replay=prioritized makes algo.prioritized.alpha."""
+    groups = sorted(groups_of(loader) - GROUP_CONFIGS.keys() - _OF_ANY_SECTION)
+    return [
+        f"{group}={choice}"
+        for group in groups
+        for choice in loader.get_group_options(group)
+        if at(_file_of(loader, group, choice), key.split(".")) is not None
+    ]
+
+
+def _file_of(loader: Any, group: str, choice: str) -> dict[str, Any]:
+    """The content of a choice's file, under the package in its first line; empty where there is no such file."""
+    if (found := loader.repository.load_config(f"{group}/{choice}")) is None:
+        return {}
+    config: Any = OmegaConf.to_container(found.config, resolve=False)
+    package = (found.header["package"] or "").removeprefix("_global_")
+    for part in filter(None, reversed(package.split("."))):
+        config = {part: config}
+    return config if isinstance(config, dict) else {}
+
+
 def choices_of(loader: Any, overrides: Sequence[str]) -> dict[str, str]:
     """The choices that the overrides which name a choice lead to, as far as they can be found out."""
-    names = [line for line in overrides if line.partition("=")[0] in ("algo", "env", "network", "experiment", "tuned")]
+    with_files = ("algo", "env", "network", "replay", "experiment", "tuned")
+    names = [line for line in overrides if line.partition("=")[0] in with_files]
     more = [line for line in overrides if line.partition("=")[0] in OPTIONAL_GROUPS]
     no_network = [line for line in names if not line.startswith("network=")]
     plain = [line for line in names if line.startswith(("algo=", "env="))]

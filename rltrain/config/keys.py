@@ -28,13 +28,16 @@ _SYNONYMS = {
 }
 
 
-def unknown_key(key: str, choices: Mapping[str, str]) -> str | None:
+def unknown_key(key: str, choices: Mapping[str, str], names: Mapping[str, str] | None = None) -> str | None:
     """Says what is wrong with a dotted key; None where the schema knows it.
 
     Args:
         choices: of the groups, as far as they are known; of any other group every choice's keys are known.
+        names: `network.name` and its like, of the groups where it is another than the choice: that of exploration=none
+            is constant.
     """
-    leaves = sorted(leaf for leaf, _ in _leaves(schema.RunConfig, "", choices))
+    named = {**choices, **(names or {})}
+    leaves = sorted(leaf for leaf, _ in _leaves(schema.RunConfig, "", named))
     if key in leaves or key.startswith("env.kwargs") or any(leaf.startswith(f"{key}.") for leaf in leaves):
         return None
     section = key.partition(".")[0]
@@ -42,11 +45,11 @@ def unknown_key(key: str, choices: Mapping[str, str]) -> str | None:
     elsewhere = [
         f"{section}={name}"
         for name, cls in schema.GROUP_CONFIGS.get(section, {}).items()
-        if key in (leaf for leaf, _ in _leaves(cls, f"{section}.", {}))
+        if any(f"{leaf}.".startswith(f"{key}.") for leaf, _ in _leaves(cls, f"{section}.", {}))
     ]
     if elsewhere:
         return f"unknown key{owner}; it belongs to {' and '.join(elsewhere)}"
-    matches = same_name(key, choices)
+    matches = same_name(key, named)
     if not matches:
         sections = {leaf.partition(".")[0] for leaf in leaves} | {"experiment", "tuned"}
         by_name = {leaf.rpartition(".")[2]: leaf for leaf in leaves} | {section: section for section in sections}

@@ -55,7 +55,7 @@ def namespace_of(env: str) -> str:
 class RunConfigLoader(ConfigLoaderImpl):
     """Composes a job."""
 
-    _choices: dict[str, str]
+    _choices: Mapping[str, str] = {}
     _tuned: list[str]
     _other_task = False
     _shared_repo: CachingConfigRepository | None = None
@@ -82,7 +82,7 @@ class RunConfigLoader(ConfigLoaderImpl):
 
     def _composed(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *how: bool) -> DictConfig:
         """Hydra's composition, with the tuned file of the choices; not validated."""
-        self._tuned = []
+        self._tuned, self._choices = [], {}
         self._other_task = any(map(makes_another_task, overrides))
         try:
             with redirect_stdout(sys.stderr):  # looking an environment up may import packages that greet
@@ -99,6 +99,12 @@ class RunConfigLoader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._places: dict[str, str] = {}
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """The choices in force in what was composed last, those of its tuned file too; empty where composing failed
+        before they were known."""
+        return self._choices
 
     def user_file(self, config_path: str) -> Path | None:
         """The user's own file of a choice, such as `experiment/mine`; None where it is one of ours, or none."""

@@ -13,14 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rltrain.config import schema
-from rltrain.config.choices import OPTIONAL_GROUPS, check_group, choices_of, groups_of
+from rltrain.config.choices import OPTIONAL_GROUPS, check_group, choices_of, groups_of, names_of, that_hold
 from rltrain.config.command_names import COMMANDS
 from rltrain.config.keys import same_name, takes_list, unknown_key
 from rltrain.config.launchers import wrong_launcher_key
 from rltrain.config.user_files import check_registered, explain_file
 from rltrain.config.validate import closest
 from rltrain.errors import RequestError
-from rltrain.terminal.text import quoted
+from rltrain.terminal.text import quoted, shown_path
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 # What a choice decides is more than this key: its defaults, tuned files, names of folders.
@@ -55,10 +55,10 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             if "." in key or len(same_name(key, {})) > 1:  # finding out what is chosen takes a tenth of a second
                 choices = choices_of(loader, overrides)
                 _check_plug_in(key.partition(".")[0], choices, loader)
-                message = unknown_key(key, choices) or message
+                message = unknown_key(key, choices, names_of(loader, choices)) or message
             raise RequestError(f"{line}: {message}")
         if override.is_add() and not key.startswith("env.kwargs"):
-            raise RequestError(f"{line}: {key} exists: write {line[1:]}")
+            raise RequestError(f"{line}: keys are not added: write {line.lstrip('+')}")
 
 
 def _check_plug_in(group: str, choices: Mapping[str, str], loader: Any) -> None:
@@ -101,7 +101,7 @@ def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestE
     named = re.search(r"Could not override '([\w.]+)'", str(error))
     if named is not None and named[1].startswith("hydra."):
         return RequestError(_wrong_hydra_key(named[1], overrides))
-    choices = choices_of(loader, overrides)
+    choices = loader.choices or choices_of(loader, overrides)
     for line in overrides:
         override = _parse(line)
         key = override.key_or_group
@@ -112,9 +112,7 @@ def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestE
         if algo is not None and group in OPTIONAL_GROUPS and group not in choices:
             return RequestError(f"{line}: {algo} has no {OPTIONAL_GROUPS[group]}")
         if key not in groups_of(loader):
-            message = unknown_key(key, choices)
-            if message is not None:
-                return RequestError(f"{line}: {message}")
+            return RequestError(f"{line}: {_not_there(key, choices, loader)}")
     if (in_file := explain_file(error, overrides, choices, loader)) is not None:
         return in_file
     missing = re.search(r"Could not find 'hydra/(launcher|sweeper)/(\w+)'", str(error))
@@ -126,6 +124,21 @@ def explain(error: Exception, overrides: Sequence[str], loader: Any) -> RequestE
         return RequestError(f"{place}{cause.full_key}: {str(cause).splitlines()[0]}")
     lines = [text.strip() for text in str(cause).splitlines() if text.strip()]
     return RequestError("\n".join(lines[:3]) or type(error).__name__)
+
+
+def _not_there(key: str, choices: Mapping[str, str], loader: Any) -> str:
+    """Why a config lacks a key though its group is there: the key is another choice's. Hydra's advice, a + before it,
+    would be refused."""
+    if message := unknown_key(key, choices, names_of(loader, choices)):
+        return message
+    if makers := that_hold(key, loader):
+        chosen = choices.get(makers[0].partition("=")[0])
+        now = f", and {makers[0].partition('=')[0]}={chosen} is chosen" if chosen else ": add that"
+        return f"belongs to {' and '.join(makers)}{now}"
+    section = key.partition(".")[0]
+    choice = f"{section}={choices[section]}" if section in choices else "the config"
+    file = loader.user_file(choice.replace("=", "/"))
+    return f"{choice} has no such key; add it to {shown_path(file)}" if file else f"{choice} has no such key"
 
 
 def _parse(line: str) -> Override:

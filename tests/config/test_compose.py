@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
         ("~seed", "~seed: a key cannot be deleted"),
         ("+typo=1", "+typo=1: unknown key"),
         ("++typo=1", "++typo=1: unknown key"),
-        ("+seed=1", "+seed=1: seed exists: write seed=1"),
+        ("+seed=1", "+seed=1: keys are not added: write seed=1"),
         ("seed=abc", "seed=abc: must be an integer >= 0"),
         ("seed=1,2", "seed=1,2: several values are a sweep: add -m"),
         ("lr=1e-3", "lr=1e-3: unknown key; did you mean algo.optimizer.lr?"),
@@ -216,6 +217,82 @@ def test_refused_lines(line: str, message: str) -> None:
         resolved(*line.split(" "))
     assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) <= 3
+
+
+@cache
+def keys_in_files(group: str) -> dict[str, set[str]]:
+    """Choice of a group -> the dotted keys that its file makes."""
+    found = {}
+    for choice in choices(group):
+        text = (conf_folder() / group / f"{choice}.yaml").read_text()
+        package = text.partition("\n")[0].partition("@package ")[2] or group
+        content = yaml.safe_load(text)
+        found[choice] = dotted(content[group], group) if package == "_global_" else dotted(content, package)
+    return found
+
+
+def dotted(section: dict[str, Any], name: str) -> set[str]:
+    """The dotted keys in a section, those of sections within it and these sections too."""
+    below = [dotted(value, f"{name}.{key}") for key, value in section.items() if isinstance(value, dict)]
+    return {f"{name}.{key}" for key in section}.union(*below)
+
+
+def keys_of_others() -> list[tuple[str, str, dict[str, set[str]]]]:
+    """(group, choice, the keys that its file lacks -> the choices that have them). Those of the many algorithms are
+    dealt out, each key to one algorithm that lacks it, since composing takes a third of a second."""
+    cases: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for group in ("replay", *GROUPS, "algo"):
+        files = keys_in_files(group)
+        for number, key in enumerate(sorted(set().union(*files.values()))):
+            lacking = [choice for choice, keys in files.items() if key not in keys]
+            if group == "replay" and any(key in keys for keys in keys_in_files("algo").values()):
+                continue  # it has the key without the group
+            for choice in lacking if group != "algo" else lacking[number % max(1, len(lacking)) :][:1]:
+                cases.setdefault((group, choice), {})[key] = set(files) - set(lacking)
+    return [(group, choice, keys) for (group, choice), keys in cases.items()]
+
+
+@pytest.mark.parametrize(("group", "choice", "keys"), keys_of_others())
+def test_a_key_of_another_choice_is_said_to_be_that_choice_s(
+    group: str, choice: str, keys: dict[str, set[str]]
+) -> None:
+    for key, owners in keys.items():
+        with pytest.raises(RequestError) as error:
+            resolved(f"{group}={choice}", "tuned=none", f"{key}=1")
+        message = str(error.value)
+        assert message.startswith(f"{key}=1: ") and " belongs to " in f" {message.partition(': ')[2]}"
+        assert set(re.findall(rf"\b{group}=(\w+)", message)) == {choice} | owners
+        assert "\n" not in message and "+" not in message
+
+
+def test_a_key_of_a_choice_that_is_not_made_is_said_to_be_that_choice_s() -> None:
+    with pytest.raises(RequestError, match=r"^algo.prioritized.alpha=1: belongs to replay=prioritized: add that$"):
+        resolved("algo.prioritized.alpha=1")
+
+
+def test_a_key_that_the_user_s_file_leaves_out_is_no_matter_of_a_plus_sign(tmp_path: Path) -> None:
+    write(tmp_path, "network/small.yaml", "name: mlp\nhidden: [3]\nactivation: relu\noutput_scale: 1.0\n")
+    with pytest.raises(
+        RequestError, match=r"^network.noisy=true: network=small has no such key; add it to .*small.yaml"
+    ):
+        resolved("network=small", "tuned=none", "network.noisy=true", config_dir=tmp_path)
+    with pytest.raises(RequestError, match=r"^network.stream=1: unknown key of network=small; it belongs to network=d"):
+        resolved("network=small", "tuned=none", "network.stream=1", config_dir=tmp_path)
+
+
+def test_the_choice_that_a_tuned_file_makes_is_the_one_that_lacks_a_key() -> None:
+    with pytest.raises(RequestError, match=r"^network.stream=1: unknown key of network=cnn; it belongs to network=due"):
+        resolved("env=MinAtar/Breakout-v1", "network.stream=1")
+
+
+@pytest.mark.parametrize("algo", choices("algo"))
+def test_a_key_of_a_group_that_an_algorithm_lacks_is_said_to_be_lacking(algo: str) -> None:
+    text = (conf_folder() / "algo" / f"{algo}.yaml").read_text()
+    for group in GROUPS:
+        if f"- /{group}: " not in text:
+            key = min(set().union(*keys_in_files(group).values()) - {f"{group}.name"})
+            with pytest.raises(RequestError, match=rf"^{key}=1: {algo} has no [a-z ]+$"):
+                resolved(f"algo={algo}", "tuned=none", f"{key}=1")
 
 
 @pytest.mark.parametrize(
