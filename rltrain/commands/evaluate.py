@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -44,7 +45,7 @@ def main(args: list[str]) -> int:
     name, options = parse_arguments("evaluate", args, DEFAULTS)
     _check(options)
     place = find_run(name, announce=not options["json"])
-    source = source_in(place, options["checkpoint"])
+    source = source_in(place, options["checkpoint"], "evaluate")
     from rltrain.policy.load import load
     from rltrain.storage.run_folder import RunFolder
     from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
@@ -172,8 +173,11 @@ def _not_saved(run: RunFolder) -> str:
     return ""
 
 
-def source_in(place: Path, asked: Any = None) -> Path:
+def source_in(place: Path, asked: Any = None, command: str = "") -> Path:
     """The run or checkpoint to load where `asked` is last, best or None, which is last.
+
+    Args:
+        command: the one that asks, for the line that loads another checkpoint.
 
     Raises:
         RequestError: a sweep, a study, or without the checkpoint that is asked for.
@@ -182,7 +186,7 @@ def source_in(place: Path, asked: Any = None) -> Path:
     from rltrain.storage.study_folder import no_checkpoint
 
     if asked not in (None, "last", "best"):
-        raise RequestError(f"checkpoint={show(asked)}: must be last or best")
+        raise RequestError(f"checkpoint={show(asked)}: must be last or best{_step_meant(place, asked, command)}")
     _refuse_several(place)
     run = RunFolder(place)
     is_checkpoint, is_run, best = (place / "manifest.json").exists(), run.config.exists(), asked == "best"
@@ -203,6 +207,20 @@ def source_in(place: Path, asked: Any = None) -> Path:
     from rltrain.policy.source import best_of
 
     return best_of(place)
+
+
+def _step_meant(place: Path, asked: Any, command: str) -> str:
+    """The end of a message: how to write the checkpoint of a step, which is named by its folder."""
+    from rltrain.storage.checkpoint_folders import step_folders
+
+    if (step := re.fullmatch(r"(?:step_)?(\d+)", str(asked))) is None:
+        return ""
+    folders = step_folders(place)
+    for folder in folders:
+        if int(folder.name.removeprefix("step_")) == int(step[1]):
+            return f"; that of a step: `{rltrain_command(command, folder)}`"
+    there = f"; the newest: {', '.join(folder.name for folder in folders[-3:])}" if folders else ""
+    return f"; that of a step is a folder: `rltrain {command} RUN/checkpoints/step_...`{there}"
 
 
 def _refuse_several(place: Path) -> None:

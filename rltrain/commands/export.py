@@ -23,7 +23,7 @@ def main(args: list[str]) -> int:
     """
     name, options = parse_arguments("export", args, DEFAULTS)
     out = None if options["out"] is None else _out(str(options["out"]))
-    source = source_in(find_run(name), options["checkpoint"])
+    source = source_in(find_run(name), options["checkpoint"], "export")
     from rltrain.policy.export import export_policy
     from rltrain.policy.load import load
 

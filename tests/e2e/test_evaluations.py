@@ -137,6 +137,30 @@ def test_a_stop_in_the_last_evaluation_leaves_what_there_is(
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_the_checkpoint_of_a_step_is_named_by_its_folder(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(run_config(dqn_config()), tmp_path / "run", StopAfter(3))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RLTRAIN_PLUGINS", raising=False)  # which a command that is told would repeat
+    capsys.readouterr()
+    rule = "must be last or best; that of a step"
+    for asked, line in (
+        ("step_00000003", f"{rule}: `rltrain {command} run/checkpoints/step_00000003`"),
+        ("3", f"{rule}: `rltrain {command} run/checkpoints/step_00000003`"),
+        (
+            "step_00000004",
+            f"{rule} is a folder: `rltrain {command} RUN/checkpoints/step_...`; the newest: step_00000003",
+        ),
+        ("newest", "must be last or best"),
+    ):
+        assert main([command, "run", f"checkpoint={asked}"]) == 2
+        assert capsys.readouterr().err == f"rltrain: checkpoint={asked}: {line}\n"
+    if command == "evaluate":
+        assert main(["evaluate", "run/checkpoints/step_00000003", "episodes=1"]) == 0
+
+
 @pytest.mark.slow
 def test_a_population_too(tmp_path: Path) -> None:
     jobs = ["-m", *DQN[:-1], "env=probe_envs:ConstantTerminated-v0", "eval.period=null", "seed=0,1"]
