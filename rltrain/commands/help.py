@@ -127,8 +127,8 @@ rltrain list WHAT [PART]: what can be chosen, one line each; those whose name co
   algos                    algorithms (algo=)
   envs                     environments that Gymnasium knows (env=)
   networks                 network=
-  target_updates           target_update=, of DQN
-  explorations             exploration=, of DQN and Q-learning
+  target_updates           target_update=, of DQN, C51, QR-DQN and IQN
+  explorations             exploration=, where action values are learned: of DQN, C51, QR-DQN, IQN, PQN and Q-learning
   replays                  replay=, of DQN, C51, QR-DQN and IQN
   wrappers                 of env.wrappers=[...], with their arguments
   devices                  device=

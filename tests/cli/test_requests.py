@@ -20,6 +20,7 @@ from rltrain.cli import main
 from rltrain.commands.evaluate import DEFAULTS
 from rltrain.commands.list import LISTS
 from rltrain.config.command_names import COMMANDS
+from rltrain.config.folders import conf_folder
 from rltrain.config.stored import parse_arguments
 from rltrain.storage.run_folder import RunFolder
 
@@ -228,6 +229,22 @@ def test_help_is_a_word_too(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(args) == main(flags) == 0
         said = capsys.readouterr().out
         assert said[: len(said) // 2] == said[len(said) // 2 :]
+
+
+@pytest.mark.parametrize("group", ["replay", "target_update", "exploration"])
+def test_the_help_of_lists_names_the_algorithms_that_have_a_group(
+    group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["list", "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = next(line for line in lines if line.startswith(f"  {group}s "))
+    files = {path.stem: path.read_text() for path in (conf_folder() / "algo").glob("*.yaml")}
+    having = {
+        name
+        for name, text in files.items()
+        if f"- /{group}: " in text or (group == "replay" and "\n  prioritized:" in text)
+    }
+    assert {word.lower().replace("-", "_") for word in re.findall(r"\b[A-Z][\w-]+", said)} == having
 
 
 def test_each_command_has_a_help_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
