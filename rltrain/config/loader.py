@@ -206,6 +206,7 @@ def _keep_own_sections(
         if name not in ("auto", "none") and not name.startswith(f"{choices['algo']}_"):
             raise RequestError(f"tuned={name}: is not for algo={choices['algo']}; tuned=none turns tuned files off")
         picks = {"algo": choices["algo"], "env": choices["env"], **picks}
+    _keep_own_replay(config, picks, choices)
     for section in list(config):
         if section == group or section not in ("algo", "env", "network", "target_update", "exploration", "device"):
             continue
@@ -222,6 +223,17 @@ def _keep_own_sections(
                 config[section].pop("id", None)
             else:
                 del config[section]
+
+
+def _keep_own_replay(config: DictConfig, picks: Mapping[str, str], choices: Mapping[str, str]) -> None:
+    """The same for `replay`, which has no section of its own: its choices set `algo.prioritized`, or make it null."""
+    algo = config.get("algo")
+    if not isinstance(algo, DictConfig) or "prioritized" not in algo:
+        return
+    own = picks.get("replay", "uniform" if algo["prioritized"] is None else "prioritized")
+    if own != choices.get("replay", own):
+        with open_dict(config):
+            del algo["prioritized"]
 
 
 def _alike(env: str, other: str) -> bool:

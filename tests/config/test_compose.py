@@ -319,6 +319,16 @@ def test_replay_is_uniform_or_prioritized_for_what_has_one() -> None:
                 resolved(*algo, f"replay={choice}")
 
 
+def test_a_replay_that_is_typed_wins_over_a_recipe_s() -> None:
+    """Otherwise Rainbow without one of its parts would be Rainbow with it, and nobody would be told."""
+    assert resolved("experiment=rainbow")["algo"]["prioritized"]["alpha"] == 0.5
+    assert resolved("experiment=rainbow", "replay=prioritized")["algo"]["prioritized"]["alpha"] == 0.5
+    assert resolved("experiment=rainbow", "replay=uniform")["algo"]["prioritized"] is None
+    for recipe in ("guide_dqn", "lecture_dqn", "notes_dqn"):
+        assert resolved(f"experiment={recipe}")["algo"]["prioritized"] is None
+        assert resolved(f"experiment={recipe}", "replay=prioritized")["algo"]["prioritized"]["alpha"] == 0.6
+
+
 def test_reinforce_has_no_target_network() -> None:
     for line in ("target_update=soft", "target_update.period=3"):
         with pytest.raises(RequestError, match=rf"^{line}: reinforce has no target network$"):
