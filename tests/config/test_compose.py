@@ -252,7 +252,11 @@ def keys_of_others() -> list[tuple[str, str, dict[str, set[str]]]]:
     return [(group, choice, keys) for (group, choice), keys in cases.items()]
 
 
-@pytest.mark.parametrize(("group", "choice", "keys"), keys_of_others())
+KEYS_OF_OTHERS = keys_of_others()
+FIRST_OF_GROUPS = [next(case for case in KEYS_OF_OTHERS if case[0] == group) for group in ("replay", *GROUPS, "algo")]
+
+
+@pytest.mark.parametrize(("group", "choice", "keys"), often(KEYS_OF_OTHERS, FIRST_OF_GROUPS))
 def test_a_key_of_another_choice_is_said_to_be_that_choice_s(
     group: str, choice: str, keys: dict[str, set[str]]
 ) -> None:
