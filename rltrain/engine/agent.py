@@ -75,7 +75,7 @@ class EngineAgent(GreedyPolicy):
 
     @property
     def _begun_last(self) -> np.ndarray:
-        """[M], what `_begun` was in the last update; 0 before the first."""
+        """[M], what `_begun` was in the last update, or will be in the first."""
         return self._learned_from
 
     def _annealed(self, member: int, name: str, begun: np.ndarray) -> float:

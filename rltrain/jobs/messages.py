@@ -1,39 +1,28 @@
-"""Messages of a run to its user: the header before it, the table after it."""
+"""Messages to the user before a run: its header, and what a dry run says."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rltrain.agents import AGENTS
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
-from rltrain.errors import Interrupted
 from rltrain.jobs.build import VECTORIZATION, Parts, evaluates_meanwhile
 from rltrain.machine import available_cores
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.run_folder import versions
 from rltrain.terminal.text import (
     counted,
-    mean_and_std,
     rltrain_command,
-    shell_word,
     shown_path,
     terminal_width,
     wrapped,
 )
 from rltrain.training.evaluation_limits import evaluation_limits
-from rltrain.training.evaluator import REPORT_EPISODES, EpisodeStatistics
-from rltrain.training.limits import Limit, reached_limit
-from rltrain.training.member import Member
-from rltrain.training.outcome import outcome
-from rltrain.training.value_check import beyond_bounds, value_bounds
-
-_FAR_ABOVE = 5.0  # times the return; healthy values are within a tenth of it
-_FAR_FROM_GREEDY = 0.5  # of the larger return, beside the deviation of greedy episodes
+from rltrain.training.evaluator import REPORT_EPISODES
+from rltrain.training.value_check import value_bounds
 
 
 def header(
@@ -158,116 +147,6 @@ def _bounds(config: RunConfig, time_limit: int | None) -> str:
     return f"{unlimited}evaluations {cuts}{ends}"
 
 
-def _again(config: RunConfig, folder: Path, *changes: str) -> str:
-    return rltrain_command("resume", folder, *changes, env_id=config.imports)
-
-
-def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
-    """Announces the evaluation that ends a run; `time_limit` is that of its episodes."""
-    limits = evaluation_limits(config.total_steps, config.total_steps, episodes, time_limit)
-    bound = f", at most {limits.steps:,} steps in all; Ctrl-C ends it with those played" if limits else ""
-    return f"evaluating {episodes} greedy episodes{bound}"
-
-
-def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
-    """Last words of a command whose run a signal stopped, once it is saved."""
-    again = f"; `{_again(config, folder)}` continues" if config.resumable else ""
-    return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
-
-
-def stopped_before_result(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
-    """Last words of a command whose last evaluation was stopped before an episode of it had ended."""
-    again = f"; `{_again(config, folder)}` evaluates" if config.resumable else ""
-    why = "no episode of the last evaluation had ended"
-    return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, {why}: trained {step:,} steps, saved{again}")
-
-
-def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatistics, folder: Path) -> Interrupted:
-    """Last words of a command whose last evaluation a signal stopped: the run is trained, and its result is partial."""
-    again = f"; `{_again(config, folder)}` evaluates all" if config.resumable else ""
-    count = f"{len(final.returns)} of {final.asked} episodes"
-    return Interrupted(exit_code, f"{Interrupted(exit_code).reason} after {count} of the last evaluation{again}")
-
-
-def summary(
-    config: RunConfig,
-    member: Member,
-    final: EpisodeStatistics,
-    parts: Parts,
-    folder: Path,
-    pictures: Mapping[str, Path],
-    kept: bool = True,
-) -> str:
-    """The table at the end, and what to type next, which needs checkpoints that are `kept`."""
-    speed = member.step / member.train_seconds if member.train_seconds else 0.0
-    # An agent of its own may learn without gradient steps.
-    unchanged = config.algo.name not in AGENTS and not parts.agent.gradient_steps
-    learned = "; no update was due: the network is as it began" if unchanged else ""
-    limit, envs = _limit(config, member), parts.envs
-    found = f"{mean_and_std(final.mean, final.std)} (standard deviation)"
-    made = f"{counted(member.step, 'step')}, {counted(member.episodes, 'episode')}"
-    rows: list[tuple[str, Any]] = [
-        ("trained", f"{made}, {speed:,.0f} steps/s{learned}"),
-        ("greedy return", f"{found} over {final.count_in_words()}"),
-    ]
-    if limit.early:
-        rows.insert(1, ("ended early", str(limit)))
-    elif config.total_episodes is not None:
-        rows.insert(1, ("ended at", str(limit)))
-    if envs.reward_threshold is not None:
-        rows.append(solved(final.mean, envs.reward_threshold, member.solve_step))
-    if kept and member.best_return is not None and member.best_return - final.mean > final.std:
-        asks = rltrain_command("evaluate", folder, "checkpoint=best")
-        rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
-    if said := beyond_bounds(config, member.diagnostics) or overestimated(member.diagnostics):
-        rows.append(("values", said))
-    if leans_on_exploration(member.training_return, final):
-        rows.append(
-            ("in training", f"{member.training_return:.1f} of late, far above: the network leans on exploration")
-        )
-    video = ["video=true"] if envs.draws else []
-    rows += [
-        ("run folder", shown_path(folder)),
-        *((what, shown_path(picture)) for what, picture in pictures.items()),
-        ("look", f"tensorboard --logdir {shell_word(folder)}"),
-        ("report", rltrain_command("report", folder)),
-    ]
-    if kept:
-        rows += [
-            ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
-            ("continue", _again(config, folder, *limit.lifted.split())),
-        ]
-    return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
-
-
-def overestimated(diagnostics: Mapping[str, float]) -> str:
-    """That values are far above the returns, where they are: the return alone does not tell why it is poor."""
-    value, got = (diagnostics.get(f"diagnostics/{name}", 0.0) for name in ("value", "discounted_return"))
-    scale = max(abs(got), 1.0)
-    # Where rewards are costs, a value far on the other side of 0 is wrong long before it is five returns away.
-    if value - got <= _FAR_ABOVE * scale and not (got < 0.0 and value > 2.0 * scale):
-        return ""
-    return f"overestimated: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
-
-
-def leans_on_exploration(training: float | None, final: EpisodeStatistics) -> bool:
-    """Whether the last episodes of training returned far more than the greedy network, which may be stuck where an
-    action that does not change leads nowhere."""
-    if training is None:
-        return False
-    return training - final.mean > final.std + _FAR_FROM_GREEDY * max(abs(training), abs(final.mean))
-
-
-def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:
-    """Whether the last network reaches the threshold, and the step of the first evaluation that did."""
-    ended = outcome(mean, threshold, first)
-    if ended == "lost":
-        seen = f"; an evaluation reached it at step {first:,}, the last network does not"
-        return "lost again", f"threshold {threshold:g}{seen}"
-    seen = "" if first is None else f", first reached at step {first:,}"
-    return "solved" if ended == "solved" else "not solved", f"threshold {threshold:g}{seen}"
-
-
 def _one_line(space: object) -> str:
     return " ".join(str(space).split())
 
@@ -302,13 +181,6 @@ def saved_with(source: Checkpoint, parts: Parts) -> list[str]:
     then = {**source.manifest, **source.manifest.get("versions", {})}
     other = {name: then[name] for name, value in now.items() if name in then and then[name] != value}
     return [f"{value} {name}" if name == "threads" else f"{name} {value}" for name, value in other.items()]
-
-
-def _limit(config: RunConfig, member: Member) -> Limit:
-    """The limit that ended a finished run: where neither steps nor episodes did, it was the return."""
-    limit = reached_limit(config, member.step, member.episodes, config.stop_at_return)
-    assert limit is not None
-    return limit
 
 
 def _saved(period: int | Literal["auto"] | None) -> str:

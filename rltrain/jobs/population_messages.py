@@ -10,7 +10,8 @@ from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
-from rltrain.jobs.messages import continues, how, leans_on_exploration, overestimated, promise, steps_how
+from rltrain.jobs.last_words import leans_on_exploration, overestimated
+from rltrain.jobs.messages import continues, how, promise, steps_how
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
 from rltrain.training.evaluator import EpisodeStatistics

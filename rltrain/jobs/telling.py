@@ -12,7 +12,8 @@ from rltrain.config.population import differences
 from rltrain.config.schema import RunConfig
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import Parts
-from rltrain.jobs.messages import header, how, stopped, stopped_before_result, stopped_evaluating, summary
+from rltrain.jobs.last_words import stopped, stopped_before_result, stopped_evaluating, summary
+from rltrain.jobs.messages import header, how
 from rltrain.jobs.population_messages import population_header, population_line, population_summary
 from rltrain.loggers.console import ConsoleLogger
 from rltrain.loggers.logger import Logger

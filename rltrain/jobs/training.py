@@ -26,8 +26,8 @@ from rltrain.jobs.build import (
 from rltrain.jobs.checkpointer import UNFIT, RunCheckpointer, evaluated_before
 from rltrain.jobs.filming import check_filming
 from rltrain.jobs.initial_network import load_initial_network
+from rltrain.jobs.last_words import final_evaluation
 from rltrain.jobs.leaving import leaving
-from rltrain.jobs.messages import final_evaluation
 from rltrain.jobs.record import Changes, conditions, draw, ending, explained, timing, write_result, write_start
 from rltrain.jobs.telling import Ended, Telling
 from rltrain.loggers.evaluation_console import EvaluationConsole

@@ -17,7 +17,7 @@ from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, pasted, record_
 
 from rltrain.cli import main
 from rltrain.errors import Interrupted
-from rltrain.jobs.messages import final_evaluation, solved, stopped, stopped_before_result
+from rltrain.jobs.last_words import final_evaluation, solved, stopped, stopped_before_result
 
 EARLY = [
     *COMMON_ARGS, "total_steps=600", "eval.period=200", "eval.episodes=2", "stop_at_return=5",

@@ -10,7 +10,8 @@ import pytest
 from small_runs import dqn_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.schema import LinearConfig
-from rltrain.jobs.messages import how, summary
+from rltrain.jobs.last_words import summary
+from rltrain.jobs.messages import how
 from rltrain.jobs.population_messages import population_header, population_line
 from rltrain.training.episode_tally import EpisodeStatistics
 
