@@ -10,16 +10,13 @@ from rltrain.agents import AGENTS
 from rltrain.config.schema import RunConfig
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import Parts
+from rltrain.jobs.findings import findings
 from rltrain.terminal.text import counted, mean_and_std, rltrain_command, shell_word, shown_path
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.limits import Limit, reached_limit
 from rltrain.training.member import Member
 from rltrain.training.outcome import outcome
-from rltrain.training.value_check import beyond_bounds
-
-_FAR_ABOVE = 5.0  # times the return; healthy values are within a tenth of it
-_FAR_FROM_GREEDY = 0.5  # of the larger return, beside the deviation of greedy episodes
 
 
 def _again(config: RunConfig, folder: Path, *changes: str) -> str:
@@ -83,12 +80,7 @@ def summary(
     if kept and member.best_return is not None and member.best_return - final.mean > final.std:
         asks = rltrain_command("evaluate", folder, "checkpoint=best")
         rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
-    if said := beyond_bounds(config, member.diagnostics) or overestimated(member.diagnostics):
-        rows.append(("values", said))
-    if leans_on_exploration(member.training_return, final):
-        rows.append(
-            ("in training", f"{member.training_return:.1f} of late, far above: the network leans on exploration")
-        )
+    rows += [(finding.row, finding.text) for finding in findings(config, member.metrics, final, envs.reward_threshold)]
     video = ["video=true"] if envs.draws else []
     rows += [
         ("run folder", shown_path(folder)),
@@ -102,24 +94,6 @@ def summary(
             ("continue", _again(config, folder, *limit.lifted.split())),
         ]
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
-
-
-def overestimated(diagnostics: Mapping[str, float]) -> str:
-    """That values are far above the returns, where they are: the return alone does not tell why it is poor."""
-    value, got = (diagnostics.get(f"diagnostics/{name}", 0.0) for name in ("value", "discounted_return"))
-    scale = max(abs(got), 1.0)
-    # Where rewards are costs, a value far on the other side of 0 is wrong long before it is five returns away.
-    if value - got <= _FAR_ABOVE * scale and not (got < 0.0 and value > 2.0 * scale):
-        return ""
-    return f"overestimated: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
-
-
-def leans_on_exploration(training: float | None, final: EpisodeStatistics) -> bool:
-    """Whether the last episodes of training returned far more than the greedy network, which may be stuck where an
-    action that does not change leads nowhere."""
-    if training is None:
-        return False
-    return training - final.mean > final.std + _FAR_FROM_GREEDY * max(abs(training), abs(final.mean))
 
 
 def solved(mean: float, threshold: float, first: int | None) -> tuple[str, str]:

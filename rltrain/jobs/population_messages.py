@@ -10,7 +10,7 @@ from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.population import differing_keys
 from rltrain.config.schema import RunConfig
 from rltrain.jobs.build import Parts
-from rltrain.jobs.last_words import leans_on_exploration, overestimated
+from rltrain.jobs.findings import findings
 from rltrain.jobs.messages import continues, how, promise, steps_how
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
@@ -49,7 +49,9 @@ def population_header(
     )
 
 
-def population_line(name: str, own: str, member: Member, final: EpisodeStatistics, threshold: float | None) -> str:
+def population_line(
+    name: str, own: str, config: RunConfig, member: Member, final: EpisodeStatistics, threshold: float | None
+) -> str:
     """How one member ended; `own` is what sets it apart from the sweep's other jobs."""
     whole = len(final.returns) == final.asked and not final.cut
     count = "" if whole else f" over {final.count_in_words()}"
@@ -57,10 +59,7 @@ def population_line(name: str, own: str, member: Member, final: EpisodeStatistic
     if member.solve_step is not None:
         again = ", lost again" if outcome(final.mean, threshold, member.solve_step) == "lost" else ""
         ended += f", threshold first reached at step {member.solve_step:,}{again}"
-    if overestimated(member.diagnostics):
-        ended += ", values overestimated"
-    if leans_on_exploration(member.training_return, final):
-        ended += f", {member.training_return:.1f} in training: leans on exploration"
+    ended += "".join(f", {finding.short}" for finding in findings(config, member.metrics, final, threshold))
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 

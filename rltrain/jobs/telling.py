@@ -145,7 +145,9 @@ class OfJobs:
             return [population_summary([(e.member, e.final) for e in ended.values()], threshold)]
         own = [job.own or differs for job, differs in zip(self.jobs, differences(self._configs), strict=True)]
         return [
-            population_line(self.jobs[number].folder.name, own[number], e.member, e.final, threshold)
+            population_line(
+                self.jobs[number].folder.name, own[number], self._configs[number], e.member, e.final, threshold
+            )
             for number, e in ended.items()
         ]
 

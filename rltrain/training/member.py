@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -44,8 +45,7 @@ class Member:
     Attributes:
         solve_step: of the first evaluation at the environment's threshold.
         best_return: of all evaluations during training.
-        training_return: mean of the episodes, with exploration, of the last row of metrics that had any.
-        diagnostics: of the last evaluation during training, by tag.
+        metrics: the newest value of each tag of its rows.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Member:
         self._periods = [period for period in periods if period is not None]
         self.solve_step: int | None = None
         self.best_return: float | None = None
-        self.training_return: float | None = None
-        self.diagnostics: Mapping[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self._confirmed_return: float | None = None  # of the last evaluation on which the run might have stopped
         self._row_step, self._row_seconds = 0, 0.0  # where the last row of metrics was written
         self._saved: tuple[int, bool] | None = None  # of which state the newest checkpoint is
@@ -147,11 +146,11 @@ class Member:
         if evaluation is not None:
             row |= {"eval/episode_return": evaluation.mean, "eval/episode_return_std": evaluation.std}
             row |= evaluation.diagnostics
-            self.diagnostics = evaluation.diagnostics
-            if beyond := beyond_bounds(config, self.diagnostics):
+            if beyond := beyond_bounds(config, evaluation.diagnostics):
                 warn(_log, beyond)
         if row:
             self._logger.log(self.step, row)
+            self.metrics |= row
         if self._crossed(config.video.period):
             self._checkpointer.film(self.step, self._checked_state())
         self._progress.due[self._index] = False
@@ -170,7 +169,6 @@ class Member:
         speed = (self.step - self._row_step) / seconds if seconds > 0 else 0.0
         self._row_step, self._row_seconds = self.step, self.train_seconds
         means = self._recorder.flush(self._index, self.step)
-        self.training_return = means.get("rollout/episode_return", self.training_return)
         return {**means, **self._agent.scalars(), "time/steps_per_second": speed}
 
     def _judge(self, evaluation: EpisodeStatistics) -> bool:
@@ -221,6 +219,7 @@ class Member:
             "solve_step": self.solve_step,
             "best_return": self.best_return,
             "confirmed_return": self._confirmed_return,
+            "metrics": {tag: value for tag, value in self.metrics.items() if math.isfinite(value)},
             "duties_from": int(self._progress.before[self._index]) if self._due else None,
             "train_seconds": self.train_seconds,
             "row_step": self._row_step,
@@ -244,6 +243,7 @@ class Member:
         self.solve_step, duties_from = (_if_any(int, state[key]) for key in ("solve_step", "duties_from"))
         self.best_return = _if_any(float, state["best_return"])
         self._confirmed_return = _if_any(float, state["confirmed_return"])
+        self.metrics = {tag: float(value) for tag, value in state.get("metrics", {}).items()}
         seconds, self._row_seconds = float(state["train_seconds"]), float(state["row_seconds"])
         self._progress.load(self._index, step, duties_from, episodes, seconds)
         if self._pruning is not None and not self._due:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from halves import often
+from small_runs import dqn_config, run_config
 from whole_runs import (
     COMMON_ARGS,
     KillAfter,
@@ -114,14 +115,17 @@ def test_a_sweep_says_which_job_is_which(
 
 def test_a_member_s_line_says_whether_its_threshold_was_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    member: Any = SimpleNamespace(step=500, solve_step=300, diagnostics={}, training_return=None)
-    returns = [EpisodeStatistics((mean,)) for mean in (80.0, 480.0)]
-    lost, solved = (population_line("0", "seed=0", member, final, 475.0) for final in returns)
+    member: Any = SimpleNamespace(step=500, solve_step=300, metrics={})
+    config, returns = run_config(dqn_config(v_max=50.0)), [EpisodeStatistics((mean,)) for mean in (80.0, 480.0)]
+    lost, solved = (population_line("0", "seed=0", config, member, final, 475.0) for final in returns)
     assert lost.endswith(", threshold first reached at step 300, lost again")
     assert solved.endswith(", threshold first reached at step 300")
-    member.diagnostics = {"diagnostics/value": 1e8, "diagnostics/discounted_return": 9.0}
-    line = " ".join(population_line("0", "seed=0", member, returns[0], 475.0).split())
+    member.metrics = {"diagnostics/value": 1e8, "diagnostics/discounted_return": 9.0}
+    line = " ".join(population_line("0", "seed=0", config, member, returns[0], 475.0).split())
     assert line.endswith("lost again, values overestimated")
+    member.metrics = {"diagnostics/discounted_return": 60.0, "train/approx_kl": 5e19}
+    line = " ".join(population_line("0", "seed=0", config, member, returns[0], 475.0).split())
+    assert line.endswith("lost again, returns are beyond algo.v_min or algo.v_max, policy moved too far, KL 5e+19")
 
 
 @pytest.mark.parametrize("looks", often([1, 97, 151], [97]))

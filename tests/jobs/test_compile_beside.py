@@ -49,6 +49,13 @@ CNN = CNNConfig("cnn", "auto", "auto", "auto", "auto", False, "auto", "relu", 1.
 CONFIG = run_config(dqn_config(), device=DeviceConfig("cpu", 0, 1, "auto", "auto", False))
 
 
+@pytest.fixture(autouse=True)
+def a_core_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compiled beside a run that has one core only, as some machines do."""
+    if len(os.sched_getaffinity(0)) == 1:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+
+
 class Compiler:
     """Says what was asked of it."""
 

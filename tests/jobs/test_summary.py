@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from small_runs import dqn_config, q_learning_config, reinforce_config, run_config
+from small_runs import dqn_config, ppo_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.config.schema import LinearConfig
 from rltrain.jobs.last_words import summary
@@ -18,8 +18,8 @@ from rltrain.training.episode_tally import EpisodeStatistics
 
 def ended(**changes: Any) -> Any:
     """A member that has ended, as far as the table asks of it."""
-    told = {"step": 12, "episodes": 0, "train_seconds": 2.0, "solve_step": None, "best_return": None, "diagnostics": {}}
-    return SimpleNamespace(**{**told, "training_return": None, **changes})
+    told = {"step": 12, "episodes": 0, "train_seconds": 2.0, "solve_step": None, "best_return": None, "metrics": {}}
+    return SimpleNamespace(**{**told, **changes})
 
 
 def test_a_run_too_short_for_an_update_says_so() -> None:
@@ -49,7 +49,7 @@ def test_a_run_too_short_for_an_update_says_so() -> None:
     ],
 )
 def test_values_far_above_the_returns_are_said(value: float, got: float, said: list[str]) -> None:
-    member = ended(diagnostics={"diagnostics/value": value, "diagnostics/discounted_return": got})
+    member = ended(metrics={"diagnostics/value": value, "diagnostics/discounted_return": got})
     envs = SimpleNamespace(reward_threshold=None, draws=False)
     parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
     text = summary(run_config(dqn_config(), total_steps=10), member, EpisodeStatistics((1.0,)), parts, Path("run"), {})
@@ -89,11 +89,36 @@ def test_a_greedy_network_that_is_stuck_without_its_exploration_is_named(
 ) -> None:
     envs = SimpleNamespace(reward_threshold=None, draws=False)
     parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
-    member, final = ended(training_return=training), EpisodeStatistics(greedy)
-    text = summary(run_config(dqn_config(), total_steps=10), member, final, parts, Path("run"), {})
+    metrics = {} if training is None else {"rollout/episode_return": training}
+    config, member, final = run_config(dqn_config(), total_steps=10), ended(metrics=metrics), EpisodeStatistics(greedy)
+    text = summary(config, member, final, parts, Path("run"), {})
     assert [line for line in text.splitlines() if line.startswith("in training")] == said
-    line = " ".join(population_line("0", "seed=0", member, final, None).split())
+    line = " ".join(population_line("0", "seed=0", config, member, final, None).split())
     assert line.endswith("-97.3 in training: leans on exploration") == bool(said)
+
+
+FAR = "moved too far in the last rollout, KL {}; try a smaller algo.optimizer.lr, or algo.target_kl"
+DECIDED = "tries nothing else, entropy 0; try a smaller algo.optimizer.lr, or a larger algo.entropy_coef"
+
+
+@pytest.mark.parametrize(
+    ("kl", "entropy", "threshold", "said"),
+    [
+        (5e19, 0.2, None, [FAR.format("5e+19")]),
+        (1.5, -3.0, 10.0, [FAR.format("1.5")]),
+        (0.4, 0.2, 10.0, []),
+        (0.0, 0.0, 10.0, [DECIDED]),  # a softmax that is saturated moves no more
+        (0.0, 0.0, 9.0, []),  # and is none the worse where it solves the task
+        (0.0, 0.0, None, []),
+        (0.0, -1.5, 10.0, []),  # of a normal distribution
+    ],
+)
+def test_a_policy_that_fell_apart_is_named(kl: float, entropy: float, threshold: float | None, said: list[str]) -> None:
+    envs = SimpleNamespace(reward_threshold=threshold, draws=False)
+    parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
+    member = ended(metrics={"train/approx_kl": kl, "train/entropy": entropy})
+    text = summary(run_config(ppo_config(), total_steps=10), member, EpisodeStatistics((9.0,)), parts, Path("run"), {})
+    assert [line[16:] for line in text.splitlines() if line.startswith("policy")] == said
 
 
 def test_a_population_says_once_that_epsilon_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,12 +254,15 @@ def test_returns_that_no_value_may_reach_are_said_once(capsys: pytest.CaptureFix
     assert said.count("discounted returns are less than algo.v_min=0.25, beyond which no value is learned") == 1
 
 
-def test_the_return_of_training_is_that_of_the_last_row_with_episodes() -> None:
+def test_the_newest_of_each_metric_is_kept_and_goes_on_after_a_resume() -> None:
     run = Run(short_config(log_period=3))
     run.train()
-    tag = "rollout/episode_return"
-    assert tag not in run.log.rows[-1][1]
-    assert run.member.training_return == [row[tag] for _, row in run.log.rows if tag in row][-1]
+    tag, rows = "rollout/episode_return", [row for _, row in run.log.rows]
+    assert tag not in rows[-1]
+    assert run.member.metrics[tag] == [row[tag] for row in rows if tag in row][-1]
+    again = Run(short_config(log_period=3))
+    again.load(run.member.state_dict())
+    assert again.member.metrics == run.member.metrics
 
 
 def test_a_finished_run_does_nothing_when_it_is_run_again() -> None:
