@@ -46,6 +46,22 @@ def test_a_run_is_continued_bit_for_bit_and_evaluated(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("algo", ["pqn", "ppo"])
+def test_rollouts_of_frames_are_continued_bit_for_bit(
+    algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the settings for all games, but for sizes."""
+    small = ["num_envs=2", "algo.rollout_steps=16", "network.hidden=[16]", "env.max_episode_steps=20"]
+    periods = ["total_steps=160", "log_period=32", "eval.period=80", "eval.episodes=1", "checkpoint.period=50"]
+    config, _ = compose([f"algo={algo}", "env=ALE/Pong-v5", "device=cpu", "device.compile=false", *small, *periods])
+    looks = train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts", StopAfter(looks // 2))
+    assert resume(tmp_path / "parts") == 0
+    assert "begins anew" not in capsys.readouterr().out
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
 def test_two_seeds_train_as_one_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And each has its own frames, which a checkpoint of a single run has too."""
     monkeypatch.chdir(tmp_path)
