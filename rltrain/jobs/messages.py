@@ -115,7 +115,7 @@ def dry_run_text(parts: Parts, steps: int) -> str:
     return "\n".join(
         [
             wrapped(
-                f"spaces    observations {_one_line(parts.envs.observation_space)}, "
+                f"spaces    observations {_one_line(parts.envs.observation_space)}{_seen_as(parts)}, "
                 f"actions {_one_line(parts.envs.action_space)}"
             ),
             *(f"weights   {name:<36} {tuple(tensor.shape)}" for name, tensor in weights.items()),
@@ -129,6 +129,14 @@ def dry_run_text(parts: Parts, steps: int) -> str:
             "dry run   nothing was trained or written",
         ]
     )
+
+
+def _seen_as(parts: Parts) -> str:
+    """What flattening and `env.wrappers` make of an observation, where they change its shape or type."""
+    spec, space = parts.envs.observation_spec, parts.envs.observation_space
+    if spec.kind != "box" or (spec.shape, spec.dtype) == (space.shape, str(space.dtype)):
+        return ""
+    return f" (the agent sees {spec.dtype} of shape {spec.shape})"
 
 
 def _bounds(config: RunConfig, time_limit: int | None) -> str:

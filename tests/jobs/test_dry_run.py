@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from small_runs import dqn_config, run_config
+from small_runs import dqn_config, env_config, run_config
 from torch import nn
 
 from rltrain.agents import AGENTS, POLICIES
+from rltrain.config.wrappers import FrameStackConfig
 from rltrain.errors import RequestError, RunFailed
 from rltrain.jobs.job import dry_run
 from rltrain.networks import NETWORKS
@@ -49,6 +51,17 @@ def test_what_the_plugin_raises_is_shown_with_its_place(monkeypatch: pytest.Monk
     monkeypatch.setitem(NETWORKS, "plugin", make)  # type: ignore[arg-type]
     with pytest.raises(RunFailed, match=r"^KeyError: 'width', at .*test_dry_run\.py:\d+$"):
         look(PluginConfig())
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "said"),
+    [((), ""), ((FrameStackConfig("frame_stack", 3),), " (the agent sees float32 of shape (3, 4))")],
+)
+def test_it_says_what_the_agent_sees(wrappers: Any, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    dry_run(run_config(dqn_config(), env=replace(env_config("CartPole-v1"), wrappers=wrappers)))
+    lines = " ".join(capsys.readouterr().out.split())
+    spaces = re.search(r"spaces observations (Box\(.*?float32\))(.*), actions Discrete", lines)
+    assert spaces is not None and spaces[2] == said
 
 
 def test_a_refusal_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
