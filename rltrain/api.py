@@ -75,7 +75,9 @@ class Run:
         from rltrain.policy.source import best_of
 
         if checkpoint not in ("last", "best"):
-            raise RequestError(f"checkpoint={checkpoint!r}: must be last or best")
+            raise RequestError(
+                f"checkpoint={checkpoint!r}: must be last or best; rltrain.load takes the folder of any other"
+            )
         return load(best_of(self.path) if checkpoint == "best" else self.path, device)
 
     def __repr__(self) -> str:
