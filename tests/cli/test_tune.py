@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -337,6 +338,20 @@ def test_without_optuna_the_extra_is_named(
     assert "pip install 'rltrain[tune]' brings it" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that was stopped in its second batch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    stand_in = StandIn(by_gamma)
+    stand_in.stop_in = 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("RLTRAIN_CONF", raising=False)
+        patch.setattr(tune, "train_jobs", stand_in)
+        assert main([*BASE, "tune.trials=6", "tune.confirm=0"]) == 130
+    return folder / "study"
+
+
 def damaged(name: str, text: str) -> Callable[[], object]:
     return lambda: Path("study", name).write_text(text)
 
@@ -353,13 +368,10 @@ def damaged(name: str, text: str) -> Callable[[], object]:
     ],
 )
 def test_a_strangers_study_is_data(
-    damage: Callable[[], object], complaint: str, training: StandIn, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[], object], complaint: str, stopped: Path, training: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training.stop_in = 2
-    assert main([*BASE, "tune.trials=6", "tune.confirm=0"]) == 130
+    shutil.copytree(stopped, "study")
     damage()
-    capsys.readouterr()
-    training.stop_in = -1
     assert main(["tune", "study"]) == 2
     assert complaint in capsys.readouterr().err
 

@@ -222,7 +222,8 @@ def test_the_table_of_files_names_what_a_run_leaves(run: Path) -> None:
 
 
 @pytest.mark.parametrize("block", range(len(AFTER)))
-def test_what_is_added_works(block: int, shell: Typist, tmp_path: Path) -> None:
+def test_what_is_added_works(block: int, shell: Typist, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rltrain.report.curve.plot_learning_curve", lambda run: run / "learning_curve.png")
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
