@@ -200,7 +200,12 @@ def test_acting_greedily_draws_no_random_number() -> None:
 
 @pytest.mark.parametrize(
     ("num_envs", "action", "observation", "stopped_at"),
-    [(1, DISCRETE, VECTOR, 0), (1, BOX, IMAGES, 45), (4, DISCRETE, STATES, 12), (4, BOX, VECTOR, 7)],
+    [
+        pytest.param(1, DISCRETE, VECTOR, 0, marks=pytest.mark.slow),
+        (1, BOX, IMAGES, 45),
+        (4, DISCRETE, STATES, 12),
+        pytest.param(4, BOX, VECTOR, 7, marks=pytest.mark.slow),
+    ],
 )
 def test_an_agent_stopped_at_k_continues_bit_for_bit(
     num_envs: int, action: ActionSpec, observation: ObservationSpec, stopped_at: int, device: torch.device

@@ -47,9 +47,7 @@ def untuned_with(algo: str, *words: str) -> dict[str, Any]:
     return resolved(f"algo={algo}", *(["env=FrozenLake-v1"] if algo == "q_learning" else []), "tuned=none", *words)
 
 
-@pytest.mark.parametrize(
-    "tuned", often(TUNED, ["dqn_CartPole-v1", "reinforce_CartPole-v1", "q_learning_FrozenLake-v1"])
-)
+@pytest.mark.parametrize("tuned", often(TUNED, ["dqn_CartPole-v1", "reinforce_CartPole-v1"]))
 def test_what_a_tuned_file_says_about_a_choice_reaches_only_that_choice(tuned: str) -> None:
     algo, _, env = tuned.rpartition("_")
     run = [f"algo={algo}", f"env={IDS.get(env, env)}"]
@@ -80,6 +78,13 @@ def test_a_tuned_file_is_picked_up_and_told(tuned: str) -> None:
     config, info = compose(run)
     assert info.tuned == tuned
     assert config.total_steps == content["total_steps"] == info.tuned_keys["total_steps"]
+
+
+@pytest.mark.parametrize("tuned", often(TUNED, ["dqn_CartPole-v1", "dqn_MinAtar-Breakout-v1", "qr_dqn_ALE"]))
+def test_without_its_tuned_file_a_run_is_another(tuned: str) -> None:
+    algo, _, env = tuned.rpartition("_")
+    run = [f"algo={algo}", f"env={IDS.get(env, env)}"]
+    config, _ = compose(run)
     off, nothing = compose([*run, "tuned=none"])
     assert nothing.tuned is None and nothing.tuned_keys == {}
     assert off != config

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from halves import often
 from small_runs import dqn_config, run_config
 
 from rltrain.config.algorithms import card_of
@@ -25,7 +26,7 @@ def read(text: str, tmp_path: Path) -> list[Dimension]:
     return read_space(file)
 
 
-@pytest.mark.parametrize("algo", ALGO_CONFIGS)
+@pytest.mark.parametrize("algo", often(ALGO_CONFIGS, ["dqn", "q_learning"]))
 def test_the_shipped_spaces_fit_their_algorithms_under_every_choice(algo: str) -> None:
     space = read_space(space_file(algo, None))
     has_targets = algo in ("dqn", "c51", "qr_dqn", "iqn")

@@ -124,12 +124,18 @@ def test_jobs_at_random(of_hydra: list[str], seed: int) -> None:
 @pytest.mark.parametrize(
     ("jobs", "frames"),
     [
-        ([["env=CartPole-v1", f"seed={seed}", "algo.optimizer.lr=1e-3"] for seed in range(4)], 1),
+        pytest.param(
+            [["env=CartPole-v1", f"seed={seed}", "algo.optimizer.lr=1e-3"] for seed in range(4)], 1,
+            marks=pytest.mark.slow,
+        ),
         ([[f"algo={algo}", f"seed={seed}"] for algo in ("dqn", "reinforce") for seed in (0, 1)], 2),
-        ([[f"env={env}", "env.kwargs.gravity=3", "network={hidden: [4]}"] for env in ("CartPole-v1", "mine")] * 2, 2),
+        pytest.param(
+            [[f"env={env}", "env.kwargs.gravity=3", "network={hidden: [4]}"] for env in ("CartPole-v1", "mine")] * 2, 2,
+            marks=pytest.mark.slow,
+        ),
         ([["seed=1"], ["seed=-1"], ["seed=2"]], 1),
     ],
-)
+)  # fmt: skip
 def test_what_jobs_have_in_common_is_composed_once(
     jobs: list[list[str]], frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from halves import often
 from small_runs import dqn_config, env_config, run_config
 from whole_runs import COMMON_ARGS, StopAfter, assert_same_run, config_of, newest, resume, rltrain_here, rows, train
 
@@ -30,7 +31,7 @@ def results(folder: Path, name: str, *args: str) -> tuple[Any, ...]:
     return rows(folder / name), json.loads((folder / name / "result.json").read_text())
 
 
-@pytest.mark.parametrize("num_envs", [1, 8])
+@pytest.mark.parametrize("num_envs", often([1, 8], [8]))
 def test_a_plain_run_has_the_numbers_of_environments_stepped_one_by_one(
     num_envs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -184,16 +184,22 @@ def stacked_with_time(seen: list[np.ndarray]) -> np.ndarray:
     return np.stack([with_time(seen[: max(1, len(seen) - 1)]), with_time(seen)])
 
 
+TIME_AND_STACK = "as time_aware, frame_stack alone"
+
+
 @pytest.mark.parametrize(
     ("id", "wrappers", "takes", "shown"),
     [
-        ("Pendulum-v1", (TIME, NORMALIZE), with_time, "float32 [batch, 4] as time_aware alone makes them"),
-        ("Pendulum-v1", (STACK, NORMALIZE), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
-        ("Pendulum-v1", (NORMALIZE, STACK), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
-        ("Pendulum-v1", (NORMALIZE, CLIP, TIME, NORMALIZE), with_time, "[batch, 4] as time_aware alone"),
-        ("Pendulum-v1", (CLIP, TIME, NORMALIZE, STACK, CLIP), stacked_with_time, "as time_aware, frame_stack alone"),
-        ("Pendulum-v1", (STACK,), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
-        ("probe_envs:Images-v0", (NORMALIZE, STACK), channels_of_two, "] as frame_stack alone makes them"),
+        pytest.param(*one, marks=[pytest.mark.slow] * (CLIP not in one[1]))
+        for one in [
+            ("Pendulum-v1", (TIME, NORMALIZE), with_time, "float32 [batch, 4] as time_aware alone makes them"),
+            ("Pendulum-v1", (STACK, NORMALIZE), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
+            ("Pendulum-v1", (NORMALIZE, STACK), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
+            ("Pendulum-v1", (NORMALIZE, CLIP, TIME, NORMALIZE), with_time, "[batch, 4] as time_aware alone"),
+            ("Pendulum-v1", (CLIP, TIME, NORMALIZE, STACK, CLIP), stacked_with_time, TIME_AND_STACK),
+            ("Pendulum-v1", (STACK,), stacked, "float32 [batch, 2, 3] as frame_stack alone makes them"),
+            ("probe_envs:Images-v0", (NORMALIZE, STACK), channels_of_two, "] as frame_stack alone makes them"),
+        ]
     ],
 )
 def test_of_wrappers_that_look_back_it_takes_what_these_alone_return(

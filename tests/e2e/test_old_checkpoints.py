@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from halves import often
 from safetensors.numpy import load_file
 from whole_runs import newest, one_line, record_of, rltrain_here, rows
 
@@ -60,7 +61,10 @@ def test_an_old_checkpoint_acts_as_it_did(old: Path) -> None:
         np.testing.assert_allclose(actions, 2 * np.clip(outputs[:, :1], -1, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("old", RUNS, indirect=True)
+OFTEN = ["before_engine/block", "before_engine/q_learning", "before_engine/sweep/1", "format_1/reinforce"]
+
+
+@pytest.mark.parametrize("old", often(RUNS, OFTEN), indirect=True)
 def test_an_old_run_is_evaluated_and_resumed(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(old), "episodes=2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["episodes"] == 2

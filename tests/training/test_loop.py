@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
+from halves import often
 from small_runs import (
     CPU,
     Keeper,
@@ -354,8 +356,7 @@ def real_run(name: str, num_envs: int, *, seed: int = 0, stop_after: int | None 
     return Run(config, Evaluator(config.env, seed, 3), agent, stop_after)
 
 
-@pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("name", list(ALGOS))
+@pytest.mark.parametrize(("name", "num_envs"), often(product(ALGOS, (1, 3)), [("dqn", 3), ("reinforce", 1)]))
 def test_evaluating_and_saving_leave_the_training_as_it_was(name: str, num_envs: int) -> None:
     plain = real_run(name, num_envs)
     watched = real_run(name, num_envs, eval=EvalConfig(20, 3), checkpoint=CheckpointConfig(7, 3, True))
@@ -371,9 +372,10 @@ def test_evaluating_and_saving_leave_the_training_as_it_was(name: str, num_envs:
     assert [row for row in rows if row] == [row for _, row in plain.log.rows]
 
 
-@pytest.mark.parametrize("num_envs", [1, 3])
-@pytest.mark.parametrize("name", list(ALGOS))
-@pytest.mark.parametrize("stop_after", [1, 43])
+@pytest.mark.parametrize(
+    ("stop_after", "name", "num_envs"),
+    often(product((1, 43), ALGOS, (1, 3)), [(43, "dqn", 3), (1, "reinforce", 3), (43, "reinforce", 1)]),
+)
 def test_a_run_stopped_at_k_continues_bit_for_bit(name: str, num_envs: int, stop_after: int) -> None:
     changes: dict[str, Any] = {"eval": EvalConfig(40, 2), "total_steps": 150 * num_envs}
     whole = real_run(name, num_envs, **changes)
