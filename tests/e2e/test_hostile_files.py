@@ -127,7 +127,7 @@ def test_a_config_that_asks_for_any_amount_of_memory(
 @pytest.mark.parametrize(
     "changes",
     [{"episodes": "x"}, {"train_seconds": "x"}, {"row_step": []}, {"row_seconds": {}}, {"solve_step": "x"},
-     {"best_return": []}, {"confirmed_return": "x"}, {"duties_from": []}, {"gradient_steps": 10**30}],
+     {"best_return": []}, {"confirmed_return": "x"}, {"metrics": []}, {"duties_from": []}, {"gradient_steps": 10**30}],
 )  # fmt: skip
 def test_a_state_of_other_kinds_is_refused(
     changes: dict[str, Any], run: Path, capsys: pytest.CaptureFixture[str]
