@@ -19,10 +19,17 @@ from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError
 
 GROUPS = ("network", "target_update", "exploration")
-IDS = {"MinAtar-Breakout-v1": "MinAtar/Breakout-v1", "MinAtar": "MinAtar/Seaquest-v1", "ALE": "ALE/Pong-v5"}
+IDS = {
+    "ALE-Pong-v5": "ALE/Pong-v5",
+    "MinAtar-Breakout-v1": "MinAtar/Breakout-v1",
+    "MinAtar": "MinAtar/Seaquest-v1",
+    "ALE": "ALE/Qbert-v5",
+}
 """What a tuned file's name cannot hold."""
 REFUSED = {
-    (algo, network) for algo in ("reinforce", "ppo", "a2c", "c51", "qr_dqn") for network in ("dueling", "state_action")
+    (algo, network)
+    for algo in ("reinforce", "ppo", "a2c", "c51", "qr_dqn", "iqn")
+    for network in ("dueling", "state_action")
 }
 TUNED = sorted(path.stem for path in (conf_folder() / "tuned").glob("*_*.yaml"))
 
