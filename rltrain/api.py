@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rltrain.policy.load import TrainedPolicy
 
 _T = TypeVar("_T")
+_training = threading.Lock()  # Hydra's state, the output streams and signals belong to the whole process
 
 
 class Run:
@@ -134,7 +136,7 @@ def train(overrides: Sequence[str] = ()) -> Run:
     """Trains as `rltrain <overrides>` does, in this process, with its checks, its run folder and its progress.
 
     Raises:
-        RequestError: as the command line would say.
+        RequestError: as the command line would say; or another thread trains.
         RunFailed: the run failed; its folder holds its log.
         Interrupted: a signal (Ctrl-C, a notebook's stop button) stopped it after it was saved.
     """
@@ -155,12 +157,15 @@ def sweep(overrides: Sequence[str]) -> Sweep:
 def _carry_out(command: Callable[[], Path]) -> Path:
     # Afterwards nothing is imported that a Ctrl-C could break into: the command line ends the process then.
     importlib.import_module("rltrain.jobs.job")
+    if not _training.acquire(blocking=False):
+        raise RequestError("this process is training already: one training at a time; rltrain.sweep trains many runs")
     collects = gc.isenabled()
     try:
         with command_given_here(), own_output():
             return command().absolute()
     finally:
         (gc.enable if collects else gc.disable)()
+        _training.release()
 
 
 def _listed(overrides: object) -> list[str]:

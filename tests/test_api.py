@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,21 @@ def test_folders_without_a_run_are_refused(folder: Path) -> None:
         rltrain.Sweep(folder)
     with pytest.raises(RequestError, match="last or best"):
         rltrain.train(SHORT).policy("newest")  # type: ignore[arg-type]
+
+
+def test_a_process_trains_once_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def second(_: list[str]) -> Path:
+        with ThreadPoolExecutor(1) as threads:
+            told.append(str(threads.submit(rltrain.train, ["seed=2"]).exception()))
+        (folder / "config.yaml").touch()
+        return folder
+
+    monkeypatch.setattr("rltrain.commands.train.run_one", second)
+    rltrain.train(["seed=1"])
+    rltrain.train(["seed=1"])
+    assert told == ["this process is training already: one training at a time; rltrain.sweep trains many runs"] * 2
 
 
 def test_the_output_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:

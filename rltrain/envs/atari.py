@@ -5,7 +5,7 @@ It does what the vector environment of ale-py does, bit for bit, from the same s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
@@ -19,6 +19,7 @@ LIFE_LOST = "rltrain/life_lost"
 MOST_FRAMES = 108_000
 """Of an episode, half an hour of play; Machado et al. (2018)."""
 _NOOP = 0
+_FRAMES_PER_SECOND = 60
 
 
 class Atari(gymnasium.Wrapper):
@@ -45,6 +46,7 @@ class Atari(gymnasium.Wrapper):
         self.tells_life_loss = config.terminal_on_life_loss
         channels = () if config.grayscale else (3,)
         self.observation_space = gymnasium.spaces.Box(0, 255, (*self._size, *channels), np.uint8)
+        self.metadata = {**env.metadata, "render_fps": _FRAMES_PER_SECOND / config.frame_skip}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is None:
@@ -75,6 +77,10 @@ class Atari(gymnasium.Wrapper):
         lives_before, self._lives = self._lives, ale.lives()
         info = {LIFE_LOST: self._lives < lives_before}
         return self._observed(), reward, ale.game_over(with_truncation=False), ale.game_truncated(), info
+
+    def render(self) -> Any:
+        """The screen as the game has it, in colour; the wrappers below were never reset and would refuse."""
+        return self.env.unwrapped.render()
 
     def _observed(self) -> np.ndarray:
         last, before = self._frames
@@ -165,6 +171,19 @@ def game_kwargs(kwargs: dict[str, Any]) -> dict[str, Any]:
             f"env.kwargs.frameskip={kwargs['frameskip']}: env.wrappers=[atari] repeats actions itself, so it must be 1"
         )
     return {"max_num_frames_per_episode": 0, **kwargs, "frameskip": 1}
+
+
+def check_game_kwargs(kwargs: Mapping[str, Any]) -> None:
+    """Whether the wrapper heeds `env.kwargs`, and the emulator takes them for what they say.
+
+    Raises:
+        RequestError: it does not.
+    """
+    for key, given in kwargs.items():
+        if key in ("obs_type", "sound_obs"):
+            raise RequestError(f"env.kwargs.{key}={given}: env.wrappers=[atari] makes observations of the screen")
+        if key == "repeat_action_probability" and not (isinstance(given, int | float) and 0 <= given <= 1):
+            raise RequestError(f"env.kwargs.{key}={given}: must be a probability, 0 to 1")
 
 
 def time_limit(config: AtariConfig) -> int:

@@ -18,7 +18,7 @@ from gymnasium.envs.registration import EnvSpec
 from rltrain.config.env_families import register_family
 from rltrain.config.schema import EnvConfig
 from rltrain.config.wrappers import AtariConfig
-from rltrain.envs.atari import game_kwargs, time_limit, wrap_atari
+from rltrain.envs.atari import check_game_kwargs, game_kwargs, time_limit, wrap_atari
 from rltrain.envs.faults import described
 from rltrain.envs.native import NativeGame, check_native
 from rltrain.errors import RequestError, module_hint
@@ -102,6 +102,8 @@ def find_environment(config: EnvConfig) -> EnvMaker:
     native = config.vectorization == "native"
     if native and atari is None:
         raise RequestError("env.vectorization=native: is for env.wrappers=[atari, ...], whose frames it prepares")
+    if atari is not None:
+        check_game_kwargs(config.kwargs)
     if native:
         check_native(config.kwargs)
     return EnvMaker(config.id, spec, dict(config.kwargs), config.max_episode_steps, atari, native)

@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 from rltrain.config.schema import RunConfig
 from rltrain.training.episode_tally import EpisodeStatistics
+from rltrain.training.member import Member
 from rltrain.training.value_check import beyond_bounds
 
 _FAR_ABOVE = 5.0  # times the return; healthy values are within a tenth of it
 _FAR_FROM_GREEDY = 0.5  # of the larger return, beside the deviation of greedy episodes
 _LARGE_KL = 1.0  # nats between the policy that acted and the one learned from it; healthy is below 0.05
 _NO_ENTROPY = 1e-3  # nats: one action is all but certain in every state
+_EXPLORES = 0.1  # epsilon above which acting at random explains the return of training
+_LEAST_EPISODES = 100  # before which a network has hardly learned
 
 
 class Finding(NamedTuple):
@@ -23,15 +26,13 @@ class Finding(NamedTuple):
     short: str
 
 
-def findings(
-    config: RunConfig, metrics: Mapping[str, float], final: EpisodeStatistics, threshold: float | None
-) -> Iterator[Finding]:
+def findings(config: RunConfig, member: Member, final: EpisodeStatistics, threshold: float | None) -> Iterator[Finding]:
     """
     Args:
-        metrics: the newest value of each tag of metrics.jsonl.
         final: of the last network's greedy episodes.
         threshold: the return that solves the environment, where it has one.
     """
+    metrics = member.metrics
     if said := beyond_bounds(config, metrics):
         yield Finding("values", said, "returns are beyond algo.v_min or algo.v_max")
     elif said := overestimated(metrics):
@@ -44,7 +45,8 @@ def findings(
         text = f"moved too far in the last rollout, KL {kl:.3g}; try a smaller algo.optimizer.lr, or algo.target_kl"
         yield Finding("policy", text, f"policy moved too far, KL {kl:.3g}")
     training = metrics.get("rollout/episode_return")
-    if training is not None and _leans_on_exploration(training, final):
+    learned = member.episodes >= _LEAST_EPISODES and metrics.get("train/epsilon", 0.0) <= _EXPLORES
+    if training is not None and learned and _leans_on_exploration(training, final):
         text = f"{training:.1f} of late, far above: the network leans on exploration"
         yield Finding("in training", text, f"{training:.1f} in training: leans on exploration")
 

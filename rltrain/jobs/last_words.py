@@ -80,7 +80,7 @@ def summary(
     if kept and member.best_return is not None and member.best_return - final.mean > final.std:
         asks = rltrain_command("evaluate", folder, "checkpoint=best")
         rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
-    rows += [(finding.row, finding.text) for finding in findings(config, member.metrics, final, envs.reward_threshold)]
+    rows += [(finding.row, finding.text) for finding in findings(config, member, final, envs.reward_threshold)]
     video = ["video=true"] if envs.draws else []
     rows += [
         ("run folder", shown_path(folder)),

@@ -132,7 +132,7 @@ def dry_run_text(parts: Parts, steps: int) -> str:
 
 
 def _seen_as(parts: Parts) -> str:
-    """What flattening and `env.wrappers` make of an observation, where they change its shape or type."""
+    """The shape and type of an observation after flattening and `env.wrappers`, where they change it."""
     spec, space = parts.envs.observation_spec, parts.envs.observation_space
     if spec.kind != "box" or (spec.shape, spec.dtype) == (space.shape, str(space.dtype)):
         return ""

@@ -59,7 +59,7 @@ def population_line(
     if member.solve_step is not None:
         again = ", lost again" if outcome(final.mean, threshold, member.solve_step) == "lost" else ""
         ended += f", threshold first reached at step {member.solve_step:,}{again}"
-    ended += "".join(f", {finding.short}" for finding in findings(config, member.metrics, final, threshold))
+    ended += "".join(f", {finding.short}" for finding in findings(config, member, final, threshold))
     return wrapped(f"job {name:<5} {own + '  ' if own else ''}{ended}")
 
 

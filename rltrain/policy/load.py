@@ -89,7 +89,9 @@ class TrainedPolicy:
         if batch is None:
             return to_env_action(self.action_space, self._act_greedy(self._seen(obs))[0])
         if self._wrappers.remembers:
-            raise ValueError("act takes one observation at a time, not a batch: a wrapper of this run looks back")
+            shape = f"; this has shape {obs.shape}" if isinstance(obs, np.ndarray) else ""
+            one = f"one observation of {self.observation_space} at a time{shape}"
+            raise ValueError(f"act takes {one}: a wrapper of this run looks back")
         nothing = np.empty((0, *self.network_observation.shape), self.network_observation.dtype)
         rows = np.concatenate([nothing, *map(self._seen, batch)])
         return make_action_transform(self.action_space)(self._act_greedy(rows))

@@ -162,7 +162,8 @@ class _Film:
 @contextmanager
 def _film(config: EnvConfig, asked: str) -> Iterator[_Film]:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame else complains of a machine without a screen
-    make = find_environment(replace(config, kwargs={**config.kwargs, "render_mode": "rgb_array"}))
+    # ale-py's vector environment draws nothing; its numbers are those of an environment stepped by itself.
+    make = find_environment(replace(config, vectorization="sync", kwargs={**config.kwargs, "render_mode": "rgb_array"}))
     try:
         env = make()
     except RequestError as error:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from whole_runs import StopAfter, assert_same_run, newest, resume, train
 
 from rltrain.cli import main
@@ -43,6 +44,19 @@ def test_a_run_is_continued_bit_for_bit_and_evaluated(
     assert main(["evaluate", str(tmp_path / "whole"), "episodes=2"]) == 0
     found = json.loads((tmp_path / "whole" / "evaluation.json").read_text())
     assert found["episodes"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["sync", "native"])
+def test_films_show_the_screen_of_the_episode_that_is_evaluated(way: str, tmp_path: Path) -> None:
+    config, _ = compose([*ARGS, "total_steps=45", "video.period=40", f"env.vectorization={way}"])
+    train(config, tmp_path / "run")
+    assert main(["evaluate", str(tmp_path / "run"), "episodes=1", "video=true"]) == 0
+    films = [*(tmp_path / "run" / "videos").iterdir(), next((tmp_path / "run").glob("evaluation.[gm][ip][f4]"))]
+    assert len(films) == 2
+    with Image.open(films[0]) as film:
+        assert film.size == (160, 210) and film.n_frames > 1  # type: ignore[attr-defined]
+        assert film.info["duration"] == 60  # of 4 frames at 60 in a second, in hundredths
 
 
 @pytest.mark.slow

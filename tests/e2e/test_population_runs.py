@@ -115,7 +115,7 @@ def test_a_sweep_says_which_job_is_which(
 
 def test_a_member_s_line_says_whether_its_threshold_was_lost_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    member: Any = SimpleNamespace(step=500, solve_step=300, metrics={})
+    member: Any = SimpleNamespace(step=500, episodes=9, solve_step=300, metrics={})
     config, returns = run_config(dqn_config(v_max=50.0)), [EpisodeStatistics((mean,)) for mean in (80.0, 480.0)]
     lost, solved = (population_line("0", "seed=0", config, member, final, 475.0) for final in returns)
     assert lost.endswith(", threshold first reached at step 300, lost again")

@@ -200,6 +200,13 @@ def test_the_threads_of_ale_py_give_the_same_bit_for_bit(limit: int) -> None:
     [
         ({"kwargs": {"mode": 4}}, r"env\.kwargs\.mode: ale-py's vector environment has no such setting"),
         ({"wrappers": ()}, r"env\.vectorization=native: is for env\.wrappers=\[atari"),
+        (
+            {"kwargs": {"obs_type": "ram"}, "vectorization": "sync"},
+            r"env\.kwargs\.obs_type=ram: env\.wrappers",
+        ),
+        ({"kwargs": {"sound_obs": True}, "vectorization": "sync"}, r"env\.kwargs\.sound_obs=True: env\.wrappers"),
+        ({"kwargs": {"repeat_action_probability": 2}}, r"repeat_action_probability=2: must be a probability, 0 to 1"),
+        ({"kwargs": {"repeat_action_probability": -1}, "vectorization": "sync"}, "=-1: must be a probability, 0 to 1"),
     ],
 )
 def test_what_ale_py_cannot_do_is_refused(change: dict[str, Any], why: str) -> None:

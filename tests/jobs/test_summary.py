@@ -84,13 +84,16 @@ def test_a_network_that_was_far_better_than_the_last_is_named(best: float | None
         (None, (-500.0, -500.0), []),
     ],
 )
+@pytest.mark.parametrize(("episodes", "epsilon", "learned"), [(100, 0.1, True), (99, 0.1, False), (100, 0.2, False)])
 def test_a_greedy_network_that_is_stuck_without_its_exploration_is_named(
-    training: float | None, greedy: tuple[float, ...], said: list[str]
+    training: float | None, greedy: tuple[float, ...], said: list[str], episodes: int, epsilon: float, learned: bool
 ) -> None:
     envs = SimpleNamespace(reward_threshold=None, draws=False)
     parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
-    metrics = {} if training is None else {"rollout/episode_return": training}
-    config, member, final = run_config(dqn_config(), total_steps=10), ended(metrics=metrics), EpisodeStatistics(greedy)
+    metrics = {"train/epsilon": epsilon} | ({} if training is None else {"rollout/episode_return": training})
+    config, final = run_config(dqn_config(), total_steps=10), EpisodeStatistics(greedy)
+    member = ended(metrics=metrics, episodes=episodes)
+    said = said if learned else []
     text = summary(config, member, final, parts, Path("run"), {})
     assert [line for line in text.splitlines() if line.startswith("in training")] == said
     line = " ".join(population_line("0", "seed=0", config, member, final, None).split())
