@@ -141,13 +141,14 @@ def test_folders_without_a_run_are_refused(folder: Path) -> None:
 def test_a_process_trains_once_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 
-    def second(_: list[str]) -> Path:
-        with ThreadPoolExecutor(1) as threads:
-            told.append(str(threads.submit(rltrain.train, ["seed=2"]).exception()))
+    def train(settings: list[str]) -> Path:
+        if settings == ["seed=1"]:
+            with ThreadPoolExecutor(1) as threads:
+                told.append(str(threads.submit(rltrain.train, ["seed=2"]).exception()))
         (folder / "config.yaml").touch()
         return folder
 
-    monkeypatch.setattr("rltrain.commands.train.run_one", second)
+    monkeypatch.setattr("rltrain.commands.train.run_one", train)
     rltrain.train(["seed=1"])
     rltrain.train(["seed=1"])
     assert told == ["this process is training already: one training at a time; rltrain.sweep trains many runs"] * 2
