@@ -178,7 +178,7 @@ def _listed(overrides: object) -> list[str]:
             meant = [f"{key}={value}" for key, value in overrides.items()]
         raise RequestError(f"overrides={overrides!r}: must be a list of texts, as {meant}")
     if command := next((word for word in words if word in COMMANDS), None):
-        raise RequestError(f"{command}: is a command of the shell; here overrides are given, as env=CartPole-v1")
+        raise RequestError(f"{command}: is a command of the shell; here settings are given, as env=CartPole-v1")
     return words
 
 

@@ -80,7 +80,7 @@ def test_a_sweep_holds_its_runs_in_the_order_of_the_jobs() -> None:
         (["seed=0,1"], "rltrain.sweep"),
         (["-m", "seed=0"], "-m: is an option of the command line"),
         (["dry_run=true"], "nothing was trained"),
-        (["resume"], "resume: is a command of the shell; here overrides are given, as env=CartPole-v1"),
+        (["resume"], "resume: is a command of the shell; here settings are given, as env=CartPole-v1"),
     ],
 )
 def test_what_is_wrong_is_said_as_the_command_line_says_it(overrides: list[str], said: str, folder: Path) -> None:

@@ -57,7 +57,7 @@ def header(
         lines.append(f"epsilon   {late}")
     low, high = value_bounds(config)
     if low > -math.inf or high < math.inf:
-        lines.append(f"values    {low:g} to {high:g} (algo.v_min, algo.v_max), which discounted returns must not leave")
+        lines.append(f"values    {low:g} to {high:g} (algo.v_min, algo.v_max): set them around the discounted returns")
     shape = parts.envs.observation_spec.shape
     if config.network is not None and config.network.name != "cnn" and len(shape) == 3:
         axes = " x ".join(map(str, shape))

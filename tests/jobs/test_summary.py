@@ -101,7 +101,9 @@ def test_a_greedy_network_that_is_stuck_without_its_exploration_is_named(
 
 
 FAR = "moved too far in the last rollout, KL {}; try a smaller algo.optimizer.lr, or algo.target_kl"
-DECIDED = "tries nothing else, entropy 0; try a smaller algo.optimizer.lr, or a larger algo.entropy_coef"
+COLLAPSED = (
+    "collapsed to one action per state (entropy 0); try a smaller algo.optimizer.lr, or a larger algo.entropy_coef"
+)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ DECIDED = "tries nothing else, entropy 0; try a smaller algo.optimizer.lr, or a 
         (5e19, 0.2, None, [FAR.format("5e+19")]),
         (1.5, -3.0, 10.0, [FAR.format("1.5")]),
         (0.4, 0.2, 10.0, []),
-        (0.0, 0.0, 10.0, [DECIDED]),  # a softmax that is saturated moves no more
+        (0.0, 0.0, 10.0, [COLLAPSED]),  # a softmax that is saturated moves no more
         (0.0, 0.0, 9.0, []),  # and is none the worse where it solves the task
         (0.0, 0.0, None, []),
         (0.0, -1.5, 10.0, []),  # of a normal distribution
