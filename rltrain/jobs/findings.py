@@ -39,7 +39,7 @@ def findings(config: RunConfig, member: Member, final: EpisodeStatistics, thresh
         yield Finding("values", said, "values overestimated")
     kl, entropy = metrics.get("train/approx_kl", 0.0), metrics.get("train/entropy", 1.0)
     if threshold is not None and final.mean < threshold and 0.0 <= entropy < _NO_ENTROPY:
-        text = "collapsed to one action per state (entropy 0); try a smaller algo.optimizer.lr, or a larger algo.entropy_coef"
+        text = "collapsed to one action per state; try a smaller algo.optimizer.lr, or a larger algo.entropy_coef"
         yield Finding("policy", text, "policy collapsed to one action")
     elif kl > _LARGE_KL:
         text = f"moved too far in the last rollout, KL {kl:.3g}; try a smaller algo.optimizer.lr, or algo.target_kl"
