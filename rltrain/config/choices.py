@@ -90,6 +90,8 @@ def unknown_choice(group: str, name: str, loader: Any) -> str:
     if group == "env":
         # Two names that share little more than the version are not alike.
         matches = [match for match in matches if closest(_unversioned(name), [_unversioned(match)], cutoff=0.6)]
+        named = [option for option in options if option.lower().endswith(f"/{name.lower()}")]  # without its namespace
+        matches = list(dict.fromkeys([*named, *matches]))[:3]
         known = f"closest: {', '.join(matches)}; " if matches else ""
         fault = f"; {reason}" if (reason := left_out()) else ""
         return (

@@ -48,8 +48,9 @@ def tuned_name(algo: str, env: str) -> str:
 
 
 def namespace_of(env: str) -> str:
-    """`ALE` of `module:ALE/Pong-v5`; nothing of an id without one."""
-    return env.rpartition(":")[2].rpartition("/")[0]
+    """`ALE` of `module:ALE/Pong-v5`, and of an Atari game's older id; nothing of other ids without one."""
+    name = env.rpartition(":")[2]
+    return "ALE" if re.fullmatch(r"\w+NoFrameskip-v\d", name) else name.rpartition("/")[0]
 
 
 class RunConfigLoader(ConfigLoaderImpl):

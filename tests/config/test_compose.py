@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +15,7 @@ from halves import often
 
 from rltrain.config.application import compose
 from rltrain.config.choices import OTHER_WORDS
+from rltrain.config.env_families import has_ale
 from rltrain.config.folders import conf_folder
 from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError
@@ -103,6 +105,13 @@ def test_the_file_of_a_namespace_is_for_its_environments_that_have_none(tmp_path
     for env, size in (("MinAtar/Asterix-v1", 2), ("MinAtar/Breakout-v1", 32), ("ALE/Pong-v5", 3)):
         assert resolved(f"env={env}", config_dir=tmp_path)["algo"]["batch_size"] == size
     assert compose(["env=CartPole-v1"], str(tmp_path))[1].tuned == "dqn_CartPole-v1"
+
+
+@pytest.mark.skipif(not has_ale(), reason="needs the extra atari")
+def test_the_older_ids_of_atari_games_have_the_settings_of_all_games() -> None:
+    of_all = compose(["env=ALE/Qbert-v5"])[0]
+    older = compose(["env=QbertNoFrameskip-v4"])[0]
+    assert replace(older, env=replace(older.env, id="ALE/Qbert-v5")) == of_all
 
 
 def test_what_a_recipe_says_of_a_game_is_for_its_sisters_too() -> None:

@@ -39,6 +39,8 @@ def test_the_ids_are_listed_and_wrong_ones_refused() -> None:
     assert not is_env_id("MinAtar/Breakout-v2")
     with pytest.raises(RequestError, match="closest: MinAtar/Breakout-v1"):
         compose(["env=MinAtar/Breakot-v1"])
+    with pytest.raises(RequestError, match=r"closest: MinAtar/SpaceInvaders-v\d"):  # before SpaceInvaders-v4, of Atari
+        compose(["env=spaceinvaders-v1"])
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
