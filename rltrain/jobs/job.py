@@ -14,6 +14,7 @@ from rltrain.envs.trial import try_random_steps
 from rltrain.errors import GoesOn, Interrupted, RequestError, RunFailed, one_line
 from rltrain.jobs.build import build, build_evaluator, open_evaluator
 from rltrain.jobs.filming import check_filming
+from rltrain.jobs.last_words import goes_on_from
 from rltrain.jobs.messages import dry_run_text, header
 from rltrain.jobs.record import OUT_OF_MEMORY, Changes, lacks_memory
 from rltrain.jobs.telling import OfJobs, OfOneRun
@@ -60,6 +61,8 @@ def train(
     telling = OfOneRun(config, folder, info or ComposeInfo(), console, kept)
     with RunFolder(folder) as run, StopSignal() as stop:
         [outcome] = Training([job], [run], telling, stop).run()
+    if isinstance(outcome, RunFailed) and console and kept and (saved := goes_on_from(config, folder)):
+        raise RunFailed(f"{outcome}\n{saved}") from outcome.__cause__
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome

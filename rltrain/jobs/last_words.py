@@ -11,6 +11,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import Parts
 from rltrain.jobs.findings import findings
+from rltrain.storage.checkpoint_folders import newest_step
 from rltrain.terminal.text import counted, mean_and_std, rltrain_command, shell_word, shown_path
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import EpisodeStatistics
@@ -48,6 +49,13 @@ def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatisti
     again = f"; `{_again(config, folder)}` evaluates all" if config.resumable else ""
     count = f"{len(final.returns)} of {final.asked} episodes"
     return Interrupted(exit_code, f"{Interrupted(exit_code).reason} after {count} of the last evaluation{again}")
+
+
+def goes_on_from(config: RunConfig, folder: Path) -> str:
+    """The line after the reason why a run failed; nothing where it cannot be continued."""
+    if not config.resumable or not (step := newest_step(folder)):
+        return ""
+    return f"saved at step {step:,}; `{_again(config, folder)}` continues from there"
 
 
 def summary(

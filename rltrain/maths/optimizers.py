@@ -11,6 +11,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._functorch.eager_transforms import (
+    _create_differentiable,
+    _undo_create_differentiable,
+    _wrap_all_tensors,
+    grad_increment_nesting,
+)
 
 from rltrain.config.schema import OptimizerConfig
 
@@ -135,5 +141,13 @@ def eager_gradient(
 def functional_gradient(
     loss_fn: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]], params: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The same gradient where the update itself is transformed: under `vmap` and in a compiled graph."""
-    return torch.func.grad(loss_fn, has_aux=True)(params)  # type: ignore[no-any-return]
+    """The same gradient where the update itself is transformed: under `vmap` and in a compiled graph. It is that of
+    `torch.func.grad`, which imports torch's compiler to keep it away: a second that a population waited for."""
+    if torch.compiler.is_dynamo_compiling():
+        return torch.func.grad(loss_fn, has_aux=True)(params)  # type: ignore[no-any-return]
+    with grad_increment_nesting() as level, torch.enable_grad():
+        leaf = _create_differentiable(_wrap_all_tensors(params, level), level)
+        loss, metrics = loss_fn(leaf)
+        (grad,) = torch.autograd.grad(loss, leaf, create_graph=True)  # else it would leave this level
+        found = {tag: _undo_create_differentiable(value, level) for tag, value in metrics.items()}
+        return _undo_create_differentiable(grad, level), found

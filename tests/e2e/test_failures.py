@@ -1,7 +1,9 @@
-"""Runs that fail: exit code 1, one line, the traceback in the run's log, and checkpoints that can be trusted."""
+"""Runs that fail: exit code 1, a line that says why and one where to go on, the traceback in the log, and checkpoints
+that can be trusted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,9 +56,11 @@ class TestFailures:
         bad = [arg for arg in BAD if f"~{arg.partition('=')[0]}" not in args]
         args = [arg for arg in args if not arg.startswith("~")]
         assert rltrain_here(tmp_path, *COMMON_ARGS, *bad, *args, "hydra.run.dir=run") == 1
-        error = one_line(capsys)
+        error, *more = capsys.readouterr().err.splitlines()
         assert error.startswith("rltrain: ") and message in error
-        assert error.endswith("(traceback in run/run.log)\n") is ("Raises" in args[0])
+        assert error.endswith("(traceback in run/run.log)") is ("Raises" in args[0])
+        goes_on = rf"saved at step {last}; `.*rltrain resume run( trust=true)?` continues from there" if last else ""
+        assert re.fullmatch(goes_on, "\n".join(more))
         record = record_of(tmp_path / "run")
         assert record["status"] == "failed"
         assert message in record["reason"]
@@ -90,7 +94,8 @@ class TestFailures:
         capsys.readouterr()
         args = ["resume", str(run)] if command == "resume" else [*DQN_ARGS, "hydra.run.dir=run"]
         assert rltrain_here(tmp_path, *args) == 1
-        assert "RuntimeError: a bug" in one_line(capsys)
+        said = one_line(capsys, 2)
+        assert "RuntimeError: a bug" in said and ("continues from there" in said) == (command == "resume")
         assert (run / "run.log").read_text().count("Traceback") == 1
         assert record_of(run)["status"] == "failed"
 
