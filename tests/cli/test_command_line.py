@@ -310,7 +310,9 @@ def test_runs_and_what_reads_them_do_not_import_the_compiler(tmp_path: Path) -> 
         "sys.modules['rltrain.report.curve'] = types.SimpleNamespace(plot_learning_curve=draw)\n"
         "def check(*args): assert main([*args]) == 0 and 'torch._dynamo' not in sys.modules, args\n"
         "noisy = ['network=dueling', 'network.noisy=true', 'exploration=none', 'algo.learning_starts=60']\n"
-        "check(*noisy, 'tuned=none', 'total_steps=64', 'eval.period=null', 'hydra.run.dir=run')\n"
+        "short = [*noisy, 'tuned=none', 'total_steps=64', 'eval.period=null']\n"
+        "check(*short, 'hydra.run.dir=run')\n"
+        "check('-m', *short, 'seed=0,1', 'hydra.sweep.dir=sweep')\n"
         "check('evaluate', 'run', 'episodes=1')\n"
         "check('resume', 'run', 'total_steps=80')\n"
     )
