@@ -7,9 +7,9 @@ occur exactly once, so a change of the code that outdates a mutant is noticed. E
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[2]
 COPIED = ("rltrain", "conf", "tests", "README.md", "pyproject.toml")
 NO_TEST_FAILED = 0
 TESTS_FAILED = 1
+IMPORTED_ONCE = ["numpy", "torch", "gymnasium", "hydra", "pytest"]
+"""By the process from which all tests are forked: each would spend three seconds on them."""
+LONGEST = 600.0
+"""Seconds of a test."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def verdict(mutant: Mutant) -> str:
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(source, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, tree / name)
             elif source.exists():
                 shutil.copy(source, tree / name)
         for file, old, new in mutant.edits:
@@ -64,15 +68,26 @@ def verdict(mutant: Mutant) -> str:
 
 
 def run_test(tree: Path, test: str) -> int:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "OMP_NUM_THREADS": "1",
-        "HYPOTHESIS_STORAGE_DIRECTORY": str(tree / ".hypothesis"),
-    }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", "", "-p", "no:cacheprovider", test]
-    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=600).returncode
+    process = multiprocessing.get_context("forkserver").Process(target=_run_test, args=(str(tree), test))
+    process.start()
+    process.join(LONGEST)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    return int(process.exitcode or 0)
+
+
+def _run_test(tree: str, test: str) -> None:
+    import pytest
+
+    os.chdir(tree)
+    sys.path.insert(0, tree)
+    os.environ["PYTHONPATH"] = tree
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = f"{tree}/.hypothesis"
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    os._exit(int(pytest.main(["-x", "-q", "-m", "", "-p", "no:cacheprovider", test])))
 
 
 def main() -> int:
@@ -81,6 +96,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     mutants = [m for m in catalogue() if options.only in " ".join([m.bug, m.test, *(file for file, _, _ in m.edits)])]
+    os.environ |= {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    multiprocessing.get_context("forkserver").set_forkserver_preload(IMPORTED_ONCE)
     failures = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         for mutant, found in zip(mutants, pool.map(verdict, mutants), strict=True):
