@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,16 +32,19 @@ from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS
 from rltrain.config.override_text import as_typed, in_yaml, key_of
-from rltrain.config.run_name import config_text, reserve_folder
+from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
+from rltrain.storage.files import LOCK
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
 from rltrain.terminal.output import errors, say
 from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import counted, rltrain_command, shown_path, unusable, wrapped
 
+_OF_THE_REQUEST = frozenset({"multirun.yaml", LOCK, JOBS})
+"""Names in a sweep's folder before its first job has one."""
 _MANY = 250
 """Jobs, whose check takes a second or more."""
 # Of the sweepers that search (Optuna's, Ax's, Nevergrad's): the key that says what they look for -> the largest value.
@@ -228,15 +230,15 @@ def run_sweep(
         except KeyboardInterrupt as stop:  # before the first job trains
             if (folder / JOBS).exists():
                 raise stopped_sweep(folder, 130) from stop
-            _remove_unused(folder)
+            remove_unused(folder, _OF_THE_REQUEST)
             raise
         except Exception as error:
             _tell_failures(launchers, folder)
-            _remove_unused(folder)
+            remove_unused(folder, _OF_THE_REQUEST)
             raise _one_line(error, folder) from error
         callbacks.on_multirun_end(config=cfg, config_name=CONFIG_NAME)
         say(report_sweep(sweep))
-        _remove_unused(folder)  # after a dry run
+        remove_unused(folder, _OF_THE_REQUEST)  # after a dry run
     return FinishedSweep(folder, _tell_failures(launchers, folder))
 
 
@@ -285,9 +287,3 @@ def _tell_failures(launchers: Sequence[CheckedLauncher], folder: Path) -> bool:
     if failures:
         print(f"`{resuming(folder)}` goes on from what was saved", file=errors())
     return bool(failures)
-
-
-def _remove_unused(folder: Path) -> None:
-    """Removes a sweep's folder in which only the request itself lies."""
-    if {path.name for path in folder.iterdir()} <= {"multirun.yaml", ".lock", JOBS}:
-        shutil.rmtree(folder)

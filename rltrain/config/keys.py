@@ -13,18 +13,54 @@ from rltrain.config.validate import closest
 from rltrain.errors import RequestError
 from rltrain.terminal.text import rltrain_command
 
-# Names in other libraries -> the last part of ours, or all of it.
-_SYNONYMS = {
-    "learning_rate": "lr",
-    "batch": "batch_size",
-    "timesteps": "total_steps",
-    "total_timesteps": "total_steps",
-    "n_timesteps": "total_steps",
-    "n_envs": "num_envs",
-    "eval_freq": "eval.period",
-    "save_freq": "checkpoint.period",
-    "hidden_sizes": "hidden",
-    "net_arch": "hidden",
+# A key, whole or its last part -> its names in other libraries.
+OTHER_NAMES = {
+    "total_steps": "timesteps total_timesteps n_timesteps num_timesteps max_steps train_steps steps",
+    "total_episodes": "n_episodes num_episodes max_episodes",
+    "num_envs": "n_envs envs",
+    "log_period": "log_interval log_freq",
+    "eval.period": "eval_freq eval_interval eval_every",
+    "eval.episodes": "eval_episodes n_eval_episodes num_eval_episodes",
+    "checkpoint.period": "save_freq save_interval save_every checkpoint_freq",
+    "video.period": "capture_video record_video",
+    "hidden": "hidden_sizes hidden_size hidden_dim hidden_units net_arch layers",
+    "env.max_episode_steps": "time_limit max_episode_length",
+    "device.threads": "num_threads n_threads",
+    "lr": "learning_rate",
+    "algo.alpha": "lr learning_rate step_size",
+    "algo.optimizer.name": "optimizer",
+    "gamma": "discount discount_factor",
+    "max_grad_norm": "grad_clip clip_grad grad_clip_norm clip_grad_norm",
+    "batch_size": "batch",
+    "buffer_size": "buffer capacity memory_size replay_size replay_capacity replay_buffer_size",
+    "learning_starts": "warmup warmup_steps start_steps min_replay_size",
+    "train_period": "train_freq train_frequency update_freq update_every train_every",
+    "n_step": "n_steps nstep multi_step",
+    "atoms": "n_atoms num_atoms",
+    "quantiles": "n_quantiles num_quantiles",
+    "target_update.period": "target_network_frequency target_update_interval target_update_freq",
+    "tau": "polyak",
+    "exploration.start": "start_e eps_start epsilon_start exploration_initial_eps",
+    "exploration.end": "epsilon end_e eps_end epsilon_end eps_min epsilon_min exploration_final_eps",
+    "exploration.decay": "eps_decay epsilon_decay",
+    "exploration.duration": "exploration_fraction",
+    "rollout_steps": "n_steps num_steps rollout_length unroll_length",
+    "epochs": "n_epochs num_epochs update_epochs",
+    "minibatches": "n_minibatches num_minibatches",
+    "gae_lambda": "lambda lam",
+    "q_lambda": "lambda lam",
+    "algo.clip": "clip_coef clip_range clip_param eps_clip",
+    "entropy_coef": "ent_coef",
+    "algo.value.coef": "vf_coef value_coef value_loss_coef",
+    "normalize_advantage": "norm_adv",
+}
+# What is a choice here -> its names as a key elsewhere.
+NAMES_OF_CHOICES = {
+    "env": "env_id env_name gym_id gym_env",
+    "device=cuda": "cuda gpu use_gpu use_cuda",
+    "network=dueling": "dueling",
+    "replay=prioritized": "per prioritized prioritized_replay",
+    "loggers=[wandb]": "track wandb use_wandb",
 }
 
 
@@ -42,14 +78,11 @@ def unknown_key(key: str, choices: Mapping[str, str], names: Mapping[str, str] |
         return None
     section = key.partition(".")[0]
     owner = f" of {section}={choices[section]}" if section in choices and "." in key else ""
-    elsewhere = [
-        f"{section}={name}"
-        for name, cls in schema.GROUP_CONFIGS.get(section, {}).items()
-        if any(f"{leaf}.".startswith(f"{key}.") for leaf, _ in _leaves(cls, f"{section}.", {}))
-    ]
-    if elsewhere:
+    if elsewhere := _owners(key):
         return f"unknown key{owner}; it belongs to {' and '.join(elsewhere)}"
-    matches = same_name(key, named)
+    matches = same_name(key, named) or [choice for choice, others in NAMES_OF_CHOICES.items() if key in others.split()]
+    if not matches and (others := same_name(key, {})):
+        return f"unknown key; {others[0]} belongs to {' and '.join(_owners(others[0]))}"
     if not matches:
         sections = {leaf.partition(".")[0] for leaf in leaves} | {"experiment", "tuned"}
         by_name = {leaf.rpartition(".")[2]: leaf for leaf in leaves} | {section: section for section in sections}
@@ -62,9 +95,19 @@ def unknown_key(key: str, choices: Mapping[str, str], names: Mapping[str, str] |
 def same_name(key: str, choices: Mapping[str, str]) -> list[str]:
     """The keys whose last part is that of `key`, or means the same: lr is algo.optimizer.lr."""
     name = key.rpartition(".")[2]
-    last = _SYNONYMS.get(name, name)
-    leaves = sorted(leaf for leaf, _ in _leaves(schema.RunConfig, "", choices))
-    return [leaf for leaf in leaves if last in (leaf, leaf.rpartition(".")[2])]
+    wanted = [name, *(own for own, others in OTHER_NAMES.items() if name in others.split())]
+    leaves = sorted({leaf for leaf, _ in _leaves(schema.RunConfig, "", choices)})
+    return [leaf for leaf in leaves if leaf in wanted or leaf.rpartition(".")[2] in wanted]
+
+
+def _owners(key: str) -> list[str]:
+    """The choices of its group that have a key, or keys below it: algo=ppo and algo=a2c of algo.gae_lambda."""
+    section = key.partition(".")[0]
+    return [
+        f"{section}={name}"
+        for name, cls in schema.GROUP_CONFIGS.get(section, {}).items()
+        if any(f"{leaf}.".startswith(f"{key}.") for leaf, _ in _leaves(cls, f"{section}.", {}))
+    ]
 
 
 def as_written(overrides: Sequence[str]) -> list[str]:

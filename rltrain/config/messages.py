@@ -52,7 +52,7 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
         if key in groups:
             check_group(override, line, loader)
         elif message := unknown_key(key, {}):
-            if "." in key or len(same_name(key, {})) > 1:  # finding out what is chosen takes a tenth of a second
+            if any("." in name for name in (key, *same_name(key, {}))):  # a tenth of a second, to find what is chosen
                 choices = choices_of(loader, overrides)
                 _check_plug_in(key.partition(".")[0], choices, loader)
                 message = unknown_key(key, choices, names_of(loader, choices)) or message

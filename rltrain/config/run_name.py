@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
 
 from rltrain.errors import RequestError
@@ -52,10 +54,15 @@ def config_text(folder: Path) -> str:
     return str(folder).replace("${", r"\${")
 
 
-def remove_unused(folder: Path) -> None:
-    """Removes a run folder in which nothing lies but what is there before a run begins."""
-    if folder.exists() and {path.name for path in folder.iterdir()} <= {".hydra", LOCK, "run.log"}:
-        shutil.rmtree(folder)
+def remove_unused(folder: Path, before: Set[str] = frozenset({".hydra", LOCK, "run.log"})) -> None:
+    """Removes a folder in which nothing lies but what is there `before` a run begins, and that of the day with the last
+    one in it."""
+    if not folder.exists() or not {path.name for path in folder.iterdir()} <= before:
+        return
+    shutil.rmtree(folder)
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name):
+        with suppress(OSError):  # others are in it
+            folder.parent.rmdir()
 
 
 def _reserve_exact(folder: Path, key: str) -> Path:

@@ -146,8 +146,18 @@ class FlatNetwork:
         expected = {name: tuple(shape) for name, shape in zip(self._names, self._shapes, strict=True)}
         found = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if expected != found:
-            raise ValueError(f"the weights do not fit the network: expected {expected}, found {found}")
+            raise ValueError(f"the weights do not fit the network: {_difference(expected, found)}")
         return _concatenated([state[name].to(self.params) for name in self._names])
+
+
+def _difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """The first one between the shapes of a network's arrays and those of weights, by name."""
+    name = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
+    if name not in found:
+        return f"{name} is missing"
+    if name not in expected:
+        return f"it has no {name}"
+    return f"{name} has the shape {expected[name]}, not {found[name]}"
 
 
 def _concatenated(tensors: Sequence[Tensor]) -> Tensor:

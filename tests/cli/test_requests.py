@@ -426,7 +426,7 @@ def test_ctrl_c_before_a_run_is_one_line_and_leaves_no_folder(hook: str, args: l
     command = [sys.executable, "-c", SIGINT_WHILE.format(hook=hook), *args]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (130, "rltrain: stopped by SIGINT\n")
-    assert not list(tmp_path.glob("outputs/*/*"))
+    assert not list(tmp_path.glob("outputs/*"))
 
 
 def test_main_leaves_the_handler_of_sigint_as_it_was() -> None:

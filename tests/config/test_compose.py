@@ -17,6 +17,7 @@ from rltrain.config.application import compose
 from rltrain.config.choices import OTHER_WORDS
 from rltrain.config.env_families import has_ale
 from rltrain.config.folders import conf_folder
+from rltrain.config.keys import NAMES_OF_CHOICES, OTHER_NAMES, same_name
 from rltrain.config.validate import to_plain
 from rltrain.errors import RequestError
 
@@ -217,6 +218,14 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
         ("seed=1,2", "seed=1,2: several values are a sweep: add -m"),
         ("lr=1e-3", "lr=1e-3: unknown key; did you mean algo.optimizer.lr?"),
         ("learning_rate=1e-3", "learning_rate=1e-3: unknown key; did you mean algo.optimizer.lr?"),
+        ("algo=q_learning lr=0.1", "lr=0.1: unknown key; did you mean algo.alpha?"),
+        ("capacity=1000", "capacity=1000: unknown key; did you mean algo.buffer_size?"),
+        ("n_steps=5", "n_steps=5: unknown key; did you mean algo.n_step?"),
+        ("algo=ppo n_steps=5", "n_steps=5: unknown key; did you mean algo.rollout_steps?"),
+        ("algo=ppo buffer_size=5", "buffer_size=5: unknown key; algo.buffer_size belongs to algo=dqn and algo=c51"),
+        ("gae_lambda=0.9", "gae_lambda=0.9: unknown key; algo.gae_lambda belongs to algo=ppo and algo=a2c"),
+        ("dueling=true", "dueling=true: unknown key; did you mean network=dueling?"),
+        ("network=cnn dueling=true", "dueling=true: unknown key; did you mean network.dueling?"),
         ("algo.gama=0.9", "algo.gama=0.9: unknown key of algo=dqn; did you mean algo.gamma?"),
         ("exploration.decay=0.9", "exploration.decay=0.9: unknown key of exploration=linear; it belongs to"),
         ('algo.gamma="', 'algo.gamma=": cannot be read as key=value'),
@@ -238,6 +247,14 @@ def test_refused_lines(line: str, message: str) -> None:
         resolved(*line.split(" "))
     assert str(error.value).startswith(message)
     assert len(str(error.value).splitlines()) <= 3
+
+
+def test_what_the_names_of_other_libraries_mean_is_there() -> None:
+    for own, others in OTHER_NAMES.items():
+        for name in others.split():
+            assert any(key == own or key.endswith(f".{own}") for key in same_name(name, {})), (own, name)
+    for choice in NAMES_OF_CHOICES:
+        resolved(choice if "=" in choice else "seed=1")
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rltrain.config.run_name import reserve_folder, run_name, safe
+from rltrain.config.run_name import remove_unused, reserve_folder, run_name, safe
 from rltrain.errors import RequestError
 
 
@@ -44,3 +44,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RequestError, match=r"file/run: cannot be made: "):
         reserve_folder(tmp_path / "file" / "run", key=None)
+
+
+def test_the_folder_of_a_day_goes_with_the_last_one_in_it(tmp_path: Path) -> None:
+    first, second = (reserve_folder(tmp_path / "2026-11-30" / name, key=None) for name in "ab")
+    remove_unused(first)
+    assert second.exists() and not first.exists()
+    remove_unused(second)
+    assert not list(tmp_path.iterdir())
+    remove_unused(reserve_folder(tmp_path / "mine" / "a", key=None))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

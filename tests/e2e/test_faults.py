@@ -432,7 +432,7 @@ def test_a_request_that_only_the_job_can_refuse_leaves_no_folder(
     assert rltrain_here(tmp_path, *DQN_ARGS) == 2
     assert rltrain_here(tmp_path, "-m", *DQN_ARGS, "seed=0,1") == 2
     assert capsys.readouterr().err.splitlines() == ["rltrain: no such thing here"] * 2
-    assert not list(tmp_path.glob("outputs/*/*/*")) and not list(tmp_path.glob("outputs/2*/*"))
+    assert not list(tmp_path.glob("outputs/2*")) and not list(tmp_path.glob("outputs/multirun/*"))
 
 
 def test_a_wrong_init_from_in_a_sweep_is_refused_before_the_first_job(
@@ -443,4 +443,4 @@ def test_a_wrong_init_from_in_a_sweep_is_refused_before_the_first_job(
     assert rltrain_here(tmp_path, "-m", *DQN_ARGS, "init_from=good,other", "seed=0,1") == 2
     error = one_line(capsys, 3)
     assert "in the job `" in error and "init_from=other seed=0`" in error and "is a network of algo=reinforce" in error
-    assert not list(tmp_path.glob("outputs/multirun/*/*"))
+    assert not list(tmp_path.glob("outputs/multirun/*"))

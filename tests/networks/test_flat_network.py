@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from small_runs import CPU, VECTOR
@@ -98,11 +100,14 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(change: str) -> 
     name = next(iter(state))
     if change == "missing":
         del state[name]
+        difference = f"{name} is missing"
     elif change == "extra":
         state["another.weight"] = torch.zeros(1)
+        difference = "it has no another.weight"
     else:
-        state[name] = state[name].T  # as many numbers, in another shape
-    with pytest.raises(ValueError, match="do not fit the network"):
+        difference = f"{name} has the shape {tuple(state[name].shape)}, not {tuple(state[name].T.shape)}"
+        state[name] = state[name].T  # as many numbers
+    with pytest.raises(ValueError, match=re.escape(f"the weights do not fit the network: {difference}")):
         network.load_state_dict({key: tensor + 1.0 for key, tensor in state.items()})
     assert torch.equal(network.params, before)
 
