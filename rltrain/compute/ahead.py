@@ -111,8 +111,13 @@ def program_folder() -> Path:
 
 # What torch does first, once on a machine, takes longer than a program: it precompiles headers, which pays with many
 # programs, and compiles a test for each kind of vector instructions that the processor says it has. The first program
-# takes 16 s of processor time without, 41 s with both, and is as fast.
-_QUICK = {"aot_inductor.precompile_headers": False, "cpp.vec_isa_ok": True}
+# takes 16 s of processor time without, 41 s with both, and is as fast. Line numbers for profilers are a fifth of what
+# compiling the kernels takes.
+_QUICK = {
+    "aot_inductor.precompile_headers": False,
+    "cpp.vec_isa_ok": True,
+    "aot_inductor.enable_line_tables": False,
+}
 
 
 def _find_or_compile(graph: GraphModule, leaves: list[Tensor], path: Path) -> None:
