@@ -21,6 +21,16 @@ from rltrain.storage.files import write_atomic
 _ROLLOUT, _EVAL, _EVAL_STD = "rollout/episode_return", "eval/episode_return", "eval/episode_return_std"
 _BLUE, _ORANGE, _GREY = "#3b6fb6", "#d9622b", "#8a8a8a"
 _MAX_POINTS = 4000
+_POSSIBLE = {
+    "Acrobot-v1": (-500.0, 0.0),
+    "CartPole-v0": (0.0, 200.0),
+    "CartPole-v1": (0.0, 500.0),
+    "FrozenLake-v1": (0.0, 1.0),
+    "FrozenLake8x8-v1": (0.0, 1.0),
+    "MountainCar-v0": (-200.0, 0.0),
+    "Pendulum-v1": (-math.inf, 0.0),
+}
+"""The lowest and the highest return of an episode, of environments as they are registered."""
 
 
 def plot_learning_curve(run: Path) -> Path:
@@ -62,7 +72,7 @@ def learning_curve(run: Path) -> Figure:
     result = _read_mapping(run / "result.json")
     config = _read_mapping(run / "config.yaml")
     _draw_training(axes, rows, config.get("log_period"))
-    _draw_evaluations(axes, rows, _nested(config, "eval", "episodes"), _seen(rows, result))
+    _draw_evaluations(axes, rows, _nested(config, "eval", "episodes"), _possible(config))
     threshold = result.get("threshold")
     if isinstance(threshold, int | float):
         axes.axhline(threshold, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=f"threshold {threshold:g}")
@@ -102,8 +112,8 @@ def _draw_training(axes: Axes, rows: list[dict[str, Any]], period: Any) -> None:
         axes.plot(steps[thin], average[thin], color=_BLUE, linewidth=2, label=label)
 
 
-def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: Any, seen: tuple[float, float]) -> None:
-    """The means, and a band of one standard deviation around them that ends at the lowest and highest return seen."""
+def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: Any, possible: tuple[float, float]) -> None:
+    """The means, and a band of one standard deviation around them, without what no episode can return."""
     evaluated = [row for row in rows if isinstance(row.get(_EVAL), int | float)]
     steps, returns = _series(evaluated, _EVAL)
     if not len(steps):
@@ -112,17 +122,15 @@ def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: Any, see
     axes.plot(steps, returns, color=_ORANGE, linewidth=1.6, marker="o", markersize=4, label=label)
     spread_steps, spread = _series(evaluated, _EVAL_STD)
     if np.array_equal(spread_steps, steps):
-        low, high = np.clip(returns - spread, *seen), np.clip(returns + spread, *seen)
+        low, high = np.clip(returns - spread, *possible), np.clip(returns + spread, *possible)
         label = "± their standard deviation"
         axes.fill_between(steps, low, high, color=_ORANGE, alpha=0.18, linewidth=0, label=label)
 
 
-def _seen(rows: list[dict[str, Any]], result: dict[str, Any]) -> tuple[float, float]:
-    """The lowest and the highest return, of those that the rows and result.json tell."""
-    returns = np.concatenate([_series(rows, tag)[1] for tag in (_ROLLOUT, _EVAL)])
-    ends = [_nested(result, "episode_return", name) for name in ("min", "max")]
-    returns = np.append(returns, [end for end in ends if isinstance(end, int | float) and math.isfinite(end)])
-    return (float(returns.min()), float(returns.max())) if len(returns) else (-math.inf, math.inf)
+def _possible(config: dict[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest return of an episode, as far as they are known: of no environment that was changed."""
+    changed = any(_nested(config, "env", key) for key in ("kwargs", "max_episode_steps", "wrappers"))
+    return (-math.inf, math.inf) if changed else _POSSIBLE.get(str(_nested(config, "env", "id")), (-math.inf, math.inf))
 
 
 def _dress(axes: Axes, title: str) -> None:

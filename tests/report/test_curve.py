@@ -74,19 +74,29 @@ def write_rows(run: Path, rows: list[dict[str, float]], result: dict[str, object
     (run / "result.json").write_text(json.dumps(result or {}))
 
 
-def test_the_spread_stays_within_the_returns_that_were_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("env", "low", "high"),
+    [
+        ("{id: Unknown-v0}", -10.0, 510.0),
+        ("{id: CartPole-v1}", 0.0, 500.0),
+        ("{id: CartPole-v1, kwargs: {sutton_barto_reward: true}}", -10.0, 510.0),
+        ("{id: CartPole-v1, max_episode_steps: 1000}", -10.0, 510.0),
+    ],
+)
+def test_the_spread_is_cut_where_no_episode_can_return_more(tmp_path: Path, env: str, low: float, high: float) -> None:
     rows: list[dict[str, float]] = [
         {"step": 1, "rollout/episode_return": 9.0, "eval/episode_return": 30.0, "eval/episode_return_std": 40.0},
-        {"step": 2, "rollout/episode_return": 500.0, "eval/episode_return": 495.0, "eval/episode_return_std": 15.0},
-        {"step": 3, "rollout/episode_return": 400.0, "eval/episode_return": 300.0, "eval/episode_return_std": 50.0},
+        {"step": 2, "rollout/episode_return": 60.0, "eval/episode_return": 495.0, "eval/episode_return_std": 15.0},
+        {"step": 3, "rollout/episode_return": 40.0, "eval/episode_return": 300.0, "eval/episode_return_std": 50.0},
     ]
     write_rows(tmp_path, rows)
+    (tmp_path / "config.yaml").write_text(f"env: {env}\n")
     heights = bands(tmp_path)
-    assert (heights.min(), heights.max()) == (9.0, 500.0)
-    assert {250.0, 350.0} <= set(heights), "what lies within is as wide as it was measured"
-    write_rows(tmp_path, rows, {"episode_return": {"mean": 490.0, "std": 20.0, "min": 8.0, "max": 505.0}})
-    heights = bands(tmp_path)
-    assert (heights.min(), heights.max()) == (8.0, 505.0)
+    assert (heights.min(), heights.max()) == (low, high)
+    assert {250.0, 350.0, 480.0, 70.0} <= set(heights), "what lies within is as wide as it was measured"
+    (axes,) = learning_curve(tmp_path).axes
+    bottom, top = axes.get_ylim()
+    assert bottom < low and high < top
 
 
 def test_the_legend_says_what_each_curve_is_the_mean_of(tmp_path: Path) -> None:
