@@ -16,6 +16,7 @@ import rltrain
 import rltrain.jobs.training
 from rltrain.cli import main
 from rltrain.errors import CheckpointError, RequestError, RunFailed
+from rltrain.report.curve import learning_curve, learning_curve_png
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["algo=reinforce", "total_steps=300", "eval.period=150", "eval.episodes=1", "log_period=100"]
@@ -60,6 +61,13 @@ def test_metrics_are_columns_of_equal_length() -> None:
 def test_a_notebook_shows_the_learning_curve() -> None:
     picture = rltrain.train(SHORT)._repr_png_()
     assert picture is not None and picture.startswith(b"\x89PNG")
+
+
+def test_the_learning_curve_of_a_run_that_ended_has_the_threshold_of_its_result() -> None:
+    run = rltrain.train(SHORT)
+    (axes,) = learning_curve(run.path).axes
+    assert "threshold 475" in axes.get_legend_handles_labels()[1]
+    assert (run.path / "learning_curve.png").read_bytes() == learning_curve_png(run.path)
 
 
 def test_a_sweep_holds_its_runs_in_the_order_of_the_jobs() -> None:

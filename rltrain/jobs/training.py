@@ -228,7 +228,8 @@ class Training:
         self._stop.answer, self._stop.saves = self._stop.answer and WHILE_EVALUATING, False
         keys, stop = dict.fromkeys(trained, REPORT_KEY), self._stop
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
-        ended = self._write_results(loop, parts, finals or {})
+        evaluated = self._write_results(loop, parts, finals or {})
+        ended = self._draw(loop, parts, evaluated)  # from result.json, which has its name by now
         for text in self._telling.summary(ended, parts):
             say(text)
         if any(number not in self._outcomes for number in trained):
@@ -237,18 +238,27 @@ class Training:
     @written_together()
     def _write_results(
         self, loop: Loop, parts: Parts, finals: Mapping[int, EpisodeStatistics | RunFailed]
-    ) -> dict[int, Ended]:
-        """Writes the results of the members that were evaluated; one that was stopped before an episode had ended has
-        none."""
-        ended: dict[int, Ended] = {}
+    ) -> dict[int, EpisodeStatistics]:
+        """Writes the results of the members that were evaluated, and returns these; one that was stopped before an
+        episode had ended has none."""
+        evaluated: dict[int, EpisodeStatistics] = {}
         for number, final in finals.items():
             if isinstance(final, RunFailed):
                 self._note_failure(number, final)
                 continue
-            member, run, config = loop.members[number], self._runs[number], self._configs[number]
-            write_result(run, member, final, parts.envs.reward_threshold, self._loggers[number])
+            logger = self._loggers[number]
+            write_result(self._runs[number], loop.members[number], final, parts.envs.reward_threshold, logger)
+            evaluated[number] = final
+        return evaluated
+
+    @written_together()
+    def _draw(self, loop: Loop, parts: Parts, evaluated: Mapping[int, EpisodeStatistics]) -> dict[int, Ended]:
+        """Draws the pictures of the members that have results, and notes how they ended."""
+        ended: dict[int, Ended] = {}
+        for number, final in evaluated.items():
+            run, config = self._runs[number], self._configs[number]
             agent = own_agent(parts.agent, number, len(self._jobs), config.num_envs)
-            ended[number] = Ended(member, final, draw(run, config, agent, curve=self._telling.console))
+            ended[number] = Ended(loop.members[number], final, draw(run, config, agent, curve=self._telling.console))
             if not final.interrupted:
                 self._outcomes[number] = final.mean
                 self._loggers[number].close(True)
