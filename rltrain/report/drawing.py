@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from rltrain.terminal.table import cut_apart
 from rltrain.terminal.text import harmless
 
 INK = "#1b1f24"
@@ -27,6 +27,7 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 hides; and a brown."""
 GREY = "#8c8c8c"
 _MARKERS = "osD^vPX"
+_MOST_LINES, _LINE_HEIGHT = 3, 0.13  # of a name; inches
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -85,10 +86,10 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     if not handles:
         return
     width = figure.get_figwidth()
-    widest = max(len(text) for text in labels) * 0.065 + 0.55  # inches
+    widest = max(len(line) for text in labels for line in text.split("\n")) * 0.065 + 0.55  # inches
     columns = max(1, min(len(labels), int(width / widest)))
     rows = math.ceil(len(labels) / columns)
-    figure.set_figheight(figure.get_figheight() + 0.19 * rows + 0.1)
+    figure.set_figheight(figure.get_figheight() + (0.19 + more_lines(labels)) * rows + 0.1)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.8, columnspacing=1.4)
 
 
@@ -99,9 +100,34 @@ def label(text: str, longest: int = 44) -> str:
     return f" {text}" if text.startswith("_") else text  # Matplotlib hides what begins with one
 
 
-def labels(texts: Sequence[str]) -> list[str]:
-    """`label` of each, told apart where they differ."""
-    return [label(text) for text in cut_apart([harmless(text) for text in texts], 44)]
+def labels(texts: Sequence[str], longest: int = 44) -> list[str]:
+    """Names as a figure shows them, each on up to three lines of `longest` letters; no two of them are the same.
+
+    Where one needs more lines, all are without the words that they share. What is still too long is cut at its end, and
+    where that makes two the same, all begin with their numbers in `texts`, #1 and so on.
+    """
+    found = [harmless(text) for text in texts]
+    if any(len(textwrap.wrap(text, longest, break_on_hyphens=False)) > _MOST_LINES for text in found):
+        found = _without_shared(found)
+    shown = [_on_lines(text, longest) for text in found]
+    if len(set(shown)) < len(set(found)):
+        shown = [_on_lines(f"#{number} {text}", longest) for number, text in enumerate(found, 1)]
+    return [f" {text}" if text.startswith("_") else text for text in shown]
+
+
+def more_lines(names: Sequence[str]) -> float:
+    """Inches that the longest of some names takes beyond its first line."""
+    return _LINE_HEIGHT * max((text.count("\n") for text in names), default=0)
+
+
+def _without_shared(texts: Sequence[str]) -> list[str]:
+    words = [text.split() for text in texts]
+    shared = set.intersection(*map(set, words)) if len(texts) > 1 else set()
+    return [" ".join(w for w in own if w not in shared) or text for own, text in zip(words, texts, strict=True)]
+
+
+def _on_lines(text: str, longest: int) -> str:
+    return "\n".join(textwrap.wrap(text, longest, max_lines=_MOST_LINES, placeholder="...", break_on_hyphens=False))
 
 
 def title(panel: Axes, text: str) -> None:

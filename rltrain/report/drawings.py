@@ -25,6 +25,7 @@ from rltrain.report.runs import TRAINING
 from rltrain.report.statistics import CONFIDENCE
 from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
 
+_LONGEST = 300  # letters of a name in a caption
 _INTERVAL = f"{CONFIDENCE:.0%} bootstrap interval over seeds"
 
 
@@ -117,8 +118,9 @@ def _chances(contents: Contents) -> Drawing:
     return Drawing(
         "probability_of_improvement",
         "Probability of improvement",
-        f"Probability that a seed of {label(contents.variants[0])} ends above a seed of the other setting, with its "
-        f"{_INTERVAL}; at one half neither is better." + _rows_shown(len(contents.improvements)),
+        f"Probability that a seed of {label(contents.variants[0], _LONGEST)} ends above a seed of the "
+        f"other setting, with its {_INTERVAL}; at one half neither is better."
+        + _rows_shown(len(contents.improvements)),
         partial(chances, contents),
     )
 

@@ -22,6 +22,7 @@ from rltrain.report.drawing import (
     leftmost,
     legend_below,
     marker_of,
+    more_lines,
     panels,
     steps_axis,
     title,
@@ -77,7 +78,7 @@ def diagnostics(contents: Contents) -> Figure:
 def final_scores(contents: Contents) -> Figure:
     """One panel for each environment; a row for each variant."""
     variants = contents.variants[:MOST_ROWS]
-    figure, axes = _rows_figure(contents.envs[:MOST_PANELS], variants)
+    figure, axes = _rows_figure(contents.envs[:MOST_PANELS], [_names(contents)[variant] for variant in variants])
     for env, panel in zip(contents.envs, axes, strict=False):
         for summary in contents.of_env(env):
             if summary.setting.variant in variants and summary.score is not None:
@@ -95,7 +96,7 @@ def aggregate_scores(contents: Contents) -> Figure:
     """A row for each variant that has scores in all environments."""
     assert contents.aggregate is not None
     variants = [variant for variant in contents.variants if variant in contents.aggregate.variants][:MOST_ROWS]
-    figure, (panel,) = _rows_figure([""], variants)
+    figure, (panel,) = _rows_figure([""], [_names(contents)[variant] for variant in variants])
     for row, variant in enumerate(variants):
         _draw_estimate(panel, row, contents.aggregate.variants[variant], contents.variants.index(variant))
     panel.axvline(1.0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
@@ -127,14 +128,16 @@ def profiles(contents: Contents) -> Figure:
 
 def chances(contents: Contents) -> Figure:
     """A row for each variant that the best one is compared with."""
-    found = contents.improvements[:MOST_ROWS]
-    figure, (panel,) = _rows_figure([""], [improvement.other for improvement in found])
+    found, names = contents.improvements[:MOST_ROWS], _names(contents)
+    figure, (panel,) = _rows_figure([""], [names[improvement.other] for improvement in found])
     for row, improvement in enumerate(found):
         estimate = Estimate(improvement.probability, improvement.low, improvement.high)
         _draw_estimate(panel, row, estimate, contents.variants.index(improvement.other))
     panel.axvline(0.5, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
     panel.set_xlim(-0.03, 1.03)
-    panel.set_xlabel(f"probability that {label(contents.variants[0])} is better", loc="right")
+    best = names[contents.variants[0]]
+    around = "\n" if "\n" in best else " "
+    panel.set_xlabel(f"probability that{around}{best}{around}is better", loc="right")
     return figure
 
 
@@ -169,15 +172,20 @@ def _draw_estimate(panel: Axes, row: int, estimate: Estimate, rank: int | None =
     panel.plot([estimate.value], [row], "D", color=colour, markersize=5.5, markeredgecolor=INK, markeredgewidth=0.7)
 
 
-def _rows_figure(titles: Sequence[str], variants: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """Panels side by side that share the rows, one for each variant, the first at the top."""
-    names = labels(variants)
-    figure, axes = panels(len(titles), height=0.26 * len(variants) + 0.9)
+def _names(contents: Contents) -> dict[str, str]:
+    """Variant -> its name, the same in every figure."""
+    return dict(zip(contents.variants, labels(contents.variants), strict=True))
+
+
+def _rows_figure(titles: Sequence[str], names: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """Panels side by side that share the rows, one for each name, the first at the top."""
+    rows = (0.26 + more_lines(names)) * len(names)
+    figure, axes = panels(len(titles), height=rows + 0.9)
     if len(titles) == 1:
-        figure.set_figheight(0.26 * len(variants) + 0.95)
+        figure.set_figheight(rows + 0.95)
     for panel in axes:
-        panel.set_ylim(len(variants) - 0.4, -0.6)
-        panel.set_yticks(range(len(variants)), names if leftmost(panel) else [""] * len(variants))
+        panel.set_ylim(len(names) - 0.4, -0.6)
+        panel.set_yticks(range(len(names)), names if leftmost(panel) else [""] * len(names))
         panel.tick_params(axis="y", length=0)
         panel.grid(axis="y", visible=False)
     return figure, axes
@@ -204,8 +212,8 @@ def _legend(contents: Contents, drawn: Container[str], markers: bool) -> tuple[l
     handles: list[Artist] = [
         Line2D([], [], color=colour_of(rank), marker=marker_of(rank) if markers else "", markersize=4) for rank in named
     ]
-    every = labels(contents.variants[: len(PALETTE)])
-    names = [every[rank] for rank in named]
+    every = _names(contents)
+    names = [every[contents.variants[rank]] for rank in named]
     if others := len(ranks) - len(named):
         handles.append(Line2D([], [], color=GREY, linewidth=0.8))
         names.append(counted(others, "other setting"))

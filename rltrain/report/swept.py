@@ -15,7 +15,18 @@ from matplotlib.ticker import FuncFormatter
 
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
-from rltrain.report.drawing import INK, PALETTE, colour_of, is_logarithmic, label, luminance, marker_of, panels, title
+from rltrain.report.drawing import (
+    INK,
+    PALETTE,
+    colour_of,
+    is_logarithmic,
+    label,
+    labels,
+    luminance,
+    marker_of,
+    panels,
+    title,
+)
 from rltrain.report.groups import ENV, FOLDER, as_text, short_names
 from rltrain.report.summary import Summary
 from rltrain.terminal.text import number
@@ -54,11 +65,12 @@ def heat_maps(contents: Contents) -> Figure:
     parts = _parts(contents, keys)[:_MOST_PANELS]
     wide, high = (len(_values(contents.summaries, key)) for key in (keys[1], keys[0]))
     figure, axes = panels(len(parts), max(2.6, 0.62 * wide + 1.5), max(2.1, 0.34 * high + 1.1))
-    for (env, rest, summaries), panel in zip(parts, axes, strict=True):
+    titles = labels([f"{env} {rest}".strip() for env, rest, _ in parts], 32)
+    for (env, _, summaries), name, panel in zip(parts, titles, axes, strict=True):
         scores = [summary.score.value for summary in contents.of_env(env) if summary.score is not None]
         scale = Normalize(min(scores, default=None), max(scores, default=None))
         _draw_heat_map(panel, figure, summaries, keys, scale, best_in(contents.summaries, env))
-        title(panel, f"{env} {rest}".strip())
+        panel.set_title(name)
     return figure
 
 
@@ -130,9 +142,9 @@ def _draw_slice(panel: Axes, contents: Contents, env: str, key: str) -> None:
         rest = as_text({other: value for other, value in summary.setting.texts.items() if other != key})
         lines.setdefault(rest, []).append(summary)
     joined = len(lines) <= _MOST_LINES and any(len(members) > 1 for members in lines.values())
-    for rank, (rest, members) in enumerate(lines.items()):
+    for rank, (name, members) in enumerate(zip(labels(list(lines)), lines.values(), strict=True)):
         members.sort(key=lambda summary: float(summary.setting.values[key]))
-        _draw_line(panel, members, key, rank if joined else 0, rest if joined else "")
+        _draw_line(panel, members, key, rank if joined else 0, name if joined else "")
     best = best_in(contents.summaries, env)
     if best is not None and best.score is not None:
         place = (float(best.setting.values[key]), best.score.value)
@@ -161,13 +173,13 @@ def legible_ticks(values: Sequence[float]) -> list[float]:
     return [values[place] for place in reversed(kept)]
 
 
-def _draw_line(panel: Axes, members: Sequence[Summary], key: str, rank: int, rest: str) -> None:
+def _draw_line(panel: Axes, members: Sequence[Summary], key: str, rank: int, name: str) -> None:
     values = [float(summary.setting.values[key]) for summary in members]
     scores = [summary.score for summary in members if summary.score is not None]
     colour = colour_of(rank)
     style = "-" if len(members) > 1 else ""
     panel.plot(values, [score.value for score in scores], style, marker=marker_of(rank), markersize=4, color=colour,
-               linewidth=1.4, label=label(rest) if rest else None, zorder=3)  # fmt: skip
+               linewidth=1.4, label=name or None, zorder=3)  # fmt: skip
     for value, score in zip(values, scores, strict=True):
         if score.low is not None and score.high is not None:
             panel.plot([value, value], [score.low, score.high], color=colour, linewidth=2.6, alpha=0.35, zorder=2,

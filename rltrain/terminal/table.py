@@ -51,17 +51,27 @@ def laid_out(
 
 def cut_apart(texts: Sequence[str], width: int, middles: bool = False) -> list[str]:
     """Each text in at most `width` letters. Where that would make two of them the same, their words are put in another
-    order, first those that fewest have; or else, with `middles`, the texts lose theirs, where that helps."""
+    order, the same for all texts: first the keys (of `key=value`) whose values fewest have. Or else, with `middles`,
+    the texts lose theirs, or, where that does not help either, begin with their numbers: #1 and so on."""
     words = [text.split() for text in texts]
     count = Counter(word for of_text in words for word in set(of_text))
-    ordered = [" ".join(sorted(of_text, key=lambda word: count[word])) for of_text in words]
+    commonest: dict[str, int] = {}
+    for word in (word for of_text in words for word in of_text):
+        commonest[_key(word)] = max(count[word], commonest.get(_key(word), 0))
+    keys = sorted(commonest, key=lambda key: commonest[key])
+    ordered = [" ".join(sorted(of_text, key=lambda word: keys.index(_key(word)))) for of_text in words]
+    numbered = [f"#{number} {text}" for number, text in enumerate(texts, 1)]
     ways = [
         [_cut(text, width) for text in texts],
         [_cut(text, width) for text in ordered],
-        *([[_cut(text, width, width // 2) for text in texts]] if middles else []),
+        *([[_cut(text, width, width // 2) for text in texts], [_cut(text, width) for text in numbered]] * middles),
     ]
     different = len(set(texts))
     return next((cut for cut in ways if len(set(cut)) == different), ways[0])
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
 
 
 def _cut(text: str, width: int, tail: int = 0) -> str:

@@ -15,7 +15,7 @@ from rltrain.cli import main
 from rltrain.report.contents import Contents, read_contents
 from rltrain.report.drawing import labels, styled
 from rltrain.report.drawings import drawings
-from rltrain.report.figures import chances
+from rltrain.report.figures import chances, curves, final_scores
 from rltrain.report.swept import heat_maps, is_grid, legible_ticks, slices, swept_numbers
 
 
@@ -115,6 +115,24 @@ def test_settings_whose_names_begin_alike_are_told_apart() -> None:
     common = "train_period=4 eval.period=2000 compile=false"
     names = [f"{common} target_update=hard", f"{common} target_update=soft", f"{common} target_update=soft lr=0.1"]
     found = labels(names)
-    assert len(set(found)) == 3 and max(map(len, found)) <= 44
-    assert [name.partition(" ")[0] for name in found] == ["target_update=hard", "target_update=soft", "lr=0.1"]
+    assert [text.split() for text in found] == [name.split() for name in names], "in one order, on several lines"
+    assert max(len(line) for text in found for line in text.split("\n")) <= 44
     assert labels(["a=1 b=2", "a=1 b=3"]) == ["a=1 b=2", "a=1 b=3"]
+
+
+def test_names_that_are_too_long_lose_what_they_share_or_are_numbered() -> None:
+    common = " ".join(f"key_{number}=a_long_value" for number in range(10))
+    assert labels([f"{common} lr={rate}" for rate in (1, 2)]) == ["lr=1", "lr=2"]
+    found = labels([f"{common[::step]} lr={rate}" for step in (1, -1) for rate in (1, 2)])
+    assert len(set(found)) == 4 and [text[:3] for text in found] == ["#1 ", "#2 ", "#3 ", "#4 "]
+    assert all(text.count("\n") == 2 and max(map(len, text.split("\n"))) <= 44 for text in found)
+
+
+def test_each_setting_has_one_name_in_all_figures(tmp_path: Path) -> None:
+    pairs = {"algo__gamma": (0.123456, 0.234567), "total_steps": (123456, 234567), "num_envs": (123456, 234567)}
+    contents = swept(tmp_path, [dict(zip(pairs, values, strict=True)) for values in product(*pairs.values())])
+    rows = [text.get_text() for text in final_scores(contents).axes[0].get_yticklabels()]
+    (legend,) = curves(contents, contents.main).legends
+    assert [text.split() for text in rows] == [variant.split() for variant in contents.variants]
+    assert len(set(rows)) == 8 and [text.get_text() for text in legend.get_texts()][:7] == rows[:7]
+    assert [text.get_text() for text in chances(contents).axes[0].get_yticklabels()] == rows[1:]

@@ -36,4 +36,9 @@ def test_what_no_order_tells_apart_loses_its_middle() -> None:
     assert cut_apart(texts, 16, middles=True) == ["first...ate=hard", "first...ate=soft"]
     assert cut_apart(["abcdefgh1xyz", "abcdefgh2xyz"], 9, middles=True) == ["ab...1xyz", "ab...2xyz"]
     assert cut_apart(["abcdefgh1xyz", "abcdefgh2xyz"], 9) == ["abcdef...", "abcdef..."]
-    assert cut_apart(["abc1defghxyz", "abc2defghxyz"], 6, middles=True) == ["abc...", "abc..."]
+    assert cut_apart(["abc1defghxyz", "abc2defghxyz"], 6, middles=True) == ["#1 ...", "#2 ..."]
+
+
+def test_another_order_of_words_is_that_of_all_texts() -> None:
+    texts = ["a=1 b=1 c=1", "a=1 b=2 c=2", "a=1 b=2 c=3"]
+    assert cut_apart(texts, 8) == ["c=1 b...", "c=2 b...", "c=3 b..."]
