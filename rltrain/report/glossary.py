@@ -15,12 +15,14 @@ SOURCE = (
 
 def glossary(contents: Contents) -> dict[str, str]:
     """Word -> its meaning."""
-    episodes = sorted({run.result.episodes for run in contents.runs if run.result is not None})
-    count = " or ".join(map(str, episodes[:3])) or "100"
+    results = [run.result for run in contents.runs if run.result is not None]
+    episodes = sorted({(result.episodes, result.asked) for result in results}, key=lambda e: (e[0] != e[1], e))
+    count = " or ".join(str(n) if n == asked else f"{n} of {asked}" for n, asked in episodes[:3]) or "100"
     horizons = {s.setting.env: s.horizon for s in contents.summaries if s.horizon is not None}
     until = ", ".join(f"{env} {steps:,}" for env, steps in horizons.items()) or "no run is completed"
     return {
-        "Final return": f"mean undiscounted return of a seed's last network over {count} greedy episodes.",
+        "Final return": f"mean undiscounted return of a seed's last network over {count} greedy episodes"
+        + (", some of them cut." if any(result.cut for result in results) else "."),
         "IQM": "interquartile mean over seeds: the lowest and the highest quarter (rounded down) are left out.",
         "Interval": f"{CONFIDENCE:.0%} percentile bootstrap of {RESAMPLES:,} resamples over the n seeds of a setting "
         "(over environments: stratified). Runs are resampled, never episodes. There is none for fewer than "

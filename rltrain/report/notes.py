@@ -11,12 +11,15 @@ from rltrain.report.runs import CONFIRMED, SEARCHED, STUDY, Run
 from rltrain.report.statistics import FEWEST_RUNS
 from rltrain.terminal.text import counted, name_ranges
 
+_MOST_COUNTS = 4  # of episodes, that a note names
+
 
 def notes(contents: Contents) -> list[str]:
     """The notes on these runs, the gravest first."""
     return [
         *_few_seeds(contents),
         *_uncounted(contents),
+        *_limited(contents),
         *_ended_early(contents),
         *_extended(contents),
         *_mixed("versions", [run.versions for run in contents.runs], "their numbers may differ for that alone"),
@@ -61,6 +64,25 @@ def _uncounted(contents: Contents) -> Iterator[str]:
     if lost := [run for run in contents.runs if run.metrics.not_finite]:
         whose = _names(contents, lost)
         yield f"Of {counted(len(lost), 'run')} some returns are not finite, and are left out of the curves: {whose}."
+
+
+def _limited(contents: Contents) -> Iterator[str]:
+    """Final evaluations that did not play all of their episodes to the end."""
+    counts: dict[str, list[Run]] = {}
+    limited = [(run, run.result) for run in contents.runs if run.result is not None and not run.result.is_whole]
+    if not limited:
+        return
+    for run, result in limited:
+        counts.setdefault(result.count_in_words, []).append(run)
+    shown = [f"{words} ({_names(contents, runs)})" for words, runs in list(counts.items())[:_MOST_COUNTS]]
+    if more := sum(len(runs) for runs in list(counts.values())[_MOST_COUNTS:]):
+        shown.append(f"and {counted(more, 'run')} more, which runs.csv has")
+    until = (
+        " An episode that was cut counts with its return until then."
+        if any(result.cut for _, result in limited)
+        else ""
+    )
+    yield f"Final evaluations of {counted(len(limited), 'run')} were limited, to {'; '.join(shown)}.{until}"
 
 
 def _ended_early(contents: Contents) -> Iterator[str]:

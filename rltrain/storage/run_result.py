@@ -9,6 +9,7 @@ from pathlib import Path
 from rltrain.errors import RequestError
 from rltrain.storage.checkpoint_folders import newest_step
 from rltrain.storage.run_folder import RunFolder
+from rltrain.terminal.text import episodes_in_words
 
 MOST_STEPS = 1 << 63
 LARGEST = 1e100
@@ -24,6 +25,8 @@ class RunResult:
         returns: mean, std, min and max over `episodes` episodes.
         threshold: the environment's; None where it has none.
         solve_step: of the first evaluation that reached the threshold.
+        asked: how many episodes there should have been.
+        cut: how many of `episodes` were cut, after `cut_at` steps.
     """
 
     env_step: int
@@ -31,6 +34,19 @@ class RunResult:
     returns: Mapping[str, float]
     threshold: float | None
     solve_step: int | None
+    asked: int
+    cut: int = 0
+    cut_at: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all episodes that were asked for were played to their ends."""
+        return self.episodes == self.asked and not self.cut
+
+    @property
+    def count_in_words(self) -> str:
+        """`20 of 100 episodes, 3 of them cut at step 2,500`."""
+        return episodes_in_words(self.episodes, self.asked, self.cut, self.cut_at)
 
 
 def read_result(run: RunFolder) -> RunResult | None:
@@ -45,12 +61,15 @@ def read_result(run: RunFolder) -> RunResult | None:
             returns=returns,
             threshold=None if threshold is None else float(threshold),
             solve_step=None if solve_step is None else int(solve_step),
+            asked=int(plain.get("episodes_asked", plain["episodes"])),
+            cut=int(plain.get("episodes_cut", 0)),
+            cut_at=int(plain.get("cut_at_step", 0)),
         )
     except (RequestError, KeyError, TypeError, ValueError, OverflowError):
         return None
-    steps = [step for step in (result.env_step, result.solve_step) if step is not None]
+    counts = (result.env_step, result.solve_step, result.episodes, result.asked, result.cut, result.cut_at)
     finite = all(abs(number) < LARGEST for number in (*returns.values(), result.threshold or 0.0))
-    return result if finite and all(0 <= step < MOST_STEPS for step in steps) else None
+    return result if finite and all(0 <= count < MOST_STEPS for count in counts if count is not None) else None
 
 
 def status_of(run: RunFolder) -> str:

@@ -51,6 +51,12 @@ def harmless(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
+def episodes_in_words(count: int, asked: int | None, cut: int, cut_at: int) -> str:
+    """`100 episodes`, or `20 of 100 episodes, 3 of them cut at step 2,500`."""
+    words = f"{count} of {asked} episodes" if asked not in (None, count) else counted(count, "episode")
+    return words + (f", {cut if cut < count else 'all'} of them cut at step {cut_at:,}" if cut else "")
+
+
 def name_ranges(names: Sequence[str]) -> str:
     """`0 to 31`, `0 to 2, 7`, or the names as they are; of many pieces the first."""
     runs: list[list[str]] = []

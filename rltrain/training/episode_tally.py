@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rltrain.terminal.text import episodes_in_words
 from rltrain.training.evaluation_limits import EvaluationLimits
 
 
@@ -54,11 +55,8 @@ class EpisodeStatistics:
         return plain
 
     def count_in_words(self) -> str:
-        """`100 episodes`, or `20 of 100 episodes, 3 of them cut at step 2,500`."""
-        count = len(self.returns)
-        words = f"{count} of {self.asked} episodes" if self.asked not in (None, count) else _episodes(count)
-        if self.cut:
-            words += f", {self.cut if self.cut < count else 'all'} of them cut at step {self.cut_at:,}"
+        """`episodes_in_words`, and whether it was interrupted."""
+        words = episodes_in_words(len(self.returns), self.asked, self.cut, self.cut_at)
         return f"{words}, then interrupted" if self.interrupted else words
 
 
@@ -180,7 +178,3 @@ class EpisodeTally:
                 returns = tuple(self._returns[member, counts].tolist())
                 found[member] = EpisodeStatistics(returns, self._episodes, cut, cut_at, interrupted)
         return found
-
-
-def _episodes(count: int) -> str:
-    return f"{count} episode{'' if count == 1 else 's'}"

@@ -245,6 +245,28 @@ def test_runs_of_other_histories_are_named(here: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_final_evaluations_that_were_limited_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cut = {**result(356.0), "episodes": 20, "episodes_asked": 100, "episodes_cut": 20, "cut_at_step": 500}
+    for seed in range(2):
+        write_run(here / "runs" / str(seed), final=cut, seed=seed)
+    write_run(here / "runs" / "2", final={**cut, "episodes_cut": 3, "cut_at_step": 1500}, seed=2)
+    write_run(here / "runs" / "3", final=result(356.0), seed=3)
+    assert main(["report", "runs"]) == 0
+    note = (
+        "Final evaluations of 3 runs were limited, to 20 of 100 episodes, all of them cut at step 500 (0, 1); "
+        "20 of 100 episodes, 3 of them cut at step 1,500 (2). An episode that was cut counts with its return "
+        "until then."
+    )
+    assert note in " ".join(capsys.readouterr().out.split())
+    page = (here / "runs" / "report" / "report.html").read_text()
+    assert note in page and "over 100 or 20 of 100 greedy episodes, some of them cut." in page
+    rows = list(csv.DictReader((here / "runs" / "report" / "runs.csv").open()))
+    assert {row["run"]: (row["episodes_asked"], row["episodes_cut"], row["cut_at_step"]) for row in rows} == {
+        "0": ("100", "20", "500"), "1": ("100", "20", "500"), "2": ("100", "3", "1500"), "3": ("100", "0", ""),
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_of_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(2):
         write_run(here / "day" / f"run{seed}", final=result(1.0 + seed), seed=seed)
