@@ -56,6 +56,7 @@ class Metrics:
         series: by tag; only those that have a point.
         last_step: of the last row; None where there is none.
         train_seconds: in training, without evaluations; None where no row has a speed.
+        speed: environment steps per second, as far as rows tell; None where none does.
         not_finite: how many values were left out since they are NaN, infinite or no numbers.
         faults: what a file that training wrote does not have: lines that are no rows, rows that are missing.
         has_gaps: whether rows are missing.
@@ -64,6 +65,7 @@ class Metrics:
     series: dict[str, Series]
     last_step: int | None
     train_seconds: float | None
+    speed: float | None = None
     not_finite: int = 0
     faults: tuple[str, ...] = ()
     has_gaps: bool = False
@@ -80,7 +82,7 @@ def read_metrics(path: Path, tags: Collection[str], longest: float = math.inf, e
         OSError: the file cannot be read.
     """
     points = {tag: _Points() for tag in tags}
-    last, seconds, not_finite, check = None, 0.0, 0, _Check(longest, end)
+    last, not_finite, check, pace = None, 0, _Check(longest, end), _Pace()
     for row in read_tags(path, [SPEED, *tags]):
         step = row.get("step", -1)
         if not check.admits(step, last):
@@ -91,12 +93,30 @@ def read_metrics(path: Path, tags: Collection[str], longest: float = math.inf, e
                     kept.add(step, value)
                 else:
                     not_finite += 1
-        speed = _number(row.get(SPEED))
-        if speed is not None and speed > 0 and step > (last or 0):
-            seconds += (step - (last or 0)) / speed
+        if SPEED in row:
+            pace.add(step, _number(row[SPEED]))
         last = step if last is None else max(last, step)
     series = {tag: found.series() for tag, found in points.items() if found}
-    return Metrics(series, last, seconds or None, not_finite, tuple(check.faults(last)), check.has_gaps(last))
+    faults = tuple(check.faults(last))
+    return Metrics(series, last, pace.seconds or None, pace.speed, not_finite, faults, check.has_gaps(last))
+
+
+class _Pace:
+    """Seconds of training, from the speeds of rows: each is that since the row before that has one, whatever rows of
+    evaluations lie between."""
+
+    def __init__(self) -> None:
+        self.seconds, self._steps, self._last = 0.0, 0, 0
+
+    @property
+    def speed(self) -> float | None:
+        return self._steps / self.seconds if self.seconds else None
+
+    def add(self, step: int, speed: float | None) -> None:
+        if speed is not None and speed > 0 and step > self._last:
+            self.seconds += (step - self._last) / speed
+            self._steps += step - self._last
+        self._last = max(self._last, step)
 
 
 class _Check:

@@ -152,7 +152,7 @@ def _summary(setting: Setting, tags: Sequence[str], main: str, horizon: int | No
     solve_steps = [math.inf if (step := _solve_step(run)) is None else step for run in judged]
     middle = float(np.median(solve_steps)) if judged else math.inf
     seconds = [run.metrics.train_seconds for run in runs if run.metrics.train_seconds is not None]
-    speeds = [run.steps / run.metrics.train_seconds for run in runs if run.steps and run.metrics.train_seconds]
+    speeds = [run.metrics.speed for run in runs if run.metrics.speed is not None]
     found = {tag: line for tag in tags if (line := curve(runs, tag)) is not None}
     return Summary(
         setting,

@@ -59,7 +59,7 @@ def run_rows(contents: Contents) -> list[Row]:
 
 
 def _run_row(contents: Contents, run: Run, setting: Setting | None, counts: bool) -> Row:
-    result, seconds = run.result, run.metrics.train_seconds
+    result = run.result
     return {
         "run": contents.name(run),
         **_keys(contents, setting),
@@ -77,9 +77,9 @@ def _run_row(contents: Contents, run: Run, setting: Setting | None, counts: bool
         "outcome": run.outcome,
         "solve_step": None if result is None else result.solve_step,
         "stopped_at_goal": run.stopped_at_goal,
-        "train_seconds": seconds,
+        "train_seconds": run.metrics.train_seconds,
         "wall_seconds": run.wall_seconds,
-        "steps_per_second": run.steps / seconds if run.steps and seconds else None,
+        "steps_per_second": run.metrics.speed,
         "device": run.device[:40],
         "why": run.why[:300],
     }

@@ -45,6 +45,14 @@ def test_train_seconds_are_summed_over_rows(tmp_path: Path) -> None:
     assert found.train_seconds == pytest.approx(2.0 + 2.0)
 
 
+def test_a_speed_is_that_since_the_row_before_that_has_one(tmp_path: Path) -> None:
+    evaluations = [{"step": step, "eval/episode_return": 1.0} for step in (50, 150, 250, 450)]
+    timed = [row(100, 1.0, speed=50.0), row(200, 1.0, speed=0.0), row(400, 1.0, speed=100.0)]
+    found = read(tmp_path / "m", lines(*sorted([*evaluations, *timed], key=lambda each: each["step"])))
+    assert found.train_seconds == pytest.approx(100 / 50 + 200 / 100)
+    assert found.speed == pytest.approx(300 / 4.0)  # of the steps that are timed
+
+
 @pytest.mark.parametrize(
     "text",
     [
