@@ -24,8 +24,8 @@ from rltrain.commands.sweep import FinishedSweep, run_sweep
 from rltrain.config.application import CONFIG_NAME, create_application, job_variables, run_config
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
-from rltrain.config.intended import intended
-from rltrain.config.keys import as_written, in_one_word
+from rltrain.config.intended import intended, not_understood
+from rltrain.config.keys import as_written, in_one_word, unknown_key
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_launcher, refuse_sweep
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.validate import to_plain, validate
@@ -233,6 +233,8 @@ def _refuse_other_forms(args: list[str], parser: argparse.ArgumentParser) -> Non
         return
     if line is not None:
         raise in_one_word(line)
-    wrong = next((arg for arg in args if arg.startswith("-") and arg.partition("=")[0] not in known), None)
-    if wrong is not None:
-        raise RequestError(f"{wrong}: unknown option; settings are written key=value\nsee rltrain --help")
+    if option := not_understood(args, known):
+        name = option.partition("=")[0].lstrip("-").replace("-", "_")
+        said = (unknown_key(name, {}) or "").partition("; ")[2]
+        guess = f"; {said}" if said.startswith("did you mean") else ""
+        raise RequestError(f"{option}: unknown option; settings are written key=value{guess}\nsee rltrain --help")

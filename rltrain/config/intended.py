@@ -48,6 +48,19 @@ def intended(args: Sequence[str], options: Mapping[str, int]) -> list[str] | Non
     return ["-m", *line] if several and line != list(args) and not {"-m", "--multirun"} & {*line} else line
 
 
+def not_understood(args: Sequence[str], options: Mapping[str, int]) -> str | None:
+    """The option that makes `intended` give up: the first that means nothing, alone or with the word after it."""
+    unknown = {
+        at: arg
+        for at, arg in enumerate(args)
+        if arg.startswith("-") and not _is_value(arg) and arg.partition("=")[0] not in options
+    }
+    for at, arg in unknown.items():
+        if intended(args[at : at + 1], options) is None and intended(args[at : at + 2], options) is None:
+            return arg
+    return next(iter(unknown.values()), None)
+
+
 def _settings(word: str, rest: list[str]) -> str | None:
     """`word` as key=value, with a value taken from `rest` where it has none; None where it cannot be told."""
     if word.startswith("~") or ("=" in word and not word.startswith("-")):

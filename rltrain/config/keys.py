@@ -43,7 +43,9 @@ OTHER_NAMES = {
     "exploration.start": "start_e eps_start epsilon_start exploration_initial_eps",
     "exploration.end": "epsilon end_e eps_end epsilon_end eps_min epsilon_min exploration_final_eps",
     "exploration.decay": "eps_decay epsilon_decay",
-    "exploration.duration": "exploration_fraction",
+    "exploration.steps": "exploration_fraction fraction decay_steps eps_decay_steps",
+    "env.wrappers": "frame_stack normalize norm_obs norm_reward normalize_obs normalize_reward",
+    "env.reward_clip": "clip_reward clip_rewards reward_clipping",
     "rollout_steps": "n_steps num_steps rollout_length unroll_length",
     "epochs": "n_epochs num_epochs update_epochs",
     "minibatches": "n_minibatches num_minibatches",
@@ -57,6 +59,9 @@ OTHER_NAMES = {
 # What is a choice here -> its names as a key elsewhere.
 NAMES_OF_CHOICES = {
     "env": "env_id env_name gym_id gym_env",
+    "network": "policy",
+    "hydra.run.dir": "tensorboard_log log_dir output_dir save_dir run_dir",
+    "tune.trials": "n_trials num_trials trials",
     "device=cuda": "cuda gpu use_gpu use_cuda",
     "network=dueling": "dueling",
     "replay=prioritized": "per prioritized prioritized_replay",
@@ -81,6 +86,8 @@ def unknown_key(key: str, choices: Mapping[str, str], names: Mapping[str, str] |
     if elsewhere := _owners(key):
         return f"unknown key{owner}; it belongs to {' and '.join(elsewhere)}"
     matches = same_name(key, named) or [choice for choice, others in NAMES_OF_CHOICES.items() if key in others.split()]
+    if not matches and section == "env" and "." in key and not closest(key, leaves, cutoff=0.8):
+        matches = [f"env.kwargs.{key.partition('.')[2]}"]
     if not matches and (others := same_name(key, {})):
         return f"unknown key; {others[0]} belongs to {' and '.join(_owners(others[0]))}"
     if not matches:

@@ -66,7 +66,13 @@ def parse_words(command: str, args: list[str], defaults: Mapping[str, Any]) -> t
     """
     paths, values = list[str](), dict(defaults)
     flags = [key for key, value in defaults.items() if isinstance(value, bool)]
-    for arg in as_settings(args, command, flags, key_meant=lambda name: (closest(name, defaults) or [name])[0]):
+
+    def key_meant(name: str) -> str:
+        if not (alike := closest(name, defaults)):
+            raise RequestError(f"{name}: unknown key; known: {', '.join(defaults)}")
+        return alike[0]
+
+    for arg in as_settings(args, command, flags, key_meant=key_meant):
         key, equals, text = arg.partition("=")
         if Path(arg).is_dir() or not equals:
             if arg.startswith("-"):

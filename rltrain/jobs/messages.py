@@ -122,7 +122,7 @@ def dry_run_text(parts: Parts, steps: int) -> str:
             f"memory    {parts.agent.replay_bytes / 2**20:.1f} MiB of experience",
             "tried     "
             + (
-                f"a reset and {counted(steps, 'random step')} of each environment: all as Gymnasium wants it"
+                f"a reset and {counted(steps, 'random step')} of each environment: no mistake was found"
                 if steps
                 else "no step: env.vectorization=compiled steps the environment inside the agent's program"
             ),

@@ -203,6 +203,22 @@ def test_settings_in_another_form_are_answered_alike(
     assert refused(capsys, *typed.split()) == said
 
 
+@pytest.mark.parametrize(
+    ("line", "wrong", "guess"),
+    [
+        ("--algo ppo --total-timesteps 9 --nonsense x --seed -1", "--nonsense", ""),
+        ("--seed=3 --torch-deterministic", "--torch-deterministic", "; did you mean device.deterministic?"),
+        ("--track --env CartPole-v1", "--track", "; did you mean loggers=[wandb]?"),
+        ("env=CartPole-v1 --tensorboard-log /tmp/x", "--tensorboard-log", "; did you mean hydra.run.dir?"),
+    ],
+)
+def test_the_option_that_is_not_understood_is_named(
+    line: str, wrong: str, guess: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = f"{wrong}: unknown option; settings are written key=value{guess}\nsee rltrain --help\n"
+    assert refused(capsys, *line.split()) == said
+
+
 def test_options_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     (Path("run")).mkdir()
     assert parse_arguments("evaluate", ["episodes=20", "run", "--json", "device=gpu"], DEFAULTS) == (
@@ -215,6 +231,7 @@ def test_options_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse_arguments("evaluate", ["--video", "false"], DEFAULTS)[1] == DEFAULTS
     assert refused(capsys, "list", "algos", "--json").startswith("--json: unknown option")
     assert refused(capsys, "tune", "trials=4") == "trials: unknown key; did you mean tune.trials?\n"
+    assert refused(capsys, "evaluate", "run", "-n", "3").startswith("n: unknown key; known: episodes, seed")
     assert refused(capsys, "evaluate", "--episodes").startswith("--episodes: unknown option; known: episodes, seed")
     RunFolder(Path("run")).write_record(status="completed")
     assert refused(capsys, "resume", "run", "--total-steps").startswith("run --total-steps: resume takes one folder")
