@@ -311,9 +311,11 @@ def test_compiled_updates_stop_and_continue(case: str, tmp_path: Path) -> None:
 def test_a_resumed_run_keeps_what_auto_chose_for_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(CASES["dqn"], device=replace(CASES["dqn"].device, compile="auto"))
     train(config, tmp_path / "run", StopAfter(60))
+    before = newest(tmp_path / "run").step
     monkeypatch.setattr("rltrain.jobs.build.choose_compile", lambda *_: CompileChoice(True))
-    assert resume(tmp_path / "run", "total_steps=100000", stop=StopAfter(5)) == 143
+    assert resume(tmp_path / "run", "total_steps=100000", stop=StopAfter(60)) == 143
     assert newest(tmp_path / "run").manifest["compile"] is False
+    assert newest(tmp_path / "run").step > before  # else it was not saved again
 
 
 @pytest.mark.slow
