@@ -27,7 +27,7 @@ from rltrain.errors import CheckpointError, RequestError
 from rltrain.jobs.compile_beside import BesideCompiler
 from rltrain.jobs.vectorizing import choose_vectorization, stepped
 from rltrain.loggers.further import FurtherLogger
-from rltrain.loggers.jsonl import JsonlLogger
+from rltrain.loggers.jsonl import JsonlLogger, last_tags
 from rltrain.loggers.logger import EvaluationDisplay, Logger, MultiLogger
 from rltrain.policy.source import check_network
 from rltrain.seeding import EpisodeSeeds
@@ -250,6 +250,7 @@ def build_logger(config: RunConfig, run: RunFolder, resume_step: int | None, scr
 
     plain = to_plain(config)
     further = [FurtherLogger(name, run.path, resume_step, plain) for name in config.loggers]
-    tensorboard = TensorBoardLogger(run.path, resume_step, plain)
+    tags = () if resume_step is None else last_tags(run.metrics)
+    tensorboard = TensorBoardLogger(run.path, resume_step, plain, tags)
     rows = JsonlLogger(run.metrics, resume_step, longest=config.log_period + config.num_envs)
     return MultiLogger([rows, tensorboard, *further, screen])

@@ -19,6 +19,7 @@ from rltrain.terminal.text import shown_path, unusable
 
 _log = logging.getLogger(__name__)
 _LONGEST_LINE = 1 << 20  # bytes; what is longer is no row of ours
+_TAIL = 1 << 16  # bytes; the last rows, with an evaluation among them
 _BEGINS = b'{"step": '
 
 
@@ -40,6 +41,16 @@ def _parsed(line: bytes) -> list[dict[str, Any]]:
     except (ValueError, RecursionError):
         return []
     return [row] if isinstance(row, dict) and type(row.get("step")) is int else []
+
+
+def last_tags(path: Path) -> set[str]:
+    """The tags in the last rows of a file; none where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, path.stat().st_size - _TAIL))
+            return {tag.decode(errors="replace") for tag in re.findall(rb'"([^"\\\n]+)": ', file.read(_TAIL))}
+    except OSError:
+        return set()
 
 
 def read_tags(path: Path, tags: Sequence[str]) -> Iterator[dict[str, Any]]:

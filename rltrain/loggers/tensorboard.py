@@ -7,12 +7,13 @@ queue's thread dies and surfaces it in some later call.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,14 +75,22 @@ class TensorBoardLogger:
     Args:
         resume_step: where the run continues from: TensorBoard then drops what earlier files say of later steps.
         hparams: flat hyperparameters for the HParams table (nested mappings are joined with dots).
+        tags: of the scalars that earlier files have.
     """
 
-    def __init__(self, folder: Path, resume_step: int | None = None, hparams: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        resume_step: int | None = None,
+        hparams: Mapping[str, Any] | None = None,
+        tags: Collection[str] = (),
+    ) -> None:
         # TensorBoard reads a run's files in the order of their names: whole seconds would not order a quick resume.
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBER)}"
         self._path = folder / name
         self._writer: RecordWriter | None = None
         self._flush_at = 0.0
+        self._tags: set[str] = set()
         try:
             self._writer = RecordWriter(open(self._path, "xb"))  # noqa: SIM115
         except OSError as error:
@@ -91,12 +100,14 @@ class TensorBoardLogger:
         # run needs one too.
         first_step = 0 if resume_step is None else resume_step + 1
         self._write(Event(session_log=SessionLog(status=SessionLog.START), step=first_step))
-        self._write(Event(summary=Summary(value=[_layout_value()])))
+        self._chart(tags)
         if hparams is not None:
             self._write(Event(summary=Summary(value=[_session_start_value(hparams)])))
         self.flush()
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
+        if not self._tags.issuperset(scalars):
+            self._chart(scalars)
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._write(Event(step=step, summary=Summary(value=values)))
         if time.monotonic() >= self._flush_at:
@@ -131,6 +142,12 @@ class TensorBoardLogger:
                 self._give_up(error)
             self._writer = None
 
+    def _chart(self, tags: Collection[str]) -> None:
+        """Tells the dashboard its charts: those of the tags so far and of these. TensorBoard takes what each run says
+        last, and puts the charts of all runs together."""
+        self._tags.update(tags)
+        self._write(Event(summary=Summary(value=[_layout_value(frozenset(self._tags))])))
+
     def _write(self, event: Event) -> None:
         if self._writer is None:
             return
@@ -149,13 +166,17 @@ class TensorBoardLogger:
         _LOG.warning("%s: cannot be written: %s; no TensorBoard from here on", self._path, error.strerror or error)
 
 
-def _layout_value() -> Summary.Value:
+@functools.lru_cache(64)  # the jobs of a population have the same
+def _layout_value(seen: frozenset[str]) -> Summary.Value:
+    """The charts that have a tag of these, in every category: of one that the first run lacks TensorBoard shows only
+    what the second has."""
     categories = [
         layout_pb2.Category(
             title=category,
             chart=[
                 layout_pb2.Chart(title=chart, multiline=layout_pb2.MultilineChartContent(tag=map(_exactly, tags)))
                 for chart, tags in charts.items()
+                if not seen.isdisjoint(tags)
             ],
         )
         for category, charts in _DASHBOARD.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import resource
 import time
 from pathlib import Path
@@ -27,7 +28,10 @@ from tensorboard.plugins.hparams import metadata as hparams
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 
 from rltrain.config.schema import AlgoConfig
+from rltrain.jobs.build import build_logger
+from rltrain.loggers.logger import MultiLogger
 from rltrain.loggers.tensorboard import _DASHBOARD, TensorBoardLogger
+from rltrain.storage.run_folder import RunFolder
 
 
 def load(folder: Path) -> EventAccumulator:
@@ -92,21 +96,44 @@ def test_a_damaged_file_and_a_resume_show_each_step_at_most_once(tmp_path: Path,
     assert len(seen) == (100 if damage == "cut" else 50)
 
 
-def test_the_dashboard_shows_whole_tags_only(tmp_path: Path) -> None:
-    import re
-
-    write(tmp_path, range(3))
-    event = load(tmp_path).Tensors("custom_scalars__config__")[0]
+def charts(folder: Path) -> dict[str, dict[str, list[str]]]:
+    """Category -> chart -> patterns of tags, as the last layout says."""
+    event = load(folder).Tensors("custom_scalars__config__")[-1]
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    charts = {chart.title: list(chart.multiline.tag) for category in layout.category for chart in category.chart}
+    return {
+        category.title: {chart.title: list(chart.multiline.tag) for chart in category.chart}
+        for category in layout.category
+    }
+
+
+def test_the_dashboard_shows_whole_tags_only(tmp_path: Path) -> None:
     tags = ["rollout/episode_return", "eval/episode_return", "eval/episode_return_std", "train/td_loss"]
+    logger = TensorBoardLogger(tmp_path)
+    logger.log(1, dict.fromkeys(tags, 0.0))
+    logger.close()
+    patterns = {title: tags for category in charts(tmp_path).values() for title, tags in category.items()}
 
     def shown(title: str) -> list[str]:
-        return [tag for tag in tags if any(re.match(pattern, tag) for pattern in charts[title])]
+        return [tag for tag in tags if any(re.match(pattern, tag) for pattern in patterns[title])]
 
     assert shown("training and evaluation") == ["rollout/episode_return", "eval/episode_return"]
     assert shown("evaluation, spread") == ["eval/episode_return_std"]
     assert shown("TD loss") == ["train/td_loss"]
+
+
+def test_the_dashboard_has_the_charts_of_the_scalars_that_there_are(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    first = [{"train/td_loss": 1.0}, {"rollout/episode_return": 2.0}, {"eval/episode_return": 2.0, "made/up": 1.0}]
+    for resume_step, rows in ((None, first), (3, [{"train/q_value": 1.0}])):
+        logger = build_logger(run_config(dqn_config()), run, resume_step, MultiLogger([]))
+        for step, row in enumerate(rows, 1 if resume_step is None else resume_step + 1):
+            logger.log(step, row)
+        logger.close()
+        found = charts(tmp_path)
+        assert set(found) == set(_DASHBOARD)
+        assert set(found["Returns"]) == {"training and evaluation"}
+        assert set(found["Learning"]) == {"TD loss", *(["mean Q"] if resume_step else [])}
+        assert not found["Why learning fails"]
 
 
 @pytest.mark.parametrize("config", [dqn_config(), reinforce_config(), q_learning_config()], ids=lambda c: str(c.name))
