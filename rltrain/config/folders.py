@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from pathlib import Path
 
 from rltrain.errors import RequestError, module_hint
@@ -69,4 +70,4 @@ def description(path: Path) -> str:
         words.append(text)
         if text.endswith((".", ":")):
             break
-    return " ".join(words).split(". ")[0].split(": ")[0].rstrip(".:")
+    return re.split(r"(?<!et al)\. |: ", " ".join(words))[0].rstrip(".:")

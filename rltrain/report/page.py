@@ -108,7 +108,8 @@ def _settings(contents: Contents, env: str) -> str:
     table = _table(head, rows[:_MOST_SETTINGS], len(told), {0: best})
     if rest := rows[_MOST_SETTINGS:_MOST_RUNS]:
         more = f"; settings.csv has {len(rows) - _MOST_RUNS} more" if len(rows) > _MOST_RUNS else ""
-        table += f"<details><summary>{len(rest)} more settings{more}</summary>{_table(head, rest, len(told))}</details>"
+        said = f"{counted(len(rest), 'more setting')}{more}"
+        table += f"<details><summary>{said}</summary>{_table(head, rest, len(told))}</details>"
     return f"<section><h2>{_text(env)}</h2>{table}</section>"
 
 
