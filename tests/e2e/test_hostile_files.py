@@ -119,7 +119,7 @@ def test_a_config_that_asks_for_any_amount_of_memory(
     with_config(run, **changes)
     capsys.readouterr()
     assert main(["resume", str(run)]) == (1 if "algo" in changes else 2)
-    error = one_line(capsys)
+    error = one_line(capsys, 2)
     assert "num_envs" in error
     assert newest(run).step == 30
 
