@@ -70,10 +70,12 @@ def in_words(contents: Contents) -> str:
     if len(contents.summaries) > len(shown):
         lines.append(f"not shown: {len(contents.summaries) - len(shown)} settings, which settings.csv has")
     scored = any(summary.score for summary in contents.summaries)
-    meaning = (
-        f"final return, area: interquartile means over seeds [{CONFIDENCE:.0%} interval, bootstrap over seeds] of the "
-        f"last network's greedy return, and of the mean {contents.main} over the steps that all completed runs made"
-    )
+    meaning = f"[{CONFIDENCE:.0%} interval, bootstrap over seeds] of the last network's greedy return"
+    if lines and "area" in lines[0].partition("\n")[0].split():  # a narrow terminal has no room for it
+        over = f"of the mean {contents.main} over the steps that all completed runs made"
+        meaning = f"final return, area: interquartile means over seeds {meaning}, and {over}"
+    else:
+        meaning = f"final return: interquartile mean over seeds {meaning}"
     named = [_unfinished(contents, run) for run in contents.unfinished[:_MOST_NAMED]]
     if more := len(contents.unfinished) - len(named):
         named.append(f"and {more} more, which the page names")

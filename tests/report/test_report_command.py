@@ -149,6 +149,17 @@ def test_failed_runs_are_named_with_their_reason(sweep: Path, here: Path, capsys
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_is_explained_below_the_table_is_in_it(
+    sweep: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for width, has_area in (("160", True), ("60", False)):
+        monkeypatch.setenv("COLUMNS", width)
+        assert main(["report", str(sweep), f"out={here / width}"]) == 0
+        titles, _, below = capsys.readouterr().out.partition("\n")
+        assert ("area" in titles.split(), "area: interquartile" in below) == (has_area, has_area)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_of_many_failed_runs_the_terminal_names_some(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(14):
         write_run(here / "sweep" / str(seed), [row(100, 1.0)], status="pruned", seed=seed)
