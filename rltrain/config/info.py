@@ -23,12 +23,14 @@ class ComposeInfo:
 
     Attributes:
         tuned: name of the tuned file that applied, e.g. `dqn_CartPole-v1`.
+        tuned_path: where it lies.
         tuned_keys: what it set and nothing stronger did, not even to the same: dotted key -> value, group -> choice.
         overrides: what the user typed, after the folder of configs that was named, if one was.
         tuned_file: all that the tuned file says, in the form of `tuned_keys`.
     """
 
     tuned: str | None = None
+    tuned_path: Path | None = None
     tuned_keys: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     tuned_file: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +51,8 @@ def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
     name = choices.get("tuned")
     if name in (None, "auto", "none"):
         return ComposeInfo(overrides=overrides)
-    content = _tuned_file(hydra_cfg, str(name))
+    path = _tuned_path(hydra_cfg, str(name))
+    content = {} if path is None else copy.deepcopy(_read(path, path.stat().st_mtime_ns))
     picks = {
         str(key).removeprefix("override ").lstrip("/"): value
         for entry in content.pop("defaults", [])
@@ -65,15 +68,15 @@ def compose_info(hydra_cfg: Any, plain: Mapping[Any, Any]) -> ComposeInfo:
         chosen = picks.get(section, choices.get(section)) == choices.get(section)
         if chosen and final.get(key) == value and key not in typed:
             keys[key] = value
-    return ComposeInfo(str(name), keys, overrides, {**picks, **settings})
+    return ComposeInfo(str(name), path, keys, overrides, {**picks, **settings})
 
 
-def _tuned_file(hydra_cfg: Any, name: str) -> dict[Any, Any]:
+def _tuned_path(hydra_cfg: Any, name: str) -> Path | None:
     for source in hydra_cfg["runtime"]["config_sources"]:
         path = Path(source["path"]) / "tuned" / f"{name}.yaml"
         if source["schema"] == "file" and path.is_file():
-            return copy.deepcopy(_read(path, path.stat().st_mtime_ns))
-    return {}
+            return path
+    return None
 
 
 @functools.cache

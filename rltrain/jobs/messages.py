@@ -15,9 +15,7 @@ from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.run_folder import versions
 from rltrain.terminal.text import (
     counted,
-    rltrain_command,
     shown_path,
-    terminal_width,
     wrapped,
 )
 from rltrain.training.evaluation_limits import evaluation_limits
@@ -50,7 +48,7 @@ def header(
         f"stepping  {steps_how(parts)}",
     ]
     if info.tuned is not None:
-        lines.append(_tuned(info.tuned, info, config.env.id))
+        lines.append(_tuned(info))
     if bounds := _bounds(config, parts.envs.max_episode_steps):
         lines.append(f"limit     {bounds}")
     if late := epsilon_at_end(config):
@@ -80,14 +78,12 @@ def limits_in_words(config: RunConfig) -> str:
     return f"{config.total_steps:,} steps{episodes}"
 
 
-def _tuned(name: str, info: ComposeInfo, env_id: str) -> str:
-    """That a tuned file applies, and where to see what it set: on one line, so that the command can be copied."""
-    count = counted(len(info.tuned_keys), "setting")
-    what = f"tuned     {count} of {name}" if info.tuned_keys else f"tuned     {name}, of which everything is overridden"
-    overrides = (override for override in info.overrides if not override.startswith("dry_run="))
-    command = rltrain_command(*overrides, "--cfg", "job", env_id=env_id)
-    line = f"{what}; `{command}` shows them"
-    return line if len(line) <= terminal_width() else f"{what}; this command with --cfg job shows them"
+def _tuned(info: ComposeInfo) -> str:
+    """That a tuned file applies, and which."""
+    file = info.tuned if info.tuned_path is None else shown_path(info.tuned_path)
+    if not info.tuned_keys:
+        return f"tuned     {file}, of which everything is overridden"
+    return f"tuned     {counted(len(info.tuned_keys), 'setting')} of {file}; tuned=none trains without"
 
 
 def how(parts: Parts) -> str:
