@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,10 +119,8 @@ class SweepFolder:
             return "is no text"
         if not name.isprintable():
             return "holds a character that cannot be printed"
-        try:
-            inside = self.path.resolve() in (self.path / name).resolve().parents
-        except RuntimeError:  # links that lead to each other
-            inside = False
+        place = self.path / name
+        inside = not _loops(place) and self.path.resolve() in place.resolve().parents
         return "" if inside else "is not inside the sweep's"
 
     def notes(self) -> list[str]:
@@ -137,6 +136,15 @@ class SweepFolder:
         """
         for name, content in ((RESULTS, json_text(results)), (RESULTS_TEXT, text)):
             write_file(self.path / name, content)
+
+
+def _loops(path: Path) -> bool:
+    """Whether links lead to each other: `resolve` raises up to Python 3.12, and then gives the path as it is."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def is_sweep(place: Path) -> bool:
