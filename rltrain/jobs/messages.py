@@ -62,6 +62,8 @@ def header(
         lines.append(
             f"images    network={config.network.name} sees {axes} numbers as one vector; network=cnn sees images"
         )
+    if source is None and config.init_from is not None:
+        lines.append(f"begins    with the network of {config.init_from}")
     if source is not None:
         lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {continues(source, parts, exact)}")
     else:

@@ -274,10 +274,13 @@ def test_the_best_network_is_that_of_the_best_evaluation(tmp_path: Path) -> None
 
 
 class TestInitFrom:
-    def test_the_network_is_the_other_run_s(self, place: Path, tmp_path: Path) -> None:
+    def test_the_network_is_the_other_run_s(
+        self, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         for source in (place / "dqn", place / "dqn" / "checkpoints" / "best"):
             config = validate({**to_plain(config_of(place / "dqn")), "seed": 9, "init_from": str(source)})
             train(config, tmp_path / source.name, StopAfter(0))
+            assert f"begins with the network of {source} " in " ".join(capsys.readouterr().out.split())
             checkpoint = source if source.name == "best" else newest(source).folder
             theirs = read_checkpoint(checkpoint, only=["network"]).tensors["network"]
             ours = newest(tmp_path / source.name).tensors["network"]
