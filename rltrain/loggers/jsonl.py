@@ -19,7 +19,7 @@ from rltrain.terminal.text import shown_path, unusable
 
 _log = logging.getLogger(__name__)
 _LONGEST_LINE = 1 << 20  # bytes; what is longer is no row of ours
-_TAIL = 1 << 16  # bytes; the last rows, with an evaluation among them
+_TAIL = 1 << 18  # bytes; a chart whose last row lies further back is there again with its next one
 _BEGINS = b'{"step": '
 
 

@@ -324,6 +324,7 @@ def test_words_close_to_what_there_is(capsys: pytest.CaptureFixture[str]) -> Non
 def test_a_list_that_finds_nothing_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "envs", "zzz"]) == 0
     assert capsys.readouterr() == ("", "no environment matches zzz\n")
+    assert main(["list", "experiments", "atari"]) == 0 and "Mnih et al. (2015)" in capsys.readouterr().out
     assert main(["list", "experiments", "zzz"]) == 0
     assert capsys.readouterr().err == "no experiment matches zzz\n"
 
