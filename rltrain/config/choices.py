@@ -73,16 +73,21 @@ OTHER_WORDS = {
     ("algo", "noisydqn"): "algo=dqn network.noisy=true exploration=none",
     ("algo", "noisynet"): "algo=dqn network.noisy=true exploration=none",
     ("algo", "actorcritic"): "algo=a2c",
+    ("algo", "a3c"): "algo=a2c",
     ("network", "noisy"): "network.noisy=true exploration=none",
     ("replay", "per"): "replay=prioritized",
 }
 """Words of other programs and of the papers, without hyphens: what they are here."""
+_OFF_POLICY_CONTINUOUS = ("sac", "td3", "ddpg", "tqc", "redq", "droq", "crossq", "mpo", "naf")
+"""Algorithms for Box actions that are not here, and near to none that is."""
 
 
 def unknown_choice(group: str, name: str, loader: Any) -> str:
     """Error text for an unknown choice, with those that exist."""
     if (meant := OTHER_WORDS.get((group, re.sub(r"[_-]", "", name.lower())))) is not None:
         return f"{group}={name}: no such choice; it is {meant}"
+    if group == "algo" and name.lower() in _OFF_POLICY_CONTINUOUS:
+        return f"algo={name}: rltrain does not have it; for Box actions there are ppo, a2c and reinforce"
     if group == "device" and (index := re.fullmatch(r"cuda:(\d+)", name)):
         return f"device={name}: no such choice; it is device=cuda device.index={index[1]}"
     options = [option for option in loader.get_group_options(group) if option != "auto" or group != "tuned"]

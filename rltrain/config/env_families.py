@@ -28,6 +28,14 @@ def is_family_id(env_id: str) -> bool:
     return bool(re.fullmatch(r"ALE/\w+-v5", env_id)) and (not has_ale() or _registered(env_id))
 
 
+def atari_game(env_id: str) -> str | None:
+    """The id under which an Atari game has settings, of one under which ale-py registers it too: `Breakout-v4`, whose
+    frames are skipped at random."""
+    found = re.fullmatch(r"(\w+)-v[04]", env_id)
+    game = f"ALE/{found[1]}-v5" if found else ""
+    return game if game and has_ale() and _registered(game) else None
+
+
 def register_family(env_id: str) -> None:
     """Registers with Gymnasium what may be meant by `env_id`; nothing where the id is known already.
 

@@ -67,6 +67,8 @@ NAMES_OF_CHOICES = {
     "replay=prioritized": "per prioritized prioritized_replay",
     "loggers=[wandb]": "track wandb use_wandb",
 }
+_SIZES_OF_MINIBATCHES = ("batch_size", "minibatch_size", "mini_batch_size")
+"""Names elsewhere of how large the minibatches of a rollout are: here their number is a key, and their size is not."""
 
 
 def unknown_key(key: str, choices: Mapping[str, str], names: Mapping[str, str] | None = None) -> str | None:
@@ -83,6 +85,8 @@ def unknown_key(key: str, choices: Mapping[str, str], names: Mapping[str, str] |
         return None
     section = key.partition(".")[0]
     owner = f" of {section}={choices[section]}" if section in choices and "." in key else ""
+    if key.rpartition(".")[2] in _SIZES_OF_MINIBATCHES and "algo.minibatches" in leaves:
+        return f"unknown key{owner}; algo.minibatches says into how many a rollout is divided"
     if elsewhere := _owners(key):
         return f"unknown key{owner}; it belongs to {' and '.join(elsewhere)}"
     matches = same_name(key, named) or [choice for choice, others in NAMES_OF_CHOICES.items() if key in others.split()]

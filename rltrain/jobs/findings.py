@@ -14,6 +14,7 @@ _FAR_ABOVE = 5.0  # times the return; healthy values are within a tenth of it
 _FAR_FROM_GREEDY = 0.5  # of the larger return, beside the deviation of greedy episodes
 _LARGE_KL = 1.0  # nats between the policy that acted and the one learned from it; healthy is below 0.05
 _NO_ENTROPY = 1e-3  # nats: one action is all but certain in every state
+_DORMANT = 0.75  # of the hidden units; a network that learns keeps most of its own awake
 _EXPLORES = 0.1  # epsilon above which acting at random explains the return of training
 _LEAST_EPISODES = 100  # before which a network has hardly learned
 
@@ -37,6 +38,12 @@ def findings(config: RunConfig, member: Member, final: EpisodeStatistics, thresh
         yield Finding("values", said, "returns are beyond algo.v_min or algo.v_max")
     elif said := overestimated(metrics):
         yield Finding("values", said, "values overestimated")
+    dormant = metrics.get("diagnostics/dormant_units", 0.0)
+    if threshold is not None and final.mean < threshold and dormant > _DORMANT:
+        text = (
+            f"{dormant:.0%} of the hidden units are dead; try a smaller algo.optimizer.lr, or network.layer_norm=true"
+        )
+        yield Finding("network", text, f"{dormant:.0%} of the hidden units are dead")
     kl, entropy = metrics.get("train/approx_kl", 0.0), metrics.get("train/entropy", 1.0)
     if threshold is not None and final.mean < threshold and 0.0 <= entropy < _NO_ENTROPY:
         text = "collapsed to one action per state; try a smaller algo.optimizer.lr, or a larger algo.entropy_coef"

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from rltrain.config.env_families import atari_game
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
@@ -59,9 +60,10 @@ def header(
     shape = parts.envs.observation_spec.shape
     if config.network is not None and config.network.name != "cnn" and len(shape) == 3:
         axes = " x ".join(map(str, shape))
-        lines.append(
-            f"images    network={config.network.name} sees {axes} numbers as one vector; network=cnn sees images"
-        )
+        game = atari_game(config.env.id)
+        settings = f"; {game} has settings for this game" if game else ""
+        sees = f"network={config.network.name} sees {axes} numbers as one vector; network=cnn sees images"
+        lines.append(f"images    {sees}{settings}")
     if source is None and config.init_from is not None:
         lines.append(f"begins    with the network of {config.init_from}")
     if source is not None:

@@ -224,6 +224,11 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
         ("algo=ppo n_steps=5", "n_steps=5: unknown key; did you mean algo.rollout_steps?"),
         ("algo=ppo buffer_size=5", "buffer_size=5: unknown key; algo.buffer_size belongs to algo=dqn and algo=c51"),
         ("gae_lambda=0.9", "gae_lambda=0.9: unknown key; algo.gae_lambda belongs to algo=ppo and algo=a2c"),
+        ("algo=ppo batch_size=64", "batch_size=64: unknown key; algo.minibatches says into how many a rollout is"),
+        ("algo=pqn algo.minibatch_size=64", "algo.minibatch_size=64: unknown key of algo=pqn; algo.minibatches says"),
+        ("batch_size=64", "batch_size=64: unknown key; did you mean algo.batch_size?"),
+        ("algo=SAC", "algo=SAC: rltrain does not have it; for Box actions there are ppo, a2c and reinforce"),
+        ("algo=a3c", "algo=a3c: no such choice; it is algo=a2c"),
         ("dueling=true", "dueling=true: unknown key; did you mean network=dueling?"),
         ("network=cnn dueling=true", "dueling=true: unknown key; did you mean network.dueling?"),
         (

@@ -16,6 +16,7 @@ from small_runs import dqn_config, run_config
 from whole_runs import COMMON_ARGS, StopAfter, newest, one_line, pasted, record_of, resume, rewrite, rltrain_here, train
 
 from rltrain.cli import main
+from rltrain.config.env_families import has_ale
 from rltrain.errors import Interrupted
 from rltrain.jobs.last_words import final_evaluation, solved, stopped, stopped_before_result
 
@@ -164,6 +165,16 @@ def test_images_that_a_network_takes_for_vectors_are_announced(
     for args in ([env, "network=cnn"], ["env=CartPole-v1"]):
         assert rltrain_here(tmp_path, "dry_run=true", *args) == 0
         assert "images" not in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not has_ale(), reason="needs the extra atari")
+def test_the_header_names_the_id_under_which_a_game_has_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = "ALE/Breakout-v5 has settings for this game"
+    for env, told in (("Breakout-v4", True), ("Breakout-v0", True), ("BreakoutNoFrameskip-v4", False)):
+        assert rltrain_here(tmp_path, "dry_run=true", f"env={env}", "network.hidden=[2]") == 0
+        assert (settings in " ".join(capsys.readouterr().out.split())) == told
 
 
 def test_the_header_fits_the_terminal(

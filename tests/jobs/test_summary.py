@@ -124,6 +124,23 @@ def test_a_policy_that_fell_apart_is_named(kl: float, entropy: float, threshold:
     assert [line[16:] for line in text.splitlines() if line.startswith("policy")] == said
 
 
+DEAD = "95% of the hidden units are dead; try a smaller algo.optimizer.lr, or network.layer_norm=true"
+
+
+@pytest.mark.parametrize(
+    ("dormant", "threshold", "said"),
+    [(0.95, 10.0, [DEAD]), (0.75, 10.0, []), (None, 10.0, []), (0.95, 9.0, []), (0.95, None, [])],
+)
+def test_a_network_whose_units_are_dead_is_named(
+    dormant: float | None, threshold: float | None, said: list[str]
+) -> None:
+    envs = SimpleNamespace(reward_threshold=threshold, draws=False)
+    parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
+    member = ended(metrics={} if dormant is None else {"diagnostics/dormant_units": dormant})
+    text = summary(run_config(dqn_config(), total_steps=10), member, EpisodeStatistics((9.0,)), parts, Path("run"), {})
+    assert [line[16:] for line in text.splitlines()[1:] if line.startswith("network ")] == said
+
+
 def test_a_population_says_once_that_epsilon_is_still_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rltrain.jobs.population_messages.steps_how", lambda parts: "")
     monkeypatch.setattr("rltrain.jobs.population_messages.how", lambda parts: "")
