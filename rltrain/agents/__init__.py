@@ -24,7 +24,7 @@ from rltrain.engine.cadence import EveryRollout, UpdatesPerStep, WhenFull
 from rltrain.engine.off_policy import OffPolicyAgent
 from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.engine.policy import GreedyPolicy
-from rltrain.engine.protocol import Agent, AgentContext, LoadablePolicy, Policy
+from rltrain.engine.protocol import Agent, AgentContext, Explorer, LoadablePolicy, Policy
 from rltrain.engine.rollouts import RolloutAgent
 from rltrain.errors import RequestError
 
@@ -97,6 +97,6 @@ def _unregistered(name: str, registry: str) -> RequestError:
 
 
 __all__ = [
-    "AGENTS", "ALGORITHMS", "POLICIES", "Agent", "AgentContext", "LoadablePolicy", "Policy", "make_agent",
+    "AGENTS", "ALGORITHMS", "POLICIES", "Agent", "AgentContext", "Explorer", "LoadablePolicy", "Policy", "make_agent",
     "make_policy", "multiply_adds",
 ]  # fmt: skip

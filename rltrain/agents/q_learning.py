@@ -19,7 +19,7 @@ from rltrain.config.schema import QLearningConfig
 from rltrain.engine.protocol import AgentContext, StateDict
 from rltrain.errors import RequestError
 from rltrain.maths.schedules import make_schedule
-from rltrain.seeding import RandomBlocks
+from rltrain.seeding import RandomBlocks, make_generator
 from rltrain.types import Episode, Transition
 
 
@@ -64,6 +64,20 @@ class GreedyRow(nn.Module):
         return self.q_table[obs].argmax(-1)
 
 
+class EpsilonGreedyTable:
+    """The policy of one table, Q [S, A], that acts as in training with an epsilon of then."""
+
+    def __init__(self, q_table: np.ndarray, epsilon: float, seed: int) -> None:
+        self._q_table, self._epsilon = q_table, epsilon
+        self._generator = make_generator(seed, "evaluation")
+
+    def act_greedy(self, obs: np.ndarray) -> np.ndarray:
+        """States [N] -> actions [N], not the best ones alone: the evaluator asks by this name."""
+        rows, draws = self._q_table[obs].tolist(), self._generator.random((len(obs), 2)).tolist()
+        pairs = zip(rows, draws, strict=True)
+        return np.array([epsilon_greedy(row, self._epsilon, *two) for row, two in pairs], np.int64)
+
+
 class GreedyTable:
     """The policy that takes argmax_a Q(s, a); of equal values the first.
 
@@ -77,6 +91,7 @@ class GreedyTable:
         shape = context.observation.n, context.action.n
         algos = [cast(QLearningConfig, config.algo) for config in context.configs]
         self.q_table = np.stack([np.full(shape, algo.initial_value) for algo in algos])
+        self._schedules = [make_schedule(c.exploration) for c in context.configs if c.exploration is not None]
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
         members, states, _ = self.q_table.shape
@@ -84,6 +99,10 @@ class GreedyTable:
         q_values = self.q_table.reshape(members * states, -1)[row.reshape(-1)]  # [M * N, A]
         action: np.ndarray = q_values.argmax(-1)
         return action
+
+    def exploring(self, seed: int, env_step: int, episodes: int) -> EpsilonGreedyTable:
+        """See `Explorer`."""
+        return EpsilonGreedyTable(self.q_table[0], float(self._schedules[0](env_step, episodes)), seed)
 
     def greedy_module(self) -> nn.Module:
         """States [B] -> the single run's greedy actions [B], as a module."""
@@ -114,7 +133,6 @@ class QLearning(GreedyTable):
         self.visits = np.zeros(self.q_table.shape, np.int64)
         # The same memory, entry after entry: one number is read from it faster than from an array.
         self._q, self._n = self.q_table.reshape(-1).data, self.visits.reshape(-1).data
-        self._schedules = [make_schedule(c.exploration) for c in configs if c.exploration is not None]
         self._draws = RandomBlocks([c.seed for c in configs], "exploration")
         self._env_steps, self._episodes = [0] * len(configs), [0] * len(configs)
         self._running = list(range(len(configs)))  # the members that do

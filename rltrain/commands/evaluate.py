@@ -1,4 +1,4 @@
-"""`rltrain evaluate [RUN_OR_CHECKPOINT] [episodes=100] [seed=..] [checkpoint=last|best] [video=true] [--json]`."""
+"""`rltrain evaluate [RUN_OR_CHECKPOINT] [episodes=100] [seed=..] [checkpoint=last|best] [greedy=false] [--json]`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ DEFAULTS = {
     "episodes": 100,
     "seed": None,
     "checkpoint": None,
+    "greedy": True,
     "video": False,
     "json": False,
     "trust": False,
@@ -58,7 +59,7 @@ def main(args: list[str]) -> int:
         check_drawing(policy.config.env, "video=true")  # before episodes that may take minutes
     seed = policy.config.seed if options["seed"] is None else options["seed"]
     with process_kept(), StopSignal(WHILE_EVALUATING, saves=False) as stop:
-        found = evaluate(policy, options["episodes"], seed, lambda: stop.requested)
+        found = evaluate(policy, options["episodes"], seed, lambda: stop.requested, options["greedy"])
     if found is None:
         raise Interrupted(stop.exit_code)
     statistics, result = found
@@ -80,7 +81,8 @@ def main(args: list[str]) -> int:
 def _in_words(policy: TrainedPolicy, statistics: EpisodeStatistics, result: dict[str, Any]) -> str:
     stats = result["episode_return"]
     line = (
-        f"{policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}: greedy return of "
+        f"{policy.config.algo.name} on {policy.config.env.id}, {policy.checkpoint.name}: "
+        f"{'greedy return' if result['greedy'] else 'return as in training'} of "
         f"{statistics.count_in_words()} {mean_and_std(stats['mean'], stats['std'])} "
         f"(min {stats['min']:g}, max {stats['max']:g})"
     )
@@ -88,19 +90,21 @@ def _in_words(policy: TrainedPolicy, statistics: EpisodeStatistics, result: dict
 
 
 def evaluate(
-    policy: TrainedPolicy, episodes: int, seed: int, stop: Callable[[], bool]
+    policy: TrainedPolicy, episodes: int, seed: int, stop: Callable[[], bool], greedy: bool = True
 ) -> tuple[EpisodeStatistics, dict[str, Any]] | None:
     """The episodes and what evaluation.json says of them: all, or those that had ended when `stop()` became true; None
-    if there are none. Same policy and seed, same numbers."""
+    if there are none. Same policy and seed, same numbers. `greedy`: takes the best actions, else acts as in training.
+    """
     from rltrain.jobs.build import build_evaluator
     from rltrain.loggers.evaluation_console import EvaluationConsole
     from rltrain.training.evaluator import REPORT_KEY
 
     config = replace(policy.config, seed=seed)
+    acts = policy.agent_policy if greedy else policy.exploring(seed)
     with closing(
         build_evaluator([config], episodes, lambda: policy.statistics, EvaluationConsole(), policy.eval_envs)
     ) as evaluator:
-        statistics = evaluator.evaluate(policy.agent_policy, episodes, REPORT_KEY, stop, partly=True)
+        statistics = evaluator.evaluate(acts, episodes, REPORT_KEY, stop, partly=True)
         threshold = evaluator.reward_threshold
     if statistics is None:
         return None
@@ -112,6 +116,7 @@ def evaluate(
         "solve_step": policy.solve_step,
         "checkpoint": policy.checkpoint.name,
         "seed": seed,
+        "greedy": greedy,
     }
 
 
@@ -241,9 +246,11 @@ def _check(options: dict[str, Any]) -> None:
         raise RequestError(f"seed={options['seed']}: must be a whole number, at least 0")
     if options["device"] not in ("cpu", "cuda", "auto"):
         raise RequestError(f"device={options['device']}: must be auto, cpu or cuda")
-    for flag in ("video", "json", "trust"):
+    for flag in ("greedy", "video", "json", "trust"):
         if not isinstance(options[flag], bool):
             raise RequestError(f"{flag}={options[flag]}: must be true or false")
+    if options["video"] and not options["greedy"]:
+        raise RequestError("video=true: films the greedy policy; leave greedy=false out")
 
 
 def _device(options: dict[str, Any]) -> Any:

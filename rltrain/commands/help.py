@@ -61,6 +61,7 @@ rltrain evaluate [RUN] [key=value ...]: plays greedy episodes; prints mean, std,
   episodes=100             how many
   seed=0                   of the episodes; the run's own unless given
   checkpoint=last|best     the newest, or that of the best evaluation of the run
+  greedy=false             acts as in training: sampled, epsilon-greedily, under the noise of noisy layers
   device=cpu|cuda|auto     where the network computes
   video=true               also writes one episode: evaluation.mp4 with the extra `video`, else evaluation.gif
   --json                   prints JSON, as in evaluation.json

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rltrain.engine.algorithm import Algorithm
+from rltrain.engine.exploring import ExploringPolicy
 from rltrain.engine.members import GreedyModule, MemberNetworks
 from rltrain.engine.protocol import AgentContext, without_prefix
 
@@ -37,6 +38,10 @@ class GreedyPolicy:
         takes as long as asking all, or is not the same to the last bit."""
         outputs = self._acting.outputs_of(members, rows)
         return None if outputs is None else partial(_greedy, self._algorithm, outputs)
+
+    def exploring(self, seed: int, env_step: int, episodes: int) -> ExploringPolicy:
+        """See `Explorer`."""
+        return ExploringPolicy(self._algorithm, self._acting, seed, env_step, episodes)
 
     def greedy_module(self) -> nn.Module:
         """obs [B, *obs] -> actions [B, *action], as a module of its own."""

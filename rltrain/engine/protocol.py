@@ -99,6 +99,16 @@ class LoadablePolicy(Policy, Protocol):
         ...
 
 
+@runtime_checkable
+class Explorer(Policy, Protocol):
+    """A policy that can be asked to act as in training."""
+
+    def exploring(self, seed: int, env_step: int, episodes: int) -> Policy:
+        """The policy as it acted at a moment of the training, after so many environment steps and episodes, with draws
+        of `seed`; for the only member."""
+        ...
+
+
 class Agent(LoadablePolicy, Protocol):
     """The loop calls act, observe, update, in this order, once per vector step.
 

@@ -57,7 +57,7 @@ class RunCheckpointer:
 
     def save_best(self, step: int, state: StateDict) -> None:
         best = {"network": state["network"]}
-        kept: dict[str, Any] = {"solve_step": state["state"]["solve_step"]}
+        kept: dict[str, Any] = {name: state["state"][name] for name in ("solve_step", "episodes")}
         if statistics := statistics_in(state["state"]["envs"]):
             kept["envs"] = statistics
         self._write(checkpoint_folders.best_folder(self._run.path), step, best, kept)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rltrain.agents import AgentContext, LoadablePolicy, make_policy
+from rltrain.agents import AgentContext, Explorer, LoadablePolicy, Policy, make_policy
 from rltrain.compute.device import float32_by_default
 from rltrain.config.schema import RunConfig
 from rltrain.envs.batches import observations_in
@@ -18,11 +18,13 @@ from rltrain.envs.spaces import ObservationWriter, action_spec, make_action_tran
 from rltrain.envs.wrappers import WrapperContext, WrapperStack, make_wrappers
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.envs.wrappers.wrapper import Fixed
-from rltrain.errors import CheckpointError
+from rltrain.errors import CheckpointError, RequestError
 from rltrain.policy.source import EVAL_ENVS, check_network, checkpoint_of, stored_config
 from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
 from rltrain.storage.run_folder import folder_named
 from rltrain.types import ObservationSpec
+
+_MANY = 10**9  # episodes, of a `best` that was written before it told how many there had been
 
 
 class TrainedPolicy:
@@ -45,6 +47,7 @@ class TrainedPolicy:
         self.checkpoint = checkpoint.folder
         self.env_step = checkpoint.step
         self.solve_step: int | None = checkpoint.state.get("solve_step")
+        self._episodes = int(checkpoint.state.get("episodes", _MANY))
         self.eval_envs = checkpoint.manifest.get(EVAL_ENVS)
         limit = checkpoint.manifest.get("max_episode_steps")
         self._limit = limit if type(limit) is int and limit > 0 else None
@@ -67,6 +70,16 @@ class TrainedPolicy:
     def __repr__(self) -> str:
         what = f"{self.config.algo.name} on {self.config.env.id}, step {self.env_step:,}"
         return f"<TrainedPolicy of {what}, {str(self.checkpoint)!r}>"
+
+    def exploring(self, seed: int) -> Policy:
+        """The policy as it acted in training when the checkpoint was written, for observations of `eval_envs`.
+
+        Raises:
+            RequestError: a plug-in's agent that can only act greedily.
+        """
+        if not isinstance(self.agent_policy, Explorer):
+            raise RequestError(f"greedy=false: algo={self.config.algo.name} can only act greedily")
+        return self.agent_policy.exploring(seed, self.env_step, self._episodes)
 
     def act(self, obs: Any) -> Any:
         """The best action for one observation of the environment, or the best of each for a batch of them.

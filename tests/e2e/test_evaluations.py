@@ -236,3 +236,43 @@ class TestVideo:
         for env, drawn in (("probe_envs:Film-v0", True), ("probe_envs:Bandit-v0", False)):
             train(run_config(dqn_config(), env=env_config(env), total_steps=20), tmp_path / env[11:])
             assert ("video=true" in capsys.readouterr().out) == drawn
+
+
+class TestAsInTraining:
+    """`greedy=false`."""
+
+    LINE = (*DQN, "eval.period=100", "eval.episodes=3")
+
+    def evaluated(self, folder: Path, capsys: pytest.CaptureFixture[str], *args: str) -> tuple[str, dict[str, Any]]:
+        capsys.readouterr()
+        assert rltrain_here(folder, "evaluate", "run", "episodes=10", *args) == 0
+        return capsys.readouterr().out, result_of(folder / "run", "evaluation.json")
+
+    @pytest.mark.parametrize("checkpoint", ["last", "best"])
+    def test_without_exploration_it_is_the_greedy_result(
+        self, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert rltrain_here(tmp_path, *self.LINE, "exploration.end=0", "exploration.steps=50") == 0
+        said, best = self.evaluated(tmp_path, capsys, f"checkpoint={checkpoint}")
+        assert best["greedy"] and "greedy return of 10 episodes" in said
+        said, found = self.evaluated(tmp_path, capsys, f"checkpoint={checkpoint}", "greedy=false")
+        assert found == {**best, "greedy": False} and "return as in training of 10 episodes" in said
+
+    def test_with_it_it_repeats_by_its_seed(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert rltrain_here(tmp_path, *self.LINE, "exploration=constant", "exploration.end=0.5") == 0
+        best, first, again, other = (
+            self.evaluated(tmp_path, capsys, *args)[1]["episode_return"]
+            for args in ([], ["greedy=false"], ["greedy=false"], ["greedy=false", "seed=7"])
+        )
+        assert first == again and first != best and first != other
+
+    def test_the_moment_of_the_best_network_is_told(self, tmp_path: Path) -> None:
+        assert rltrain_here(tmp_path, *self.LINE) == 0
+        state = json.loads((tmp_path / "run/checkpoints/best/state.json").read_text())
+        assert state["episodes"] > 0
+
+    def test_a_film_is_greedy(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert rltrain_here(tmp_path, *self.LINE) == 0
+        capsys.readouterr()
+        assert rltrain_here(tmp_path, "evaluate", "run", "greedy=false", "video=true") == 2
+        assert one_line(capsys) == "rltrain: video=true: films the greedy policy; leave greedy=false out\n"
