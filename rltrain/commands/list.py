@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from typing import Any
+
 from rltrain.config.folders import description, group_files, import_plugins
 from rltrain.config.validate import closest, show, suggestion
 from rltrain.config.wrappers import WRAPPER_CONFIGS, arguments_of
@@ -29,6 +32,14 @@ _NOUNS = {
     "search": "search space",
 }
 
+_PACKAGES = {
+    "gymnasium.envs.box2d": "Box2D",
+    "gymnasium.envs.mujoco": "mujoco",
+    "gymnasium.envs.phys2d": "jax",
+    "gymnasium.envs.tabular": "jax",
+}
+"""Part of Gymnasium -> the package that its environments need."""
+
 
 def main(args: list[str]) -> int:
     """Prints the choices of one group, those that contain PART."""
@@ -48,7 +59,7 @@ def main(args: list[str]) -> int:
     if group == "tuned":
         rows = {name: text for name, text in rows.items() if name not in ("auto", "none")}
     if group == "env":
-        rows = {**_registered(), **rows}
+        rows = {**_registered(part), **rows}
     rows = {name: text for name, text in sorted(rows.items()) if part in name.lower()}
     if not rows:
         noun = _NOUNS.get(group, group.replace("_", " "))
@@ -68,14 +79,22 @@ def _wrappers() -> dict[str, str]:
     return rows
 
 
-def _registered() -> dict[str, str]:
+def _registered(part: str) -> dict[str, str]:
+    """The ids of Gymnasium: the older ones of Atari games, three of each, where `part` asks for them alone."""
+    from rltrain.config.env_families import is_older_atari
     from rltrain.config.env_source import env_specs, left_out
 
     if fault := left_out():
         print(f"the Atari games are left out: {fault}", file=errors())
-    rows = {}
-    for spec in env_specs():
-        limit = f"{spec.max_episode_steps} steps" if spec.max_episode_steps else "no time limit"
-        solved = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
-        rows[spec.id] = limit + solved
-    return rows
+    specs = [spec for spec in env_specs() if not getattr(spec.entry_point, "__name__", "").startswith("_raise")]
+    return {spec.id: _told(spec) for spec in specs if part or not is_older_atari(spec.id)}
+
+
+def _told(spec: Any) -> str:
+    frames = spec.kwargs.get("max_num_frames_per_episode")
+    limit = f"{spec.max_episode_steps} steps" if spec.max_episode_steps else "no time limit"
+    limit = f"{frames:,} frames" if frames and not spec.max_episode_steps else limit
+    solved = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
+    package = _PACKAGES.get(".".join(str(spec.entry_point).split(".")[:3]), "")
+    lacks = f" (needs {package})" if package and importlib.util.find_spec(package) is None else ""
+    return limit + solved + lacks

@@ -36,6 +36,11 @@ def atari_game(env_id: str) -> str | None:
     return game if game and has_ale() and _registered(game) else None
 
 
+def is_older_atari(env_id: str) -> bool:
+    """Whether the id is one of those that Atari games had before they were `ALE/<Game>-v5`."""
+    return atari_game(env_id.replace("NoFrameskip-", "-")) is not None
+
+
 def register_family(env_id: str) -> None:
     """Registers with Gymnasium what may be meant by `env_id`; nothing where the id is known already.
 

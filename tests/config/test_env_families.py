@@ -98,3 +98,27 @@ def test_layers_that_do_not_fit_the_observation_are_refused_before_a_folder_is_m
 def test_breakout_is_tuned_with_convolutions() -> None:
     config, info = compose(["algo=dqn", "env=MinAtar/Breakout-v1"])
     assert info.tuned == "dqn_MinAtar-Breakout-v1" and config.network.name == "cnn"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs the extra atari")
+def test_a_game_is_listed_once_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    def ids(*part: str) -> set[str]:
+        assert main(["list", "envs", *part]) == 0
+        return {line.split()[0] for line in capsys.readouterr().out.splitlines() if "Qbert" in line}
+
+    assert ids() == {"ALE/Qbert-v5"}
+    assert ids("qbert") == {"ALE/Qbert-v5", *(f"Qbert{skips}-v{n}" for skips in ("", "NoFrameskip") for n in (0, 4))}
+
+
+def test_the_list_says_what_an_environment_lacks_and_leaves_out_what_has_moved(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    absent = {"jax", "Box2D"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find(name))
+    assert main(["list", "envs"]) == 0
+    listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()}
+    assert listed["LunarLander-v3"] == "1000 steps, solved at 200 (needs Box2D)"
+    assert listed["phys2d/Pendulum-v0"] == "200 steps (needs jax)"
+    assert listed["CartPole-v1"] == "500 steps, solved at 475"
+    assert "Ant-v5" in listed and "Ant-v3" not in listed  # of Gymnasium's registry, only to say that it is gone
