@@ -222,10 +222,14 @@ def earlier_totals(record: Mapping[str, Any], anneals: Any) -> tuple[int, ...]:
 
 def changed_totals(record: Mapping[str, Any]) -> list[tuple[int, int]]:
     """The `total_steps` before and after each `resume` that changed them."""
-    changes = record.get("changes")
-    entries = [entry for entry in changes if isinstance(entry, dict)] if isinstance(changes, list) else []
-    pairs = [(entry.get("from"), entry.get("to")) for entry in entries if entry.get("key") == "total_steps"]
+    pairs = [(entry.get("from"), entry.get("to")) for entry in changes_of(record) if entry.get("key") == "total_steps"]
     return [(before, after) for before, after in pairs if type(before) is int and type(after) is int]
+
+
+def changes_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The changes that `resume` has made, as far as a run.json, which may be a stranger's, tells them rightly."""
+    changes = record.get("changes")
+    return [entry for entry in changes if isinstance(entry, dict)] if isinstance(changes, list) else []
 
 
 def require_trusted(config: RunConfig, trust: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,12 +48,14 @@ class Groups:
         keys: in whose values they are told apart, the environment's id first.
         implied: keys whose values differ too, and follow from those of `keys`.
         left_out: runs whose config cannot be read.
+        parted: runs that are apart from the other seeds of their setting because `resume` has changed them alone.
     """
 
     settings: tuple[Setting, ...]
     keys: tuple[str, ...]
     implied: tuple[str, ...]
     left_out: tuple[Run, ...]
+    parted: tuple[Run, ...]
 
     @property
     def envs(self) -> list[str]:
@@ -77,9 +79,10 @@ def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
     """
     known = [run for run in runs if run.config]
     configs: Sequence[Mapping[str, Any]]
-    configs = [{key: value for key, value in run.config.items() if not _is_no_setting(key)} for run in known]
+    configs = [{key: value for key, value in run.config.items() if not is_no_setting(key)} for run in known]
     if _compares_folders(known, configs):
         configs = [{**config, FOLDER: origins[run.origin]} for run, config in zip(known, configs, strict=True)]
+    parted = tuple(_parted(known, configs))
     configs = _with_history(known, configs)
     differing = _differing(configs)
     keys = _telling(differing, configs, [key for run in known for key in _keys(run.typed)])
@@ -95,7 +98,7 @@ def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
     ]
     return Groups(
         tuple(settings), tuple(keys), tuple(key for key in differing if key not in keys),
-        tuple(run for run in runs if not run.config),
+        tuple(run for run in runs if not run.config), parted,
     )  # fmt: skip
 
 
@@ -166,6 +169,16 @@ def _with_history(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> 
     ]
 
 
+def _parted(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> Iterator[Run]:
+    """The runs whose config was that of others until `resume` changed it."""
+    texts = set(map(_text, configs))
+    for run, config in zip(runs, configs, strict=True):
+        before = {key: value for key, value in run.before.items() if not is_no_setting(key)}
+        earlier = {key: value for key, value in {**config, **before}.items() if value is not None}
+        if earlier != config and _text(earlier) in texts:
+            yield run
+
+
 def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys whose values are not all the same, in the order of the configs."""
     values: dict[str, set[str]] = {}
@@ -200,7 +213,8 @@ def _keys(overrides: Iterable[str]) -> Iterable[str]:
         yield f"{key}.id" if key == "env" else f"{key}.name" if key in (*GROUP_CONFIGS, "device") else key
 
 
-def _is_no_setting(key: str) -> bool:
+def is_no_setting(key: str) -> bool:
+    """Whether replicates may differ in the key."""
     return any(key == entry or (entry[-1] == "." and key.startswith(entry)) for entry in _NO_SETTING)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from rltrain.config.validate import show
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
+from rltrain.report.groups import is_no_setting
 from rltrain.report.runs import CONFIRMED, SEARCHED, STUDY, Run
 from rltrain.report.statistics import FEWEST_RUNS
 from rltrain.terminal.text import counted, name_ranges
@@ -22,6 +24,7 @@ def notes(contents: Contents) -> list[str]:
         *_limited(contents),
         *_ended_early(contents),
         *_extended(contents),
+        *_parted(contents),
         *_mixed("versions", [run.versions for run in contents.runs], "their numbers may differ for that alone"),
         *_mixed("devices", [run.device for run in contents.runs], "their speeds cannot be compared"),
         *_picked(contents),
@@ -107,6 +110,25 @@ def _extended(contents: Contents) -> Iterator[str]:
             "Not all seeds of a setting were trained alike: resume has changed total_steps, over which learning rates"
             f" fall, of {counted(len(odd), 'run')}: {_names(contents, odd)}."
         )
+
+
+def _parted(contents: Contents) -> Iterator[str]:
+    """Runs that `resume` has taken out of their setting."""
+    if not (parted := contents.groups.parted):
+        return
+    changes: dict[str, list[Run]] = {}
+    for run in parted:
+        changed = {key: (run.config.get(key), old) for key, old in run.before.items() if not is_no_setting(key)}
+        told = [f"{key}={show(now)}, was {show(before)}" for key, (now, before) in changed.items() if now != before]
+        changes.setdefault("; ".join(told), []).append(run)
+    shown = [f"{_names(contents, runs)} ({change})" for change, runs in list(changes.items())[:_MOST_COUNTS]]
+    if more := sum(len(runs) for runs in list(changes.values())[_MOST_COUNTS:]):
+        shown.append(f"and {counted(more, 'run')} more")
+    apart = "is apart from the other seeds of its setting" if len(parted) == 1 else "are apart from the other seeds"
+    yield (
+        f"{counted(len(parted), 'run')} {apart}, because resume has changed {'it' if len(parted) == 1 else 'them'} "
+        f"alone: {', '.join(shown)}. Resumed with the same change, the others join."
+    )
 
 
 def _mixed(what: str, values: Sequence[str], so: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from rltrain.config.stored import ADDED_KEYS, earlier_totals
 from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
+from rltrain.report.records import before_resume, longest_gap, reason_of, seconds_of, typed_of, versions_of
 from rltrain.report.series import Metrics, Series, read_metrics
 from rltrain.storage.checkpoint_folders import has_checkpoint, newest_step
 from rltrain.storage.files import holder_of
@@ -24,7 +24,6 @@ from rltrain.storage.sweep_folder import SweepFolder, is_sweep
 from rltrain.terminal.text import shown_path
 from rltrain.training.outcome import Outcome, outcome
 
-_LONGEST = 1e12  # seconds
 TRAINING, EVALUATION = "rollout/episode_return", "eval/episode_return"
 OVERESTIMATION = "diagnostics/overestimation"
 """The value of first states less the discounted return, which the rows of a run have one by one."""
@@ -56,6 +55,7 @@ class Run:
         wall_seconds: from its last beginning to its end.
         ended: in seconds since 1970.
         totals: the `total_steps` over which its learning rate fell before it was resumed with others.
+        before: the keys that `resume` has changed, with their values before.
     """
 
     folder: Path
@@ -72,6 +72,7 @@ class Run:
     device: str = ""
     versions: str = ""
     totals: tuple[int, ...] = ()
+    before: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def env(self) -> str:
@@ -230,58 +231,24 @@ def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
     try:
         if state != "not begun":
             end = None if result is None else result.env_step
-            metrics = read_metrics(run.metrics, tags, _longest(config, record), end)
+            metrics = read_metrics(run.metrics, tags, longest_gap(config, record), end)
     except OSError as error:
         faults.append(f"{run.metrics.name}: cannot be read: {error.strerror}")
     if metrics.faults:
         faults.append(f"{run.metrics.name}: {', '.join(metrics.faults)}")
     if state == "completed" and result is None:
         faults.append(f"{run.result.name}: {'holds no result' if run.result.exists() else 'is missing'}")
-    seconds, started = _seconds(record.get("seconds")), _seconds(record.get("started"))
+    seconds, started = seconds_of(record.get("seconds")), seconds_of(record.get("started"))
     return Run(
-        folder, origin, (*typed, *_typed(record)), config, state, _reason(record), tuple(faults), metrics, result,
+        folder, origin, (*typed, *typed_of(record)), config, state, reason_of(record), tuple(faults), metrics, result,
         wall_seconds=seconds, ended=None if seconds is None or started is None else started + seconds,
-        device=str(record.get("device", "")), versions=_versions(record),
-        totals=earlier_totals(record, config.get("algo.anneal_lr")),
+        device=str(record.get("device", "")), versions=versions_of(record),
+        totals=earlier_totals(record, config.get("algo.anneal_lr")), before=before_resume(record),
     )  # fmt: skip
 
 
 def _fault(error: RequestError, folder: Path) -> str:
     return str(error).replace(f"{folder}/", "").replace(f"{shown_path(folder)}/", "")
-
-
-def _longest(config: Mapping[str, Any], record: Mapping[str, Any]) -> float:
-    """The most environment steps from one row of metrics to the next."""
-    changes = record.get("changes")
-    entries = [entry for entry in changes if isinstance(entry, dict)] if isinstance(changes, list) else []
-    periods = [config.get("log_period"), *(entry.get("from") for entry in entries if entry.get("key") == "log_period")]
-    numbers = [number for number in (*periods, config.get("num_envs")) if type(number) is int]
-    return sum(sorted(numbers)[-2:]) if len(numbers) == len(periods) + 1 else math.inf
-
-
-def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 <= value < _LONGEST else None
-
-
-def _versions(record: Mapping[str, Any]) -> str:
-    """Versions of the packages that decide a run's numbers, as far as its record has them."""
-    told = record.get("versions")
-    return (
-        ", ".join(f"{name} {show(told[name])}" for name in ("rltrain", "torch") if name in told)
-        if isinstance(told, dict)
-        else ""
-    )
-
-
-def _typed(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The overrides of the command, which may be those of all jobs of a sweep."""
-    words = record.get("argv")
-    return tuple(str(word) for word in words[1:] if "=" in str(word)) if isinstance(words, list) else ()
-
-
-def _reason(record: Mapping[str, Any]) -> str:
-    reason = record.get("reason")
-    return reason.splitlines()[0] if isinstance(reason, str) and reason.strip() else ""
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -145,6 +145,33 @@ def test_seeds_alone_differ_where_none_has_two_histories(tmp_path: Path) -> None
     assert [run.totals for run in setting.runs] == [(400,), ()]
 
 
+def resumed(folder: Path, seed: int, *changes: tuple[str, Any, Any]) -> None:
+    """A run of which `resume` has changed keys: from one value to another."""
+    now = {key.replace(".", "__"): new for key, _, new in changes}
+    run = write_run(folder, final=result(1.0), seed=seed, **now)
+    entries = [{"step": 500, "key": key, "from": old, "to": new} for key, old, new in changes]
+    (run / "run.json").write_text(json.dumps({"status": "completed", "changes": entries}))
+
+
+def test_a_seed_that_resume_has_changed_alone_is_apart_and_is_known(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path / str(seed), final=result(1.0), seed=seed, stop_at_return=9)
+    resumed(tmp_path / "2", 2, ("stop_at_return", 9, None), ("total_steps", 1000, 2000), ("log_period", 100, 50))
+    resumed(tmp_path / "3", 3, ("log_period", 100, 50), ("stop_at_return", None, 9))
+    resumed(tmp_path / "4", 4, ("log_period", 100, 50))
+    resumed(tmp_path / "5", 5, ("total_steps", 700, 1000))  # as 4 had them from the start
+    found = group_runs(read_runs([tmp_path], []), ["x"])
+    assert [[run.seed for run in setting.runs] for setting in found.settings] == [[0, 1, 3], [2], [4, 5]]
+    assert [run.seed for run in found.parted] == [2, 3]  # 3 has left that of 4 and 5
+
+
+def test_seeds_that_resume_has_changed_all_are_a_setting_as_any_other(tmp_path: Path) -> None:
+    for seed in range(2):
+        resumed(tmp_path / str(seed), seed, ("total_steps", 1000, 2000))
+    found = group_runs(read_runs([tmp_path], []), ["x"])
+    assert len(found.settings) == 1 and found.parted == ()
+
+
 def test_the_confirmation_of_a_study_is_apart_from_the_search(tmp_path: Path) -> None:
     write_sweep(tmp_path / "batch_000", {f"t{s}": ([f"seed={s}"], {"seed": s}, 9.0) for s in range(2)})
     write_sweep(tmp_path / "confirm_0", {f"seed_{s}": ([f"seed={s}"], {"seed": s}, 1.0) for s in (2, 3, 4)})

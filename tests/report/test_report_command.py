@@ -256,6 +256,21 @@ def test_runs_of_other_histories_are_named(here: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_seed_that_was_extended_alone_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        steps = 2000 if seed == 1 else 1000
+        run = write_run(here / "day" / str(seed), final=result(1.0, steps), seed=seed, total_steps=steps)
+        if seed == 1:
+            change = {"step": 1000, "key": "total_steps", "from": 1000, "to": 2000}
+            (run / "run.json").write_text(json.dumps({"status": "completed", "changes": [change]}))
+    assert main(["report", "day"]) == 0
+    assert (
+        "1 run is apart from the other seeds of its setting, because resume has changed it alone: 1 (total_steps=2000, "
+        "was 1000). Resumed with the same change, the others join."
+    ) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_final_evaluations_that_were_limited_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut = {**result(356.0), "episodes": 20, "episodes_asked": 100, "episodes_cut": 20, "cut_at_step": 500}
     for seed in range(2):
