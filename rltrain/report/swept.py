@@ -40,13 +40,21 @@ _LARGEST = 1e15
 
 def swept_numbers(contents: Contents) -> list[str]:
     """The keys that tell settings apart by numbers alone."""
+    found = {key for env in contents.envs for key in _swept_in(contents, env)}
+    return [key for key in contents.groups.keys if key in found]
+
+
+def _swept_in(contents: Contents, env: str) -> list[str]:
+    """The keys whose numbers vary in an environment, among scored settings that are alike in all words: `total_steps`
+    that come with the algorithm, or of which one value has scores, are not swept."""
     keys = [key for key in contents.groups.keys if key not in (ENV, FOLDER)]
-    return [
-        key
-        for key in keys
-        if all(_is_number(s.setting.values.get(key)) for s in contents.summaries)
-        and any(len(_values(contents.of_env(env), key)) > 1 for env in contents.envs)
-    ]
+    numbers = [key for key in keys if all(_is_number(s.setting.values.get(key)) for s in contents.summaries)]
+    alike: dict[str, list[Summary]] = {}
+    for summary in contents.of_env(env):
+        if summary.score is not None:
+            words = as_text({key: text for key, text in summary.setting.texts.items() if key not in numbers})
+            alike.setdefault(words, []).append(summary)
+    return [key for key in numbers if any(len(_values(part, key)) > 1 for part in alike.values())]
 
 
 def is_grid(contents: Contents) -> bool:
@@ -77,8 +85,7 @@ def heat_maps(contents: Contents) -> Figure:
 def slices(contents: Contents) -> Figure:
     """A panel for each environment and each swept number."""
     keys = swept_numbers(contents)
-    places = [(env, key) for env in contents.envs for key in keys if len(_values(contents.of_env(env), key)) > 1]
-    places = places[:_MOST_PANELS]
+    places = [(env, key) for env in contents.envs for key in _swept_in(contents, env)][:_MOST_PANELS]
     figure, axes = panels(len(places), columns=min(3, len(keys)) if len(keys) > 1 else 3)
     for (env, key), panel in zip(places, axes, strict=True):
         _draw_slice(panel, contents, env, key)

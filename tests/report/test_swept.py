@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Rectangle
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from written_runs import result, write_run, write_sweep
+from written_runs import result, row, write_run, write_sweep
 
 from rltrain.cli import main
 from rltrain.report.contents import Contents, read_contents
@@ -92,6 +92,33 @@ def test_labels_of_an_axis_do_not_lie_on_each_other() -> None:
 def test_words_flags_and_lists_are_no_swept_numbers(tmp_path: Path) -> None:
     contents = swept(tmp_path, [{"network__hidden": [8]}, {"network__hidden": [9]}, {"algo__double": True}])
     assert swept_numbers(contents) == [] and "slices" not in names(contents)
+
+
+def test_a_number_that_comes_with_the_algorithm_is_not_swept(tmp_path: Path) -> None:
+    """As in two sweeps that are reported together, each with total_steps of its own."""
+    for name, steps in (("dqn", 1000), ("ppo", 2000)):
+        jobs: dict[str, Any] = {
+            str(rate): (
+                [f"algo={name}", f"total_steps={steps}", f"algo.optimizer.lr={rate}"],
+                {"algo__name": name, "total_steps": steps, "algo__optimizer__lr": rate},
+                rate,
+            )
+            for rate in (0.1, 0.2)
+        }
+        write_sweep(tmp_path / name, jobs)
+    contents = read_contents([tmp_path / "dqn", tmp_path / "ppo"], ["dqn", "ppo"])
+    assert contents.groups.keys == ("algo.name", "total_steps", "algo.optimizer.lr")
+    assert swept_numbers(contents) == ["algo.optimizer.lr"]
+    with styled():
+        (panel,) = slices(contents).axes
+    assert panel.get_xlabel() == "lr"
+
+
+def test_a_number_of_which_one_value_has_scores_is_not_swept(tmp_path: Path) -> None:
+    write_run(tmp_path / "failed", [row(100, 1.0)], status="failed", algo__gamma=0.5, algo__optimizer__lr=1.0)
+    contents = swept(tmp_path, [{"algo__optimizer__lr": rate} for rate in (0.1, 0.2)])
+    assert contents.groups.keys == ("algo.gamma", "algo.optimizer.lr")
+    assert swept_numbers(contents) == ["algo.optimizer.lr"]
 
 
 def test_tensorboard_shows_the_curves_over_seeds(tmp_path: Path) -> None:
