@@ -39,6 +39,8 @@ def conditions(parts: Parts) -> dict[str, Any]:
     return {
         "device": str(parts.device),
         "threads": parts.threads,
+        "compiled": parts.compiled,
+        "vectorization": parts.vectorization.way,
         "versions": versions(),
         "git": git_state(command_folder()),
         "argv": sys.argv,

@@ -12,7 +12,10 @@ from rltrain.config.validate import show
 from rltrain.report.runs import Run
 
 ENV, FOLDER, BEFORE = "env.id", "folder", "total_steps.before"
-_NO_SETTING = ("seed", "name", "dry_run", "log_period", "checkpoint.", "video.")
+_NO_SETTING = (
+    "seed", "name", "dry_run", "log_period", "loggers", "checkpoint.", "video.", "eval.num_envs", "env.step_timeout",
+    "device.index",
+)  # fmt: skip
 """Keys, or the sections before a dot, in which replicates may differ."""
 _VAGUE = ("before", "start", "end", "steps", "period", "unit", "decay", "size", "kwargs")
 
@@ -80,6 +83,7 @@ def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
     known = [run for run in runs if run.config]
     configs: Sequence[Mapping[str, Any]]
     configs = [{key: value for key, value in run.config.items() if not is_no_setting(key)} for run in known]
+    configs = _as_used(known, configs)
     if _compares_folders(known, configs):
         configs = [{**config, FOLDER: origins[run.origin]} for run, config in zip(known, configs, strict=True)]
     parted = tuple(_parted(known, configs))
@@ -148,6 +152,19 @@ def _setting(members: Sequence[Run], values: Mapping[str, Any], texts: Mapping[s
         tuple(runs),
         tuple(run for run in members if run.folder not in kept),
     )
+
+
+def _as_used(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The configs with what was used, for the keys in which they differ: without a GPU device=auto and device=cpu are
+    one. Runs of one config stay together, whatever `auto` chose for each."""
+    texts = [_text(config) for config in configs]
+    differing = _differing(configs)
+    values: dict[str, dict[str, set[str | int]]] = {text: {} for text in texts}
+    for run, text in zip(runs, texts, strict=True):
+        for key in run.used.keys() & set(differing):
+            values[text].setdefault(key, set()).add(run.used[key])
+    one = {text: {key: used.pop() for key, used in found.items() if len(used) == 1} for text, found in values.items()}
+    return [{**config, **one[text]} for config, text in zip(configs, texts, strict=True)]
 
 
 def _compares_folders(runs: Sequence[Run], configs: Sequence[Mapping[str, Any]]) -> bool:

@@ -21,6 +21,21 @@ def before_resume(record: Mapping[str, Any]) -> dict[str, Any]:
     return before
 
 
+def used(record: Mapping[str, Any]) -> dict[str, str | int]:
+    """The keys of which the run decided `auto`, or that mean nothing on its device -> the value that this came to."""
+    device = str(record.get("device", "")).partition(":")[0]
+    found = {
+        "device.name": device,
+        "device.threads": record.get("threads"),
+        "env.vectorization": record.get("vectorization"),
+    }
+    if device == "cpu":
+        found |= {"device.cuda_graphs": False, "device.deterministic": False}
+    if record.get("compiled") is False:
+        found["device.compile"] = False
+    return {key: value for key, value in found.items() if isinstance(value, str | int) and value != ""}
+
+
 def longest_gap(config: Mapping[str, Any], record: Mapping[str, Any]) -> float:
     """The most environment steps from one row of metrics to the next."""
     before = [entry.get("from") for entry in changes_of(record) if entry.get("key") == "log_period"]

@@ -13,7 +13,7 @@ import numpy as np
 from rltrain.config.stored import ADDED_KEYS, earlier_totals
 from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
-from rltrain.report.records import before_resume, longest_gap, reason_of, seconds_of, typed_of, versions_of
+from rltrain.report.records import before_resume, longest_gap, reason_of, seconds_of, typed_of, used, versions_of
 from rltrain.report.series import Metrics, Series, read_metrics
 from rltrain.storage.checkpoint_folders import has_checkpoint, newest_step
 from rltrain.storage.files import holder_of
@@ -56,6 +56,7 @@ class Run:
         ended: in seconds since 1970.
         totals: the `total_steps` over which its learning rate fell before it was resumed with others.
         before: the keys that `resume` has changed, with their values before.
+        used: keys of which `auto`, or another value, came to the same as one that could have been typed -> that one.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class Run:
     versions: str = ""
     totals: tuple[int, ...] = ()
     before: Mapping[str, Any] = field(default_factory=dict)
+    used: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def env(self) -> str:
@@ -244,6 +246,7 @@ def read_run(found: Found, tags: Collection[str], origin: int = 0) -> Run:
         wall_seconds=seconds, ended=None if seconds is None or started is None else started + seconds,
         device=str(record.get("device", "")), versions=versions_of(record),
         totals=earlier_totals(record, config.get("algo.anneal_lr")), before=before_resume(record),
+        used=used(record),
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def groups(tmp_path: Path, *changes: dict[str, Any], places: int = 1) -> Groups:
 
 def test_seeds_are_replicates(tmp_path: Path) -> None:
     found = groups(
-        tmp_path, {"seed": 2}, {"seed": 0}, {"seed": 1, "name": "x", "checkpoint__period": 7, "log_period": 1}
+        tmp_path,
+        {"seed": 2},
+        {"seed": 0, "eval__num_envs": 1, "env__step_timeout": 3.0, "loggers": ["wandb"], "video": {"period": 100}},
+        {"seed": 1, "name": "x", "checkpoint__period": 7, "log_period": 1},
     )
     (setting,) = found.settings
     assert [run.seed for run in setting.runs] == [0, 1, 2]
@@ -143,6 +147,52 @@ def test_seeds_alone_differ_where_none_has_two_histories(tmp_path: Path) -> None
     extended(tmp_path / "1", 0, seed=1)
     (setting,) = group_runs(read_runs([tmp_path], []), ["x"]).settings  # a note tells of it
     assert [run.totals for run in setting.runs] == [(400,), ()]
+
+
+def on(folder: Path, seed: int, chose: Mapping[str, Any], **device: Any) -> None:
+    """A run with these keys of `device`, and what `auto` chose in its record."""
+    keys = {"name": "auto", "index": 0, "threads": "auto", "compile": "auto", "cuda_graphs": "auto", **device}
+    run = write_run(folder, final=result(1.0), seed=seed, device=keys)
+    (run / "run.json").write_text(json.dumps({"status": "completed", **chose}))
+
+
+CPU, CUDA = {"device": "cpu", "threads": 1, "compiled": False}, {"device": "cuda:0", "threads": 1, "compiled": True}
+
+
+@pytest.mark.parametrize(
+    ("runs", "settings"),
+    [
+        ([(CPU, {}), (CPU, {"name": "cpu"})], {"all runs": 2}),
+        ([(CPU, {}), (CPU, {"cuda_graphs": False, "index": 1})], {"all runs": 2}),
+        ([(CPU, {}), (CPU, {"threads": 1}), (CPU, {"compile": False})], {"all runs": 3}),
+        ([(CPU, {}), (CPU, {"name": "cpu"}), (CUDA, {"name": "cuda"})], {"device=cpu": 2, "device=cuda": 1}),
+        ([(CPU, {}), ({**CPU, "threads": 4}, {"threads": 4})], {"threads=1": 1, "threads=4": 1}),
+        ([(CUDA, {}), (CUDA, {"cuda_graphs": False})], {"cuda_graphs=auto": 1, "cuda_graphs=false": 1}),
+        ([(CUDA, {}), (CUDA, {"compile": True})], {"compile=auto": 1, "compile=true": 1}),
+        ([(CPU, {}), (CUDA, {})], {"all runs": 2}),
+        ([(CPU, {}), (CUDA, {}), (CPU, {"name": "cpu"})], {"device=auto": 2, "device=cpu": 1}),
+        ([({}, {}), (CPU, {}), (CPU, {"name": "cpu"})], {"all runs": 3}),
+        ([({"device": ["cpu"], "threads": "x" * 9, "compiled": 0}, {}), (CPU, {})], {"all runs": 2}),
+    ],
+)
+def test_auto_counts_as_what_it_chose(
+    runs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], settings: Mapping[str, int], tmp_path: Path
+) -> None:
+    for seed, (chose, device) in enumerate(runs):
+        on(tmp_path / str(seed), seed, chose, **device)
+    found = group_runs(read_runs([tmp_path], []), ["x"])
+    assert {setting.variant: len(setting.runs) for setting in found.settings} == settings
+
+
+def test_ways_of_stepping_environments_are_apart_unless_auto_chose_one(tmp_path: Path) -> None:
+    for seed, (asked, way) in enumerate((("auto", "sync"), ("sync", "sync"), ("batched", "batched"))):
+        run = write_run(tmp_path / str(seed), final=result(1.0), seed=seed, env__vectorization=asked)
+        (run / "run.json").write_text(json.dumps({"status": "completed", "vectorization": way}))
+    found = group_runs(read_runs([tmp_path], []), ["x"])
+    assert [(s.variant, len(s.runs)) for s in found.settings] == [
+        ("vectorization=sync", 2),
+        ("vectorization=batched", 1),
+    ]
 
 
 def resumed(folder: Path, seed: int, *changes: tuple[str, Any, Any]) -> None:
