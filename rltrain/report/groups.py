@@ -82,7 +82,10 @@ def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
     """
     known = [run for run in runs if run.config]
     configs: Sequence[Mapping[str, Any]]
-    configs = [{key: value for key, value in run.config.items() if not is_no_setting(key)} for run in known]
+    configs = [
+        {key: value for key, value in run.config.items() if value is not None and not is_no_setting(key)}
+        for run in known  # a key that came later is null in an older run
+    ]
     configs = _as_used(known, configs)
     if _compares_folders(known, configs):
         configs = [{**config, FOLDER: origins[run.origin]} for run, config in zip(known, configs, strict=True)]

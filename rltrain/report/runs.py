@@ -255,8 +255,8 @@ def _fault(error: RequestError, folder: Path) -> str:
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted key -> value; with the keys that earlier versions did not store, and without what says nothing."""
+    """Dotted key -> value, None where it is null; with the keys that earlier versions did not store."""
     flat = leaves(config)
     for key, value in ADDED_KEYS.items():
         flat.setdefault(key, value)
-    return {key: value for key, value in flat.items() if value is not None and value != {}}
+    return {key: value for key, value in flat.items() if value != {}}

@@ -18,6 +18,7 @@ from rltrain.report.summary import Estimate, Summary
 from rltrain.terminal.text import harmless
 
 Row = dict[str, Any]
+_NULL = "null"
 
 
 def to_plain(contents: Contents) -> dict[str, Any]:
@@ -41,28 +42,29 @@ def to_plain(contents: Contents) -> dict[str, Any]:
 
 
 def csv_files(contents: Contents) -> dict[str, str]:
-    """File name -> text: a row for each run, for each setting, and for each point of a setting's curves."""
+    """File name -> text: a row for each run, for each setting, and for each point of a setting's curves. A key that is
+    null has the word for it; the cell of one that the setting does not have is empty."""
     return {
-        "runs.csv": _csv(run_rows(contents)),
-        "settings.csv": _csv([_setting_row(contents, summary) for summary in contents.summaries]),
+        "runs.csv": _csv(run_rows(contents, _NULL)),
+        "settings.csv": _csv([_setting_row(contents, summary, _NULL) for summary in contents.summaries]),
         "curves.csv": _csv(_curve_rows(contents)),
     }
 
 
-def run_rows(contents: Contents) -> list[Row]:
+def run_rows(contents: Contents, null: str | None = None) -> list[Row]:
     """A row for each run, in the order of the settings, and then those that are in none."""
     rows = []
     for setting in (summary.setting for summary in contents.summaries):
-        rows += [_run_row(contents, run, setting, True) for run in setting.runs]
-        rows += [_run_row(contents, run, setting, False) for run in setting.repeated]
-    return rows + [_run_row(contents, run, None, False) for run in contents.groups.left_out]
+        rows += [_run_row(contents, run, setting, True, null) for run in setting.runs]
+        rows += [_run_row(contents, run, setting, False, null) for run in setting.repeated]
+    return rows + [_run_row(contents, run, None, False, null) for run in contents.groups.left_out]
 
 
-def _run_row(contents: Contents, run: Run, setting: Setting | None, counts: bool) -> Row:
+def _run_row(contents: Contents, run: Run, setting: Setting | None, counts: bool, null: str | None) -> Row:
     result = run.result
     return {
         "run": contents.name(run),
-        **_keys(contents, setting),
+        **_keys(contents, setting, null),
         "seed": run.seed,
         "state": run.state[:40],
         "counts": counts,
@@ -85,9 +87,9 @@ def _run_row(contents: Contents, run: Run, setting: Setting | None, counts: bool
     }
 
 
-def _setting_row(contents: Contents, summary: Summary) -> Row:
+def _setting_row(contents: Contents, summary: Summary, null: str | None = None) -> Row:
     return {
-        **_keys(contents, summary.setting),
+        **_keys(contents, summary.setting, null),
         "seeds": len(summary.setting.runs),
         "scored": len(summary.scores),
         **_estimate("score", summary.score),
@@ -107,7 +109,7 @@ def _setting_row(contents: Contents, summary: Summary) -> Row:
 
 def _curve_rows(contents: Contents) -> Iterable[Row]:
     for summary in contents.summaries:
-        keys = _keys(contents, summary.setting)
+        keys = _keys(contents, summary.setting, _NULL)
         for tag, line in summary.curves.items():
             columns = (line.steps, line.runs, line.iqm, line.mean, line.low, line.high)
             for step, runs, *values in zip(*(column.tolist() for column in columns), strict=True):
@@ -115,17 +117,19 @@ def _curve_rows(contents: Contents) -> Iterable[Row]:
                 yield {**keys, "metric": tag, "step": step, "runs": runs, **dict(zip(names, values, strict=True))}
 
 
-def _keys(contents: Contents, setting: Setting | None) -> Row:
-    """The environment and the keys that tell settings apart, as columns."""
+def _keys(contents: Contents, setting: Setting | None, null: str | None) -> Row:
+    """The environment and the keys that tell settings apart, as columns. `null`: a key that the setting has as null."""
     keys = [key for key in contents.groups.keys if key != ENV]
     if setting is None:
         return {"env": None, **dict.fromkeys(keys)}
-    return {"env": setting.env, **{key: _value(setting.values.get(key)) for key in keys}}
+    nulls = {key: null for key in keys if any(key in run.config for run in setting.runs)}
+    values = {key: setting.values.get(key) for key in keys}
+    return {"env": setting.env, **{k: nulls.get(k) if value is None else _value(value) for k, value in values.items()}}
 
 
 def _value(value: Any) -> Any:
     number = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
-    return value if value is None or number else shown([value])[0]
+    return value if number else shown([value])[0]
 
 
 def _estimate(name: str, found: Estimate | None) -> Row:

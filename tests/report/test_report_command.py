@@ -188,6 +188,29 @@ def test_tables_have_a_row_for_each(sweep: Path) -> None:
     assert [float(c["iqm"]) for c in last] == pytest.approx([111.0, 111.0])
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_key_that_is_null_is_no_empty_cell(here: Path) -> None:
+    """Unlike that of a key which the other algorithm has alone, and of a run without a config."""
+    ppo = {"name": "ppo", "optimizer": {"name": "adam", "lr": 0.001}}
+    write_run(here / "runs" / "0", final=result(1.0), stop_at_return=9.0)
+    write_run(here / "runs" / "1", final=result(1.0), algo=ppo)
+    write_run(here / "runs" / "2", final=result(1.0))
+    write_run(here / "runs" / "3", final=result(1.0), network__hidden=[8])
+    (here / "runs" / "3" / "config.yaml").unlink()
+    for number in range(2):
+        argv = ["rltrain", "stop_at_return=9.0", "algo.gamma=0.99"]
+        (here / "runs" / str(number) / "run.json").write_text(json.dumps({"status": "completed", "argv": argv}))
+    assert main(["report", "runs"]) == 0
+    report = here / "runs" / "report"
+    key, cells = "stop_at_return", {}
+    for name in ("runs", "settings", "curves"):
+        with open(report / f"{name}.csv", newline="") as file:
+            cells[name] = [(row[key], row["algo.gamma"]) for row in csv.DictReader(file)]
+    assert cells["runs"] == [("9.0", "0.99"), ("null", ""), ("null", "0.99"), ("", "")]
+    assert sorted(set(cells["curves"])) == sorted(cells["settings"]) == sorted(cells["runs"][:3])
+    assert [row[key] for row in json.loads((report / "summary.json").read_text())["runs"]] == [9.0, None, None, None]
+
+
 @pytest.mark.slow
 def test_the_same_report_twice_is_the_same_bytes(sweep: Path, here: Path) -> None:
     shutil.copytree(sweep, here / "sweep")
