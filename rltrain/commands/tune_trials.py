@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,9 @@ _MOST_REFUSED = 1000
 """Settings in a row that contradict each other: then the space holds hardly any others."""
 _MOST_SHOWN = 5
 """Of a batch's settings that contradict each other."""
-_MOST_REPEATED = 50
-"""Settings in a row that were tried before: then the space is taken to hold no others."""
+_FEW_REPEATED, _MOST_REPEATED = 10, 60
+"""Settings in a row that were tried before, after which the next are drawn at random, since the sampler is fond of its
+best; and after which the space is taken to hold no others, unless these can be counted."""
 
 
 def search_seeds(asked: Plan) -> range:
@@ -41,14 +43,15 @@ def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequenc
     Raises:
         RequestError: it holds hardly any settings at all that go together.
     """
-    seeds = search_seeds(asked)
+    seeds, size = search_seeds(asked), math.prod(dimension.size for dimension in asked.space)
     tried = {json.dumps(dict(trial.values)) for batch in batches for trial in batch.trials}
     trials: list[Trial] = []
     jobs: list[tuple[str, dict[str, Any], str]] = []
     reasons: list[str] = []
     repeated = 0
-    while len(trials) < count and repeated < _MOST_REPEATED and len(reasons) < _MOST_REFUSED:
-        name, values = search.ask()
+    most_repeated = max(_MOST_REPEATED, 20 * size) if size < math.inf else _MOST_REPEATED
+    while len(trials) < count and len(tried) < size and repeated < most_repeated and len(reasons) < _MOST_REFUSED:
+        name, values = search.ask(at_random=repeated >= _FEW_REPEATED)
         said = json.dumps(values)
         if said in tried:
             search.tell(name, TrialResult("failed", reason="was tried before"))

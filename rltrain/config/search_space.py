@@ -60,6 +60,15 @@ class Dimension:
         """Whether its numbers are whole."""
         return isinstance(self.low, int)
 
+    @property
+    def size(self) -> float:
+        """How many values it has; endless for real numbers."""
+        if self.choices:
+            return len(self.choices)
+        return (
+            len(range(int(self.low or 0), int(self.high or 0) + 1, int(self.step or 1))) if self.integer else math.inf
+        )
+
     def to_plain(self) -> dict[str, Any]:
         """As a file says it."""
         if self.choices:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,15 +63,14 @@ class Search:
                 load_if_exists=True,
             )
 
-    def ask(self) -> tuple[int, dict[str, Any]]:
+    def ask(self, at_random: bool = False) -> tuple[int, dict[str, Any]]:
         """The number of a new trial and its settings: key -> value."""
         with self._explained():
             number = len(self._study.get_trials(deepcopy=False))
             # Seeded for each trial: a study that is continued goes on as if it had not been stopped.
             seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-            self._study.sampler = TPESampler(
-                seed=seed, n_startup_trials=self._startup, multivariate=True, constant_liar=True
-            )
+            startup = sys.maxsize if at_random else self._startup
+            self._study.sampler = TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, constant_liar=True)
             trial = self._study.ask(self._distributions)
             return trial.number, {d.key: _as_trained(d, trial.params[d.key]) for d in self._space}
 

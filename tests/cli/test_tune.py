@@ -287,6 +287,16 @@ def test_settings_are_not_trained_twice(training: StandIn, tmp_path: Path, capsy
     assert "3 trials: 3 complete, 0 pruned, 0 failed" in output
 
 
+def test_a_space_that_can_be_counted_is_tried_whole(training: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """Though the sampler suggests its best again and again, and settings that fail teach it nothing."""
+    training.outcome = lambda config, seed: math.nan if config["algo"]["n_step"] == 2 else by_gamma(config, seed)
+    words = ["tune.trials=30", "tune.seeds=1", "tune.confirm=0", "tune.startup=2", "tune.pruner=none"]
+    assert main([*BASE[:-1], *words, "algo.n_step=interval(1,4)", "algo.gamma=0.9,0.92,0.95,0.97,0.99"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "20 trials of 30: nothing new is suggested" in said and "20 trials: 15 complete" in said
+    assert "0 pruned, 5 failed" in said
+
+
 def test_a_space_of_the_users_own(training: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine" / "search").mkdir(parents=True)
     (tmp_path / "mine" / "search" / "wide.yaml").write_text("algo.optimizer.lr: {low: 1e-5, high: 1, log: true}")
