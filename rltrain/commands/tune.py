@@ -13,6 +13,7 @@ from rltrain.commands.preflight import preflight
 from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
 from rltrain.commands.tune_request import Plan, Request, plan, read_request, require_optuna, stored_plan, tune_config
 from rltrain.commands.tune_trials import check_batch, new_batch
+from rltrain.commands.tuned_file import value_of
 from rltrain.config.run_name import reserve_folder, run_name
 from rltrain.config.search_space import late_epsilon, shown_values
 from rltrain.config.stored import require_trusted
@@ -173,9 +174,20 @@ def _tell(folder: StudyFolder, asked: Plan, batch: Batch) -> None:
         search.tell(trial.number, result)
         say(wrapped(f"trial {trial.number:<3} {_in_words(result)}"))
     batch.tell(results)
+    say(wrapped(f"tune      {_so_far(folder, asked)}"))
     for trial in batch.trials:
         for run in trial.runs:
             drop_checkpoints(batch.path / run)
+
+
+def _so_far(folder: StudyFolder, asked: Plan) -> str:
+    """How many trials are made, and the best of them."""
+    from rltrain.commands.tune_end import ranked
+
+    trials = [trial for batch in folder.batches() for trial in batch.trials if trial.result is not None]
+    best = ranked(trials)[:1]
+    reached = f"the best so far is trial {best[0].number}: {number(value_of(best[0]))}" if best else "none is complete"
+    return f"{len(trials):,} of {counted(asked.tune.trials, 'trial')} made, {reached}"
 
 
 def _in_words(result: TrialResult) -> str:

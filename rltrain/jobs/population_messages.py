@@ -39,7 +39,7 @@ def population_header(
         [
             f"rltrain   {first.algo.name} on {first.env.id}, {len(configs)} jobs as one program, "
             + (f"differing in {', '.join(differ)}" if (differ := differing_keys(configs)) else "all alike"),
-            f"jobs      {name_ranges([folder.name for folder in folders])}",
+            wrapped(f"jobs      {name_ranges([folder.name for folder in folders])}"),
             f"device    {parts.device}, {how(parts)}, {parts.agent.replay_bytes / 2**20:.0f} MiB of experience",
             f"stepping  {steps_how(parts)}",
             *map(wrapped, resuming),

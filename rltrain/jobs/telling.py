@@ -28,6 +28,8 @@ from rltrain.training.member import Member
 if TYPE_CHECKING:
     from rltrain.jobs.training import Job
 
+_LONGEST_NAMES = 40  # letters of each line that begins with the names of its jobs
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -120,7 +122,7 @@ class OfJobs:
     @property
     def _names(self) -> str:
         word = "job" if len(self.jobs) == 1 else "jobs"
-        return f"{word} {name_ranges([job.folder.name for job in self.jobs])}"
+        return f"{word} {name_ranges([job.folder.name for job in self.jobs], _LONGEST_NAMES)}"
 
     def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
         early = any(config.may_end_early for config in self._configs)

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TextIO
 
@@ -57,18 +58,29 @@ def episodes_in_words(count: int, asked: int | None, cut: int, cut_at: int) -> s
     return words + (f", {cut if cut < count else 'all'} of them cut at step {cut_at:,}" if cut else "")
 
 
-def name_ranges(names: Sequence[str]) -> str:
-    """`0 to 31`, `0 to 2, 7`, or the names as they are; of many pieces the first."""
-    runs: list[list[str]] = []
-    for name in names:
-        follows = runs and name.isdigit() and runs[-1][-1].isdigit() and int(name) == int(runs[-1][-1]) + 1
-        if follows:
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    pieces = [piece for run in runs for piece in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
-    more = f" and {len(pieces) - _MOST_PIECES} more" if len(pieces) > _MOST_PIECES else ""
-    return ", ".join(pieces[:_MOST_PIECES]) + more
+def name_ranges(names: Sequence[str], longest: int = 10_000) -> str:
+    """`0 to 31`, `0 to 2, 7`, `seed_3 to 5`, or the names as they are; of many pieces, or beyond `longest` letters, the
+    first and how many names are left."""
+    pieces: list[tuple[str, int]] = []
+    for run in _consecutive(names):
+        whole = f"{run[0]} to {re.split('[_/]', run[-1])[-1]}"
+        pieces += [(whole, len(run))] if len(run) > 2 else [(name, 1) for name in run]
+    shown = pieces[:_MOST_PIECES]
+    while len(shown) > 1 and sum(len(text) + 2 for text, _ in shown) > longest:
+        shown.pop()
+    left = len(names) - sum(count for _, count in shown)
+    return ", ".join(text for text, _ in shown) + (f" and {left:,} more" if left else "")
+
+
+def _consecutive(names: Sequence[str]) -> list[list[str]]:
+    """The names in runs of those that differ in the number at their ends alone, which counts up by one."""
+
+    def family(entry: tuple[int, str]) -> tuple[str | int, ...]:
+        place, name = entry
+        found = re.fullmatch(r"(|.*[_/])([0-9]+)", name)
+        return (found[1], int(found[2]) - place) if found else (name, place, "")
+
+    return [[name for _, name in run] for _, run in groupby(enumerate(names), family)]
 
 
 def terminal_width() -> int:

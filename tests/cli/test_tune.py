@@ -167,6 +167,20 @@ def test_a_failed_run_fails_its_trial_and_is_named(training: StandIn, capsys: py
     assert f"{states.count('complete')} complete, 0 pruned, {states.count('failed')} failed" in said
 
 
+def test_each_batch_ends_with_the_best_so_far(training: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    returns = {0.9: math.nan, 0.95: 2.0, 0.97: 7.0, 0.99: 3.0}
+    training.outcome = lambda config, seed: returns[config["algo"]["gamma"]]
+    words = ["tune.trials=4", "tune.batch=1", "tune.seeds=1", "tune.confirm=0", "algo.gamma=0.9,0.95,0.97,0.99"]
+    assert main([*BASE[:-1], *words]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if " made, " in line]
+    found = study()["trials"]
+    for made, line in enumerate(said, 1):
+        done = {t["result"]["value"]: t["number"] for t in found[:made] if t["result"]["state"] == "complete"}
+        reached = f"the best so far is trial {done[max(done)]}: {max(done):.2f}" if done else "none is complete"
+        assert line == f"tune      {made} of 4 trials made, {reached}"
+    assert len(said) == 4
+
+
 def test_a_search_in_which_every_run_fails_says_so(training: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     training.outcome = lambda config, seed: math.nan
     assert main([*BASE, "tune.trials=2"]) == 1

@@ -40,6 +40,22 @@ def test_populations_side_by_side_say_of_which_jobs_they_speak(
     assert capsys.readouterr().err.startswith(begins)
 
 
+def test_lines_of_many_jobs_with_long_names_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Trials of a search."""
+    monkeypatch.setattr("rltrain.loggers.pace.LINE_SECONDS", 0.0)
+    config = run_config(dqn_config(), total_steps=400)
+    jobs = [Job(config, tmp_path / f"trial_{trial}_seed_{seed}") for trial in (0, 2, 5) for seed in (7, 8, 9)]
+    for screen in OfJobs(jobs, in_pool=True).screens([0] * len(jobs)):
+        screen.log(200, {})
+    line = capsys.readouterr().err
+    assert line.startswith("jobs trial_0_seed_7 to 9 and 6 more  step 200/400 of each") and len(line) < 120
+    with build(config, (config, config)) as parts:
+        header = population_header([job.config for job in jobs], parts, [job.folder for job in jobs] * 3)
+    assert max(map(len, header.splitlines()[1:-1])) <= 120
+
+
 def test_a_header_says_in_what_jobs_differ_or_that_they_are_alike(tmp_path: Path) -> None:
     config = run_config(dqn_config())
     with build(config, (config, config)) as parts:

@@ -19,6 +19,7 @@ import pytest
 from rltrain.terminal.text import (
     draws_bars,
     mean_and_std,
+    name_ranges,
     number,
     quoted,
     rltrain_command,
@@ -134,3 +135,20 @@ def test_paths_are_shown_as_they_are_typed_here(tmp_path: Path, monkeypatch: pyt
     assert shown_path(tmp_path / "here" / "run") == shown_path(Path("run")) == Path("run")
     assert shown_path(tmp_path / "there") == tmp_path / "there"
     assert shlex.split(shell_word(tmp_path / "here" / "my $run")) == ["my $run"]
+
+
+@pytest.mark.parametrize(
+    ("names", "longest", "shown"),
+    [
+        (["0", "1", "2", "7", "9", "10"], 99, "0 to 2, 7, 9, 10"),
+        (["a/8", "a/9", "a/10", "b/11"], 99, "a/8 to 10, b/11"),
+        (["x", "lr=0.1", "lr=0.2", "lr=0.3", "x"], 99, "x, lr=0.1, lr=0.2, lr=0.3, x"),
+        ([f"trial_{t}_seed_{s}" for t in (0, 2, 5) for s in (7, 8, 9)], 99, "trial_0_seed_7 to 9, "
+         "trial_2_seed_7 to 9, trial_5_seed_7 to 9"),
+        ([f"trial_{t}_seed_{s}" for t in (0, 2, 5) for s in (7, 8, 9)], 40, "trial_0_seed_7 to 9 and 6 more"),
+        ([str(2 * n) for n in range(14)], 999, "0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22 and 2 more"),
+        (["a" * 50, "b"], 40, "a" * 50 + " and 1 more"),
+    ],
+)  # fmt: skip
+def test_names_are_told_in_ranges(names: list[str], longest: int, shown: str) -> None:
+    assert name_ranges(names, longest) == shown
