@@ -16,6 +16,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from rltrain.terminal.text import harmless
@@ -27,6 +28,9 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 hides; and a brown."""
 GREY = "#8c8c8c"
 _MARKERS = "osD^vPX"
+RANKED = 3
+"""The zorder of the lines that have colours by their rank."""
+_HIDES, _EDGES = 3e-3, 1.8  # of a panel's height: less than half a line; points by which a hidden line is wider
 _MOST_LINES, _LINE_HEIGHT = 3, 0.13  # of a name; inches
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -150,6 +154,35 @@ def steps_axis(axes: Axes) -> None:
     axes.set_xlabel("environment steps")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.margins(x=0.02)
+
+
+def uncover(panel: Axes) -> None:
+    """Widens each ranked line where others that were drawn after it hide it, so that its edges show."""
+    lines = [line for line in reversed(panel.lines) if line.get_zorder() == RANKED]
+    close = _HIDES * abs(float(np.diff(panel.get_ylim())[0]))
+    depths: dict[Line2D, int] = {}
+    for place, line in enumerate(lines):
+        x, y = _points(line)
+        hidden = np.zeros(len(x), bool)
+        depths[line] = 0
+        for other in lines[:place]:
+            same = np.abs(np.interp(x, *_points(other), left=np.nan, right=np.nan) - y) < close
+            pairs = same[1:] & same[:-1]  # what meets in one point, as where curves begin, is not hidden
+            under = same if len(x) == 1 else np.append(pairs, False) | np.append(False, pairs)
+            if under.any() and other.get_color() != line.get_color():
+                hidden |= under
+                depths[line] = max(depths[line], depths[other] + 1)
+        if hidden.any():
+            wider, lone = _EDGES * depths[line], len(x) == 1
+            panel.plot(
+                x, np.where(hidden, y, np.nan), color=line.get_color(), linestyle=line.get_linestyle(),
+                linewidth=line.get_linewidth() + wider, marker=line.get_marker() if lone else "",
+                markersize=line.get_markersize() + wider, zorder=RANKED - 0.01 * depths[line], solid_capstyle="butt",
+            )  # fmt: skip
+
+
+def _points(line: Line2D) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(line.get_xdata(), np.float64), np.asarray(line.get_ydata(), np.float64)
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:

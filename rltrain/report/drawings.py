@@ -27,6 +27,7 @@ from rltrain.report.swept import heat_maps, is_grid, slices, swept_numbers
 
 _LONGEST = 300  # letters of a name in a caption
 _INTERVAL = f"{CONFIDENCE:.0%} bootstrap interval over seeds"
+_TIED = " Curves that coincide lie on each other as stripes, the best in the middle."
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _curves(contents: Contents, tag: str) -> Drawing:
         "learning_curves" if tag == contents.main else other,
         f"Learning curves: {NAMES.get(tag, tag)}",
         f"Interquartile mean over seeds; the band is the {_INTERVAL}, where there are three seeds or more. "
-        "Dashed: not all seeds reach this step." + _shown(contents),
+        "Dashed: not all seeds reach this step." + _TIED + _shown(contents),
         partial(curves, contents, tag),
     )
 
@@ -109,7 +110,7 @@ def _profiles(contents: Contents) -> Drawing:
         "performance_profiles",
         "Performance profiles",
         f"Share of the seeds whose final return is above the value on the axis, with its {_INTERVAL}. Higher is "
-        "better; curves that cross say that neither setting is better in every respect." + _shown(contents),
+        "better; curves that cross say that neither setting is better in every respect." + _TIED + _shown(contents),
         partial(profiles, contents),
     )
 
@@ -130,7 +131,7 @@ def _diagnostics(contents: Contents) -> Drawing:
         "diagnostics",
         "Why learning fails",
         "Interquartile means over seeds. Overestimation is the value of first states less the discounted return that "
-        "the greedy policy then got: 0 is right. docs/diagnostics.md says how to read each." + _shown(contents),
+        "the greedy policy then got: 0 is right. docs/diagnostics.md says how to read each." + _TIED + _shown(contents),
         partial(diagnostics, contents),
     )
 

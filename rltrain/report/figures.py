@@ -16,6 +16,7 @@ from rltrain.report.drawing import (
     GREY,
     INK,
     PALETTE,
+    RANKED,
     colour_of,
     label,
     labels,
@@ -26,6 +27,7 @@ from rltrain.report.drawing import (
     panels,
     steps_axis,
     title,
+    uncover,
 )
 from rltrain.report.runs import EVALUATION, TRAINING
 from rltrain.report.statistics import performance_profile, profile_interval
@@ -50,6 +52,7 @@ def curves(contents: Contents, tag: str) -> Figure:
                 _draw_curve(panel, summary, summary.curves[tag], contents.variants.index(summary.setting.variant))
         steps_axis(panel)
         _threshold(panel, contents.of_env(env) if tag in NAMES else [])
+        uncover(panel)
         title(panel, contents.title(env))
         if leftmost(panel):
             panel.set_ylabel(NAMES.get(tag, label(tag)))
@@ -67,6 +70,7 @@ def diagnostics(contents: Contents) -> Figure:
         for summary in reversed(contents.of_env(env)):
             if tag in summary.curves:
                 _draw_curve(panel, summary, summary.curves[tag], contents.variants.index(summary.setting.variant))
+        uncover(panel)
         steps_axis(panel)
         name = tag.rpartition("/")[2].replace("_", " ")
         title(panel, name if len(contents.envs) == 1 else f"{name}, {env}")
@@ -117,6 +121,7 @@ def profiles(contents: Contents) -> Figure:
             rank = contents.variants.index(summary.setting.variant)
             _draw_profile(panel, summary.scores, thresholds, rank)
         panel.set_ylim(-0.03, 1.03)
+        uncover(panel)
         title(panel, contents.title(env))
         panel.set_xlabel("final greedy return")
         if leftmost(panel):
@@ -146,7 +151,7 @@ def _draw_curve(panel: Axes, summary: Summary, line: Curve, rank: int) -> None:
         panel.plot(line.steps, line.iqm, color=GREY, linewidth=0.8, alpha=0.35, zorder=1)
         return
     marker = marker_of(rank) if len(line.steps) <= _FEW_POINTS else ""
-    style: dict[str, Any] = {"color": colour_of(rank), "zorder": 3}
+    style: dict[str, Any] = {"color": colour_of(rank), "zorder": RANKED}
     whole = np.where(line.runs == len(summary.setting.runs), line.iqm, np.nan)
     panel.plot(line.steps, line.iqm, linestyle=(0, (2.5, 1.5)), linewidth=1.3, marker=marker, markersize=3, **style)
     panel.plot(line.steps, whole, **style)
@@ -158,7 +163,7 @@ def _draw_profile(panel: Axes, scores: np.ndarray, thresholds: np.ndarray, rank:
     share = performance_profile(scores, thresholds)
     panel.plot(
         thresholds, share, color=colour_of(rank), alpha=1.0 if coloured else 0.35, linewidth=1.6 if coloured else 0.8,
-        zorder=3 if coloured else 1,
+        zorder=RANKED if coloured else 1,
     )  # fmt: skip
     if coloured and (interval := profile_interval(scores, thresholds)) is not None:
         panel.fill_between(thresholds, *interval, color=colour_of(rank), alpha=0.12, linewidth=0, zorder=2)

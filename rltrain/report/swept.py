@@ -18,6 +18,7 @@ from rltrain.report.contents import Contents
 from rltrain.report.drawing import (
     INK,
     PALETTE,
+    RANKED,
     colour_of,
     is_logarithmic,
     label,
@@ -26,6 +27,7 @@ from rltrain.report.drawing import (
     marker_of,
     panels,
     title,
+    uncover,
 )
 from rltrain.report.groups import ENV, FOLDER, as_text, short_names
 from rltrain.report.summary import Summary
@@ -152,6 +154,7 @@ def _draw_slice(panel: Axes, contents: Contents, env: str, key: str) -> None:
     for rank, (name, members) in enumerate(zip(labels(list(lines)), lines.values(), strict=True)):
         members.sort(key=lambda summary: float(summary.setting.values[key]))
         _draw_line(panel, members, key, rank if joined else 0, name if joined else "")
+    uncover(panel)
     best = best_in(contents.summaries, env)
     if best is not None and best.score is not None:
         place = (float(best.setting.values[key]), best.score.value)
@@ -186,7 +189,7 @@ def _draw_line(panel: Axes, members: Sequence[Summary], key: str, rank: int, nam
     colour = colour_of(rank)
     style = "-" if len(members) > 1 else ""
     panel.plot(values, [score.value for score in scores], style, marker=marker_of(rank), markersize=4, color=colour,
-               linewidth=1.4, label=name or None, zorder=3)  # fmt: skip
+               linewidth=1.4, label=name or None, zorder=RANKED)  # fmt: skip
     for value, score in zip(values, scores, strict=True):
         if score.low is not None and score.high is not None:
             panel.plot([value, value], [score.low, score.high], color=colour, linewidth=2.6, alpha=0.35, zorder=2,

@@ -13,7 +13,7 @@ from written_runs import result, row, write_run, write_sweep
 
 from rltrain.cli import main
 from rltrain.report.contents import Contents, read_contents
-from rltrain.report.drawing import labels, styled
+from rltrain.report.drawing import PALETTE, labels, styled
 from rltrain.report.drawings import drawings
 from rltrain.report.figures import chances, curves, final_scores
 from rltrain.report.swept import heat_maps, is_grid, legible_ticks, slices, swept_numbers
@@ -153,6 +153,25 @@ def test_names_that_are_too_long_lose_what_they_share_or_are_numbered() -> None:
     found = labels([f"{common[::step]} lr={rate}" for step in (1, -1) for rate in (1, 2)])
     assert len(set(found)) == 4 and [text[:3] for text in found] == ["#1 ", "#2 ", "#3 ", "#4 "]
     assert all(text.count("\n") == 2 and max(map(len, text.split("\n"))) <= 44 for text in found)
+
+
+def test_curves_that_are_tied_show_beside_each_other(tmp_path: Path) -> None:
+    """Of three settings that end at 500 the second and the third, which the best hides, are wider there alone;
+    a fourth meets the third in one point."""
+    ends = {0.9: (10, 500, 500, 500), 0.8: (5, 500, 500, 500), 0.7: (0, 400, 500, 500), 0.6: (0, 100, 200, 200)}
+    for number, (gamma, returns) in enumerate(ends.items()):
+        rows = [row(300 * place, None, float(value)) for place, value in enumerate(returns)]
+        write_run(tmp_path / str(number), rows, final=result(float(returns[-1] - number), 900), algo__gamma=gamma)
+    contents = read_contents([tmp_path], ["x"])
+    with styled():
+        (panel,) = curves(contents, "eval/episode_return").axes
+    wide = {line.get_color(): line for line in panel.lines if line.get_linewidth() > 2}
+    assert list(wide) == [PALETTE[1], PALETTE[2]]
+    second, third = wide.values()
+    assert third.get_linewidth() > second.get_linewidth() and third.get_zorder() < second.get_zorder() < 3
+    assert [np.isnan(np.asarray(line.get_ydata(), float)).tolist() for line in (second, third)] == [
+        [True, False, False, False], [True, True, False, False],
+    ]  # fmt: skip
 
 
 def test_each_setting_has_one_name_in_all_figures(tmp_path: Path) -> None:
