@@ -102,7 +102,7 @@ class TestFinishedRun:
             assert main(["evaluate", str(run), "--json"]) == 0
             told = json.loads(capsys.readouterr().out)
             assert told == result_of(run, "evaluation.json")
-            assert told == {**result, "checkpoint": newest(run).folder.name, "seed": 0}
+            assert told == {**result, "checkpoint": newest(run).folder.name, "seed": 0, "greedy": True}
 
     def test_a_run_of_a_gpu_is_evaluated_on_the_cpu(
         self, place: Path, algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
