@@ -92,7 +92,7 @@ def train_on_cluster(
     live = _live(sweep, tasks, scheduler) if same else []
     new = [task for task in tasks if task not in live and not wanted.keys().isdisjoint(task.jobs)]
     in_tasks = {job for task in tasks for job in task.jobs}
-    for group in _groups({name: config for name, config in wanted.items() if name not in in_tasks}, launcher):
+    for group in task_groups({name: config for name, config in wanted.items() if name not in in_tasks}, launcher):
         new.append(Task(len(tasks), group))
         tasks.append(new[-1])
 
@@ -133,7 +133,7 @@ def _live(sweep: Path, tasks: Sequence[Task], scheduler: Scheduler) -> list[Task
     return [task for task in submitted if task.id in looks and looks[task.id].state in ("queued", "running")]
 
 
-def _groups(jobs: Mapping[str, RunConfig], launcher: Launcher) -> list[tuple[str, ...]]:
+def task_groups(jobs: Mapping[str, RunConfig], launcher: Launcher) -> list[tuple[str, ...]]:
     """The jobs of each task: those that train as one program, in parts, and then the others."""
     names, configs = list(jobs), list(jobs.values())
     groups = group_jobs(configs)

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
@@ -17,12 +18,16 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from rltrain.commands.cluster import train_on_cluster
+from rltrain.commands.cluster import task_groups, train_on_cluster
 from rltrain.commands.launcher import PopulationLauncher, returned
 from rltrain.config.launchers import launcher_config
 from rltrain.errors import Pruned, RequestError, RunFailed
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_result, read_status
+from rltrain.terminal.output import say
+from rltrain.terminal.text import counted, name_ranges, wrapped
+
+_MOST_SHOWN = 4  # tasks of a dry run
 
 
 class ClusterLauncher(PopulationLauncher):
@@ -41,11 +46,20 @@ class ClusterLauncher(PopulationLauncher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         plain: Any = OmegaConf.to_container(OmegaConf.create(self._keys), resolve=True)
-        self._launcher = launcher_config(self.name, plain)
+        self._launcher = launcher_config(self.name, plain, submits=not config.dry_run)
         if config.hydra.callbacks:
             raise RequestError(
                 f"hydra.callbacks: are told of jobs that run here; with hydra/launcher={self.name} none do"
             )
+
+    def _look_at_each_kind(self) -> list[JobReturn]:
+        """Also tells what the tasks would be."""
+        returns = super()._look_at_each_kind()
+        tasks = task_groups({str(j.number): replace(j.config, dry_run=False) for j in self._jobs}, self._launcher)
+        shown = "; ".join(f"job {name_ranges(names)}" for names in tasks[:_MOST_SHOWN])
+        more = f"; and {len(tasks) - _MOST_SHOWN:,} more" if len(tasks) > _MOST_SHOWN else ""
+        say(wrapped(f"tasks     {counted(len(tasks), 'task')} of hydra/launcher={self.name}: {shown}{more}"))
+        return returns
 
     def _train(self, own: Sequence[Sequence[str]]) -> list[JobReturn]:
         sweep = Path(self._config.hydra.sweep.dir)

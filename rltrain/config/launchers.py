@@ -56,8 +56,9 @@ _NEEDS_TRUST = ("setup", "additional_parameters", "address")
 """Keys that run commands, write files, or send the jobs to other machines."""
 
 
-def launcher_config(name: str, given: Mapping[str, Any]) -> Launcher:
-    """The keys of a launcher, those that are not given by their defaults in conf/hydra/launcher/.
+def launcher_config(name: str, given: Mapping[str, Any], submits: bool = True) -> Launcher:
+    """The keys of a launcher, those that are not given by their defaults in conf/hydra/launcher/. Where it `submits`,
+    there must be what it does that with.
 
     Raises:
         RequestError: an unknown key, a wrong value, or the launcher's package is not installed.
@@ -73,7 +74,8 @@ def launcher_config(name: str, given: Mapping[str, Any]) -> Launcher:
                 raise RequestError(f"hydra.launcher.resources.{resource}={show(amount)}: must be a number > 0")
     if isinstance(config, SlurmConfig):
         _check_parameters(config)
-    _require(name)
+    if submits:
+        _require(name)
     return config
 
 

@@ -140,6 +140,20 @@ def test_a_strangers_list_of_tasks(here: Here, tmp_path: Path, capsys: pytest.Ca
     assert "is a link" in one_line(capsys)
 
 
+def test_a_dry_run_tells_the_tasks_on_a_machine_without_slurm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    on_slurm = [*SWEEP, "hydra/launcher=slurm", "hydra.launcher.jobs_per_task=2"]
+    assert rltrain_here(tmp_path, *on_slurm, "dry_run=true") == 0
+    assert "tasks     2 tasks of hydra/launcher=slurm: job 0, 1; job 2\n" in capsys.readouterr().out
+    assert rltrain_here(tmp_path, *on_slurm, "dry_run=true", "seed=range(0,12)") == 0
+    assert "job 6, 7; and 2 more\n" in capsys.readouterr().out
+    assert rltrain_here(tmp_path, *on_slurm, "dry_run=true", "hydra.launcher.partitoin=x") == 2
+    assert rltrain_here(tmp_path, *on_slurm) == 2
+    assert not (tmp_path / "sweep").exists()
+
+
 REFUSALS = {
     "+hydra.job.env_set.X=1": "hydra.job.env_set: holds for jobs that run here; with hydra/launcher=ray none do",
     "+hydra.callbacks.x={}": "hydra.callbacks: are told of jobs that run here; with hydra/launcher=ray none do",
