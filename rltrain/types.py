@@ -69,20 +69,22 @@ class ObservationSpec:
 class ActionSpec:
     """Shape and kind of one action as an agent gives it.
 
-    `discrete`: an integer 0..n-1 (int64). `box`: float32 of `shape`; where both of a dimension's bounds are finite the
-    agent's -1..1 spans them, and what lies outside is clipped at the environment's door, never before.
+    `discrete`: an integer 0..n-1 (int64). `multi_discrete`: int64 of `shape`, each number 0..size-1, of its own among
+    `sizes`. `box`: float32 of `shape`; where both of a dimension's bounds are finite the agent's -1..1 spans them, and
+    what lies outside is clipped at the environment's door, never before.
     """
 
-    kind: Literal["discrete", "box"]
+    kind: Literal["discrete", "multi_discrete", "box"]
     shape: tuple[int, ...]
     n: int = 0
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    sizes: tuple[int, ...] = ()
 
     @property
     def dtype(self) -> str:
         """NumPy's name, and torch's."""
-        return "int64" if self.kind == "discrete" else "float32"
+        return "float32" if self.kind == "box" else "int64"
 
 
 @dataclass(frozen=True, slots=True)

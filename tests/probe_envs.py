@@ -446,6 +446,39 @@ class Aim(Probe):
         return -float(np.mean((action - self.best) ** 2)), self.t == self.length, False
 
 
+class Lock(Probe):
+    """Shows a combination, another one at every step, and pays the share of its numbers that the action repeats."""
+
+    spaces_by_kind: ClassVar[dict[str, spaces.Space[Any]]] = {
+        "unlike": spaces.MultiDiscrete([2, 3, 4], start=[5, 0, -1]),
+        "alike": spaces.MultiDiscrete([[3], [3]]),
+        "binary": spaces.MultiBinary((2, 2)),
+        "small": spaces.MultiDiscrete([3, 2], dtype=np.int8),
+    }
+
+    def __init__(self, kind: str = "unlike", length: int = 10, render_mode: str | None = None) -> None:
+        super().__init__(render_mode)
+        self.action_space = self.observation_space = self.spaces_by_kind[kind]
+        self.length = length
+
+    def begin(self) -> None:
+        self.turn()
+
+    def turn(self) -> None:
+        space: Any = self.action_space
+        sizes = getattr(space, "nvec", np.full(space.shape, 2))
+        self.combination = (getattr(space, "start", 0) + self.np_random.integers(0, sizes)).astype(space.dtype)
+
+    def observe(self) -> Any:
+        return self.combination
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        assert type(action) is np.ndarray and self.action_space.contains(action), action
+        reward = float(np.mean(action == self.combination))
+        self.turn()
+        return reward, self.t == self.length, False
+
+
 class Clock(Probe):
     """At `start` seconds float32 knows no minutes, float64 does."""
 
@@ -486,8 +519,7 @@ class Refused(Probe):
         "too_many": spaces.Tuple((spaces.Discrete(2**40), spaces.Discrete(2))),
     }
     actions: ClassVar[dict[str, spaces.Space[Any]]] = {
-        "multi_discrete_action": spaces.MultiDiscrete([2, 3]),
-        "multi_binary_action": spaces.MultiBinary(2),
+        "too_many_actions": spaces.MultiDiscrete([2**40, 3]),
         "dict_action": spaces.Dict(a=spaces.Discrete(2)),
         "tuple_action": spaces.Tuple((spaces.Discrete(2),)),
         "integer_action": spaces.Box(0, 9, (1,), np.int64),
@@ -569,9 +601,9 @@ class Film(Probe):
 _ALL: tuple[type[Probe], ...] = (
     Bandit, ConstantTruncated, ConstantTerminated, Countdown, Flip, Target, LongShort, Chain, DelayedReward, Counter,
     FixedLength, Shifted, EchoBox, Images, Noise, Raises, Nan, Hangs, Dies, Unrepeatable, Walk, Votes, Aim,
-    Clock, Refused, Pid, Scarce, Straggler, Film,
+    Lock, Clock, Refused, Pid, Scarce, Straggler, Film,
 )  # fmt: skip
-_BEST_RETURN: dict[type[Probe], float] = {Bandit: 1.0, Target: -0.01, Chain: 1.0}
+_BEST_RETURN: dict[type[Probe], float] = {Bandit: 1.0, Target: -0.01, Chain: 1.0, Lock: 9.5}
 
 for _class in _ALL:
     gymnasium.register(

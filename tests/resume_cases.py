@@ -184,6 +184,7 @@ CASES: dict[str, RunConfig] = {
     "reinforce box actions": reinforce(env=WALK),
     "reinforce box actions, 4 envs": reinforce(env=WALK, num_envs=4),
     "reinforce actions without axes": reinforce(env=env_config("probe_envs:Aim-v0"), num_envs=2),
+    "reinforce several numbers at once, 2 envs": reinforce(env=env_config("probe_envs:Lock-v0"), num_envs=2),
     "reinforce cut episodes": reinforce(env=PENDULUM, num_envs=2),
     "reinforce stepped in the program, 2 envs": reinforce(env=IN_THE_PROGRAM, num_envs=2),
     "reinforce stepped in the program, box actions": reinforce(
@@ -203,6 +204,7 @@ CASES: dict[str, RunConfig] = {
         num_envs=2,
     ),
     "ppo box actions, cut episodes": ppo(env=PENDULUM, num_envs=2),
+    "ppo several numbers at once, 3 envs": ppo(env=env_config("probe_envs:Lock-v0", kind="binary"), num_envs=3),
     "ppo convolutions": ppo(env=PICTURES, network=CONVOLUTIONS, num_envs=2),
     "ppo wrappers, 2 envs": ppo(env=replace(PENDULUM, wrappers=WRAPPERS), num_envs=2),
     "ppo stepped in the program, 3 envs": ppo(env=IN_THE_PROGRAM, num_envs=3),

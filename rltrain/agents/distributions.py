@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -76,6 +76,49 @@ class Categorical:
         return categorical_entropy(output)
 
 
+class MultiCategorical:
+    """Several numbers at once, independent given the state, number d one of sizes[d]; the head's numbers are the logits
+    of the first, then those of the second, and so on: [..., sum of sizes]."""
+
+    noise: Kind = "uniform"
+
+    def __init__(self, action: ActionSpec) -> None:
+        self._shape, self._sizes = action.shape, list(action.sizes)
+        self.noise_size = len(action.sizes)  # D
+        self.outputs = sum(action.sizes)
+
+    def _parts(self, output: Any) -> list[Any]:
+        """The logits of each number, [..., 1, size]; where all have as many choices, together: [..., D, size]."""
+        sizes, lead = self._sizes, output.shape[:-1]
+        if len(set(sizes)) == 1:
+            return [output.reshape(*lead, len(sizes), sizes[0])]
+        ends = np.cumsum(sizes).tolist()
+        return [output[..., end - size : end].reshape(*lead, 1, size) for end, size in zip(ends, sizes, strict=True)]
+
+    def _of_parts(self, numbers: Any) -> list[Any]:
+        """[..., D] of any kind, as `_parts` divides the numbers."""
+        return [numbers] if len(set(self._sizes)) == 1 else [numbers[..., d : d + 1] for d in range(self.noise_size)]
+
+    def sample(self, output: Tensor, noise: Tensor) -> Tensor:
+        pairs = zip(self._parts(output), self._of_parts(noise), strict=True)
+        return torch.cat([sample_categorical(*pair) for pair in pairs], -1).reshape(-1, *self._shape)
+
+    def sample_in_numpy(self, output: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        pairs = zip(self._parts(output), self._of_parts(noise), strict=True)
+        return np.concatenate([sample_categorical_in_numpy(*pair) for pair in pairs], -1).reshape(-1, *self._shape)
+
+    def mode(self, output: Tensor) -> Tensor:
+        return torch.cat([part.argmax(-1) for part in self._parts(output)], -1).reshape(-1, *self._shape)
+
+    def log_prob(self, output: Tensor, action: Tensor) -> Tensor:
+        numbers = action.reshape(*output.shape[:-1], self.noise_size)
+        pairs = zip(self._parts(output), self._of_parts(numbers), strict=True)
+        return torch.cat([categorical_log_prob(*pair) for pair in pairs], -1).sum(-1)
+
+    def entropy(self, output: Tensor) -> Tensor:
+        return torch.cat([categorical_entropy(part) for part in self._parts(output)], -1).sum(-1)
+
+
 class DiagonalGaussian:
     """A Gaussian with independent dimensions; the head gives each its mean and the logarithm of its deviation."""
 
@@ -106,4 +149,8 @@ class DiagonalGaussian:
         return gaussian_entropy(split_gaussian(output)[1])
 
 
-DISTRIBUTIONS: dict[str, Callable[[ActionSpec], Distribution]] = {"discrete": Categorical, "box": DiagonalGaussian}
+DISTRIBUTIONS: dict[str, Callable[[ActionSpec], Distribution]] = {
+    "discrete": Categorical,
+    "multi_discrete": MultiCategorical,
+    "box": DiagonalGaussian,
+}

@@ -69,10 +69,9 @@ def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: Acti
             f"algo={name}: needs Discrete observations, and {what} arrays of {list(observation.shape)}\n{others}"
         )
     if card.discrete_actions and actions.kind != "discrete":
-        raise RequestError(
-            f"algo={name}: needs discrete actions, "
-            f"and {config.env.id} has continuous ones (Box{list(actions.shape)})\n{others}"
-        )
+        box = f"has continuous ones (Box{list(actions.shape)})"
+        what = box if actions.kind == "box" else f"takes {len(actions.sizes)} numbers at once (shape {actions.shape})"
+        raise RequestError(f"algo={name}: needs discrete actions, and {config.env.id} {what}\n{others}")
 
 
 def _wrapper_of_arrays(env: EnvConfig) -> str | None:

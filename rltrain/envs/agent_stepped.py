@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Discrete
 
 from rltrain.envs.batched.block import StartQueue, occurrences
 from rltrain.envs.batched.environment import BatchedEnvironment
@@ -35,12 +35,12 @@ class AgentSteppedEnv(VectorEnv):
     @property
     def first_action(self) -> int:
         """The environments' own number of the agent's action 0."""
-        return int(getattr(self.action_space, "start", 0))
+        return int(self.action_space.start) if isinstance(self.action_space, Discrete) else 0
 
     @property
     def action_scale(self) -> ActionScale | None:
         """How the agent's actions become the environments', None where they are numbers from `first_action` on."""
-        if not isinstance(self.action_space, Box):
+        if isinstance(self.action_space, Discrete):
             return None
         return ActionScale(*action_limits(self.action_space), str(self.action_space.dtype))
 

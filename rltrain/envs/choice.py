@@ -182,4 +182,6 @@ def random_actions(spec: ActionSpec, count: int, rng: np.random.Generator) -> np
     """[count, *action], as an agent chooses."""
     if spec.kind == "discrete":
         return rng.integers(0, spec.n, count)
+    if spec.kind == "multi_discrete":
+        return rng.integers(0, np.array(spec.sizes).reshape(spec.shape), (count, *spec.shape))
     return rng.normal(size=(count, *spec.shape)).astype(np.float32)

@@ -59,7 +59,7 @@ class Lanes:
         self._precision = Precision() if first == 0 and spec.dtype == "float32" else None
         self._notes: tuple[str, ...] = ()
         self._action_dtype = envs[0].action_space.dtype
-        self._box_actions = isinstance(envs[0].action_space, gymnasium.spaces.Box)
+        self._array_actions = not isinstance(envs[0].action_space, gymnasium.spaces.Discrete)
         self._action_shape = envs[0].action_space.shape or ()
         self._steps: list[Callable[[Any], tuple[Any, ...]]] = [env.step for env in envs]
         self._lives = tells_life_loss(envs[0])
@@ -98,17 +98,17 @@ class Lanes:
             lanes = np.flatnonzero(active).tolist()
             obs = self._obs.copy()
         reward, terminated, truncated = self._zeros.copy(), self._false.copy(), self._false.copy()
-        chosen = actions if self._box_actions else actions.tolist()  # an environment may want a Python int
+        chosen = actions if self._array_actions else actions.tolist()  # an environment may want a Python int
         ended: list[int] = []
         if self._ahead is not None:
             for lane in lanes:
                 self._ahead[lane](chosen[lane], next_seeds[lane])
         for lane in lanes:
-            action = chosen[lane, ...] if self._box_actions else chosen[lane]
+            action = chosen[lane, ...] if self._array_actions else chosen[lane]
             if self._progress is not None:
                 self._show_progress(lane)
             if self._length[lane] < MAX_RECORDED_ACTIONS:
-                self._actions[lane].append(action.tobytes() if self._box_actions else action)
+                self._actions[lane].append(action.tobytes() if self._array_actions else action)
             try:
                 observation, r, is_terminated, is_truncated, info = self._steps[lane](action)
                 if type(r) not in REWARDS or not -LARGEST_REWARD <= (r := float(r)) <= LARGEST_REWARD:
@@ -248,7 +248,7 @@ class Lanes:
         actions = self._actions[lane]
         if self._length[lane] > len(actions):
             return None
-        if not self._box_actions:
+        if not self._array_actions:
             return np.array(actions, np.int64)
         return np.frombuffer(b"".join(actions), self._action_dtype).reshape(-1, *self._action_shape).copy()
 
@@ -260,7 +260,7 @@ class Lanes:
             self._begin(lane, seed, obs)
             numbers = actions.tolist()
             for k in range(len(actions)):
-                action = actions[k, ...].copy() if self._box_actions else numbers[k]
+                action = actions[k, ...].copy() if self._array_actions else numbers[k]
                 observation, r, is_terminated, is_truncated, _ = self._steps[lane](action)
                 if is_terminated or is_truncated or time.monotonic() > deadline:
                     return False
@@ -271,6 +271,6 @@ class Lanes:
             _log.info("replaying environment %d of %s failed", self._first + lane, self._id, exc_info=True)
             return False
         self._length[lane] = len(actions)
-        self._actions[lane] = [a.tobytes() for a in actions] if self._box_actions else numbers
+        self._actions[lane] = [a.tobytes() for a in actions] if self._array_actions else numbers
         same_obs = obs[lane].astype(state.obs.dtype).tobytes() == state.obs[lane].tobytes()
         return same_obs and self._return[lane] == state.episode_return[lane]

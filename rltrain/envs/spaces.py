@@ -1,11 +1,13 @@
 """Gymnasium spaces seen from an agent, and the way of numbers between the two.
 
 Observations: Box of any shape and kind of number, Discrete, and what `flatten.py` makes one vector of: MultiDiscrete,
-MultiBinary, Dict, Tuple. Actions: Discrete and floating-point Box. Everything else is refused by name.
+MultiBinary, Dict, Tuple. Actions: Discrete, MultiDiscrete, MultiBinary and floating-point Box. Everything else is
+refused by name.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,7 @@ from rltrain.envs.observed import LARGEST, Check, NotOfSpace, is_image, make_tak
 from rltrain.errors import RequestError
 from rltrain.types import ActionSpec, ObservationSpec
 
+_ACTIONS = "(supported: Discrete, MultiDiscrete, MultiBinary, Box of floats)"
 ActionTransform = Callable[[np.ndarray], np.ndarray]
 
 
@@ -97,26 +100,32 @@ def action_spec(space: spaces.Space[Any]) -> ActionSpec:
     """An agent's view of `space`; `low` and `high` are float32, infinite where the environment has no bound.
 
     Raises:
-        RequestError: the space is neither Discrete nor a floating-point Box, or an empty Box.
+        RequestError: the space is of another kind, empty, or has too many actions.
     """
     if isinstance(space, spaces.Discrete):
         if space.n > MOST_NUMBERS:
             raise RequestError(f"action space {space} has more than {MOST_NUMBERS:,} actions")
         return ActionSpec("discrete", (), int(space.n))
-    if not isinstance(space, spaces.Box):
-        raise RequestError(f"action space {name_of(space)} is not supported (supported: Discrete, Box of floats)")
-    if not np.issubdtype(space.dtype, np.floating):
-        raise RequestError(f"action space Box of {space.dtype} is not supported (supported: Discrete, Box of floats)")
+    if not isinstance(space, spaces.Box | spaces.MultiDiscrete | spaces.MultiBinary):
+        raise RequestError(f"action space {name_of(space)} is not supported {_ACTIONS}")
     if 0 in space.shape:
         raise RequestError(f"action space {space} holds no number")
+    shape = tuple(space.shape)
+    if not isinstance(space, spaces.Box):
+        sizes = space.nvec.reshape(-1).tolist() if isinstance(space, spaces.MultiDiscrete) else [2] * math.prod(shape)
+        if sum(sizes) > MOST_NUMBERS:
+            raise RequestError(f"action space {name_of(space)} has more than {MOST_NUMBERS:,} actions in all")
+        return ActionSpec("multi_discrete", shape, sizes=tuple(sizes))
+    if not np.issubdtype(space.dtype, np.floating):
+        raise RequestError(f"action space Box of {space.dtype} is not supported {_ACTIONS}")
     low, high = _bounds(space)
-    return ActionSpec("box", tuple(space.shape), 0, low.astype(np.float32), high.astype(np.float32))
+    return ActionSpec("box", shape, low=low.astype(np.float32), high=high.astype(np.float32))
 
 
 def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
     """The function from the agent's actions [N, *action] to the environments' own, one per environment.
 
-    Discrete: 0..n-1 becomes start..start+n-1. Box: where both bounds of a dimension are finite, -1..1
+    Discrete and MultiDiscrete: 0..n-1 becomes start..start+n-1. Box: where both bounds of a dimension are finite, -1..1
     spans them; elsewhere the agent's number is the environment's; both are clipped to what bound there is. The rows are
     a fresh array of the space's dtype, so an environment that writes into its action harms nobody.
     """
@@ -125,20 +134,24 @@ def make_action_transform(space: spaces.Space[Any]) -> ActionTransform:
 
         return lambda action: action + start if start else action
 
-    assert isinstance(space, spaces.Box)
     scale, centre, low, high = action_limits(space)
     dtype = space.dtype
 
-    def to_box(action: np.ndarray) -> np.ndarray:
+    def to_array(action: np.ndarray) -> np.ndarray:
         wanted = np.asarray(action, np.float64) * scale + centre
         within: np.ndarray = np.minimum(np.maximum(wanted, low), high)
         return within.astype(dtype)
 
-    return to_box
+    return to_array
 
 
-def action_limits(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def action_limits(space: spaces.Space[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """scale, centre, low, high, each float64 [*action]: the environment's action is `a * scale + centre`, clipped."""
+    if isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary):
+        first = np.asarray(getattr(space, "start", 0), np.float64) + np.zeros(space.shape)
+        last = first + (space.nvec - 1.0 if isinstance(space, spaces.MultiDiscrete) else 1.0)
+        return np.ones(space.shape), first, first, last
+    assert isinstance(space, spaces.Box)
     low, high = _bounds(space)
     bounded = np.isfinite(low) & np.isfinite(high)
     with np.errstate(invalid="ignore"):  # inf - inf, in the branch that is not taken

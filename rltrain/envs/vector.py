@@ -70,7 +70,9 @@ class VectorEnv:
         self.reward_clip = reward_clip
         self._all_active = np.ones(num_envs, np.bool_)
         self._action_shape = (num_envs, *self.action_spec.shape)
-        self._largest_action = self.action_spec.n - 1 if self.action_spec.kind == "discrete" else None
+        spec = self.action_spec
+        self._largest_action = spec.n - 1 if spec.kind == "discrete" else None
+        self._sizes = np.array(spec.sizes).reshape(spec.shape) if spec.kind == "multi_discrete" else None
         self._numbers: list[int] = []
         self._next_seeds: list[int] = []
         self._obs: np.ndarray | None = None
@@ -196,11 +198,14 @@ class VectorEnv:
         if action.shape != self._action_shape:
             raise RunFailed(f"{self.id}: actions have shape {action.shape}, expected {self._action_shape}")
         if not self._is_valid(action) and (active is None or not self._is_valid(action[active])):
-            wrong = "not finite" if self.action_spec.kind == "box" else f"outside 0..{self.action_spec.n - 1}"
+            largest = self._largest_action if self._sizes is None else (self._sizes - 1).tolist()
+            wrong = "not finite" if largest is None else f"outside 0..{largest}"
             raise RunFailed(f"{self.id}: the agent's action is {wrong}: {' '.join(str(action).split())[:200]}")
         return self._transform(action)
 
     def _is_valid(self, action: np.ndarray) -> bool:
+        if self._sizes is not None:
+            return bool((action >= 0).all() and (action < self._sizes).all())
         if self._largest_action is None:
             return bool(np.isfinite(action).all())
         if action.size > _LONG:

@@ -65,8 +65,8 @@ def categorical_entropy(logits: Tensor) -> Tensor:
 
 
 def sample_categorical(logits: Tensor, uniform: Tensor) -> Tensor:
-    """An action by inverting the distribution function: logits [N, A], uniform [N] in [0, 1) -> [N] int64."""
-    cumulative = F.softmax(logits, -1).cumsum(-1)  # [N, A]
+    """An action by inverting the distribution function: logits [..., A], uniform [...] in [0, 1) -> [...] int64."""
+    cumulative = F.softmax(logits, -1).cumsum(-1)  # [..., A]
     # Rounding may leave the last cumulative value below 1, and a draw above it.
     return (cumulative <= uniform.unsqueeze(-1)).sum(-1).clamp(max=logits.shape[-1] - 1)
 
@@ -75,8 +75,8 @@ def sample_categorical_in_numpy(logits: np.ndarray, uniform: np.ndarray) -> np.n
     """`sample_categorical`, bit for bit, in half the time for the few rows that acting takes: torch's softmax, whose
     exponential NumPy rounds otherwise, and its sums, which are of doubles."""
     probability = F.softmax(torch.from_numpy(logits), -1).cpu().numpy()
-    cumulative = np.add.accumulate(probability, -1, np.float64).astype(probability.dtype)  # [N, A]
-    action: np.ndarray = np.minimum(np.add.reduce(cumulative <= uniform[:, None], -1), logits.shape[-1] - 1)
+    cumulative = np.add.accumulate(probability, -1, np.float64).astype(probability.dtype)  # [..., A]
+    action: np.ndarray = np.minimum(np.add.reduce(cumulative <= uniform[..., None], -1), logits.shape[-1] - 1)
     return action
 
 

@@ -56,7 +56,8 @@ class EnvPolicy(nn.Module):
             for name, array in zip("ab", arrays, strict=True):
                 self.register_buffer(f"wrapper_{number}_{name}", torch.from_numpy(array.copy()))
         self._first_action, self._action_dtype = 0, torch.int64
-        if action_spec(action).kind == "discrete":
+        self._is_discrete = action_spec(action).kind == "discrete"
+        if self._is_discrete:
             self._first_action = int(action.start)
         else:
             self._action_dtype = getattr(torch, str(action.dtype))
@@ -70,7 +71,7 @@ class EnvPolicy(nn.Module):
             a, b = self.get_buffer(f"wrapper_{number}_a"), self.get_buffer(f"wrapper_{number}_b")
             obs = ((obs.to(a.dtype) - a) / b).to(torch.float32) if kind == "normalize" else torch.clamp(obs, a, b)
         action: Tensor = self.greedy(obs.to(torch.float32) if obs.dtype == torch.float64 else obs)
-        if self._action_dtype == torch.int64:
+        if self._is_discrete:
             return action + self._first_action
         wanted = action.to(torch.float64) * self.scale + self.centre
         return torch.minimum(torch.maximum(wanted, self.low), self.high).to(self._action_dtype)

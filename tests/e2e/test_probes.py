@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from halves import often
-from probe_envs import Aim, Votes
+from probe_envs import Aim, Lock, Votes
 from whole_runs import newest, rltrain_here, rows
 
 import rltrain
@@ -215,6 +215,25 @@ def test_actions_of_every_shape_and_bound(trained: Trained, kind: str) -> None:
     space, best = Aim.spaces_by_kind[kind]
     assert type(action) is np.ndarray and space.contains(action)
     assert action == pytest.approx(np.array(best), abs=0.5)
+
+
+@pytest.mark.parametrize("kind", often(Lock.spaces_by_kind, ["unlike"]))
+@pytest.mark.parametrize("algo", often(["ppo", "reinforce"], ["ppo"]))
+def test_every_number_of_an_action_is_learned(trained: Trained, algo: str, kind: str) -> None:
+    keys = {
+        "ppo": ["algo.rollout_steps=40", "algo.epochs=8", "algo.gae_lambda=0"],
+        "reinforce": ["algo.episodes_per_update=8", "algo.baseline=mean", "algo.normalize_returns=batch"],
+    }
+    run = trained(
+        f"algo={algo}", *keys[algo], "env=probe_envs:Lock-v0", f"env.kwargs.kind={kind}", "algo.gamma=0", "num_envs=8",
+        "network.hidden=[]", "algo.optimizer.lr=0.1", "algo.entropy_coef=0", "total_steps=6000", "log_period=1000",
+    )  # fmt: skip
+    assert run.result["min"] == 10.0
+    policy, env = rltrain.load(run.folder), Lock(kind)
+    for seed in range(5):
+        obs, _ = env.reset(seed=seed)
+        action = policy.act(obs)
+        assert type(action) is np.ndarray and env.action_space.contains(action) and np.array_equal(action, obs)
 
 
 def test_clipped_rewards_train_and_unclipped_ones_are_reported(trained: Trained) -> None:

@@ -1,18 +1,21 @@
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from rltrain.config.schema import EnvConfig
+from rltrain.engine.stepping import make_to_env
 from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.spaces import (
+    action_limits,
     action_spec,
     from_env_observation,
     make_action_transform,
     observation_spec,
     to_env_action,
 )
-from rltrain.errors import RequestError
-from rltrain.types import ObservationSpec
+from rltrain.errors import RequestError, RunFailed
+from rltrain.types import ActionScale, ObservationSpec
 
 
 def make(id):
@@ -46,11 +49,41 @@ def test_observation_specs(space, spec):
 
 
 @pytest.mark.parametrize(
-    "space", [spaces.MultiBinary(3), spaces.MultiDiscrete([2, 3]), spaces.Dict(a=spaces.Discrete(2))]
+    "space", [spaces.Tuple([spaces.MultiBinary(3)]), spaces.Text(3), spaces.Dict(a=spaces.Discrete(2))]
 )
 def test_actions_of_other_spaces_are_refused_by_name(space):
     with pytest.raises(RequestError, match=f"action space {type(space).__name__} is not supported"):
         action_spec(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "sizes", "agents", "own"),
+    [
+        (spaces.MultiDiscrete([2, 3], start=[5, -1]), (2, 3), [1, 2], np.array([6, 1])),
+        (spaces.MultiDiscrete([[4], [2]]), (4, 2), [[3], [0]], np.array([[3], [0]])),
+        (spaces.MultiDiscrete([3, 2], dtype=np.int8), (3, 2), [2, 1], np.array([2, 1], np.int8)),
+        (spaces.MultiBinary((2, 2)), (2, 2, 2, 2), [[0, 1], [1, 0]], np.array([[0, 1], [1, 0]], np.int8)),
+    ],
+)
+def test_several_numbers_at_once_are_shifted_and_of_the_space_s_kind(space, sizes, agents, own):
+    spec = action_spec(space)
+    assert (spec.kind, spec.shape, spec.sizes, spec.dtype) == ("multi_discrete", space.shape, sizes, "int64")
+    given = np.array(agents)
+    taken = to_env_action(space, given)
+    assert space.contains(taken) and taken.dtype == own.dtype and np.array_equal(taken, own)
+    assert not np.shares_memory(taken, given)
+    to_env = make_to_env(0, ActionScale(*action_limits(space), str(space.dtype)), torch.device("cpu"))
+    in_program = to_env(torch.from_numpy(given)[None])  # [*action, L]
+    assert np.array_equal(in_program.movedim(-1, 0)[0].numpy(), own)
+
+
+def test_a_number_outside_its_own_choices_is_refused():
+    envs = make("probe_envs:Lock-v0")  # of 2, 3 and 4 choices
+    envs.reset()
+    envs.step(np.array([[1, 2, 3], [0, 0, 0]]))
+    for wrong in ([2, 0, 0], [0, -1, 0]):
+        with pytest.raises(RunFailed, match=r"the agent's action is outside 0..\[1, 2, 3\]"):
+            envs.step(np.array([[0, 0, 0], wrong]))
 
 
 def test_a_box_without_numbers_is_refused():
