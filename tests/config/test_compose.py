@@ -24,7 +24,6 @@ from rltrain.errors import RequestError
 GROUPS = ("network", "target_update", "exploration")
 IDS = {
     "ALE-Pong-v5": "ALE/Pong-v5",
-    "MinAtar-Breakout-v1": "MinAtar/Breakout-v1",
     "MinAtar": "MinAtar/Seaquest-v1",
     "ALE": "ALE/Qbert-v5",
 }
@@ -90,7 +89,7 @@ def test_a_tuned_file_is_picked_up_and_told(tuned: str) -> None:
     assert config.total_steps == content["total_steps"] == info.tuned_keys["total_steps"]
 
 
-@pytest.mark.parametrize("tuned", often(TUNED, ["dqn_CartPole-v1", "dqn_MinAtar-Breakout-v1", "qr_dqn_ALE"]))
+@pytest.mark.parametrize("tuned", often(TUNED, ["dqn_CartPole-v1", "dqn_MinAtar", "qr_dqn_ALE"]))
 def test_without_its_tuned_file_a_run_is_another(tuned: str) -> None:
     algo, _, env = tuned.rpartition("_")
     run = [f"algo={algo}", f"env={IDS.get(env, env)}"]
@@ -103,7 +102,8 @@ def test_without_its_tuned_file_a_run_is_another(tuned: str) -> None:
 def test_the_file_of_a_namespace_is_for_its_environments_that_have_none(tmp_path: Path) -> None:
     write(tmp_path, "tuned/dqn_MinAtar.yaml", "# @package _global_\nalgo: {batch_size: 2}\n")
     write(tmp_path, "tuned/dqn_ALE-Pong-v5.yaml", "# @package _global_\nalgo: {batch_size: 3}\n")
-    for env, size in (("MinAtar/Asterix-v1", 2), ("MinAtar/Breakout-v1", 32), ("ALE/Pong-v5", 3)):
+    write(tmp_path, "tuned/dqn_MinAtar-Breakout-v1.yaml", "# @package _global_\nalgo: {batch_size: 4}\n")
+    for env, size in (("MinAtar/Asterix-v1", 2), ("MinAtar/Breakout-v1", 4), ("ALE/Pong-v5", 3)):
         assert resolved(f"env={env}", config_dir=tmp_path)["algo"]["batch_size"] == size
     assert compose(["env=CartPole-v1"], str(tmp_path))[1].tuned == "dqn_CartPole-v1"
 

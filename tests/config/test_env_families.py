@@ -97,7 +97,7 @@ def test_layers_that_do_not_fit_the_observation_are_refused_before_a_folder_is_m
 
 def test_breakout_is_tuned_with_convolutions() -> None:
     config, info = compose(["algo=dqn", "env=MinAtar/Breakout-v1"])
-    assert info.tuned == "dqn_MinAtar-Breakout-v1" and config.network.name == "cnn"
+    assert info.tuned == "dqn_MinAtar" and config.network.name == "cnn"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs the extra atari")
