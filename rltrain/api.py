@@ -15,7 +15,7 @@ import numpy as np
 from rltrain.config.command_names import COMMANDS
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
-from rltrain.storage.plain_files import read_json
+from rltrain.storage.plain_files import MOST_LIST_BYTES, read_json
 from rltrain.storage.run_folder import RunFolder, folder_named
 from rltrain.storage.run_result import status_of
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
@@ -117,7 +117,7 @@ class Sweep(Sequence[Run]):
         Raises:
             RequestError: there is none, since no job has come to its end.
         """
-        return read_json(self.path / RESULTS)
+        return read_json(self.path / RESULTS, MOST_LIST_BYTES)
 
     def __getitem__(self, place: Any) -> Any:
         return self._runs[place]

@@ -15,7 +15,7 @@ from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import is_completed, status_of
 from rltrain.terminal.output import say, warn
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.text import shell_word, shown_path
 
 if TYPE_CHECKING:
     from rltrain.storage.checkpoint import Checkpoint
@@ -55,11 +55,12 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
     if completed and (ended := _already_ended(config, source, differences)):
         say(f"{shown_path(folder)}: {ended}")
         return
-    tell(differences, config, source.step)
     if "replay.safetensors" not in source.manifest["files"]:
         raise RequestError(
-            f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued"
+            f"{newest}: was saved without its experience (checkpoint.replay=false) and cannot be continued; "
+            f"init_from={shell_word(folder)} begins another run with its network"
         )
+    tell(differences, config, source.step)
     from rltrain.jobs.job import train
 
     changes = record_changes(source.step, differences)

@@ -31,7 +31,7 @@ from rltrain.config.application import CONFIG_NAME, job_variables
 from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS
-from rltrain.config.override_text import as_typed, in_yaml, key_of
+from rltrain.config.override_text import as_typed, in_yaml, key_of, number_of_jobs
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import RunConfig
 from rltrain.config.validate import show, to_plain
@@ -47,6 +47,7 @@ _OF_THE_REQUEST = frozenset({"multirun.yaml", LOCK, JOBS})
 """Names in a sweep's folder before its first job has one."""
 _MANY = 250
 """Jobs, whose check takes a second or more."""
+_MOST_JOBS = 50_000  # whose list is read again, by `resume` and `report`
 # Of the sweepers that search (Optuna's, Ax's, Nevergrad's): the key that says what they look for -> the largest value.
 _LARGEST_IS_BEST = {"direction": "maximize", "ax_config.experiment.minimize": False, "optim.maximize": True}
 
@@ -204,6 +205,7 @@ def run_sweep(
     cfg = hydra.compose_config(CONFIG_NAME, overrides, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     cfg.hydra.mode = RunMode.MULTIRUN
     _check_direction(cfg.hydra.sweeper, overrides)
+    _check_size(cfg.hydra.sweeper, list(map(str, cfg.hydra.overrides.task)))
     register_launchers()
     callbacks = Callbacks(cfg)
     context = HydraContext(config_loader=hydra.config_loader, callbacks=callbacks)
@@ -263,6 +265,12 @@ def _check_direction(sweeper: Any, overrides: Sequence[str]) -> None:
         if value is not None and value != largest and not typed:
             wanted = f"hydra.sweeper.{key}={show(largest)}"
             raise RequestError(f"hydra.sweeper.{key}={show(value)}: a job's value is its greedy return; add {wanted}")
+
+
+def _check_size(sweeper: Any, overrides: Sequence[str]) -> None:
+    """Refuses more jobs than can be listed, before they are; a sweeper that searches makes as many as it likes."""
+    if str(sweeper.get("_target_", "")).endswith(".BasicSweeper") and (count := number_of_jobs(overrides)) > _MOST_JOBS:
+        raise RequestError(f"-m: {count:,} jobs; a sweep has at most {_MOST_JOBS:,}")
 
 
 def _one_line(error: Exception, folder: Path) -> Exception:

@@ -91,8 +91,9 @@ def refuse_sweep(overrides: Sequence[str], why: str) -> None:
         override = _parse(line)
         key = override.key_or_group
         if override.is_sweep_override() and not key.startswith("hydra"):
-            as_list = quoted(f"{key}=[{line.partition('=')[2]}]")
-            hint = f" (a list is written {as_list})" if takes_list(key) else ""
+            values = line.partition("=")[2]
+            of_numbers = takes_list(key) and "[" not in values  # not of lists, which are values themselves
+            hint = f" (a list is written {quoted(f'{key}=[{values}]')})" if of_numbers else ""
             raise RequestError(f"{line}: {why}{hint}")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Sequence
+from typing import cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.errors import HydraException
 
 
@@ -34,6 +37,20 @@ def own_overrides(jobs: Sequence[Sequence[str]]) -> list[list[str]]:
     """Of the overrides of each job of a sweep those that not all jobs have, in their order."""
     common = set[str]().union(*jobs[:1]).intersection(*jobs)
     return [[override for override in job if override not in common] for job in jobs]
+
+
+def number_of_jobs(overrides: Sequence[str]) -> int:
+    """The product of how many values each override of a sweep has, as Hydra's own sweeper will multiply them; one of a
+    form that it does not count counts as one value."""
+    parser, count = OverridesParser.create(), 1
+    for override in parser.parse_overrides(list(overrides)):
+        if override.is_choice_sweep():
+            count *= len(cast(ChoiceSweep, override.value()).list)
+        elif override.is_range_sweep():
+            found = cast(RangeSweep, override.value())
+            span = (found.stop or 0.0) - (found.start or 0.0)
+            count *= max(0, math.ceil(span / found.step))
+    return count
 
 
 def _as_typed(override: str) -> str:

@@ -95,6 +95,9 @@ def find_environment(config: EnvConfig) -> EnvMaker:
         if key in _OWN_KEYS:
             own = _OWN_KEYS[key]
             raise RequestError(f"env.kwargs.{key} is not allowed" + (f": use {own}" if own else ""))
+    if config.kwargs.get("render_mode") == "human":
+        films = "video.period=10_000 films episodes of the training, `rltrain evaluate video=true` one of its end"
+        raise RequestError(f"env.kwargs.render_mode=human: rltrain opens no windows; {films}")
     spec = _refusing(config.id, lambda: _find(config.id))
     atari = next((w for w in config.wrappers if isinstance(w, AtariConfig)), None)
     if atari is not None and not any(part in str(spec.entry_point) for part in ("ale_py", "atari")):

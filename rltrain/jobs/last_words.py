@@ -97,10 +97,10 @@ def summary(
         ("report", rltrain_command("report", folder)),
     ]
     if kept:
-        rows += [
-            ("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)),
-            ("continue", _again(config, folder, *limit.lifted.split())),
-        ]
+        rows.append(("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)))
+        begins = f"not, as checkpoint.replay=false; init_from={shell_word(folder)} begins another run with its network"
+        again = _again(config, folder, *limit.lifted.split()) if config.resumable else begins
+        rows.append(("continue", again))
     return "\n" + "\n".join(f"{name:<15} {text}" for name, text in rows)
 
 

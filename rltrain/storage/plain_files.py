@@ -14,6 +14,8 @@ from rltrain.storage.files import open_regular, write_atomic
 from rltrain.terminal.text import unusable
 
 _MAX_TEXT_BYTES = 16 << 20
+MOST_LIST_BYTES = 256 << 20
+"""Of a file that lists what a sweep has of each job."""
 
 
 class _PlainDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
@@ -68,25 +70,25 @@ def read_plain_yaml(path: Path) -> dict[str, Any]:
     return plain
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, most: int = _MAX_TEXT_BYTES) -> str:
     try:
         with open_regular(path) as file:
-            data = file.read(_MAX_TEXT_BYTES + 1)
+            data = file.read(most + 1)
     except OSError as error:
         raise RequestError(unusable(path, error, "read")) from error
-    if len(data) > _MAX_TEXT_BYTES:
-        raise RequestError(f"{path}: larger than {_MAX_TEXT_BYTES} bytes")
+    if len(data) > most:
+        raise RequestError(f"{path}: larger than {most} bytes")
     return data.decode()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a mapping, of bounded size.
+def read_json(path: Path, most: int = _MAX_TEXT_BYTES) -> dict[str, Any]:
+    """A JSON file that holds a mapping, of at most so many bytes.
 
     Raises:
         RequestError: it is missing or holds something else.
     """
     try:
-        data = json.loads(_read_text(path))
+        data = json.loads(_read_text(path, most))
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{path}: no valid JSON") from error
     if not isinstance(data, dict):

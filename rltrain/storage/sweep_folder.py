@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from rltrain.errors import RequestError
 from rltrain.storage.files import write_atomic
 from rltrain.storage.locks import lock_folder
-from rltrain.storage.plain_files import json_text, read_json, write_file
+from rltrain.storage.plain_files import MOST_LIST_BYTES, json_text, read_json, write_file
 from rltrain.terminal.text import unusable
 
 JOBS = "jobs.json"
@@ -60,7 +60,7 @@ class SweepFolder:
 
     def add_jobs(self, jobs: Sequence[ListedJob], notes: Sequence[str] = ()) -> None:
         """Lists further jobs, and what their readers should know of all jobs."""
-        before = read_json(self.path / JOBS)["jobs"] if (self.path / JOBS).exists() else []
+        before = read_json(self.path / JOBS, MOST_LIST_BYTES)["jobs"] if (self.path / JOBS).exists() else []
         new = [
             {
                 "folder": str(job.folder.relative_to(self.path)),
@@ -73,7 +73,7 @@ class SweepFolder:
 
     def change_jobs(self, configs: Mapping[Path, Mapping[str, Any]], asked: Sequence[str]) -> None:
         """Lists other configs for these jobs, with the overrides `asked`: what has not begun begins with them."""
-        content = read_json(self.path / JOBS)
+        content = read_json(self.path / JOBS, MOST_LIST_BYTES)
         changed = []
         for job in content["jobs"]:
             if (config := configs.get(self.path / str(job["folder"]))) is not None:
@@ -92,7 +92,7 @@ class SweepFolder:
         Raises:
             RequestError: the list is malformed, or names a folder that is not inside the sweep's.
         """
-        listed = read_json(self.path / JOBS).get("jobs") if (self.path / JOBS).exists() else []
+        listed = read_json(self.path / JOBS, MOST_LIST_BYTES).get("jobs") if (self.path / JOBS).exists() else []
         jobs: dict[Path, ListedJob] = {}
         for job in listed if isinstance(listed, list) else [None]:
             if not isinstance(job, dict) or not isinstance(job.get("config"), dict):
@@ -125,7 +125,7 @@ class SweepFolder:
 
     def notes(self) -> list[str]:
         """Notes for readers of the jobs' results."""
-        notes = read_json(self.path / JOBS).get("notes") if (self.path / JOBS).exists() else []
+        notes = read_json(self.path / JOBS, MOST_LIST_BYTES).get("notes") if (self.path / JOBS).exists() else []
         return [str(note) for note in notes] if isinstance(notes, list) else []
 
     def write_results(self, results: Mapping[str, Any], text: str) -> None:

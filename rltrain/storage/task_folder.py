@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from rltrain.errors import RequestError
 from rltrain.storage.files import holder_of, write_atomic
 from rltrain.storage.locks import lock_patiently
-from rltrain.storage.plain_files import json_text, read_json
+from rltrain.storage.plain_files import MOST_LIST_BYTES, json_text, read_json
 from rltrain.terminal.text import unusable
 
 TASKS = "tasks"
@@ -125,7 +125,7 @@ def read_tasks(sweep: Path) -> TaskList | None:
     path = sweep / TASKS / LIST
     if not path.exists():
         return None
-    plain = read_json(path)
+    plain = read_json(path, MOST_LIST_BYTES)
     launcher, entries = plain.get("launcher"), plain.get("tasks")
     if not isinstance(launcher, dict) or not isinstance(entries, list):
         raise RequestError(f"{path}: is no list of tasks")

@@ -156,11 +156,18 @@ def test_several_values_where_one_is_needed(capsys: pytest.CaptureFixture[str]) 
         key, rule = line.partition("=")[0], "a range stands alone; with values beside it, give each"
         assert refused(capsys, "-m", line) == f"{line}: {rule}: {key}=A,B,C\n"
     assert refused(capsys, "network.hidden=64,64").endswith("add -m (a list is written 'network.hidden=[64,64]')\n")
+    assert refused(capsys, "network.hidden=[32],[32,32]").endswith(": several values are a sweep: add -m\n")
     for line in ("seed=range(0,0)", "seed=range(3,0)"):
         assert refused(capsys, "-m", line) == f"{line}: the range is empty, and so is the sweep\n"
     one = "--cfg shows the config of one job: give one value\n"
     assert refused(capsys, "-m", "seed=0,1", "--cfg", "job") == f"seed=0,1: {one}"
     assert refused(capsys, "algo=dqn,reinforce", "--cfg", "job") == f"algo=dqn,reinforce: {one}"
+
+
+def test_more_jobs_than_can_be_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "-m", "seed=range(0,100000000)") == "-m: 100,000,000 jobs; a sweep has at most 50,000\n"
+    line = ["seed=range(1,30004,3)", "algo.gamma=0.9,0.99,0.95", "num_envs=1,2"]
+    assert refused(capsys, "-m", *line) == "-m: 60,006 jobs; a sweep has at most 50,000\n"
 
 
 def shown_config(capsys: pytest.CaptureFixture[str], *args: str) -> Any:

@@ -318,6 +318,11 @@ def test_an_action_that_is_not_finite_stops_the_run():
         ("no_such_module:X-v0", {}, "No module named 'no_such_module'"),
         ("CartPole-v1", {"gravity": 1}, "unexpected keyword argument 'gravity'"),
         ("CartPole-v1", {"max_episode_steps": 1}, "env.kwargs.max_episode_steps is not allowed: use env.max_episode"),
+        (
+            "CartPole-v1",
+            {"render_mode": "human"},
+            "env.kwargs.render_mode=human: rltrain opens no windows; video.p",
+        ),
         ("probe_envs:Refused-v0", {"kind": "text"}, "observation space Text is not supported .supported: Box, Discr"),
         ("probe_envs:Refused-v0", {"kind": "sequence"}, "observation space Sequence is not"),
         ("probe_envs:Refused-v0", {"kind": "graph"}, "observation space Graph is not"),

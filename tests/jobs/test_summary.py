@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from small_runs import dqn_config, ppo_config, q_learning_config, reinforce_config, run_config
 
-from rltrain.config.schema import LinearConfig
+from rltrain.config.schema import CheckpointConfig, LinearConfig
 from rltrain.jobs.last_words import summary
 from rltrain.jobs.messages import how
 from rltrain.jobs.population_messages import population_header, population_line
@@ -34,6 +34,16 @@ def test_a_run_too_short_for_an_update_says_so() -> None:
         )
         lines = summary(of, member, final, parts, Path("run"), {}).splitlines()
         assert lines[1] == f"trained         12 steps, 0 episodes, 6 steps/s{said}"
+
+
+def test_a_run_saved_without_its_experience_is_not_said_to_go_on() -> None:
+    envs = SimpleNamespace(reward_threshold=None, draws=False)
+    parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
+    instead = "not, as checkpoint.replay=false; init_from=run begins another run with its network"
+    for replay, said in ((True, "rltrain resume run total_steps=20"), (False, instead)):
+        config = run_config(dqn_config(), total_steps=10, checkpoint=CheckpointConfig(None, 3, replay))
+        text = summary(config, ended(), EpisodeStatistics((1.0,)), parts, Path("run"), {})
+        assert [line[16:] for line in text.splitlines() if line.startswith("continue")] == [said]
 
 
 @pytest.mark.parametrize(
