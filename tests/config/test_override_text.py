@@ -7,7 +7,7 @@ import shlex
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rltrain.config.override_text import as_typed, own_overrides
+from rltrain.config.override_text import as_typed, number_of_jobs, own_overrides
 
 
 def escaped(line: str) -> list[str]:
@@ -47,3 +47,19 @@ def test_what_all_jobs_have_is_no_jobs_own() -> None:
     assert own_overrides(jobs) == [["seed=0", "b=2"], ["seed=1", "b=2"], ["seed=0", "b=3"]]
     assert own_overrides(jobs[:1]) == [[]]
     assert own_overrides([]) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "count"),
+    [
+        ([], 1),
+        (["algo=dqn", "seed=3"], 1),
+        (["seed=range(0,100000000)"], 100_000_000),
+        (["seed=range(1,30004,3)", "algo.gamma=0.9,0.99,0.95", "num_envs=choice(1,2)"], 60_006),
+        (["network.hidden=[8],[8,8]", "algo.tau=range(0,1,0.25)", "env=a,b"], 16),
+        (["seed=range(3,0)"], 0),
+        (["algo.gamma=interval(0,1)", "seed=0,1"], 2),
+    ],
+)
+def test_the_jobs_of_a_sweep_are_counted(overrides: list[str], count: int) -> None:
+    assert number_of_jobs(overrides) == count
