@@ -15,7 +15,7 @@ from rltrain.storage.run_result import read_status
 from rltrain.storage.task_folder import Task, TaskFolder
 from rltrain.terminal.output import say
 from rltrain.terminal.table import MOST_ROWS
-from rltrain.terminal.text import counted, name_ranges, wrapped
+from rltrain.terminal.text import counted, counted_names, wrapped
 from rltrain.training.stopping import StopSignal
 
 _SHORTEST, _LONGEST, _STEP = 1.0, 30.0, 0.1  # seconds between two questions to the scheduler; of a nap
@@ -147,7 +147,8 @@ class TaskLoop:
 
     def _say(self, one: Watched, text: str) -> None:
         if self._tasks <= MOST_ROWS or one.task.number in self._given_up:
-            say(wrapped(f"task {one.task.number:<4} {text} (job {name_ranges(one.task.jobs)})"))
+            jobs = counted_names("job", one.task.jobs)
+            say(wrapped(f"task {one.task.number:<4} {text} ({jobs})"))
 
     def _tell(self) -> None:
         running = sum(one.look.state == "running" for one in self._open)

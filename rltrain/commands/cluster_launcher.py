@@ -25,7 +25,7 @@ from rltrain.errors import Pruned, RequestError, RunFailed
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_result, read_status
 from rltrain.terminal.output import say
-from rltrain.terminal.text import counted, name_ranges, wrapped
+from rltrain.terminal.text import counted, counted_names, wrapped
 
 _MOST_SHOWN = 4  # tasks of a dry run
 
@@ -56,7 +56,7 @@ class ClusterLauncher(PopulationLauncher):
         """Also tells what the tasks would be."""
         returns = super()._look_at_each_kind()
         tasks = task_groups({str(j.number): replace(j.config, dry_run=False) for j in self._jobs}, self._launcher)
-        shown = "; ".join(f"job {name_ranges(names)}" for names in tasks[:_MOST_SHOWN])
+        shown = "; ".join(counted_names("job", names) for names in tasks[:_MOST_SHOWN])
         more = f"; and {len(tasks) - _MOST_SHOWN:,} more" if len(tasks) > _MOST_SHOWN else ""
         say(wrapped(f"tasks     {counted(len(tasks), 'task')} of hydra/launcher={self.name}: {shown}{more}"))
         return returns

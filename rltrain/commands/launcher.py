@@ -19,7 +19,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError
 from rltrain.terminal.output import say
-from rltrain.terminal.text import name_ranges, wrapped
+from rltrain.terminal.text import counted_names, wrapped
 
 if TYPE_CHECKING:
     from rltrain.jobs.training import Outcome
@@ -67,9 +67,9 @@ class PopulationLauncher(Launcher):
             returns |= {number: returned(self._jobs[number], None) for number in others}
             if others:
                 alike = [self._jobs[number] for number in (first, *others)]
-                names = name_ranges([str(job.number) for job in alike[1:]])
+                names = counted_names("job", [str(job.number) for job in alike[1:]])
                 keys = ", ".join(differing_keys([job.config for job in alike]))
-                say(wrapped(f"alike     job {names}: differing in {keys or 'nothing'} only"))
+                say(wrapped(f"alike     {names}: differing in {keys or 'nothing'} only"))
         return [returns[number] for number in range(len(self._jobs))]
 
     def _run(self, job: CheckedJob) -> JobReturn:

@@ -92,7 +92,7 @@ def _registered(part: str) -> dict[str, str]:
 
 def _told(spec: Any) -> str:
     frames = spec.kwargs.get("max_num_frames_per_episode")
-    limit = f"{spec.max_episode_steps} steps" if spec.max_episode_steps else "no time limit"
+    limit = f"{spec.max_episode_steps:,} steps" if spec.max_episode_steps else "no time limit"
     limit = f"{frames:,} frames" if frames and not spec.max_episode_steps else limit
     solved = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
     package = _PACKAGES.get(".".join(str(spec.entry_point).split(".")[:3]), "")

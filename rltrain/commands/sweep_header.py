@@ -10,7 +10,7 @@ from rltrain.commands.sweep_results import repeated_jobs
 from rltrain.config.info import ComposeInfo
 from rltrain.config.override_text import as_typed, key_of, own_overrides
 from rltrain.config.validate import show
-from rltrain.terminal.text import name_ranges
+from rltrain.terminal.text import counted_names
 
 _APART = {"seed", "name", "tuned", "env"}
 """Keys in which jobs may differ and be tuned alike: returns in two environments are not compared."""
@@ -128,7 +128,7 @@ def _which(some: Sequence[PlannedJob], own: Mapping[PlannedJob, Sequence[str]]) 
     for override in own[some[0]]:
         if [job for job, overrides in own.items() if override in overrides] == list(some):
             return as_typed([override])
-    return f"job{'' if len(some) == 1 else 's'} {name_ranges([job.name for job in some])}"
+    return counted_names("job", [job.name for job in some])
 
 
 def _are(names: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from rltrain.loggers.population_console import PopulationConsole
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.output import errors
 from rltrain.terminal.table import MOST_ROWS
-from rltrain.terminal.text import name_ranges, rltrain_command
+from rltrain.terminal.text import counted_names, rltrain_command
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.member import Member
 
@@ -121,8 +121,7 @@ class OfJobs:
 
     @property
     def _names(self) -> str:
-        word = "job" if len(self.jobs) == 1 else "jobs"
-        return f"{word} {name_ranges([job.folder.name for job in self.jobs], _LONGEST_NAMES)}"
+        return counted_names("job", [job.folder.name for job in self.jobs], _LONGEST_NAMES)
 
     def screens(self, starts: Sequence[int]) -> Sequence[Logger]:
         early = any(config.may_end_early for config in self._configs)

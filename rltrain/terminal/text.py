@@ -72,6 +72,11 @@ def name_ranges(names: Sequence[str], longest: int = 10_000) -> str:
     return ", ".join(text for text, _ in shown) + (f" and {left:,} more" if left else "")
 
 
+def counted_names(noun: str, names: Sequence[str], longest: int = 10_000) -> str:
+    """`job 3`, `jobs 0 to 31`: with the names as `name_ranges` has them."""
+    return f"{noun}{'' if len(names) == 1 else 's'} {name_ranges(names, longest)}"
+
+
 def _consecutive(names: Sequence[str]) -> list[list[str]]:
     """The names in runs of those that differ in the number at their ends alone, which counts up by one."""
 

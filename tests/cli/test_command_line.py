@@ -102,9 +102,9 @@ def test_a_dry_run_trains_nothing_and_leaves_no_folder(rltrain: Shell, tmp_path:
     swept = rltrain("-m", "dry_run=true", "target_update=soft,hard", "seed=range(3,6)").stdout.splitlines()
     assert [line for line in swept if line.startswith(("looked", "trained", "alike"))] == [
         "looked at dqn CartPole-v1 3 tuned=dqn_CartPole-v1",
-        "alike     job 1, 2: differing in seed only",
+        "alike     jobs 1, 2: differing in seed only",
         "looked at dqn CartPole-v1 3 tuned=dqn_CartPole-v1",
-        "alike     job 4, 5: differing in seed only",
+        "alike     jobs 4, 5: differing in seed only",
     ]
     assert swept[-1] == "sweep     6 jobs, nothing was trained or written"
     assert not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]

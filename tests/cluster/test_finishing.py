@@ -85,7 +85,7 @@ def test_a_task_that_died_is_submitted_again(tmp_path: Path, capsys: pytest.Capt
     assert run(cluster) == {}
     assert cluster.submitted == [0, 1, 0, 0]
     said = capsys.readouterr().out
-    assert "task 0    died: killed by signal 9: the last word of 0; is submitted again (job 0a, 0b)" in said
+    assert "task 0    died: killed by signal 9: the last word of 0; is submitted again (jobs 0a, 0b)" in said
     assert "task 0    died: NODE_FAIL" in said
     assert said.endswith("tasks     0 queued, 0 running, 2 ended; 4 of 4 jobs done\n")
 

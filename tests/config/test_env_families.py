@@ -118,7 +118,7 @@ def test_the_list_says_what_an_environment_lacks_and_leaves_out_what_has_moved(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else find(name))
     assert main(["list", "envs"]) == 0
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()}
-    assert listed["LunarLander-v3"] == "1000 steps, solved at 200 (needs Box2D)"
+    assert listed["LunarLander-v3"] == "1,000 steps, solved at 200 (needs Box2D)"
     assert listed["phys2d/Pendulum-v0"] == "200 steps (needs jax)"
     assert listed["CartPole-v1"] == "500 steps, solved at 475"
     assert "Ant-v5" in listed and "Ant-v3" not in listed  # of Gymnasium's registry, only to say that it is gone

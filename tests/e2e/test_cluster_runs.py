@@ -146,9 +146,9 @@ def test_a_dry_run_tells_the_tasks_on_a_machine_without_slurm(
     monkeypatch.setenv("PATH", str(tmp_path))
     on_slurm = [*SWEEP, "hydra/launcher=slurm", "hydra.launcher.jobs_per_task=2"]
     assert rltrain_here(tmp_path, *on_slurm, "dry_run=true") == 0
-    assert "tasks     2 tasks of hydra/launcher=slurm: job 0, 1; job 2\n" in capsys.readouterr().out
+    assert "tasks     2 tasks of hydra/launcher=slurm: jobs 0, 1; job 2\n" in capsys.readouterr().out
     assert rltrain_here(tmp_path, *on_slurm, "dry_run=true", "seed=range(0,12)") == 0
-    assert "job 6, 7; and 2 more\n" in capsys.readouterr().out
+    assert "jobs 6, 7; and 2 more\n" in capsys.readouterr().out
     assert rltrain_here(tmp_path, *on_slurm, "dry_run=true", "hydra.launcher.partitoin=x") == 2
     assert rltrain_here(tmp_path, *on_slurm) == 2
     assert not (tmp_path / "sweep").exists()
