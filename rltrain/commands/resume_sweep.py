@@ -16,6 +16,7 @@ from rltrain.commands.resume_changes import (
 )
 from rltrain.commands.resume_population import held_jobs, populations_of
 from rltrain.commands.resume_run import begin, resume_run, tell, tell_completed
+from rltrain.commands.sweep_header import note_after
 from rltrain.commands.sweep_table import report_sweep, stopped_sweep
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import parse_changes, record_changes, validate_stored
@@ -167,7 +168,7 @@ def _list_changes(
             raise RequestError(f"job {folder.relative_to(sweep.path)}: {error}") from error
         configs[folder] = to_plain(config)
     if overrides:
-        sweep.change_jobs(configs, overrides)
+        sweep.change_jobs(configs, overrides, [note_after(overrides, note) for note in sweep.notes()])
 
 
 def _what_differs(jobs: Mapping[Path, ListedJob]) -> dict[Path, str]:

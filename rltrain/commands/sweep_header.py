@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,7 @@ from rltrain.commands.sweep_results import repeated_jobs
 from rltrain.config.info import ComposeInfo
 from rltrain.config.override_text import as_typed, key_of, own_overrides
 from rltrain.config.validate import show
-from rltrain.terminal.text import counted_names
+from rltrain.terminal.text import counted_names, quoted
 
 _APART = {"seed", "name", "tuned", "env"}
 """Keys in which jobs may differ and be tuned alike: returns in two environments are not compared."""
@@ -68,6 +70,21 @@ def comparison_notes(jobs: Sequence[PlannedJob], untuned: Callable[[Sequence[Pla
         which = "; ".join(" and ".join(names) for names in repeated[:5]) + ("; ..." if len(repeated) > 5 else "")
         notes.append(f"same run  jobs with equal values, seed included, are one run made twice: {which}")
     return notes
+
+
+def note_after(changes: Sequence[str], note: str) -> str:
+    """A note on jobs whose limits `resume` has changed: the command that it ends with has the same limits."""
+    *reasons, last = note.split("\n")
+    command = re.fullmatch(r"(\s+(?:\w+=\S+ )*rltrain )(.+)", last)
+    if command is None or "$'" in last:  # which shlex does not read
+        return note
+    try:
+        words = shlex.split(command[2])
+    except ValueError:  # a foreign file
+        return note
+    keys = set(map(key_of, changes))
+    kept = (word for word in words if key_of(word) not in keys)
+    return "\n".join([*reasons, command[1] + " ".join(map(quoted, [*kept, *changes]))])
 
 
 def _by_tuned_file(jobs: Iterable[PlannedJob]) -> dict[str | None, list[PlannedJob]]:

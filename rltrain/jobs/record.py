@@ -88,11 +88,11 @@ def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> 
 
     Args:
         curve: whether that is the learning curve too: it takes a tenth of a second, as long as a small job of a sweep
-            trains. `rltrain report` draws those of a sweep together.
+            trains. `rltrain report` draws those of a sweep together. One that is there is drawn anew in any case.
     """
     pictures = {}
     try:
-        if curve:
+        if curve or run.learning_curve.exists():
             from rltrain.report.curve import plot_learning_curve
 
             pictures["learning curve"] = plot_learning_curve(run.path)

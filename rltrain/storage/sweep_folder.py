@@ -71,8 +71,11 @@ class SweepFolder:
         ]
         write_atomic(self.path / JOBS, json_text({"jobs": [*before, *new], "notes": list(notes)}))
 
-    def change_jobs(self, configs: Mapping[Path, Mapping[str, Any]], asked: Sequence[str]) -> None:
-        """Lists other configs for these jobs, with the overrides `asked`: what has not begun begins with them."""
+    def change_jobs(
+        self, configs: Mapping[Path, Mapping[str, Any]], asked: Sequence[str], notes: Sequence[str]
+    ) -> None:
+        """Lists other configs for these jobs, with the overrides `asked`: what has not begun begins with them; and what
+        readers should know now."""
         content = read_json(self.path / JOBS, MOST_LIST_BYTES)
         changed = []
         for job in content["jobs"]:
@@ -84,7 +87,7 @@ class SweepFolder:
                     job["overrides"] = [*kept, *asked]
             changed.append(job)
         if changed != content["jobs"]:
-            write_atomic(self.path / JOBS, json_text({**content, "jobs": changed}))
+            write_atomic(self.path / JOBS, json_text({**content, "jobs": changed, "notes": list(notes)}))
 
     def jobs(self) -> dict[Path, ListedJob]:
         """Folder of each job -> the job, in their order.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from halves import often
 
-from rltrain.commands.sweep_header import PlannedJob, comparison_notes, tuned_lines
+from rltrain.commands.sweep_header import PlannedJob, comparison_notes, note_after, tuned_lines
 from rltrain.config.application import compose
 from rltrain.config.validate import to_plain
 
@@ -91,6 +91,23 @@ def test_the_reason_names_the_file_the_choice_and_the_flag() -> None:
         " it.\n          This compares each on its defaults:\n          rltrain -m ... tuned=none"
     ]
     assert asked == ["0", "2"], "one job of each value is tried"
+
+
+def test_the_advised_command_has_the_limits_that_a_resume_has_set() -> None:
+    reasons, command = (
+        "unfair    total_steps=7 is a word.\n          This ...:\n",
+        "          A=1 rltrain -m 'seed=range(0,2)'",
+    )
+    changes = ["total_steps=300", "eval.period=null"]
+    before, after = f"{command} ++total_steps=100 env=X-v1", f"{command} env=X-v1 total_steps=300 eval.period=null"
+    assert note_after(changes, reasons + before) == reasons + after
+    assert (
+        note_after(["total_steps=5"], note_after(changes, before))
+        == f"{command} env=X-v1 eval.period=null total_steps=5"
+    )
+    refused = "unfair    why.\n          tuned=none, which does not go with the other keys: total_steps=1: why"
+    for kept in (refused, f"{command} 'total_steps=1", f"{command} $'\\x07' total_steps=1", "total_steps=1", ""):
+        assert note_after(changes, kept) == kept
 
 
 def test_jobs_that_are_the_same_run_are_named() -> None:

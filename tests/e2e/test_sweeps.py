@@ -230,10 +230,14 @@ class TestStoppedSweep:
     def test_keeps_what_resume_changes_also_for_the_jobs_that_have_not_begun(self, tmp_path: Path) -> None:
         sweep = tmp_path / "sweep"
         assert rltrain_here(tmp_path, "-m", *SEEDS, "seed=0,1", stop=StopAfter(50)) == 143
+        listed = json.loads((sweep / "jobs.json").read_text())
+        advice = "unfair    algo\n          rltrain -m seed=0,1"
+        (sweep / "jobs.json").write_text(json.dumps({**listed, "notes": [f"{advice} total_steps=160 tuned=none"]}))
         assert resume(sweep, "total_steps=200", stop=StopAfter(50)) == 143
         assert not (sweep / "1" / "run.json").exists()
-        listed = json.loads((sweep / "jobs.json").read_text())["jobs"]
-        assert [job["config"]["total_steps"] for job in listed] == [200, 200]
+        listed = json.loads((sweep / "jobs.json").read_text())
+        assert [job["config"]["total_steps"] for job in listed["jobs"]] == [200, 200]
+        assert listed["notes"] == [f"{advice} tuned=none total_steps=200"]
         assert resume(sweep) == 0
         assert [newest(job).step for job in jobs_of(sweep)] == [200, 200]
 

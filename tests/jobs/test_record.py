@@ -28,6 +28,16 @@ def test_a_picture_that_cannot_be_written_is_reported(
     assert capsys.readouterr().err.endswith("learning_curve.png: cannot be used: No space left on device\n")
 
 
+def test_a_job_s_curve_that_is_there_is_drawn_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job has one where it once went on alone, and its sweep goes on from there."""
+    run = RunFolder(tmp_path)
+    monkeypatch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
+    agent: Any = None
+    assert draw(run, run_config(dqn_config()), agent, curve=False) == {}
+    run.learning_curve.write_bytes(b"of fewer steps")
+    assert draw(run, run_config(dqn_config()), agent, curve=False) == {"learning curve": run.learning_curve}
+
+
 def test_a_file_that_fails_a_run_is_named_in_words(tmp_path: Path) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", "/data/maze.txt")
     failure = explained(error, RunFolder(tmp_path))
