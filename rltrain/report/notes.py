@@ -9,7 +9,7 @@ from rltrain.config.validate import show
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
 from rltrain.report.groups import is_no_setting
-from rltrain.report.runs import CONFIRMED, SEARCHED, STUDY, Run
+from rltrain.report.runs import CONFIRMED, SEARCHED, STUDY, TRAINING, Run
 from rltrain.report.statistics import FEWEST_RUNS
 from rltrain.terminal.text import counted, name_ranges
 
@@ -22,6 +22,7 @@ def notes(contents: Contents) -> list[str]:
         *_few_seeds(contents),
         *_uncounted(contents),
         *_limited(contents),
+        *_without_area(contents),
         *_ended_early(contents),
         *_extended(contents),
         *_parted(contents),
@@ -86,6 +87,15 @@ def _limited(contents: Contents) -> Iterator[str]:
         else ""
     )
     yield f"Final evaluations of {counted(len(limited), 'run')} were limited, to {'; '.join(shown)}.{until}"
+
+
+def _without_area(contents: Contents) -> Iterator[str]:
+    """Settings with scores whose rows have not what areas are taken of."""
+    lacking = [s for s in contents.summaries if s.score is not None and contents.main not in s.curves]
+    if lacking:
+        has, whose = ("has", "its") if len(lacking) == 1 else ("have", "their")
+        why = ", which needs an episode that ended" if contents.main == TRAINING else ""
+        yield f"{counted(len(lacking), 'setting')} {has} no area: none of {whose} rows has {contents.main}{why}."
 
 
 def _ended_early(contents: Contents) -> Iterator[str]:

@@ -82,6 +82,17 @@ def test_two_seeds_have_no_interval(tmp_path: Path) -> None:
     assert notes(contents(tmp_path)) == ["2 scored seeds: an interval needs 3."]
 
 
+def test_a_note_says_why_a_setting_has_no_area(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", flat(1000, 1.0), final=result(1.0), algo__gamma=0.9)
+    write_run(tmp_path / "b", [row(1000)], final=result(1.0), algo__gamma=0.8)  # no episode has ended
+    found = contents(tmp_path)
+    assert sum(summary.area is None for summary in found.summaries) == 1
+    told = "1 setting has no area: none of its rows has rollout/episode_return, which needs an episode that ended."
+    assert told in notes(found)
+    write_run(tmp_path / "c", [row(1000)], status="interrupted", algo__gamma=0.7)  # which has no final return either
+    assert told in notes(contents(tmp_path))
+
+
 def test_the_curve_of_equal_grids_keeps_their_steps(tmp_path: Path) -> None:
     for seed, value in enumerate((0.0, 10.0, 20.0, 90.0)):
         write_run(tmp_path / str(seed), flat(500, value), result(value, 500), seed=seed)
