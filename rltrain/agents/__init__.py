@@ -27,6 +27,7 @@ from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import Agent, AgentContext, Explorer, LoadablePolicy, Policy
 from rltrain.engine.rollouts import RolloutAgent
 from rltrain.errors import RequestError
+from rltrain.networks import check_population
 
 ALGORITHMS: dict[str, Callable[[Build], Algorithm]] = {
     "dqn": DQN, "c51": C51, "qr_dqn": QRDQN, "iqn": IQN, "reinforce": Reinforce, "ppo": PPO, "a2c": PPO,
@@ -81,7 +82,11 @@ def _algorithms(context: AgentContext) -> list[Algorithm]:
     if name not in ALGORITHMS:
         raise _unregistered(name, "AGENTS" if name in POLICIES else "ALGORITHMS")
     make = ALGORITHMS[name]
-    return [make(Build(config, *spaces, context.device)) for config in context.configs]
+    algorithms = [make(Build(config, *spaces, context.device)) for config in context.configs]
+    if len(algorithms) > 1:
+        first = algorithms[0]
+        check_population(context.config.network, first.networks[first.acts], context.observation)
+    return algorithms
 
 
 def _check_policy(name: str) -> None:

@@ -140,7 +140,9 @@ def explained(error: BaseException, run: RunFolder) -> BaseException:
         return RunFailed(f"{OUT_OF_MEMORY} (traceback in {shown_path(run.log)})")
     if isinstance(error, OSError) and isinstance(error.filename, str):
         return RunFailed(f"{unusable(Path(error.filename), error)} (traceback in {shown_path(run.log)})")
-    return RunFailed(f"{one_line(error)}{at_origin(error)} (traceback in {shown_path(run.log)})")
+    # Maths of a plug-in that torch.vmap does not take: `.item()`, say.
+    alone = "; hydra/launcher=basic trains one job after the other" if str(error).startswith("vmap: ") else ""
+    return RunFailed(f"{one_line(error)}{at_origin(error)}{alone} (traceback in {shown_path(run.log)})")
 
 
 def lacks_memory(error: Exception) -> bool:

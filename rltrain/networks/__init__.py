@@ -14,7 +14,7 @@ from rltrain.networks.dueling import Dueling
 from rltrain.networks.flat import FlatNetwork
 from rltrain.networks.mlp import MLP
 from rltrain.networks.noisy import add_deviations
-from rltrain.networks.requirements import check_plugin
+from rltrain.networks.requirements import called, check_plugin, check_together
 from rltrain.networks.state_action import StateAction
 from rltrain.types import ObservationSpec
 
@@ -34,8 +34,8 @@ def make_network(
         around: makes the module whose parameters these are of the network's.
 
     Raises:
-        RequestError: `config` is None: the run's config has no network; or a plug-in's network is none that can be
-            trained.
+        RequestError: `config` is None: the run's config has no network; or a plug-in's network cannot be built, or is
+            none that can be trained.
     """
     if config is None:
         raise RequestError("network: is missing, and the algorithm needs one")
@@ -45,13 +45,29 @@ def make_network(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device's
         streams = (per_action,) if isinstance(config, CNNConfig | DuelingConfig) else ()
-        inner = NETWORKS[config.name](config, observation, outputs, *streams)
-        module = around(inner) if around else inner
-        if getattr(config, "noisy", False):
-            add_deviations(module)
+        make, arguments = NETWORKS[config.name], (config, observation, outputs, *streams)
         try:
+            inner = make(*arguments) if make in _OWN else called(make, *arguments)
+            module = around(inner) if around else inner
+            if getattr(config, "noisy", False):
+                add_deviations(module)
             if type(inner) not in _OWN:
                 check_plugin(inner, observation, outputs)
             return FlatNetwork(module, device)
         except ValueError as error:
             raise RequestError(f"network={config.name}: {error}") from error
+
+
+def check_population(config: AnyNetworkConfig | None, network: FlatNetwork, observation: ObservationSpec) -> None:
+    """Whether the networks of several members can be computed together; passes a plug-in's forward once.
+
+    Raises:
+        RequestError: they cannot.
+    """
+    if config is None or NETWORKS[config.name] in _OWN or network.params.is_meta:
+        return
+    try:
+        check_together(network.apply, network.params, observation)
+    except ValueError as error:
+        alone = "hydra/launcher=basic trains one job after the other"
+        raise RequestError(f"network={config.name}: a population cannot compute it: {error}\n{alone}") from error

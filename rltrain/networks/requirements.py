@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from rltrain.errors import RequestError, one_line
+from rltrain.terminal.places import at_origin
 from rltrain.types import ObservationSpec
+
+_LONGEST = 160
+"""Characters of a plug-in's exception: torch's own messages go on for paragraphs."""
+
+
+def called(function: Callable[..., Any], *args: Any) -> Any:
+    """Calls a plug-in's own code.
+
+    Raises:
+        ValueError: with the type and the place of the exception that it raised.
+        RequestError: it raised one.
+    """
+    try:
+        return function(*args)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{one_line(error, _LONGEST)}{at_origin(error)}") from error
 
 
 def check_parameters(module: nn.Module) -> None:
@@ -42,8 +65,8 @@ def check_plugin(module: nn.Module, observation: ObservationSpec, outputs: int) 
     """Whether a module that is not one of ours is a network; passes forward a few observations.
 
     Raises:
-        ValueError: as `check_parameters`; its output is none of float32 numbers [B, outputs]; or it is random, which
-            neither greedy evaluation, exact resuming nor `torch.vmap` bears.
+        ValueError: as `check_parameters`; it raised an exception; its output is none of float32 numbers [B, outputs];
+            or it is random, which neither greedy evaluation, exact resuming nor `torch.vmap` bears.
     """
     check_parameters(module)
     if any(parameter.is_meta for parameter in module.parameters()):
@@ -53,9 +76,20 @@ def check_plugin(module: nn.Module, observation: ObservationSpec, outputs: int) 
     _check_repeatable(module, _example(observation, 3))
 
 
+def check_together(apply: Callable[[Tensor, Tensor], Tensor], params: Tensor, observation: ObservationSpec) -> None:
+    """Whether `torch.vmap` takes a network, which knows no Python number of what a tensor holds.
+
+    Raises:
+        ValueError: it does not.
+    """
+    obs = _example(observation, 3).to(params.device)
+    with torch.no_grad():
+        called(torch.vmap(apply), torch.stack([params, params]), torch.stack([obs, obs]))
+
+
 def _check_output(module: nn.Module, obs: Tensor, outputs: int) -> None:
     with torch.no_grad():
-        output: object = module(obs)
+        output: object = called(module, obs)
     wanted = [len(obs), outputs]
     if isinstance(output, Tensor) and list(output.shape) == wanted and output.dtype == torch.get_default_dtype():
         return
@@ -71,10 +105,10 @@ def _check_output(module: nn.Module, obs: Tensor, outputs: int) -> None:
 def _check_repeatable(module: nn.Module, obs: Tensor) -> None:
     with torch.no_grad():
         before = torch.default_generator.get_state()
-        first = module(obs)
+        first = called(module, obs)
         # A last layer that starts as zeros hides in the outputs that there was a draw.
         drew = not torch.equal(before, torch.default_generator.get_state())
-        if not drew and torch.allclose(first, module(obs), equal_nan=True):
+        if not drew and torch.allclose(first, called(module, obs), equal_nan=True):
             return
     layers = [f"{name} is {layer}" for name, layer in module.named_modules() if isinstance(layer, _DropoutNd)]
     which = f": {', '.join(layers)}" if layers else ""

@@ -39,8 +39,11 @@ def check_network(context: AgentContext, source: Checkpoint) -> None:
             make_policy(alone).load_network(source.tensors["network"])
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"{source.folder}: {error}") from error
-    except (RuntimeError, NotImplementedError, TypeError, OverflowError) as error:
+    except RequestError as error:
         # A plug-in's network may not know devices without memory; the real one then says what is wrong.
+        if error.__cause__ is None:
+            raise
+    except (RuntimeError, NotImplementedError, TypeError, OverflowError) as error:
         if "overflow" in str(error).lower():
             raise CheckpointError(f"{source.folder}: its config describes no network: {error}") from error
 

@@ -62,3 +62,13 @@ def test_a_failure_of_ours_has_no_place_but_the_log(tmp_path: Path) -> None:
     assert trace is not None
     own = failed.value.with_traceback(trace.tb_next)  # less this file
     assert ", at " not in str(explained(own, RunFolder(tmp_path)))
+
+
+def test_losses_that_a_population_cannot_compute_are_told_what_trains_them(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^vmap: ") as failed:
+        torch.vmap(lambda loss: loss * loss.item())(torch.ones(2))
+    assert "; hydra/launcher=basic trains one job after the other (trace" in str(
+        explained(failed.value, RunFolder(tmp_path))
+    )
+    alone = explained(ValueError("too small"), RunFolder(tmp_path))
+    assert "launcher" not in str(alone)

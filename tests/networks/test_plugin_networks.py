@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from rltrain.agents import AgentContext, make_agent, make_policy
 from rltrain.errors import RequestError
 from rltrain.networks import NETWORKS, make_network
 from rltrain.networks.encoder import ObservationEncoder
+from rltrain.policy.source import check_network
 from rltrain.types import ObservationSpec
 
 
@@ -62,6 +64,58 @@ def test_an_output_of_another_form_is_refused(wrong: Any, told: str, monkeypatch
     # Compiled, with steps on the device, it trained and exported actions that there are none of.
     with pytest.raises(RequestError, match=rf"^network=plugin: .*{told}$"):
         build(monkeypatch, **wrong)
+
+
+class Unbuilt(Plugin):
+    """Fails as it is built, and, as most code does, where there is no memory."""
+
+    broken = False
+
+    def __init__(self, config: PluginConfig, observation: ObservationSpec, outputs: int) -> None:
+        super().__init__(config, observation, outputs)
+        if self.last.weight.sum().item() > 0 or self.broken:
+            raise ValueError("boom")
+
+
+def fail(output: Tensor) -> Any:
+    raise TypeError("boom")
+
+
+def test_an_error_of_its_code_is_told_with_its_type_and_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match=r"^network=plugin: TypeError: boom, at \S*test_plugin_networks\.py:\d+$"):
+        build(monkeypatch, after=after(fail))
+    monkeypatch.setattr(Unbuilt, "broken", True)
+    monkeypatch.setitem(NETWORKS, "plugin", Unbuilt)
+    with pytest.raises(RequestError, match=r"^network=plugin: ValueError: boom, at \S*test_plugin_networks\.py:\d+$"):
+        make_network(PluginConfig(), VECTOR, 2, 0, CPU)  # type: ignore[arg-type]
+
+
+def test_one_that_needs_memory_as_it_is_built_can_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "plugin", Unbuilt)
+    context = AgentContext(run_config(dqn_config(), network=PluginConfig()), VECTOR, DISCRETE, CPU)
+    source: Any = SimpleNamespace(folder="run", tensors={"network": {}})
+    check_network(context, source)  # which builds it without memory
+
+
+@pytest.mark.parametrize("algo", [dqn_config(), ppo_config()], ids=lambda algo: str(algo.name))
+@pytest.mark.parametrize(
+    "change", [lambda x: x + 0 * x.sum().item(), lambda x: x if x.sum() < 1e9 else -x], ids=["item", "if"]
+)
+def test_what_reads_numbers_of_tensors_is_refused_in_a_population(
+    algo: Any, change: Callable[[Tensor], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NETWORKS, "plugin", Plugin)
+    config = run_config(algo, network=PluginConfig())
+    alone = AgentContext(config, VECTOR, DISCRETE, CPU)
+    together = replace(alone, population=(config, replace(config, seed=1)))
+    make_agent(together)
+    monkeypatch.setattr(Plugin, "after", after(change))
+    make_agent(alone)
+    told = (
+        r"^network=plugin: a population cannot compute it: RuntimeError: vmap: .*, at \S*test_plugin_networks\.py:\d+\n"
+    )
+    with pytest.raises(RequestError, match=told + "hydra/launcher=basic trains one job after the other$"):
+        make_agent(together)
 
 
 class Zeros(Plugin):
