@@ -67,11 +67,11 @@ class Run:
         return {"step": np.array([row["step"] for row in rows], dtype=np.int64), **columns}
 
     def policy(self, checkpoint: Literal["last", "best"] = "last", device: str = "cpu") -> TrainedPolicy:
-        """The greedy policy of the newest checkpoint, or of the best evaluation's.
+        """The greedy policy of the newest checkpoint, or of the best evaluation's; `device` as of `rltrain.load`.
 
         Raises:
             CheckpointError: there is none, or it is damaged.
-            RequestError: another word for the checkpoint.
+            RequestError: another word for the checkpoint, or no such device.
         """
         from rltrain.policy.load import load
         from rltrain.policy.source import best_of

@@ -142,8 +142,12 @@ def test_folders_without_a_run_are_refused(folder: Path) -> None:
         rltrain.Run(folder)
     with pytest.raises(RequestError, match="no folder of a sweep"):
         rltrain.Sweep(folder)
+    run = rltrain.train(SHORT)
     with pytest.raises(RequestError, match="last or best"):
-        rltrain.train(SHORT).policy("newest")  # type: ignore[arg-type]
+        run.policy("newest")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"^device='gpu': must be"):
+        rltrain.load(run.path, "gpu")
+    assert run.policy(device="auto").act([0.0, 0.0, 0.0, 0.0]) in (0, 1)
 
 
 def test_a_process_trains_once_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -38,6 +39,20 @@ def resolve_device(config: DeviceConfig) -> torch.device:
         return torch.device("cpu")
     found = f"{count} CUDA devices are visible" if count else "torch sees no CUDA device"
     raise RequestError(f"device={config.name} device.index={config.index}: {found}; use device=cpu or another index")
+
+
+def device_named(given: object) -> torch.device:
+    """The device as a program gives it: auto, cpu, cuda, cuda:1, or a torch.device.
+
+    Raises:
+        RequestError: it is another one, or is not there.
+    """
+    found = re.fullmatch(r"(auto|cpu|cuda)(?::(\d+))?", str(given)) if isinstance(given, str | torch.device) else None
+    if found is None or (found[1] == "auto" and found[2]):
+        raise RequestError(
+            f"device={given!r}: must be 'auto', 'cpu', 'cuda', one as 'cuda:1', or a torch.device of these"
+        )
+    return resolve_device(DeviceConfig(found[1], int(found[2] or 0), 1, False, False, False))  # type: ignore[arg-type]
 
 
 def run_device(config: RunConfig) -> torch.device:

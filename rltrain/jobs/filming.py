@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
+
 from rltrain.config.schema import RunConfig
 from rltrain.errors import RequestError, RunFailed
 from rltrain.loggers.logger import Logger
@@ -33,7 +35,7 @@ def film_episode(source: Checkpoint, path: Path, logger: Logger) -> None:
     from rltrain.policy.load import TrainedPolicy
     from rltrain.policy.video import record_gif
 
-    policy = TrainedPolicy(source)
+    policy = TrainedPolicy(source, torch.device("cpu"))
     try:
         path.parent.mkdir(exist_ok=True)
         logger.video(source.step, record_gif(policy, path, _asked(policy.config)))

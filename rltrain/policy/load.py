@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rltrain.agents import AgentContext, Explorer, LoadablePolicy, Policy, make_policy
-from rltrain.compute.device import float32_by_default
+from rltrain.compute.device import device_named, float32_by_default
 from rltrain.config.schema import RunConfig
 from rltrain.envs.batches import observations_in
 from rltrain.envs.space_data import space_from_plain
@@ -37,7 +37,7 @@ class TrainedPolicy:
         statistics: what the wrappers knew of the environment at this checkpoint, by name; {} where there are none.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         self.config: RunConfig = stored_config(checkpoint)
         try:
             self.observation_space = space_from_plain(checkpoint.manifest.get("observation_space", {}))
@@ -58,7 +58,7 @@ class TrainedPolicy:
         self._wrappers.load_statistics(self.statistics)
         self._steps = 0  # observations since the episode began
         self.network_observation = self._wrappers.spec
-        context = AgentContext(self.config, self.network_observation, action, torch.device(device))
+        context = AgentContext(self.config, self.network_observation, action, device)
         check_network(context, checkpoint)
         with float32_by_default():
             self.agent_policy: LoadablePolicy = make_policy(context)
@@ -151,8 +151,12 @@ class TrainedPolicy:
 def load(run: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:
     """The policy of a run's newest checkpoint, or of the checkpoint folder that is given. Runs no code of the file's.
 
+    Args:
+        device: where its network is: auto, cpu, cuda, cuda:1, or a torch.device.
+
     Raises:
         CheckpointError: there is none, or it is damaged or foreign.
-        RequestError: `run` is no path.
+        RequestError: `run` is no path, or there is no such device.
     """
-    return TrainedPolicy(read_checkpoint(checkpoint_of(folder_named(run)), only=("network",)), device)
+    where = device_named(device)
+    return TrainedPolicy(read_checkpoint(checkpoint_of(folder_named(run)), only=("network",)), where)

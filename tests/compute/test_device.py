@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from small_runs import dqn_config, env_config, q_learning_config, reinforce_config, run_config
 
 from rltrain.compute import device
-from rltrain.compute.device import choose_threads, configure_torch, resolve_device, run_device
+from rltrain.compute.device import choose_threads, configure_torch, device_named, resolve_device, run_device
 from rltrain.config.schema import DeviceConfig, NetworkConfig
 from rltrain.errors import RequestError
 from rltrain.jobs.build import build
@@ -44,12 +45,32 @@ def test_auto_and_cuda_take_the_device_of_that_index() -> None:
             resolve_device(config(name, 2))
 
 
+@pytest.mark.parametrize("cuda_devices", [2], indirect=True)
+@pytest.mark.usefixtures("cuda_devices")
+def test_a_program_names_a_device_as_it_likes() -> None:
+    cpu, first, second = torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)
+    assert [device_named(given) for given in ("cpu", cpu, "auto", "cuda", "cuda:1", second)] == [
+        cpu, cpu, first, first, second, second,
+    ]  # fmt: skip
+    with pytest.raises(RequestError, match=r"device=cuda device\.index=7: 2 CUDA devices are visible"):
+        device_named("cuda:7")
+
+
+@pytest.mark.parametrize("given", ["gpu", "auto:1", "cuda:", "", 0, None, True, torch.device("meta")])
+def test_another_device_of_a_program_is_refused_by_its_value(given: object) -> None:
+    with pytest.raises(RequestError, match=rf"^device={re.escape(repr(given))}: must be 'auto', 'cpu', 'cuda'"):
+        device_named(given)
+
+
 @pytest.mark.parametrize("cuda_devices", [0], indirect=True)
 @pytest.mark.usefixtures("cuda_devices")
 def test_without_cuda_auto_falls_back_and_cuda_is_refused() -> None:
     assert resolve_device(config("auto")) == torch.device("cpu")
     with pytest.raises(RequestError, match="torch sees no CUDA device"):
         resolve_device(config("cuda"))
+    assert device_named("auto") == torch.device("cpu")
+    with pytest.raises(RequestError, match="torch sees no CUDA device"):
+        device_named("cuda")
 
 
 @pytest.mark.parametrize("cuda_devices", [2], indirect=True)
