@@ -16,7 +16,7 @@ from rltrain.config.command_names import COMMANDS
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
 from rltrain.storage.plain_files import MOST_LIST_BYTES, read_json
-from rltrain.storage.run_folder import RunFolder, folder_named
+from rltrain.storage.run_folder import RunFolder, folder_named, no_run
 from rltrain.storage.run_result import status_of
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
 from rltrain.terminal.output import own_output
@@ -40,7 +40,7 @@ class Run:
         self.path = folder_named(path).absolute()
         self._folder = RunFolder(self.path)
         if not self._folder.config.exists():
-            raise RequestError(f"{path}: {no_folder(self.path) or 'is no run folder: it has no config.yaml'}")
+            raise RequestError(f"{path}: {no_folder(self.path) or no_run(self.path)}")
 
     @property
     def config(self) -> dict[str, Any]:

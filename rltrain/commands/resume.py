@@ -28,6 +28,7 @@ def main(args: list[str]) -> int:
     from rltrain.commands.resume_run import resume_run
     from rltrain.commands.resume_sweep import resume_sweep, resume_task
     from rltrain.storage.checkpoint_folders import has_checkpoint
+    from rltrain.storage.run_folder import newest_below
     from rltrain.storage.study_folder import is_study, study_of
     from rltrain.storage.sweep_folder import is_sweep, sweep_of
 
@@ -52,7 +53,8 @@ def main(args: list[str]) -> int:
         raise RequestError(f"{shown_path(place)}: {waits}")
     if not is_sweep(place):
         begun = " yet: a start that was stopped before its run began" if (place / ".hydra").is_dir() else ""
-        raise RequestError(f"{shown_path(place)}: is neither a run (run.json) nor a sweep (jobs.json){begun}")
+        kinds = f"is neither a run (run.json) nor a sweep (jobs.json){begun}"
+        raise RequestError(f"{shown_path(place)}: {kinds}{newest_below(place)}")
     return resume_sweep(place, overrides, trust)
 
 

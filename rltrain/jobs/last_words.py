@@ -11,7 +11,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.errors import Interrupted
 from rltrain.jobs.build import Parts
 from rltrain.jobs.findings import findings
-from rltrain.storage.checkpoint_folders import newest_step
+from rltrain.storage.checkpoint_folders import best_folder, newest_step, place_of
 from rltrain.terminal.text import counted, mean_and_std, rltrain_command, shell_word, shown_path
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import EpisodeStatistics
@@ -86,7 +86,8 @@ def summary(
     if envs.reward_threshold is not None:
         rows.append(solved(final.mean, envs.reward_threshold, member.solve_step))
     if kept and member.best_return is not None and member.best_return - final.mean > final.std:
-        asks = rltrain_command("evaluate", folder, "checkpoint=best")
+        there = place_of(best_folder(folder)).exists()
+        asks = rltrain_command("evaluate", folder, "checkpoint=best") if there else "its checkpoint was removed"
         rows.append(("best network", f"{member.best_return:.1f} in an evaluation, far above the last; {asks}"))
     rows += [(finding.row, finding.text) for finding in findings(config, member, final, envs.reward_threshold)]
     video = ["video=true"] if envs.draws else []

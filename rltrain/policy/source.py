@@ -66,9 +66,18 @@ def best_of(run: Path) -> Path:
     folder, of_run = best_folder(run), RunFolder(run)
     if not place_of(folder).exists():
         period = of_run.read_config().get("eval", {}).get("period") if of_run.config.exists() else None
-        why = f"the run made no evaluation (eval.period={show(period)})"
-        raise CheckpointError(f"{shown_path(run)}: has no best checkpoint: {why}")
+        why = "has no best checkpoint any more: it was removed after the evaluation"
+        if not _evaluated(of_run):
+            why = f"has no best checkpoint: the run made no evaluation (eval.period={show(period)})"
+        raise CheckpointError(f"{shown_path(run)}: {why}")
     return folder
+
+
+def _evaluated(run: RunFolder) -> bool:
+    if not run.metrics.exists():
+        return False
+    with run.metrics.open(errors="replace") as rows:
+        return any('"eval/episode_return"' in row for row in rows)
 
 
 def stored_config(source: Checkpoint) -> RunConfig:

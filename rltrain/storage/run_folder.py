@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -150,6 +150,21 @@ def newest_run(outputs: Path, saved: bool = False) -> Path:
     records = [path for path in outputs.rglob("run.json") if path.is_file()]
     if not records:
         raise RequestError(f"{shown_path(outputs)}: holds no run; give the folder of one")
+    return _newest(records, saved)
+
+
+def no_run(place: Path) -> str:
+    """Why a folder is no run's, and which run may be meant."""
+    return f"is no run folder: it has no config.yaml{newest_below(place)}"
+
+
+def newest_below(place: Path) -> str:
+    """The end of a message about a folder that is no run's: the newest run below it; empty where there is none."""
+    records = [path for path in place.rglob("run.json") if path.is_file() and path.parent != place]
+    return f"; the newest run below it: {shown_path(_newest(records, saved=True))}" if records else ""
+
+
+def _newest(records: Sequence[Path], saved: bool) -> Path:
     if saved:
         records = [path for path in records if any(path.parent.glob("checkpoints/*/manifest.json"))] or records
     return max(records, key=lambda path: (path.stat().st_mtime_ns, str(path))).parent

@@ -13,6 +13,7 @@ from rltrain.errors import RequestError
 from rltrain.storage.files import first_link
 from rltrain.storage.locks import lock_patiently
 from rltrain.storage.plain_files import json_text, plain_yaml, read_json, read_plain_yaml, write_file
+from rltrain.storage.run_folder import no_run
 from rltrain.storage.sweep_folder import JOBS, SweepFolder
 
 STUDY, JOURNAL, TRIALS = "study.yaml", "journal.log", "trials.json"
@@ -146,9 +147,11 @@ def study_of(run: Path) -> Path | None:
 
 
 def no_checkpoint(run: Path) -> str:
-    """Why a run has no checkpoint that could be used, in words."""
+    """Why a folder has no checkpoint of a run that could be used, in words."""
     if study_of(run) is not None and not (run / "checkpoints").exists():
         return "is of a trial that has ended, of which a study keeps no checkpoint"
+    if not any((run / name).exists() for name in ("config.yaml", "run.json", "checkpoints")):
+        return no_run(run)
     return "holds no whole checkpoint"
 
 

@@ -17,12 +17,14 @@ import yaml
 from halves import often
 from written_runs import result
 
+import rltrain
 from rltrain.cli import main
 from rltrain.commands.evaluate import DEFAULTS
 from rltrain.commands.list import LISTS
 from rltrain.config.command_names import COMMANDS
 from rltrain.config.folders import conf_folder
 from rltrain.config.stored import parse_arguments
+from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 
 
@@ -364,7 +366,8 @@ def test_what_is_no_run_and_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixtu
         run.write_result(result(1.0))
     for command in ("resume", "evaluate"):
         assert refused(capsys, command, "") == "'': names no folder\n"
-    assert refused(capsys, "resume", "sweep") == "sweep: is neither a run (run.json) nor a sweep (jobs.json)\n"
+    neither = "sweep: is neither a run (run.json) nor a sweep (jobs.json); the newest run below it: sweep/1\n"
+    assert refused(capsys, "resume", "sweep") == neither
     (tmp_path / "begun" / ".hydra").mkdir(parents=True)
     assert "yet: a start that was stopped before its run began" in refused(capsys, "resume", "begun")
     assert main(["resume", "sweep/0"]) == 0
@@ -405,6 +408,34 @@ def test_a_best_checkpoint_that_was_never_made(tmp_path: Path, capsys: pytest.Ca
     run.write_config({"eval": {"period": None}})
     message = refused(capsys, "evaluate", "run", "checkpoint=best")
     assert message == "run: has no best checkpoint: the run made no evaluation (eval.period=null)\n"
+    run.metrics.write_text('{"step": 100, "eval/episode_return": 9.5}\n')
+    message = refused(capsys, "evaluate", "run", "checkpoint=best")
+    assert message == "run: has no best checkpoint any more: it was removed after the evaluation\n"
+
+
+def test_of_a_folder_above_runs_the_newest_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = "outputs: is no run folder: it has no config.yaml"
+    (tmp_path / "outputs").mkdir()
+    assert refused(capsys, "evaluate", "outputs") == f"{none}\n"
+    for time, name in enumerate(("2026-11-30/old", "multirun/2026-11-30/new/0", "2026-11-30/running")):
+        run = RunFolder(tmp_path / "outputs" / name)
+        run.path.mkdir(parents=True)
+        run.write_record(status="completed")
+        os.utime(run.record, (time, time))
+        if not name.endswith("running"):
+            (run.checkpoints / "step_00000010").mkdir(parents=True)
+            (run.checkpoints / "step_00000010" / "manifest.json").touch()
+    below = "; the newest run below it: outputs/multirun/2026-11-30/new/0\n"
+    for command in ("evaluate", "export"):
+        assert refused(capsys, command, "outputs") == none + below
+    assert refused(capsys, "evaluate", "outputs", "checkpoint=best") == none + below
+    assert refused(capsys, "evaluate", "outputs/2026-11-30").endswith("below it: outputs/2026-11-30/old\n")
+    assert (
+        refused(capsys, "resume", "outputs") == f"outputs: is neither a run (run.json) nor a sweep (jobs.json){below}"
+    )
+    for opened in (rltrain.load, rltrain.Run):
+        with pytest.raises(RequestError, match=rf"^{none}{below[:-1]}$"):
+            opened("outputs")
 
 
 def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(
@@ -412,7 +443,7 @@ def test_a_folder_whose_name_holds_an_equals_sign_is_a_folder(
 ) -> None:
     (tmp_path / "seed=1").mkdir()
     assert refused(capsys, "resume", "seed=1").startswith("seed=1: is neither a run")
-    assert refused(capsys, "evaluate", "seed=1").startswith("seed=1: holds no")
+    assert refused(capsys, "evaluate", "seed=1").startswith("seed=1: is no run folder")
     assert refused(capsys, "evaluate", "seed=one").startswith("seed=one: must be a whole number")
 
 

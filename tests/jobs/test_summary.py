@@ -13,6 +13,7 @@ from rltrain.config.schema import CheckpointConfig, LinearConfig
 from rltrain.jobs.last_words import summary
 from rltrain.jobs.messages import how
 from rltrain.jobs.population_messages import population_header, population_line
+from rltrain.storage.checkpoint_folders import best_folder
 from rltrain.training.episode_tally import EpisodeStatistics
 
 
@@ -76,12 +77,20 @@ def test_values_far_above_the_returns_are_said(value: float, got: float, said: l
         (None, []),
     ],
 )
-def test_a_network_that_was_far_better_than_the_last_is_named(best: float | None, said: list[str]) -> None:
+def test_a_network_that_was_far_better_than_the_last_is_named(
+    best: float | None, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    best_folder(Path("run")).mkdir(parents=True)
     envs = SimpleNamespace(reward_threshold=None, draws=False)
     parts: Any = SimpleNamespace(agent=SimpleNamespace(gradient_steps=1), envs=envs)
     config, final = run_config(dqn_config(), total_steps=10), EpisodeStatistics((-150.0, 50.0))
     text = summary(config, ended(best_return=best), final, parts, Path("run"), {})
     assert [line for line in text.splitlines() if line.startswith("best")] == said
+    best_folder(Path("run")).rmdir()
+    removed = [line.replace("rltrain evaluate run checkpoint=best", "its checkpoint was removed") for line in said]
+    text = summary(config, ended(best_return=best), final, parts, Path("run"), {})
+    assert [line for line in text.splitlines() if line.startswith("best")] == removed
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,9 @@ def test_a_stem_or_key_that_is_not_allowed_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CheckpointError, match="is no run folder"):
+        newest_checkpoint(tmp_path)
+    (tmp_path / "config.yaml").touch()
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         newest_checkpoint(tmp_path)
     for step in (20, 99_999_999, 100_000_000):
