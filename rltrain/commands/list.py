@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 from rltrain.config.folders import description, group_files, import_plugins
@@ -31,14 +30,6 @@ _NOUNS = {
     "tuned": "tuned file",
     "search": "search space",
 }
-
-_PACKAGES = {
-    "gymnasium.envs.box2d": "Box2D",
-    "gymnasium.envs.mujoco": "mujoco",
-    "gymnasium.envs.phys2d": "jax",
-    "gymnasium.envs.tabular": "jax",
-}
-"""Part of Gymnasium -> the package that its environments need."""
 
 
 def main(args: list[str]) -> int:
@@ -82,19 +73,17 @@ def _wrappers() -> dict[str, str]:
 def _registered(part: str) -> dict[str, str]:
     """The ids of Gymnasium: the older ones of Atari games, three of each, where `part` asks for them alone."""
     from rltrain.config.env_families import is_older_atari
-    from rltrain.config.env_source import env_specs, left_out
+    from rltrain.config.env_source import env_specs, lacking, left_out
 
     if fault := left_out():
         print(f"the Atari games are left out: {fault}", file=errors())
-    specs = [spec for spec in env_specs() if not getattr(spec.entry_point, "__name__", "").startswith("_raise")]
-    return {spec.id: _told(spec) for spec in specs if part or not is_older_atari(spec.id)}
+    specs = [spec for spec in env_specs() if part or not is_older_atari(spec.id)]
+    return {spec.id: _told(spec, lacking(spec)) for spec in specs}
 
 
-def _told(spec: Any) -> str:
+def _told(spec: Any, package: str) -> str:
     frames = spec.kwargs.get("max_num_frames_per_episode")
     limit = f"{spec.max_episode_steps:,} steps" if spec.max_episode_steps else "no time limit"
     limit = f"{frames:,} frames" if frames and not spec.max_episode_steps else limit
     solved = f", solved at {spec.reward_threshold:g}" if spec.reward_threshold is not None else ""
-    package = _PACKAGES.get(".".join(str(spec.entry_point).split(".")[:3]), "")
-    lacks = f" (needs {package})" if package and importlib.util.find_spec(package) is None else ""
-    return limit + solved + lacks
+    return limit + solved + (f" (needs {package})" if package else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Sweep
 from hydra.errors import HydraException
 
 from rltrain.config.application import compose
@@ -229,7 +229,7 @@ def _values(override: Override, line: str) -> dict[str, Any]:
     if isinstance(sweep, IntervalSweep):
         low, high = (int(end) if "int" in sweep.tags else end for end in (sweep.start or 0.0, sweep.end or 0.0))
         return {"low": low, "high": high, "log": "log" in sweep.tags}
-    if isinstance(sweep, ChoiceSweep):
+    if isinstance(sweep, ChoiceSweep) and not any(isinstance(value, Sweep) for value in sweep.list):
         return {"choices": [parse_value(text) for text in override.sweep_string_iterator()]}
     raise RequestError(f"{line}: give choices (a,b), interval(low,high) or tag(log,interval(low,high))")
 

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from rltrain.config.env_source import left_out
+from rltrain.config.env_source import brought_by, left_out
 from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.validate import at, closest, show
 from rltrain.errors import RequestError
@@ -96,8 +96,9 @@ def unknown_choice(group: str, name: str, loader: Any) -> str:
         # Two names that share little more than the version are not alike.
         matches = [match for match in matches if closest(_unversioned(name), [_unversioned(match)], cutoff=0.6)]
         named = [option for option in options if option.lower().endswith(f"/{name.lower()}")]  # without its namespace
-        matches = list(dict.fromkeys([*named, *matches]))[:3]
-        known = f"closest: {', '.join(matches)}; " if matches else ""
+        versions = [option for option in reversed(options) if _unversioned(option) == _unversioned(name)]
+        matches = list(dict.fromkeys([*named, *versions, *matches]))[:3]
+        known = f"closest: {', '.join(matches)}{brought_by(matches[0])}; " if matches else ""
         fault = f"; {reason}" if (reason := left_out()) else ""
         return (
             f"env={name}: no such environment{fault}\n"

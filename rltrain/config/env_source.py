@@ -17,8 +17,16 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import OmegaConf
 
 from rltrain.config.env_families import is_family_id, register_families
+from rltrain.errors import EXTRAS
 
 _GROUP = "env"
+_PACKAGES = {
+    "gymnasium.envs.box2d": "Box2D",
+    "gymnasium.envs.mujoco": "mujoco",
+    "gymnasium.envs.phys2d": "jax",
+    "gymnasium.envs.tabular": "jax",
+}
+"""Part of Gymnasium -> the package that its environments need."""
 
 
 @functools.cache
@@ -32,18 +40,37 @@ def _ids_in_gymnasium_source() -> frozenset[str]:
 
 
 def env_ids() -> list[str]:
-    """Every registered environment id, sorted."""
+    """Every registered environment id, sorted, without those of which Gymnasium has only an error left."""
     import gymnasium
 
     register_families()
-    return sorted(gymnasium.registry)
+    return sorted(env_id for env_id, spec in gymnasium.registry.items() if not _only_raises(spec))
+
+
+def _only_raises(spec: Any) -> bool:
+    return getattr(spec.entry_point, "__name__", "").startswith("_raise")
 
 
 def env_specs() -> list[Any]:
-    """Gymnasium's own record (`EnvSpec`) of every registered environment, sorted by id."""
+    """Gymnasium's own record (`EnvSpec`) of each of `env_ids`."""
     import gymnasium
 
     return [gymnasium.registry[env_id] for env_id in env_ids()]
+
+
+def lacking(spec: Any) -> str:
+    """The package that a part of Gymnasium needs for this environment and that is not installed; empty if none is."""
+    package = _PACKAGES.get(".".join(str(spec.entry_point).split(".")[:3]), "")
+    return package if package and importlib.util.find_spec(package) is None else ""
+
+
+def brought_by(env_id: str) -> str:
+    """`; ID needs pip install ...`, the end of a message about a registered environment whose package of an extra of
+    ours is not installed; empty for any other."""
+    import gymnasium
+
+    extra = EXTRAS.get(lacking(gymnasium.registry[env_id]).lower()) if env_id in gymnasium.registry else None
+    return f"; {env_id} needs pip install 'rltrain[{extra}]'" if extra else ""
 
 
 def left_out() -> str:
@@ -72,7 +99,7 @@ def is_env_id(env_id: str) -> bool:
     import gymnasium
 
     register_families()
-    return env_id in gymnasium.registry
+    return env_id in gymnasium.registry and not _only_raises(gymnasium.registry[env_id])
 
 
 class GymnasiumConfigSource(ConfigSource):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep, Sweep
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -34,15 +34,13 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
         RequestError: an override that cannot be read, names no key, deletes one, or sets a group to null.
     """
     groups = groups_of(loader)
+    our_sweeper = not any(line.startswith("hydra/sweeper=") for line in overrides)
     for line in overrides:
         override = _parse(line)
         key = override.key_or_group
         if key.startswith("hydra"):
             continue
-        if isinstance(values := override.value(), ChoiceSweep) and any(isinstance(v, Sweep) for v in values.list):
-            raise RequestError(f"{line}: a range stands alone; with values beside it, give each: {key}=A,B,C")
-        if isinstance(values, RangeSweep) and next(iter(values.range()), None) is None:
-            raise RequestError(f"{line}: the range is empty, and so is the sweep")
+        _check_values(override, line, our_sweeper and key not in groups)
         if override.is_delete():
             raise RequestError(f"{line}: a key cannot be deleted; `rltrain --cfg job` shows all of them")
         if key in _GROUP_OF:
@@ -59,6 +57,20 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
             raise RequestError(f"{line}: {message}")
         if override.is_add() and not key.startswith("env.kwargs"):
             raise RequestError(f"{line}: keys are not added: write {line.lstrip('+')}")
+
+
+def _check_values(override: Override, line: str, listed: bool) -> None:
+    """Refuses several values that no sweep takes, and where they must be `listed` an interval."""
+    key, values = override.key_or_group, override.value()
+    if isinstance(values, ChoiceSweep) and any(isinstance(value, Sweep) for value in values.list):
+        raise RequestError(f"{line}: a range stands alone; with values beside it, give each: {key}=A,B,C")
+    if isinstance(values, RangeSweep) and next(iter(values.range()), None) is None:
+        raise RequestError(f"{line}: the range is empty, and so is the sweep")
+    if isinstance(values, IntervalSweep) and listed:
+        rule = f"a sweep takes values, {key}=A,B,C, or {key}=range(start,stop,step)"
+        raise RequestError(f"{line}: intervals are for a search, rltrain tune; {rule}")
+    if isinstance(values, Glob):
+        raise RequestError(f"{line}: a sweep takes values, {key}=A,B,C, and no glob")
 
 
 def _check_plug_in(group: str, choices: Mapping[str, str], loader: Any) -> None:

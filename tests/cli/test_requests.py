@@ -157,6 +157,18 @@ def test_several_values_where_one_is_needed(capsys: pytest.CaptureFixture[str]) 
     for line in ("seed=range(0,999),-1", "algo.gamma=interval(0,1),0.9"):
         key, rule = line.partition("=")[0], "a range stands alone; with values beside it, give each"
         assert refused(capsys, "-m", line) == f"{line}: {rule}: {key}=A,B,C\n"
+    for line in ("algo.gamma=interval(0,1)", "algo.gamma=tag(log,interval(0.1,1))"):
+        for sweep in (["-m"], []):
+            assert refused(capsys, *sweep, line) == (
+                f"{line}: intervals are for a search, rltrain tune; a sweep takes values, algo.gamma=A,B,C, or "
+                "algo.gamma=range(start,stop,step)\n"
+            )
+    other = refused(capsys, "-m", "hydra/sweeper=optuna", "algo.gamma=interval(0,1)", "bogus=1")
+    assert other.startswith("bogus=1: unknown key")  # that sweeper takes intervals
+    assert refused(capsys, "-m", "algo=interval(0,1)").endswith("algo takes names, not a range of numbers\n")
+    for line in ("algo=glob(*)", "seed=glob(*)"):
+        key = line.partition("=")[0]
+        assert refused(capsys, "-m", line) == f"{line}: a sweep takes values, {key}=A,B,C, and no glob\n"
     assert refused(capsys, "network.hidden=64,64").endswith("add -m (a list is written 'network.hidden=[64,64]')\n")
     assert refused(capsys, "network.hidden=[32],[32,32]").endswith(": several values are a sweep: add -m\n")
     for line in ("seed=range(0,0)", "seed=range(3,0)"):

@@ -332,6 +332,7 @@ def test_a_space_of_the_users_own(training: StandIn, tmp_path: Path, capsys: pyt
         (["algo.gama=1"], "algo.gama=1: unknown key of algo=dqn; did you mean algo.gamma?"),
         (["algo.gamma=interval(0.5,2)"], "algo.gamma=2.0: must be >= 0 and <= 1"),
         (["algo.gamma=range(0,1)"], "give choices (a,b), interval(low,high)"),
+        (["algo.gamma=0.9,interval(0,1)"], "give choices (a,b), interval(low,high)"),
         (["exploration=linear,constant"], "a search keeps one exploration; make a study of each"),
         (["eval.period=null", "stop_at_return=null"], "tune.pruner=median: needs evaluations"),
         (["dry_run=true"], "dry_run=true: a search trains"),

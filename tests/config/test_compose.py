@@ -208,6 +208,8 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
             "algo=dqnn: no such choice; did you mean dqn?\nchoices: a2c, c51, dqn, iqn, ppo, pqn, q_learning, qr_dqn",
         ),
         ("env=CartPol-v1", "env=CartPol-v1: no such environment\nclosest: CartPole-v1, CartPole-v0, phys2d/CartPole-v"),
+        ("env=Hopper-v2", "env=Hopper-v2: no such environment\nclosest: Hopper-v5, Hopper-v4"),
+        ("env=LunarLander-v2", "env=LunarLander-v2: no such environment\nclosest: LunarLander-v3, "),
         ("env=", "env=: env needs one of its choices"),
         ("tuned=null", "tuned=null: tuned=none turns it off"),
         ("~seed", "~seed: a key cannot be deleted"),

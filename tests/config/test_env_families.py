@@ -14,7 +14,7 @@ import rltrain.config.env_families
 from rltrain.cli import main
 from rltrain.commands.preflight import preflight
 from rltrain.config.application import compose
-from rltrain.config.env_source import env_ids, is_env_id
+from rltrain.config.env_source import brought_by, env_ids, is_env_id
 from rltrain.errors import RequestError
 
 
@@ -78,6 +78,19 @@ def test_a_package_that_cannot_be_imported_costs_its_own_games_only(
         said = capsys.readouterr().err
         assert (fault in said) == (":" not in env) and len(said.splitlines()) <= 2
     assert is_env_id("CartPole-v1") and is_env_id("MinAtar/Breakout-v1")
+
+
+def test_ids_of_which_gymnasium_has_only_an_error_left_are_none() -> None:
+    assert not {"Hopper-v2", "HalfCheetah-v3", "GymV21Environment-v0"} & set(env_ids())
+    assert not is_env_id("Hopper-v2") and is_env_id("Hopper-v4")
+
+
+@pytest.mark.parametrize(("env", "extra"), [("Hopper-v5", "mujoco"), ("LunarLander-v3", "box2d"), ("CartPole-v1", "")])
+def test_what_brings_an_environment_is_said(env: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert brought_by(env) == (f"; {env} needs pip install 'rltrain[{extra}]'" if extra else "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert brought_by(env) == brought_by("Nothing-v0") == ""
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ale_py") is None, reason="needs the extra atari")
