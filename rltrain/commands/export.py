@@ -10,7 +10,8 @@ from rltrain.errors import RequestError
 from rltrain.terminal.output import say
 from rltrain.terminal.text import command_folder, no_folder, shown_path
 
-DEFAULTS = {"checkpoint": None, "out": None}
+DEFAULTS = {"checkpoint": None, "out": None, "trust": False}
+"""`trust`, which evaluate and resume need for a run of env=module:id, changes nothing: no environment is made."""
 _NAME = "policy.pt2"
 _PARTS = "of its parts as gymnasium.spaces.flatten makes it, images over 255; docs/policies.md has a recipe"
 
@@ -22,6 +23,8 @@ def main(args: list[str]) -> int:
         RequestError, RunFailed: see rltrain.cli.
     """
     name, options = parse_arguments("export", args, DEFAULTS)
+    if not isinstance(options["trust"], bool):
+        raise RequestError(f"trust={options['trust']}: must be true or false")
     out = None if options["out"] is None else _out(str(options["out"]))
     source = source_in(find_run(name), options["checkpoint"], "export")
     from rltrain.policy.export import export_policy

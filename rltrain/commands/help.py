@@ -100,6 +100,7 @@ rltrain export [RUN] [key=value ...]: writes the greedy policy as a program of t
   RUN                      a run folder or a checkpoint in it; the newest run under outputs/ unless given
   checkpoint=last|best     the newest, or that of the best evaluation of the run
   out=FILE.pt2             the file; policy.pt2 in the run folder unless given
+  trust=true               changes nothing: no environment is made, and no module of one imported
 
 It takes observations as the environment gives them, [batch, ...], and returns actions as the environment takes them.
 torch.export.load(FILE).module() loads it. Load only files that you trust: that is torch's format, and torch's promise.

@@ -120,7 +120,7 @@ def test_parts_are_one_vector_and_the_line_says_so(tmp_path: Path, capsys: pytes
     run = tmp_path / "run"
     train(run_config(dqn_config(), env=env_config("probe_envs:Votes-v0")), run, StopAfter(20))
     capsys.readouterr()
-    assert main(["export", str(run)]) == 0
+    assert main(["export", str(run), "trust=true"]) == 0
     said = capsys.readouterr().out
     assert "float32 [batch, 9] (of its parts as gymnasium.spaces.flatten makes it, images over 255; docs/" in said
     assert len(said.splitlines()) == 1
@@ -267,6 +267,7 @@ def test_what_the_file_says_of_itself(tmp_path: Path) -> None:
         (["out=taken.pt2"], "is a folder"),
         (["checkpoint=newest"], "must be last or best"),
         (["ou=x.pt2"], "did you mean out?"),
+        (["trust=maybe"], "trust=maybe: must be true or false"),
         (["checkpoint=best"], "made no evaluation"),
     ],
 )
