@@ -15,5 +15,5 @@ def test_a_long_list_is_read_again(tmp_path: Path) -> None:
     sweep.add_jobs(jobs, ["a note"])
     assert (tmp_path / JOBS).stat().st_size > 17 << 20
     assert list(sweep.jobs().values()) == jobs and sweep.notes() == ["a note"]
-    sweep.change_jobs({jobs[0].folder: {"name": "short"}}, ["name=short"])
+    sweep.change_jobs({jobs[0].folder: {"name": "short"}}, ["name=short"], ["another"])
     assert next(iter(sweep.jobs().values())).config == {"name": "short"}
