@@ -39,8 +39,8 @@ def look(network: Any) -> None:
 
 def test_a_network_without_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "plugin", NoForward)
-    told = r'^NotImplementedError: Module \[NoForward\] is missing the required "forward"'
-    with pytest.raises(RunFailed, match=told):
+    told = r'^network=plugin: NotImplementedError: Module \[NoForward\] is missing the required "forward"'
+    with pytest.raises(RequestError, match=told):
         look(PluginConfig())
 
 
@@ -49,7 +49,7 @@ def test_what_the_plugin_raises_is_shown_with_its_place(monkeypatch: pytest.Monk
         raise KeyError("width")
 
     monkeypatch.setitem(NETWORKS, "plugin", make)  # type: ignore[arg-type]
-    with pytest.raises(RunFailed, match=r"^KeyError: 'width', at .*test_dry_run\.py:\d+$"):
+    with pytest.raises(RequestError, match=r"^network=plugin: KeyError: 'width', at .*test_dry_run\.py:\d+$"):
         look(PluginConfig())
 
 
