@@ -24,7 +24,7 @@ from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
 from rltrain.storage.run_folder import folder_named
 from rltrain.types import ObservationSpec
 
-_MANY = 10**9  # episodes, of a `best` that was written before it told how many there had been
+_MANY = 10**9  # episodes, where the checkpoint does not tell: a `best` of earlier versions
 
 
 class TrainedPolicy:
@@ -47,7 +47,8 @@ class TrainedPolicy:
         self.checkpoint = checkpoint.folder
         self.env_step = checkpoint.step
         self.solve_step: int | None = checkpoint.state.get("solve_step")
-        self._episodes = int(checkpoint.state.get("episodes", _MANY))
+        episodes = checkpoint.state.get("episodes")
+        self._episodes = min(episodes, _MANY) if type(episodes) is int and episodes >= 0 else _MANY
         self.eval_envs = checkpoint.manifest.get(EVAL_ENVS)
         limit = checkpoint.manifest.get("max_episode_steps")
         self._limit = limit if type(limit) is int and limit > 0 else None

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from probe_envs import Scarce
 from small_runs import dqn_config, env_config, reinforce_config, run_config
-from whole_runs import StopAfter, assert_same_run, one_line, record_of, result_of, resume, rltrain_here, train
+from whole_runs import StopAfter, assert_same_run, one_line, record_of, result_of, resume, rewrite, rltrain_here, train
 
 import rltrain.training.evaluator
 import rltrain.training.stopping
@@ -270,6 +270,12 @@ class TestAsInTraining:
         assert rltrain_here(tmp_path, *self.LINE) == 0
         state = json.loads((tmp_path / "run/checkpoints/best/state.json").read_text())
         assert state["episodes"] > 0
+
+    @pytest.mark.parametrize("episodes", ["many", None, 0.5, [1], -(10**9), 10**400])
+    def test_a_foreign_count_of_episodes_is_none(self, episodes: Any, tmp_path: Path) -> None:
+        assert rltrain_here(tmp_path, *self.LINE, "exploration=per_episode") == 0
+        rewrite(tmp_path / "run", state={"episodes": episodes})
+        assert rltrain_here(tmp_path, "evaluate", "run", "episodes=2", "greedy=false") == 0
 
     def test_a_film_is_greedy(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert rltrain_here(tmp_path, *self.LINE) == 0
