@@ -62,6 +62,8 @@ TUNED = {
     "Pendulum-v1": ("reinforce", "a2c", "ppo"),
     "InvertedPendulum-v5": ("reinforce", "a2c", "ppo"),
 }
+MUJOCO = "MuJoCo, seeds 0 to 9"
+ROBOTS = ("HalfCheetah", "Hopper", "Walker2d")
 MINATAR = "MinAtar, seeds 0 to 9"
 GAMES = ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")
 
@@ -102,6 +104,8 @@ def rows() -> Iterator[Row]:
     for env, algos in TUNED.items():
         for algo in algos:
             yield Row("Tuned settings", f"{algo} on {env}", f"algo={algo} env={env}")
+    for robot in ROBOTS:
+        yield Row(MUJOCO, f"ppo on {robot}-v5", f"algo=ppo env={robot}-v5", 10)
     for algo in ("pqn", "ppo"):
         for game in GAMES:
             yield Row(MINATAR, f"{algo} on {game}", f"algo={algo} env=MinAtar/{game}-v1", 10)
@@ -130,7 +134,7 @@ def interval(values: list[float]) -> str:
 
 
 def solved(row: Row, outcome: Outcome) -> str:
-    if "env=Pendulum" in row.command or "MinAtar" in row.command:
+    if any(f"env={name}" in row.command for name in ("Pendulum", "MinAtar", "Walker2d")):
         return "no threshold"
     found = sum(step is not None for step in outcome.solve_steps)
     median = np.median([np.inf if step is None else step for step in outcome.solve_steps])
@@ -184,6 +188,8 @@ INTRODUCTION = (
     " them, episodes cut at 5,000 steps, seeds 0 to 9, 400,000 steps, one file of settings for all games with each"
     " algorithm. Young and Tian (2019) report of DQN after 5,000,000 frames about 17 on Asterix, 10 on Breakout, 50 on"
     " Freeway and 45 on Space Invaders, with epsilon-greedy actions.",
+    "MuJoCo: 1,000,000 steps, seeds 0 to 9, one file of settings for all robots. RL Zoo's PPO, tuned for each, has 5819"
+    " on HalfCheetah-v3, 2410 on Hopper-v3 and 3479 on Walker2d-v3, one run each.",
 )
 
 

@@ -1,7 +1,7 @@
 """Hydra's config loader with three rules of ours.
 
-1. `tuned=auto` becomes tuned/<algo>_<env>.yaml where there is such a file, else tuned/<algo>_<namespace>.yaml, which is
-   for all environments `<namespace>/<name>`.
+1. `tuned=auto` becomes tuned/<algo>_<env>.yaml where there is such a file, else tuned/<algo>_<family>.yaml, which is
+   for all environments `<family>/<name>`, or of MuJoCo.
 2. What a file says about a group reaches only the choice that this file names: with `override /target_update: hard` and
    `target_update.period: 10` in it and `target_update=soft` on the command line, soft keeps its own period. The
    environments of one namespace are one choice.
@@ -40,6 +40,7 @@ from rltrain.terminal.text import shown_path
 _LAYERS = ("algo/", "tuned/", "experiment/")  # the files that may speak about other groups
 _OPEN = ("env.kwargs.", "env.kwargs=")
 _TASK = ("env.kwargs", "env.max_episode_steps")
+_MUJOCO = "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|Inverted(Double)?Pendulum|Pusher|Reacher|Swimmer|Walker2d"
 
 
 def tuned_name(algo: str, env: str) -> str:
@@ -51,6 +52,11 @@ def namespace_of(env: str) -> str:
     """`ALE` of `module:ALE/Pong-v5`, and of an Atari game's older id; nothing of other ids without one."""
     name = env.rpartition(":")[2]
     return "ALE" if re.fullmatch(r"\w+NoFrameskip-v\d", name) else name.rpartition("/")[0]
+
+
+def family_of(env: str) -> str:
+    """The environments that share a tuned file: those of a namespace, or Gymnasium's of MuJoCo; nothing of others."""
+    return "MuJoCo" if re.fullmatch(rf"({_MUJOCO})-v[45]", env) else namespace_of(env)
 
 
 class RunConfigLoader(ConfigLoaderImpl):
@@ -144,7 +150,7 @@ class RunConfigLoader(ConfigLoaderImpl):
         if choices.get("tuned") != "auto" or "algo" not in choices or "env" not in choices:
             return []
         algo, env = choices["algo"], choices["env"]
-        names = [tuned_name(algo, env), *([tuned_name(algo, namespace)] if (namespace := namespace_of(env)) else [])]
+        names = [tuned_name(algo, env), *([tuned_name(algo, family)] if (family := family_of(env)) else [])]
         return [f"tuned={name}" for name in names if repo.config_exists(f"tuned/{name}")][:1]
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: Any) -> DictConfig:

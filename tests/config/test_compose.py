@@ -25,6 +25,7 @@ GROUPS = ("network", "target_update", "exploration")
 IDS = {
     "ALE-Pong-v5": "ALE/Pong-v5",
     "MinAtar": "MinAtar/Seaquest-v1",
+    "MuJoCo": "Ant-v5",
     "ALE": "ALE/Qbert-v5",
 }
 """What a tuned file's name cannot hold."""
@@ -106,6 +107,14 @@ def test_the_file_of_a_namespace_is_for_its_environments_that_have_none(tmp_path
     for env, size in (("MinAtar/Asterix-v1", 2), ("MinAtar/Breakout-v1", 4), ("ALE/Pong-v5", 3)):
         assert resolved(f"env={env}", config_dir=tmp_path)["algo"]["batch_size"] == size
     assert compose(["env=CartPole-v1"], str(tmp_path))[1].tuned == "dqn_CartPole-v1"
+
+
+def test_the_file_of_mujoco_is_for_its_environments_that_have_none(tmp_path: Path) -> None:
+    write(tmp_path, "tuned/dqn_MuJoCo.yaml", "# @package _global_\nalgo: {batch_size: 2}\n")
+    write(tmp_path, "tuned/dqn_Ant-v5.yaml", "# @package _global_\nalgo: {batch_size: 3}\n")
+    sizes = {"Hopper-v5": 2, "InvertedDoublePendulum-v4": 2, "Ant-v5": 3, "CliffWalking-v1": 128}
+    for env, size in sizes.items():
+        assert resolved(f"env={env}", config_dir=tmp_path)["algo"]["batch_size"] == size
 
 
 @pytest.mark.skipif(not has_ale(), reason="needs the extra atari")
