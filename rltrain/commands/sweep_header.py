@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rltrain.commands.sweep_results import repeated_jobs
+from rltrain.config.idle import idle_lines
 from rltrain.config.info import ComposeInfo
 from rltrain.config.override_text import as_typed, key_of, own_overrides
 from rltrain.config.validate import show
@@ -51,15 +52,15 @@ def tuned_lines(jobs: Sequence[PlannedJob]) -> list[str]:
 
 
 def comparison_notes(jobs: Sequence[PlannedJob], untuned: Callable[[Sequence[PlannedJob]], str]) -> list[str]:
-    """Warnings for readers of the results: choices of which the tuned file was made for one, and jobs that are the
-    same run.
+    """Warnings for readers of the results: keys without effect, choices of which the tuned file was made for one, and
+    jobs that are the same run.
 
     Args:
         untuned: the command that makes the same sweep without tuned files, or why there is none; it is given a job of
             each value that is compared.
     """
     found = [*_choices_of_the_file(jobs), *_algorithms(jobs)]
-    notes = []
+    notes = idle_lines((job.config, job.overrides) for job in jobs)
     if found:
         compared = list({job.name: job for _, compared in found for job in compared}.values())
         reasons = [f"unfair    {reason}" for reason, _ in found]

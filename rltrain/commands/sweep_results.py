@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from rltrain.config.idle import idle_keys
 from rltrain.config.override_text import key_of, own_overrides
 from rltrain.config.stored import changed_totals, earlier_totals
 from rltrain.config.validate import at, leaves, show
@@ -149,10 +150,11 @@ def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:
 
 
 def repeated_jobs(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """The names of jobs whose configs are equal but for `name`: the same run, made twice."""
+    """The names of jobs whose configs are equal but for `name` and keys without effect: the same run, made twice."""
     alike: dict[str, list[str]] = {}
     for name, config in configs.items():
-        values = json.dumps({key: value for key, value in config.items() if key != "name"}, sort_keys=True)
+        apart = {"name", *idle_keys(config)}
+        values = json.dumps({key: value for key, value in leaves(config).items() if key not in apart}, sort_keys=True)
         alike.setdefault(values, []).append(name)
     return [names for names in alike.values() if len(names) > 1]
 

@@ -8,8 +8,10 @@ from typing import Literal
 
 from rltrain.config.env_families import atari_game
 from rltrain.config.horizon import epsilon_at_end
+from rltrain.config.idle import idle_lines
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
+from rltrain.config.validate import to_plain
 from rltrain.jobs.build import VECTORIZATION, Parts, evaluates_meanwhile
 from rltrain.machine import available_cores
 from rltrain.storage.checkpoint import Checkpoint
@@ -50,6 +52,7 @@ def header(
     ]
     if info.tuned is not None:
         lines.append(_tuned(info))
+    lines += idle_lines([(to_plain(config), info.overrides)])
     if bounds := _bounds(config, parts.envs.max_episode_steps):
         lines.append(f"limit     {bounds}")
     if late := epsilon_at_end(config):

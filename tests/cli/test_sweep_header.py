@@ -115,3 +115,13 @@ def test_jobs_that_are_the_same_run_are_named() -> None:
     (note,) = comparison_notes(planned(*jobs), lambda compared: "")
     assert note == "same run  jobs with equal values, seed included, are one run made twice: 0 and 2; 1 and 3"
     assert comparison_notes(planned("seed=0", "seed=1"), lambda compared: "") == []
+
+
+def test_jobs_that_differ_in_keys_without_effect_are_the_same_run() -> None:
+    bare = [f"algo.munchausen_temperature={value}" for value in (0.1, 0.3)]
+    idle, same = comparison_notes(planned(*bare), lambda compared: "")
+    assert idle == "idle      algo.munchausen_temperature has no effect with algo.munchausen=null"
+    assert same == "same run  jobs with equal values, seed included, are one run made twice: 0 and 1"
+    on = [f"algo.munchausen=0.9 algo.double=false {job}" for job in bare]
+    assert comparison_notes(planned(*on), lambda compared: "") == []
+    assert len(comparison_notes(planned(bare[0], *on), lambda compared: "")) == 0, "it has an effect in one of them"

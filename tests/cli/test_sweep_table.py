@@ -137,7 +137,8 @@ def test_one_seed_twice_has_no_deviation_over_seeds(tmp_path: Path) -> None:
 
 def test_jobs_with_equal_values_are_found() -> None:
     configs = [{"seed": 0, "name": "a"}, {"seed": 1, "name": None}, {"name": "b", "seed": 0}, {"seed": 2}]
-    assert repeated_jobs({str(n): config for n, config in enumerate(configs)}) == [["0", "2"]]
+    jobs = {str(n): {**config, "algo": {"name": "pqn"}} for n, config in enumerate(configs)}
+    assert repeated_jobs(jobs) == [["0", "2"]]
 
 
 def test_without_several_seeds_there_is_no_mean_over_them(tmp_path: Path) -> None:

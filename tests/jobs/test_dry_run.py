@@ -11,6 +11,7 @@ from small_runs import dqn_config, env_config, run_config
 from torch import nn
 
 from rltrain.agents import AGENTS, POLICIES
+from rltrain.config.info import ComposeInfo
 from rltrain.config.wrappers import FrameStackConfig
 from rltrain.errors import RequestError, RunFailed
 from rltrain.jobs.job import dry_run
@@ -75,3 +76,9 @@ def test_an_agent_without_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(POLICIES, "dqn", NoMethods)  # type: ignore[arg-type]
     with pytest.raises(RunFailed, match=r"^AttributeError: 'NoMethods' object has no attribute '\w+'$"):
         dry_run(run_config(dqn_config()))
+
+
+def test_a_typed_key_without_effect_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    dry_run(run_config(dqn_config()), ComposeInfo(overrides=["algo.munchausen_clip=-2", "algo.gamma=0.9"]))
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("idle")]
+    assert said == ["idle      algo.munchausen_clip has no effect with algo.munchausen=null"]

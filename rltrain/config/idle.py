@@ -1,0 +1,34 @@
+"""Keys that change nothing, because another key turns off what they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rltrain.config.override_text import key_of
+from rltrain.config.validate import leaves
+
+
+def idle_keys(config: Mapping[str, Any]) -> dict[str, str]:
+    """Each dotted key of a resolved config that changes nothing, with the setting that makes it so."""
+    algo = config["algo"]
+    found = {}
+    if algo["name"] == "dqn" and algo["munchausen"] is None:
+        found |= dict.fromkeys(("algo.munchausen_temperature", "algo.munchausen_clip"), "algo.munchausen=null")
+    if algo["name"] == "reinforce" and algo["baseline"] != "value":
+        found |= dict.fromkeys(leaves({"algo": {"value": algo["value"]}}), f"algo.baseline={algo['baseline']}")
+    # The first gradient step after a rollout finds the policy and the values as they were: no ratio or value has moved.
+    if algo["name"] in ("ppo", "a2c") and algo["epochs"] == algo["minibatches"] == 1:
+        found |= dict.fromkeys(("algo.clip", "algo.value.clip"), "one gradient step per rollout")
+    return found
+
+
+def idle_lines(jobs: Iterable[tuple[Mapping[str, Any], Iterable[str]]]) -> list[str]:
+    """What users are told of keys that they have typed for nothing, those of resolved configs with their overrides: a
+    line for each that changes something in none of the configs for which it was typed."""
+    typed: dict[str, list[str | None]] = {}
+    for config, overrides in jobs:
+        idle = idle_keys(config)
+        for key in map(key_of, overrides):
+            typed.setdefault(key, []).append(idle.get(key))
+    return [f"idle      {key} has no effect with {why[0]}" for key, why in typed.items() if all(why)]
