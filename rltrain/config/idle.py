@@ -12,7 +12,7 @@ from rltrain.config.validate import leaves
 def idle_keys(config: Mapping[str, Any]) -> dict[str, str]:
     """Each dotted key of a resolved config that changes nothing, with the setting that makes it so."""
     algo = config["algo"]
-    found = {}
+    found: dict[str, str] = {}
     if algo["name"] == "dqn" and algo["munchausen"] is None:
         found |= dict.fromkeys(("algo.munchausen_temperature", "algo.munchausen_clip"), "algo.munchausen=null")
     if algo["name"] == "reinforce" and algo["baseline"] != "value":

@@ -25,7 +25,7 @@ from rltrain.types import ActionSpec, ObservationSpec
 
 def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None, member: int = 0) -> None:
     """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named; and the running
-    statistics through which its network saw, which `envs` goes on with.
+    statistics through which its networks saw, and in whose units they value rewards, which `envs` goes on with.
 
     Raises:
         RequestError: there is none, or it does not fit.
@@ -48,7 +48,7 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
     if envs is not None:
         rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
         try:
-            envs.load_statistics({**statistics_in(source.state.get("envs", {})), **_of(rewards, member)}, member)
+            envs.load_statistics({**_of(rewards, member), **statistics_in(source.state.get("envs", {}))}, member)
         except CheckpointError as error:
             raise RequestError(f"init_from={config.init_from}: {error}") from error
 

@@ -102,10 +102,10 @@ def test_a_run_that_starts_from_a_network_starts_from_its_statistics(
     assert "was trained with env.wrappers=[{name: time_aware}, " in one_line(capsys, 3)
     assert not (tmp_path / "run").exists()
     assert rltrain_here(tmp_path, *short, WRAPPERS) == 0
-    name = "statistics.normalize_observation.count"
-    assert newest(tmp_path / "run").state["envs"][name][0] > newest(run).state["envs"][name][0] + 60
-    name = "statistics.normalize_reward.count"
-    assert newest(tmp_path / "run").state["envs"][name][0] == 60
+    now, before = newest(tmp_path / "run").state["envs"], newest(run).state["envs"]
+    for name, added in (("normalize_observation", 61), ("normalize_reward", 60)):
+        count = f"statistics.{name}.count"
+        assert now[count][0] >= before[count][0] + added
 
 
 @pytest.mark.slow

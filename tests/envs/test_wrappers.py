@@ -164,6 +164,24 @@ def test_scaled_rewards_train_and_unscaled_ones_are_reported() -> None:
     assert [episode.episode_return for episode in episodes] == [21.0, 21.0]
 
 
+def test_an_evaluation_compares_values_with_rewards_in_the_units_of_learning() -> None:
+    training = make("probe_envs:Walk-v0", 2, "normalize_reward")
+    training.reset()
+    for _ in drive(training, 50):
+        pass
+    given = training.statistics()
+    bare, frozen = make("probe_envs:Walk-v0", 3), make("probe_envs:Walk-v0", 3, "normalize_reward", frozen=True)
+    frozen.load_statistics(given)
+    frozen.reset(), bare.reset()
+    m2, count = (given[f"statistics.normalize_reward.{key}"][0] for key in ("m2", "count"))
+    for (active, step, _, episodes), (_, plain, _, plain_episodes) in zip(
+        drive(frozen, 30), drive(bare, 30), strict=True
+    ):
+        np.testing.assert_allclose(step.reward[active], plain.reward[active] / np.sqrt(m2 / count), rtol=1e-5)
+        assert episodes == plain_episodes
+    assert abs(m2 / count - 1) > 0.1, "otherwise unscaled rewards would do as well"
+
+
 @pytest.mark.parametrize("padding", ["reset", "zero"])
 def test_a_stack_holds_the_last_observations_of_its_episode_only(padding: str) -> None:
     envs = make("probe_envs:Counter-v0", 3, wrapper("frame_stack", size=3, padding=padding), length=5)

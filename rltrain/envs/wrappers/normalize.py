@@ -69,12 +69,12 @@ class NormalizeReward(Computed):
         return obs, {**kept, "discounted": xp.where(lanes, 0.0, kept["discounted"])}
 
     def rewarded(self, xp: Any, kept: Kept, reward: Any, lanes: Any) -> tuple[Any, Kept]:
-        if self._frozen:
-            return reward, kept
-        discounted = xp.where(lanes, kept["discounted"] * self._gamma + reward, kept["discounted"])
-        sums = updated(xp, kept, discounted.reshape(self._groups), lanes.reshape(self._groups))
-        scaled = reward.reshape(self._groups) / deviation(xp, sums, self._epsilon)[:, None]
-        return cast(xp, scaled, "float32").reshape(-1), {**sums, "discounted": discounted}
+        if not self._frozen:
+            discounted = xp.where(lanes, kept["discounted"] * self._gamma + reward, kept["discounted"])
+            sums = updated(xp, kept, discounted.reshape(self._groups), lanes.reshape(self._groups))
+            kept = {**sums, "discounted": discounted}
+        scaled = reward.reshape(self._groups) / deviation(xp, kept, self._epsilon)[:, None]
+        return cast(xp, scaled, "float32").reshape(-1), kept
 
     def statistics(self) -> dict[str, np.ndarray]:
         return {name: array for name, array in self.kept.items() if name != "discounted"}
