@@ -24,8 +24,8 @@ def idle_keys(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def idle_lines(jobs: Iterable[tuple[Mapping[str, Any], Iterable[str]]]) -> list[str]:
-    """What users are told of keys that they have typed for nothing, those of resolved configs with their overrides: a
-    line for each that changes something in none of the configs for which it was typed."""
+    """A line for each key that was typed for nothing: of resolved configs, each with its overrides, none of those for
+    which it was typed heeds it."""
     typed: dict[str, list[str | None]] = {}
     for config, overrides in jobs:
         idle = idle_keys(config)
