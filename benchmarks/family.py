@@ -55,8 +55,8 @@ ON_DEFAULTS = {"CartPole-v1": 50_000, "Acrobot-v1": 50_000}
 ON_TUNED = {"MountainCar-v0": 120_000}
 """Environments that default settings do not solve: parts of DQN on its tuned settings, and the others on defaults."""
 TUNED = {
-    "CartPole-v1": ("dqn", "reinforce", "pqn", "ppo"),
-    "Acrobot-v1": ("dqn", "ppo"),
+    "CartPole-v1": ("dqn", "c51", "qr_dqn", "iqn", "reinforce", "pqn", "a2c", "ppo"),
+    "Acrobot-v1": ("dqn", "a2c", "ppo"),
     "MountainCar-v0": ("dqn",),
     "LunarLander-v3": ("ppo",),
     "Pendulum-v1": ("reinforce", "a2c", "ppo"),
