@@ -16,7 +16,8 @@ from rltrain.maths.distributional import project, select_action_distributions
 
 class C51(DQN):
     """The network gives each action the logits of `atoms` returns from v_min to v_max; Q(s, a) is their mean. The loss
-    is the cross-entropy against the projected distribution of r + discount * Z(s', a*; theta^-)."""
+    is the cross-entropy against the projected distribution of r + discount * Z(s', a*; theta^-). Priorities follow the
+    divergence from it, as in Hessel et al. 2018: the cross-entropy of what is right would be that of a wide target."""
 
     def __init__(self, build: Build) -> None:
         config = cast(C51Config, build.config.algo)
@@ -40,4 +41,5 @@ class C51(DQN):
             next_p = F.softmax(select_action_distributions(self.of_actions(next_output), best), -1)  # [B, Z]
             target = project(batch.reward, batch.discount, next_p, self.support)  # [B, Z]
         loss = -(target * log_p).sum(-1)
-        return Losses(loss, log_p.exp() @ self.support, loss)
+        divergence = loss.detach() - torch.special.entr(target).sum(-1)  # KL(target || p)
+        return Losses(loss, log_p.exp() @ self.support, divergence)

@@ -70,5 +70,5 @@ def overestimated(metrics: Mapping[str, float]) -> str:
 
 def _leans_on_exploration(training: float, final: EpisodeStatistics) -> bool:
     """Whether the last episodes of training returned far more than the greedy network, which may be stuck where an
-    action that does not change leads nowhere."""
-    return training - final.mean > final.std + _FAR_FROM_GREEDY * max(abs(training), abs(final.mean))
+    action that does not change leads nowhere. An evaluation that cut episodes does not know what they return."""
+    return not final.cut and training - final.mean > final.std + _FAR_FROM_GREEDY * max(abs(training), abs(final.mean))

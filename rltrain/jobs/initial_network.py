@@ -28,7 +28,7 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
     statistics through which its networks saw, and in whose units they value rewards, which `envs` goes on with.
 
     Raises:
-        RequestError: there is none, or it does not fit.
+        RequestError: there is none, or it does not fit, in what it sees or in what its outputs stand for.
     """
     assert config.init_from is not None
     path = command_folder() / config.init_from
@@ -37,6 +37,8 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
         raise RequestError(
             f"init_from={config.init_from}: was trained with env.wrappers=[{before}]; this run has [{now}]"
         )
+    if (atoms := _atoms(source.manifest.get("config"))) != (own := _atoms(to_plain(config))) and atoms and own:
+        raise RequestError(f"init_from={config.init_from}: its atoms span {atoms}, and those of this run {own}")
     try:
         # A plug-in's agent that trains no populations need not know of members.
         agent.load_network(source.tensors["network"], *([member] if member else []))
@@ -63,6 +65,14 @@ def _seen_through(config: Any) -> str:
     listed = env.get("wrappers", []) if isinstance(env, Mapping) else []
     wrappers = [w for w in listed if isinstance(w, Mapping) and changes_observations(str(w.get("name")))]
     return ", ".join("{" + ", ".join(f"{key}: {show(value)}" for key, value in w.items()) + "}" for w in wrappers)
+
+
+def _atoms(config: Any) -> str:
+    """The returns that the atoms of a plain config stand for, as text to compare and to show; empty: it has none."""
+    algo = config.get("algo") if isinstance(config, Mapping) else None
+    if not isinstance(algo, Mapping) or "atoms" not in algo:
+        return ""
+    return f"algo.v_min={show(algo.get('v_min'))} algo.v_max={show(algo.get('v_max'))}"
 
 
 def check_initial_network(config: RunConfig, observation: ObservationSpec, action: ActionSpec) -> None:

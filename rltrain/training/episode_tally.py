@@ -131,19 +131,19 @@ class EpisodeTally:
         for member in self._bounded:
             first = member * self._lanes
             playing = self.playing[first : first + self._lanes]
-            self.active[first : first + self._lanes] &= playing < self._enough(member)
+            self.active[first : first + self._lanes] &= playing < self.enough(member)
         self._stepping = int(self.active.sum())
 
     def begin_again(self) -> bool:
         """Lets the lanes that wait go on, once all lanes begin an episode; False: there is nothing left to play."""
         for member in self._bounded:
             first = member * self._lanes
-            self.active[first : first + self._lanes] = self.playing[first : first + self._lanes] < self._enough(member)
+            self.active[first : first + self._lanes] = self.playing[first : first + self._lanes] < self.enough(member)
         self._stepping = int(self.active.sum())
         return self._stepping > 0
 
-    def _enough(self, member: int) -> int:
-        """The number of episodes to play, as far as is known yet; it never grows."""
+    def enough(self, member: int) -> int:
+        """The number of episodes that a member plays, as far as is known yet; it never grows."""
         limit = self._limits[member]
         if limit is None:
             return self._episodes
@@ -171,7 +171,7 @@ class EpisodeTally:
         found = {}
         for member, limit in self._limits.items():
             counts = ~np.isnan(self._returns[member])
-            counts[self._enough(member) :] = False
+            counts[self.enough(member) :] = False
             if counts.any():
                 cut = int(self._was_cut[member, counts].sum())
                 cut_at = 0 if limit is None else limit.episode_steps

@@ -151,7 +151,8 @@ class Evaluator:
             return None
         found = tally.statistics(interrupted=not finished)
         if check is not None:
-            found |= {m: replace(found[m], diagnostics=check.diagnostics(m)) for m in during_training if m in found}
+            looked_into = [member for member in during_training if member in found]
+            found |= {m: replace(found[m], diagnostics=check.diagnostics(m, tally.enough(m))) for m in looked_into}
         return found or None
 
     def _apart(self, policy: Policy, members: list[int]) -> tuple[Evaluator, SomeMembers] | None:
@@ -188,7 +189,7 @@ class Evaluator:
             if check is not None:
                 check.step(transition, obs, ended, tally.active)
             if tally.bounded:
-                self._cut(envs, tally)
+                self._cut(envs, tally, obs, check)
                 if not tally.active.any() and tally.begin_again():
                     obs = self._begin(envs, tally, check)
             if self._display.due():
@@ -200,12 +201,14 @@ class Evaluator:
         self._first = tally.playing.copy()
         obs = envs.reset()
         if check is not None:
-            check.begin(obs, tally.active)
+            check.begin(obs, tally.playing, tally.active)
         return obs
 
-    def _cut(self, envs: VectorEnv, tally: EpisodeTally) -> None:
-        """Ends what has become too long, and what is no longer needed."""
+    def _cut(self, envs: VectorEnv, tally: EpisodeTally, obs: np.ndarray, check: ValueCheck | None) -> None:
+        """Ends what has become too long, and what is no longer needed; obs [M * L, *obs] of the next step."""
         if lanes := tally.too_long():
+            if check is not None:
+                check.cut(obs, lanes)
             returns = envs.state_dict()["episode_return"]
             for lane in lanes:
                 tally.cut(lane, float(returns[lane]))

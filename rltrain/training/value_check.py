@@ -16,9 +16,10 @@ _ROWS, _APART = 256, 8  # of states that a member's networks are looked at with;
 
 
 class ValueCheck:
-    """V(s_0) and G_0 = sum over t of gamma^t r_t of each episode, with the rewards that learning gets. The return of an
-    episode that is cut at its time limit goes on with the value of its last observation. van Hasselt et al. 2016
-    compare the two so.
+    """V(s_0) and G_0 = sum over t of gamma^t r_t of each episode, with the rewards and the ends that learning gets: a
+    lost life is an end where learning takes it for one, and the next state a first one. The return of an episode that
+    is cut, at its time limit or by the evaluation, goes on with the value of its last observation. van Hasselt et al.
+    2016 compare the two so.
 
     An overestimation shows as a value above the return. Some of the states that the policy comes by are kept for
     `Critic.diagnostics`.
@@ -34,12 +35,14 @@ class ValueCheck:
         self._gammas = np.repeat(critic.gammas, lanes)  # [M * L]
         self._value, self._return = np.zeros((2, len(self._gammas)))
         self._discount = np.ones(len(self._gammas))
-        self._found: dict[int, list[tuple[float, float]]] = {member: [] for member in members}
+        self._playing = np.zeros(len(self._gammas), np.int64)  # the number of each lane's episode
+        self._found: dict[int, list[tuple[int, float, float]]] = {member: [] for member in members}
         self._states: dict[int, list[np.ndarray]] = {member: [] for member in members}
         self._steps = 0
 
-    def begin(self, obs: np.ndarray, active: np.ndarray) -> None:
-        """An episode begins in every active lane; obs [M * L, *obs], active [M * L] bool."""
+    def begin(self, obs: np.ndarray, playing: np.ndarray, active: np.ndarray) -> None:
+        """An episode begins in every active lane; obs [M * L, *obs], playing [M * L] their numbers, active [M * L]."""
+        self._playing = playing.copy()
         self._begin(obs, np.flatnonzero(active))
 
     def step(self, transition: Transition, obs: np.ndarray, ended: Sequence[Episode], active: np.ndarray) -> None:
@@ -53,17 +56,24 @@ class ValueCheck:
         if self._steps % _APART == 0:
             self._keep(transition.obs, transition.active)
         self._steps += 1
-        if ended:
-            lanes = np.array(sorted(episode.env for episode in ended))
-            self._end(transition, lanes)
+        over = transition.terminated & transition.active
+        over[[episode.env for episode in ended]] = True
+        if over.any():
+            lanes = np.flatnonzero(over)
+            self._end(transition.next_obs, lanes, lanes[~transition.terminated[lanes]])
+            self._playing[[episode.env for episode in ended]] += self._lanes
             self._begin(obs, lanes[active[lanes]])
 
-    def _end(self, transition: Transition, lanes: np.ndarray) -> None:
-        cut = lanes[transition.truncated[lanes] & ~transition.terminated[lanes]]
+    def cut(self, obs: np.ndarray, lanes: Sequence[int]) -> None:
+        """The evaluation cuts the episodes of some lanes before their observations obs [M * L, *obs]."""
+        self._end(obs, np.array(lanes), np.array(lanes))
+
+    def _end(self, obs: np.ndarray, lanes: np.ndarray, cut: np.ndarray) -> None:
         for member, own in self._by_member(cut):
-            self._return[own] += self._discount[own] * self._critic.state_values(transition.next_obs[own], member)
+            self._return[own] += self._discount[own] * self._critic.state_values(obs[own], member)
         for member, own in self._by_member(lanes):
-            self._found[member] += zip(self._value[own].tolist(), self._return[own].tolist(), strict=True)
+            numbers, values, returns = (x[own].tolist() for x in (self._playing, self._value, self._return))
+            self._found[member] += zip(numbers, values, returns, strict=True)
 
     def _begin(self, obs: np.ndarray, lanes: np.ndarray) -> None:
         self._return[lanes], self._discount[lanes] = 0.0, 1.0
@@ -81,11 +91,13 @@ class ValueCheck:
             if (kept := sum(map(len, states))) < _ROWS:
                 states.append(obs[own[: _ROWS - kept]])
 
-    def diagnostics(self, member: int) -> dict[str, float]:
-        """Of a member, by tag: the means over its episodes, and what its agent says of its networks."""
+    def diagnostics(self, member: int, episodes: int) -> dict[str, float]:
+        """Of a member, by tag: the means over its first episodes, those that count, and what its agent says of its
+        networks."""
         found = self._critic.diagnostics(np.concatenate(self._states[member]), member) if self._states[member] else {}
-        if self._found[member] and np.isfinite(self._found[member]).all():
-            value, got = np.mean(self._found[member], axis=0).tolist()
+        pairs = [pair for number, *pair in self._found[member] if number < episodes]
+        if pairs and np.isfinite(pairs).all():
+            value, got = np.mean(pairs, axis=0).tolist()
             found = {"diagnostics/value": value, "diagnostics/discounted_return": got, **found}
         return found
 

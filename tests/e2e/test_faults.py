@@ -444,3 +444,15 @@ def test_a_wrong_init_from_in_a_sweep_is_refused_before_the_first_job(
     error = one_line(capsys, 3)
     assert "in the job `" in error and "init_from=other seed=0`" in error and "is a network of algo=reinforce" in error
     assert not list(tmp_path.glob("outputs/multirun/*"))
+
+
+def test_atoms_that_stand_for_other_returns_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    c51 = ["algo=c51", "env=probe_envs:Bandit-v0", "algo.learning_starts=8", "algo.batch_size=4", "total_steps=30"]
+    c51 += ["eval.period=null", "hydra.run.dir=run", "algo.v_min=0", "algo.v_max=1"]
+    assert rltrain_here(tmp_path, *c51) == 0
+    capsys.readouterr()
+    other = [*c51, "hydra.run.dir=next", "init_from=run"]
+    assert rltrain_here(tmp_path, *other, "algo.v_max=2") == 2
+    told = "its atoms span algo.v_min=0.0 algo.v_max=1.0, and those of this run algo.v_min=0.0 algo.v_max=2.0"
+    assert one_line(capsys) == f"rltrain: init_from=run: {told}\n"
+    assert rltrain_here(tmp_path, *other) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,6 +118,8 @@ def test_a_greedy_network_that_is_stuck_without_its_exploration_is_named(
     assert [line for line in text.splitlines() if line.startswith("in training")] == said
     line = " ".join(population_line("0", "seed=0", config, member, final, None).split())
     assert line.endswith("-97.3 in training: leans on exploration") == bool(said)
+    unknown = summary(config, member, replace(final, cut=1, cut_at=500), parts, Path("run"), {})
+    assert "in training" not in unknown, "an episode that was cut might have returned as much"
 
 
 FAR = "moved too far in the last rollout, KL {}; try a smaller algo.optimizer.lr, or algo.target_kl"

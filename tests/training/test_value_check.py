@@ -20,8 +20,8 @@ from rltrain.experience.uniform import UniformReplay
 from rltrain.networks.flat import FlatNetwork
 from rltrain.seeding import derive_seed
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_KEY, Evaluator
-from rltrain.training.value_check import beyond_bounds
-from rltrain.types import ActionSpec, ObservationSpec
+from rltrain.training.value_check import ValueCheck, beyond_bounds
+from rltrain.types import ActionSpec, Episode, ObservationSpec, Transition
 
 COUNTER = env_config("probe_envs:Counter-v0")  # rewards 1 to 5; the first episode of each lane ends, the second is cut
 GAMMAS = np.array([0.9, 0.5])
@@ -65,6 +65,47 @@ def test_they_are_those_of_every_episode_and_member(clip: float | None) -> None:
         assert diagnostics["diagnostics/discounted_return"] == pytest.approx(got)
         assert diagnostics["states"] == 2 * 3  # those of the first and the ninth step, of ten
         assert found[member].mean == 15.0
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_they_are_those_of_the_episodes_that_count_also_where_the_evaluation_cuts_them(num_envs: int) -> None:
+    class Constant(Oracle):
+        gammas = np.array([0.999])
+
+        def state_values(self, obs: np.ndarray, member: int = 0) -> np.ndarray:
+            return np.full(len(obs), 700.0)
+
+    straggler = env_config("probe_envs:Straggler-v0")  # one reward per step; one episode in five never ends
+    evaluator = Evaluator(straggler, 0, 100, num_envs=num_envs, period=1_000, total_steps=14_000)
+    found = evaluator.evaluate(Constant(), 10, 4_000)
+    assert found is not None and 0 < found.cut < len(found.returns) < 10
+    lengths = np.array(found.returns)
+    got = (1 - 0.999**lengths) / (1 - 0.999) + np.where(lengths == found.cut_at, 0.999**lengths * 700.0, 0.0)
+    assert found.diagnostics["diagnostics/discounted_return"] == pytest.approx(got.mean())
+
+
+def test_a_lost_life_ends_what_is_compared_where_learning_takes_it_for_an_end() -> None:
+    """Two environments; the first loses a life with its second step, and its game is over with the fourth."""
+    oracle = Oracle()
+    oracle.gammas = np.array([0.5])
+    check = ValueCheck(oracle, [0], 2)
+    both, lost = np.ones(2, bool), np.array([True, False])
+    obs = np.array([[100.0], [200.0]])
+    check.begin(obs, np.arange(2), both)
+    for step in range(1, 5):
+        over, ended = lost & (step in (2, 4)), [Episode(0, 0, 4.0, 4)] if step == 4 else []
+        none = np.zeros(2, bool)
+        made = Transition(obs, np.zeros(2), np.ones(2), obs + 1, over, none, both)
+        obs = obs + 1
+        check.step(made, obs, ended, both)
+    told = check.diagnostics(0, 1)
+    assert told["diagnostics/value"] == pytest.approx((1.00 + 1.02) / 2)
+    assert told["diagnostics/discounted_return"] == pytest.approx(1.5)
+    assert check.diagnostics(0, 0).keys() == {"states", "first"}, "none of its episodes counts"
+    check.cut(obs, [1])
+    assert check.diagnostics(0, 2)["diagnostics/discounted_return"] == pytest.approx(
+        (1.5 + 1.5 + 1.875 + 2.04 / 16) / 3
+    )
 
 
 def test_one_member_alone_has_the_same() -> None:
