@@ -181,11 +181,12 @@ INTRODUCTION = (
     " Runs end early, once they are solved, only under tuned settings.",
     "The first tables compare parts on **default settings**, tuned for none of them: they say what a switch does when"
     " it is thrown and nothing else is touched, not what it can reach. Rainbow's file has its paper's learning rate, an"
-    " eighth of DQN's here. Networks with noisy layers are evaluated by their means alone, which on Acrobot"
+    " eighth of DQN's here; its rows were run when priorities followed the loss, not yet the divergence."
+    " Networks with noisy layers are evaluated by their means alone, which on Acrobot"
     " [get stuck](../diagnostics.md#how-to-read-them) where the noise of training goes on. *Tuned settings* is of tuned"
     " settings (`conf/tuned`, chosen on seeds from 1000 up). Parts that are not in a table have not been run yet.",
-    "MountainCar, which DQN's defaults do not solve, has its parts on DQN's tuned settings, of which twelve-step returns"
-    " are one.",
+    "MountainCar, which DQN's defaults do not solve, has its parts on DQN's tuned settings, one of which is returns of"
+    " twelve steps.",
     "MinAtar: `-v1` games (the actions that do something), sticky actions and rising difficulty as the package has"
     " them, episodes cut at 5,000 steps, seeds 0 to 9, 400,000 steps, one file of settings for all games with each"
     " algorithm. Young and Tian (2019) report of DQN after 5,000,000 frames about 17 on Asterix, 10 on Breakout, 50 on"
