@@ -61,10 +61,32 @@ def _of(statistics: Mapping[str, np.ndarray], member: int) -> dict[str, np.ndarr
 
 def _seen_through(config: Any) -> str:
     """The wrappers between the environment and the network of a plain config, as text to compare and to show."""
+    return _wrappers(config, observations=True)
+
+
+def _wrappers(config: Any, observations: bool) -> str:
     env = config.get("env") if isinstance(config, Mapping) else None
     listed = env.get("wrappers", []) if isinstance(env, Mapping) else []
-    wrappers = [w for w in listed if isinstance(w, Mapping) and changes_observations(str(w.get("name")))]
+    wrappers = [
+        w for w in listed if isinstance(w, Mapping) and changes_observations(str(w.get("name"))) == observations
+    ]
     return ", ".join("{" + ", ".join(f"{key}: {show(value)}" for key, value in w.items()) + "}" for w in wrappers)
+
+
+def other_rewards(config: RunConfig) -> str:
+    """That the network of `init_from` learned from rewards in other units than this run's, in which its values are
+    then; or nothing."""
+    assert config.init_from is not None
+    source = read_checkpoint(checkpoint_of(command_folder() / config.init_from), only=())
+    before, now = (_rewards(plain) for plain in (source.manifest.get("config"), to_plain(config)))
+    return "" if before == now else f"; it learned from rewards with {before}, and this run has {now}"
+
+
+def _rewards(config: Any) -> str:
+    """What becomes of the rewards in a plain config, as text to compare and to show."""
+    env = config.get("env") if isinstance(config, Mapping) else None
+    clip = env.get("reward_clip") if isinstance(env, Mapping) else None
+    return f"env.wrappers=[{_wrappers(config, observations=False)}] env.reward_clip={show(clip)}"
 
 
 def _atoms(config: Any) -> str:

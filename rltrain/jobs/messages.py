@@ -13,6 +13,7 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
 from rltrain.config.validate import to_plain
 from rltrain.jobs.build import VECTORIZATION, Parts, evaluates_meanwhile
+from rltrain.jobs.initial_network import other_rewards
 from rltrain.machine import available_cores
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.run_folder import versions
@@ -68,7 +69,7 @@ def header(
         sees = f"network={config.network.name} sees {axes} numbers as one vector; network=cnn sees images"
         lines.append(f"images    {sees}{settings}")
     if source is None and config.init_from is not None:
-        lines.append(f"begins    with the network of {config.init_from}")
+        lines.append(f"begins    with the network of {config.init_from}{other_rewards(config)}")
     if source is not None:
         lines.append(f"resumed   at step {source.step:,} from {source.folder.name}, {continues(source, parts, exact)}")
     else:

@@ -108,6 +108,21 @@ def test_a_run_that_starts_from_a_network_starts_from_its_statistics(
         assert now[count][0] >= before[count][0] + added
 
 
+def test_a_network_that_learned_from_other_rewards_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = [*ARGS, "total_steps=60", "algo.learning_starts=10", "eval.period=null"]
+    assert rltrain_here(tmp_path, *short, "hydra.run.dir=first", "env.wrappers=[scale_reward]") == 0
+    capsys.readouterr()
+    for number, (more, told) in enumerate((("env.wrappers=[]", True), ("env.wrappers=[scale_reward]", False))):
+        assert rltrain_here(tmp_path, *short, f"hydra.run.dir={number}", "init_from=first", more) == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "begins with the network of first" in said
+        other = (
+            "; it learned from rewards with env.wrappers=[{name: scale_reward, factor: 0.1}] env.reward_clip=null, and"
+            " this run has env.wrappers=[] env.reward_clip=null"
+        )
+        assert (other in said) == told
+
+
 @pytest.mark.slow
 def test_a_sweep_of_wrapped_runs_is_one_population(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = [*ARGS[1:], "total_steps=120", "eval.period=null", WRAPPERS]
