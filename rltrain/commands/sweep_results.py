@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from rltrain.config.idle import idle_keys
 from rltrain.config.override_text import key_of, own_overrides
-from rltrain.config.stored import changed_totals, earlier_totals
+from rltrain.config.stored import changed_totals, changes_of, earlier_totals
 from rltrain.config.validate import at, leaves, show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
@@ -29,6 +29,7 @@ class JobResult:
         env: the environment's id.
         status: that of run.json, or "not begun".
         returns: mean, std, min and max over `episodes` greedy episodes.
+        limited: how the evaluation was limited, as result.json and as the report say it; nothing where it was not.
         outcome: None also where the environment has no threshold.
     """
 
@@ -42,6 +43,8 @@ class JobResult:
     returns: Mapping[str, float] | None = None
     solve_step: int | None = None
     outcome: Outcome | None = None
+    limited: Mapping[str, int] = field(default_factory=dict)
+    limited_to: str = ""
 
     @property
     def setting(self) -> tuple[str, ...]:
@@ -112,14 +115,16 @@ def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
 def _as_extended(
     own: Sequence[Sequence[str]], jobs: Sequence[ListedJob], configs: Sequence[Mapping[str, Any]]
 ) -> list[list[str]]:
-    """The overrides of each job, with the `total_steps` to which it alone was extended, and what they were before where
-    else two jobs would seem to be one run."""
+    """The overrides of each job, with the limits that `resume` has set for it alone, and what its `total_steps` were
+    before where else two jobs would seem to be one run."""
     records = [_record(job) for job in jobs]
     lines = []
     for overrides, record, config in zip(own, records, configs, strict=True):
         last, listed = [after for _, after in changed_totals(record)][-1:], at(config, ["total_steps"])
         alone = [f"total_steps={after}" for after in last if type(listed) is int and after > listed]
-        lines.append([*(o for o in overrides if not alone or key_of(o) != "total_steps"), *alone])
+        alone += [f"{key}={show(value)}" for key, value in _ends_set_alone(record, config).items()]
+        keys = {key_of(override) for override in alone}
+        lines.append([*(o for o in overrides if key_of(o) not in keys), *alone])
     histories: dict[tuple[str, ...], set[tuple[int, ...]]] = {}
     totals = [earlier_totals(r, at(c, ["algo", "anneal_lr"])) for r, c in zip(records, configs, strict=True)]
     for line, before in zip(lines, totals, strict=True):
@@ -130,6 +135,13 @@ def _as_extended(
         else line
         for line, before in zip(lines, totals, strict=True)
     ]
+
+
+def _ends_set_alone(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What else can end a run and is no longer as its sweep has it."""
+    last = {entry.get("key"): entry.get("to") for entry in changes_of(record)}
+    ends = ("total_episodes", "stop_at_return")
+    return {key: last[key] for key in ends if key in last and last[key] != config.get(key)}
 
 
 def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:
@@ -171,6 +183,7 @@ def to_plain(jobs: Sequence[JobResult], settings: Sequence[SettingResult], notes
                 "status": job.status,
                 "env_step": job.env_step,
                 "episodes": job.episodes,
+                **job.limited,
                 "episode_return": None if job.returns is None else dict(job.returns),
                 "solve_step": job.solve_step,
                 "outcome": job.outcome,
@@ -220,5 +233,7 @@ def _found(run: RunFolder) -> dict[str, Any]:
         "episodes": result.episodes,
         "returns": result.returns,
         "solve_step": result.solve_step,
+        "limited": result.limited,
+        "limited_to": "" if result.is_whole else result.count_in_words,
         "outcome": outcome(result.returns["mean"], result.threshold, result.solve_step),
     }

@@ -134,6 +134,8 @@ def _of_jobs(jobs: Sequence[JobResult], of: int, width: int | None) -> str:
     table = laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows, width, optional=(2, 3))
     episodes = sorted({job.episodes for job in jobs if job.episodes is not None})
     notes = [f"+- is the standard deviation over a job's {' or '.join(map(str, episodes))} episodes"]
+    if limited := list(dict.fromkeys(job.limited_to for job in jobs if job.limited_to)):
+        notes.append(f"final evaluations were limited: {'; '.join(limited[:3])}{'; ...' if len(limited) > 3 else ''}")
     return _with_notes(table, notes, any(job.outcome == "lost" for job in jobs), width)
 
 

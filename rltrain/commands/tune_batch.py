@@ -144,17 +144,23 @@ def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
     from rltrain.training.pruning import means_over_seeds
 
     runs = [RunFolder(folder / name) for name in trial.runs]
+    statuses = {run.path.name: _status(run.path) for run in runs}
     evaluations: dict[int, float] = {}
     if period is not None:
         of_seeds = [read_evaluations(run.metrics, period) for run in runs]
         evaluations = means_over_seeds(of_seeds, range(len(runs)))
-    statuses = {run.path.name: _status(run.path) for run in runs}
+        # Up to the evaluation at which it was given up: what seeds trained before it found later does not count.
+        ends = [
+            max(found, default=0)
+            for run, found in zip(runs, of_seeds, strict=True)
+            if statuses[run.path.name] == "pruned"
+        ]
+        evaluations = {number: mean for number, mean in evaluations.items() if number <= max(ends, default=number)}
     for run in runs:
         if statuses[run.path.name] not in ("completed", "pruned"):
             reason = _reason(run.path) or statuses[run.path.name]
             return TrialResult("failed", evaluations=evaluations, reason=f"{run.path.name}: {reason}")
     if "pruned" in statuses.values():
-        # Up to the evaluation at which it was given up: seeds that end earlier or later count until then.
         value = list(evaluations.values())[-1] if evaluations else None
         step = max(evaluations, default=0) * (period or 0)
         return TrialResult("pruned", value, (), float(step), evaluations, f"pruned at step {step:,}")

@@ -95,9 +95,9 @@ def write_tuned(
 
 
 def _header(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None) -> str:
-    tune, config, seeds = asked.tune, asked.config, asked.seeds_of_a_trial()
+    config, seeds = asked.config, asked.seeds_of_a_trial()
     lines = [
-        f"{config.env.id} with {config.algo.name}: trial {winner.number} of {tune.trials} of the study"
+        f"{config.env.id} with {config.algo.name}: trial {winner.number} of the study"
         f" {folder.path.name} (rltrain {__version__}).",
         f"Its mean over {seeds} after at most {config.total_steps:,} steps was the best: {number(value_of(winner))}.",
         *([f"Confirmed: {confirmed}."] if confirmed is not None else []),

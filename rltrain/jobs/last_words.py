@@ -27,7 +27,7 @@ def _again(config: RunConfig, folder: Path, *changes: str) -> str:
 def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
     """Announces the evaluation that ends a run; `time_limit` is that of its episodes."""
     limits = evaluation_limits(config.total_steps, config.total_steps, episodes, time_limit)
-    bound = f", at most {limits.steps:,} steps in all; Ctrl-C ends it with those played" if limits else ""
+    bound = f", or the first that fill {limits.steps:,} steps; Ctrl-C ends it with those played" if limits else ""
     return f"evaluating {episodes} greedy episodes{bound}"
 
 

@@ -76,6 +76,7 @@ def write_result(
             "episode_return": final.to_plain(),
             "threshold": threshold,
             "solve_step": member.solve_step,
+            "ended_by": None if member.limit is None else member.limit.key,
         }
     )
     if not final.interrupted:  # the whole evaluation will come

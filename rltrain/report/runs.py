@@ -114,6 +114,8 @@ class Run:
     def stopped_at_goal(self) -> bool:
         """Whether reaching `stop_at_return` has ended it, before its steps or episodes were used up."""
         goal, total, episodes = (self.config.get(key) for key in ("stop_at_return", "total_steps", "total_episodes"))
+        if self.result is not None and self.result.ended_by is not None:
+            return self.result.ended_by == "stop_at_return"
         if self.result is None or not isinstance(goal, int | float) or not isinstance(total, int | float):
             return False
         return self.result.env_step < total and (episodes is None or self.result.returns["mean"] >= goal)

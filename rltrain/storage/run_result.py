@@ -27,6 +27,7 @@ class RunResult:
         solve_step: of the first evaluation that reached the threshold.
         asked: how many episodes there should have been.
         cut: how many of `episodes` were cut, after `cut_at` steps.
+        ended_by: the key of the limit that ended the training; None: not known.
     """
 
     env_step: int
@@ -37,11 +38,18 @@ class RunResult:
     asked: int
     cut: int = 0
     cut_at: int = 0
+    ended_by: str | None = None
 
     @property
     def is_whole(self) -> bool:
         """Whether all episodes that were asked for were played to their ends."""
         return self.episodes == self.asked and not self.cut
+
+    @property
+    def limited(self) -> dict[str, int]:
+        """How they differ from what was asked for, under the keys of result.json; empty where they do not."""
+        found = {} if self.asked == self.episodes else {"episodes_asked": self.asked}
+        return found | ({"episodes_cut": self.cut, "cut_at_step": self.cut_at} if self.cut else {})
 
     @property
     def count_in_words(self) -> str:
@@ -64,6 +72,7 @@ def read_result(run: RunFolder) -> RunResult | None:
             asked=int(plain.get("episodes_asked", plain["episodes"])),
             cut=int(plain.get("episodes_cut", 0)),
             cut_at=int(plain.get("cut_at_step", 0)),
+            ended_by=ended_by if isinstance(ended_by := plain.get("ended_by"), str) else None,
         )
     except (RequestError, KeyError, TypeError, ValueError, OverflowError):
         return None

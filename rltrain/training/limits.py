@@ -30,7 +30,7 @@ def reached_limit(config: RunConfig, step: int, episodes: int, confirmed_return:
     """The limit that lets a run at this state train no more, or None.
 
     Args:
-        confirmed_return: of the last evaluation on which the run might have stopped.
+        confirmed_return: of the network of this state, where an evaluation has confirmed it.
     """
     if config.total_episodes is not None and episodes >= config.total_episodes:
         return Limit("total_episodes", config.total_episodes, f"total_episodes={2 * config.total_episodes}")

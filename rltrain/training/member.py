@@ -16,7 +16,7 @@ from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.terminal.output import warn
 from rltrain.training.evaluator import CONFIRM_KEY_OFFSET, REPORT_EPISODES, EpisodeStatistics
-from rltrain.training.limits import reached_limit
+from rltrain.training.limits import Limit, reached_limit
 from rltrain.training.progress import Progress
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import Recorder
@@ -68,7 +68,7 @@ class Member:
         self.solve_step: int | None = None
         self.best_return: float | None = None
         self.metrics: dict[str, float] = {}
-        self._confirmed_return: float | None = None  # of the last evaluation on which the run might have stopped
+        self._confirmed_return: float | None = None  # of this network, on which the run stops
         self._row_step, self._row_seconds = 0, 0.0  # where the last row of metrics was written
         self._saved: tuple[int, bool] | None = None  # of which state the newest checkpoint is
 
@@ -122,8 +122,13 @@ class Member:
         return bool(self._progress.due[self._index])
 
     @property
+    def limit(self) -> Limit | None:
+        """The limit that lets it train no more, if one is reached."""
+        return reached_limit(self._config, self.step, self.episodes, self._confirmed_return)
+
+    @property
     def _limit_reached(self) -> bool:
-        return reached_limit(self._config, self.step, self.episodes, self._confirmed_return) is not None
+        return self.limit is not None
 
     def _crossed(self, period: int | None) -> bool:
         return period is not None and self.step // period > self._progress.before[self._index] // period
@@ -174,12 +179,14 @@ class Member:
     def _judge(self, evaluation: EpisodeStatistics) -> bool:
         """Keeps the best network and decides whether to stop early; False if that was interrupted."""
         config = self._config
+        self._confirmed_return = None  # of another network
         if config.stop_at_return is not None and evaluation.mean >= config.stop_at_return:
             key = CONFIRM_KEY_OFFSET + self.step
             confirmation = self._evaluator.evaluate(self._agent, REPORT_EPISODES, key, self._stop_requested)
             if confirmation is None:
                 return False
-            self._confirmed_return = confirmation.mean
+            if confirmation.mean >= config.stop_at_return:
+                self._confirmed_return = confirmation.mean
         threshold = self._envs.reward_threshold
         if self.solve_step is None and threshold is not None and evaluation.mean >= threshold:
             self.solve_step = self.step
@@ -246,6 +253,8 @@ class Member:
         self.metrics = {tag: float(value) for tag, value in state.get("metrics", {}).items()}
         seconds, self._row_seconds = float(state["train_seconds"]), float(state["row_seconds"])
         self._progress.load(self._index, step, duties_from, episodes, seconds)
+        if not self._limit_reached:
+            self._confirmed_return = None  # it trains on, to another network
         if self._pruning is not None and not self._due:
             self._tell_pruning(self._pruning, None)
         self._saved = self._progress.moment(self._index)

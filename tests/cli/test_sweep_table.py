@@ -246,6 +246,31 @@ def settings_of(sweep: Path, *jobs: ListedJob) -> list[tuple[list[str], list[str
     return [(setting["overrides"], setting["jobs"]) for setting in results(sweep)["settings"]]
 
 
+@pytest.mark.parametrize(("key", "value"), [("total_episodes", 1000), ("stop_at_return", None)])
+def test_a_job_with_another_end_of_its_own_is_no_replicate(key: str, value: Any, tmp_path: Path) -> None:
+    jobs = [swept(tmp_path / str(n), 1.0, f"{key}=60", f"seed={n}") for n in range(3)]
+    jobs = [ListedJob(job.folder, {**(job.config or {}), key: 60}, job.overrides) for job in jobs]
+    changes = [{"step": 400, "key": key, "from": 60, "to": value}]
+    (tmp_path / "2" / "run.json").write_text(json.dumps({"status": "completed", "changes": changes}))
+    own = f"{key}={'null' if value is None else value}"
+    assert settings_of(tmp_path, *jobs) == [([], ["0", "1"]), ([own], ["2"])]
+    (tmp_path / "jobs.json").unlink()
+    as_all = [ListedJob(job.folder, {**(job.config or {}), key: value}, job.overrides) for job in jobs]
+    assert settings_of(tmp_path, *as_all) == [([], ["0", "1", "2"])], "its sweep was given the same"
+
+
+def test_a_limited_final_evaluation_is_told(tmp_path: Path) -> None:
+    jobs = [swept(tmp_path / str(n), 10.0, f"seed={n}") for n in (0, 1)]
+    file = tmp_path / "1" / "result.json"
+    limits = {"episodes_asked": 100, "episodes_cut": 3, "cut_at_step": 500}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "episodes": 20, **limits}))
+    reported(tmp_path, jobs)
+    whole, limited = results(tmp_path)["jobs"]
+    assert not limits.keys() & whole.keys() and limits.items() <= limited.items()
+    said = "final evaluations were limited: 20 of 100 episodes, 3 of them cut at step 500"
+    assert said in " ".join((tmp_path / "sweep.txt").read_text().split())
+
+
 def test_extended_jobs_of_one_seed_are_told_apart_by_what_they_were(tmp_path: Path) -> None:
     jobs = [resumed(tmp_path / str(n), n % 2, 400 if n < 2 else 500, 900) for n in range(4)]
     assert settings_of(tmp_path, *jobs) == [

@@ -150,7 +150,7 @@ def test_episodes_without_a_time_limit_are_announced(tmp_path: Path, capsys: pyt
         assert rltrain_here(tmp_path, "dry_run=true", *args) == 0
         assert "limit" not in capsys.readouterr().out
     config = run_config(dqn_config(), total_steps=70_000)
-    bounded = "evaluating 100 greedy episodes, at most 70,000 steps in all; Ctrl-C ends it with those played"
+    bounded = "evaluating 100 greedy episodes, or the first that fill 70,000 steps; Ctrl-C ends it with those played"
     assert final_evaluation(config, 100, 500) == "evaluating 100 greedy episodes"
     assert final_evaluation(config, 100, None) == bounded
 

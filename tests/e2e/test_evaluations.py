@@ -97,7 +97,10 @@ class TestWithoutATimeLimit:
         train(self.CONFIG, tmp_path / "run")
         said = " ".join(capsys.readouterr().out.split())
         assert "evaluations cut episodes at 500 steps, and end after 300 steps, the last one after 10,000" in said
-        assert "evaluating 10 greedy episodes, at most 1,000 steps in all; Ctrl-C ends it with those played " in said
+        assert (
+            "evaluating 10 greedy episodes, or the first that fill 1,000 steps; Ctrl-C ends it with those played "
+            in said
+        )
         result = result_of(tmp_path / "run")
         assert result["episodes"] == 8 and result["episodes_asked"] == 10
         assert result["episodes_cut"] == 2 and result["cut_at_step"] == 500
@@ -105,6 +108,7 @@ class TestWithoutATimeLimit:
         assert main(["evaluate", str(tmp_path / "run"), "episodes=10"]) == 0
         assert "8 of 10 episodes, 2 of them cut" in capsys.readouterr().out
         again = result_of(tmp_path / "run", "evaluation.json")
+        assert result.pop("ended_by") == "total_steps"
         assert {key: again[key] for key in result} == result
 
     def test_a_time_limit_lifts_it(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

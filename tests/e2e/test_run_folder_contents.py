@@ -91,7 +91,8 @@ class TestFinishedRun:
     ) -> None:
         run = Path(shutil.copytree(place / algo, tmp_path / "run"))
         result = result_of(run)
-        assert result.keys() == {"env_step", "episodes", "episode_return", "threshold", "solve_step"}
+        assert result.keys() == {"env_step", "episodes", "episode_return", "threshold", "solve_step", "ended_by"}
+        assert result.pop("ended_by") == "total_steps"
         assert (result["env_step"], result["episodes"]) == (newest(run).step, 100)
         assert result["threshold"] == (475.0 if algo == "dqn" else None)
         returns = result["episode_return"]

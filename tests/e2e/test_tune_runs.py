@@ -131,6 +131,24 @@ def test_the_result_of_a_trial(whole: SweepFolder, tmp_path: Path) -> None:
             assert result.evaluations == means(whole, number)
 
 
+def test_what_seeds_that_were_trained_before_found_later_is_not_of_a_trial_that_was_given_up(tmp_path: Path) -> None:
+    """Three seeds one after the other; the last was given up at its second evaluation, the others had gone on."""
+    trial = Trial(0, {}, ("a", "b", "c"))
+    for name, values, status in (
+        ("a", [1, 2, 60], "completed"),
+        ("b", [3, 4, 70], "completed"),
+        ("c", [5, 9], "pruned"),
+    ):
+        run = RunFolder(tmp_path / name)
+        run.path.mkdir()
+        rows = [{"step": 100 * number, "eval/episode_return": value} for number, value in enumerate(values, start=1)]
+        run.metrics.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        run.record.write_text(json.dumps({"status": status}))
+    result = trial_result(tmp_path, trial, 100)
+    assert (result.state, result.value, result.env_step, result.reason) == ("pruned", 5.0, 200.0, "pruned at step 200")
+    assert result.evaluations == {1: 3.0, 2: 5.0}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", often(["stop", "kill"], kept=["kill"]))
 @pytest.mark.parametrize("share", often([0.2, 0.45, 0.8], kept=[0.45]))

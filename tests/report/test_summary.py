@@ -142,6 +142,17 @@ def test_a_run_that_reached_its_goal_keeps_its_value(tmp_path: Path) -> None:
     assert area is not None and area.value == pytest.approx((10.0 + (100 * 100 + 99 * 100 + 98 * 300) / 500) / 2)
 
 
+def test_the_limit_that_ended_a_run_is_read_where_it_is_told(tmp_path: Path) -> None:
+    """Guesses are for folders of before: the final mean is of other episodes than those that ended a run."""
+    goal, more = {"stop_at_return": 99, "total_steps": 500}, {"total_episodes": 50}
+    by_goal, by_episodes = (
+        {**result(mean, 200), "ended_by": key} for mean, key in ((98.0, "stop_at_return"), (100.0, "total_episodes"))
+    )
+    write_run(tmp_path / "a", flat(200, 100.0), by_goal, seed=0, **goal, **more)
+    write_run(tmp_path / "b", flat(200, 100.0), by_episodes, seed=1, **goal, **more)
+    assert [run.stopped_at_goal for run in contents(tmp_path).runs] == [True, False]
+
+
 def test_the_area_is_the_mean_over_all_steps(tmp_path: Path) -> None:
     # Rises from 100 at step 100 to 1000 at step 1000; before its first point it counts as 100.
     write_run(tmp_path / "a", [row(s, float(s)) for s in range(100, 1001, 100)], result(1.0, 1000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import product
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -236,6 +237,22 @@ def test_a_return_that_ends_the_run_is_confirmed_on_a_hundred_other_episodes() -
     assert keys[:2] == [10, 20]
     assert keys[3] == 30
     assert run.log.rows[-1][1]["eval/episode_return"] == 21.0
+
+
+def test_a_confirmation_ends_the_network_that_it_confirmed_and_no_other() -> None:
+    def confirmed(run: Run) -> Any:
+        return run.keeper.saved[-1][1]["state"]["confirmed_return"]
+
+    short = short_config(total_steps=20, stop_at_return=15.0, eval=EvalConfig(10, 3))
+    missed = Run(short, ScriptedEvaluator(20.0, 14.0, 3.0))
+    assert missed.train() and missed.member.step == 20
+    assert confirmed(missed) is None, "a lower goal later was not reached by the last network"
+    reached = Run(short, ScriptedEvaluator(20.0, 16.0))
+    assert reached.train() and reached.member.step == 10 and confirmed(reached) == 16.0
+    assert reached.member.limit is not None and reached.member.limit.key == "stop_at_return"
+    on = Run(replace(short, stop_at_return=None, eval=EvalConfig(None, 3)), ScriptedEvaluator())
+    on.load(reached.keeper.saved[-1][1])
+    assert on.train() and on.member.step == 20 and confirmed(on) is None
 
 
 def test_the_best_network_and_the_first_solving_step_are_kept() -> None:
