@@ -56,7 +56,7 @@ ON_TUNED = {"MountainCar-v0": 120_000}
 """Environments that default settings do not solve: parts of DQN on its tuned settings, and the others on defaults."""
 TUNED = {
     "CartPole-v1": ("dqn", "c51", "qr_dqn", "iqn", "reinforce", "pqn", "a2c", "ppo"),
-    "Acrobot-v1": ("dqn", "pqn", "a2c", "ppo"),
+    "Acrobot-v1": ("dqn", "reinforce", "pqn", "a2c", "ppo"),
     "MountainCar-v0": ("dqn", "ppo"),
     "LunarLander-v3": ("ppo",),
     "Pendulum-v1": ("reinforce", "a2c", "ppo"),

@@ -138,7 +138,7 @@ def _as_extended(
 
 
 def _ends_set_alone(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What else can end a run and is no longer as its sweep has it."""
+    """Other limits that can end a run, as far as they are no longer those of its sweep."""
     last = {entry.get("key"): entry.get("to") for entry in changes_of(record)}
     ends = ("total_episodes", "stop_at_return")
     return {key: last[key] for key in ends if key in last and last[key] != config.get(key)}

@@ -83,7 +83,7 @@ def other_rewards(config: RunConfig) -> str:
 
 
 def _rewards(config: Any) -> str:
-    """What becomes of the rewards in a plain config, as text to compare and to show."""
+    """The scaling and clipping of rewards in a plain config, as text to compare and to show."""
     env = config.get("env") if isinstance(config, Mapping) else None
     clip = env.get("reward_clip") if isinstance(env, Mapping) else None
     return f"env.wrappers=[{_wrappers(config, observations=False)}] env.reward_clip={show(clip)}"
