@@ -31,7 +31,7 @@ def evaluation_limits(trained: int, total_steps: int, episodes: int, time_limit:
 
     Args:
         trained: environment steps that are judged: of the whole run, or of `eval.period`.
-        total_steps: of the run; decides where an episode is cut, so that it is the same in all evaluations of a run.
+        total_steps: of the run; decides where an episode is cut, which is then the same until `resume` changes them.
         time_limit: where the environment itself cuts episodes, None for never.
     """
     if time_limit is not None and time_limit <= _SHORT:
