@@ -198,10 +198,16 @@ def _horizon(settings: Sequence[Setting]) -> int | None:
 
 
 def _area(run: Run, tag: str, horizon: int | None) -> float | None:
-    """Mean return up to `horizon`; before its first point a run counts as it was there. None where rows are missing."""
+    """Mean return up to `horizon`; None where rows are missing. A row of training is the mean of the episodes since the
+    row before it, and counts for these steps, however long they are; evaluations are points, with lines between them
+    and, before the first, what that one was."""
     line = _series(run, tag)
     if line is None or run.result is None or horizon is None or run.metrics.has_gaps:
         return None
+    if tag != EVALUATION:
+        until = np.minimum(line.steps, horizon)
+        rows = float(line.values @ np.diff(until, prepend=0.0))
+        return (rows + float(line.values[-1] * (horizon - until[-1]))) / horizon
     first = min(float(line.steps[0]), float(horizon))
     rest = float(line.means(np.array([first, horizon]))[0]) * (horizon - first) if first < horizon else 0.0
     return (first * float(line.values[0]) + rest) / horizon

@@ -154,10 +154,19 @@ def test_the_limit_that_ended_a_run_is_read_where_it_is_told(tmp_path: Path) -> 
 
 
 def test_the_area_is_the_mean_over_all_steps(tmp_path: Path) -> None:
-    # Rises from 100 at step 100 to 1000 at step 1000; before its first point it counts as 100.
+    # Each row counts for the hundred steps before it: the mean of 100, 200, ..., 1000.
     write_run(tmp_path / "a", [row(s, float(s)) for s in range(100, 1001, 100)], result(1.0, 1000))
     area = one(tmp_path).area
-    assert area is not None and area.value == pytest.approx((100 * 100 + 900 * 550) / 1000)
+    assert area is not None and area.value == pytest.approx(550.0)
+
+
+def test_the_area_does_not_depend_on_how_often_is_logged(tmp_path: Path) -> None:
+    """Two runs whose return is the step: their rows are the means of 100 and of 500 steps."""
+    for seed, period in enumerate((100, 500)):
+        rows = [row(step, step - period / 2) for step in range(period, 1001, period)]
+        write_run(tmp_path / str(seed), rows, result(1.0, 1000), seed=seed, log_period=period)
+    area = one(tmp_path).area
+    assert area is not None and area.value == pytest.approx(500.0) and area.low is None
 
 
 def test_a_run_without_some_of_its_rows_has_no_area(tmp_path: Path) -> None:
