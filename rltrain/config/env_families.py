@@ -17,8 +17,20 @@ _MINATAR = {
     "Seaquest": "seaquest",
     "SpaceInvaders": "space_invaders",
 }
+_MUJOCO = "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|Inverted(Double)?Pendulum|Pusher|Reacher|Swimmer|Walker2d"
 MINATAR_STEPS = 5_000
 """Where episodes of MinAtar are cut; the games have no limit, and who plays Breakout well may never end."""
+
+
+def namespace_of(env: str) -> str:
+    """`ALE` of `module:ALE/Pong-v5`, and of an Atari game's older id; nothing of other ids without one."""
+    name = env.rpartition(":")[2]
+    return "ALE" if re.fullmatch(r"\w+NoFrameskip-v\d", name) else name.rpartition("/")[0]
+
+
+def family_of(env: str) -> str:
+    """The environments that share a tuned file: those of a namespace, or Gymnasium's of MuJoCo; nothing of others."""
+    return "MuJoCo" if re.fullmatch(rf"({_MUJOCO})-v[45]", env) else namespace_of(env)
 
 
 def is_family_id(env_id: str) -> bool:

@@ -29,6 +29,7 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from rltrain.config.env_families import family_of, namespace_of
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.override_text import key_of
 from rltrain.config.schema import ALGO_CONFIGS, RunConfig
@@ -40,23 +41,11 @@ from rltrain.terminal.text import shown_path
 _LAYERS = ("algo/", "tuned/", "experiment/")  # the files that may speak about other groups
 _OPEN = ("env.kwargs.", "env.kwargs=")
 _TASK = ("env.kwargs", "env.max_episode_steps")
-_MUJOCO = "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|Inverted(Double)?Pendulum|Pusher|Reacher|Swimmer|Walker2d"
 
 
 def tuned_name(algo: str, env: str) -> str:
     """The tuned file of an algorithm's and an environment's choice: `module:ALE/Pong-v5` is `dqn_ALE-Pong-v5`."""
     return f"{algo}_{env.rpartition(':')[2].replace('/', '-')}"
-
-
-def namespace_of(env: str) -> str:
-    """`ALE` of `module:ALE/Pong-v5`, and of an Atari game's older id; nothing of other ids without one."""
-    name = env.rpartition(":")[2]
-    return "ALE" if re.fullmatch(r"\w+NoFrameskip-v\d", name) else name.rpartition("/")[0]
-
-
-def family_of(env: str) -> str:
-    """The environments that share a tuned file: those of a namespace, or Gymnasium's of MuJoCo; nothing of others."""
-    return "MuJoCo" if re.fullmatch(rf"({_MUJOCO})-v[45]", env) else namespace_of(env)
 
 
 class RunConfigLoader(ConfigLoaderImpl):
