@@ -138,10 +138,13 @@ def _as_extended(
 
 
 def _ends_set_alone(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Other limits that can end a run, as far as they are no longer those of its sweep."""
-    last = {entry.get("key"): entry.get("to") for entry in changes_of(record)}
-    ends = ("total_episodes", "stop_at_return")
-    return {key: last[key] for key in ends if key in last and last[key] != config.get(key)}
+    """Other limits that can end a run, where they are no longer those of its sweep; run.json may be a stranger's."""
+    last: dict[str, Any] = {}
+    for entry in changes_of(record):
+        key, value = entry.get("key"), entry.get("to")
+        if key in ("total_episodes", "stop_at_return") and isinstance(value, int | float | None):
+            last[key] = value
+    return {key: value for key, value in last.items() if value != config.get(key)}
 
 
 def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:

@@ -259,6 +259,13 @@ def test_a_job_with_another_end_of_its_own_is_no_replicate(key: str, value: Any,
     assert settings_of(tmp_path, *as_all) == [([], ["0", "1", "2"])], "its sweep was given the same"
 
 
+def test_changes_that_a_stranger_tells_are_no_ends(tmp_path: Path) -> None:
+    job = swept(tmp_path / "0", 1.0, "seed=0")
+    changes = [{"key": [], "to": 1}, {"key": "stop_at_return", "to": {"a": []}}, {"key": {}, "to": []}, {}]
+    (tmp_path / "0" / "run.json").write_text(json.dumps({"status": "completed", "changes": changes}))
+    assert reported(tmp_path, [job]) is not None and results(tmp_path)["jobs"][0]["overrides"] == []
+
+
 def test_a_limited_final_evaluation_is_told(tmp_path: Path) -> None:
     jobs = [swept(tmp_path / str(n), 10.0, f"seed={n}") for n in (0, 1)]
     file = tmp_path / "1" / "result.json"
