@@ -72,7 +72,8 @@ def learning_curve(run: Path) -> Figure:
     result = _read_mapping(run / "result.json")
     config = _read_mapping(run / "config.yaml")
     _draw_training(axes, rows, config.get("log_period"))
-    _draw_evaluations(axes, rows, _nested(config, "eval", "episodes"), _possible(config))
+    limited = "episodes_asked" in result  # episodes that take too long are fewer than asked for
+    _draw_evaluations(axes, rows, _episodes(config, limited), _possible(config))
     threshold = result.get("threshold")
     if isinstance(threshold, int | float):
         axes.axhline(threshold, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=f"threshold {threshold:g}")
@@ -112,19 +113,24 @@ def _draw_training(axes: Axes, rows: list[dict[str, Any]], period: Any) -> None:
         axes.plot(steps[thin], average[thin], color=_BLUE, linewidth=2, label=label)
 
 
-def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: Any, possible: tuple[float, float]) -> None:
+def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: str, possible: tuple[float, float]) -> None:
     """The means, and a band of one standard deviation around them, without what no episode can return."""
     evaluated = [row for row in rows if isinstance(row.get(_EVAL), int | float)]
     steps, returns = _series(evaluated, _EVAL)
     if not len(steps):
         return
-    label = f"greedy evaluation, mean of {episodes} episodes" if isinstance(episodes, int) else "greedy evaluation"
-    axes.plot(steps, returns, color=_ORANGE, linewidth=1.6, marker="o", markersize=4, label=label)
+    axes.plot(steps, returns, color=_ORANGE, linewidth=1.6, marker="o", markersize=4, label=f"greedy evaluation{episodes}")
     spread_steps, spread = _series(evaluated, _EVAL_STD)
     if np.array_equal(spread_steps, steps):
         low, high = np.clip(returns - spread, *possible), np.clip(returns + spread, *possible)
         label = "± their standard deviation"
         axes.fill_between(steps, low, high, color=_ORANGE, alpha=0.18, linewidth=0, label=label)
+
+
+def _episodes(config: dict[str, Any], limited: bool) -> str:
+    """What the legend says of the episodes that an evaluation has; nothing where it is not known."""
+    asked = _nested(config, "eval", "episodes")
+    return f", mean of {'up to ' if limited else ''}{asked} episodes" if isinstance(asked, int) else ""
 
 
 def _possible(config: dict[str, Any]) -> tuple[float, float]:

@@ -112,6 +112,13 @@ def test_the_legend_says_what_each_curve_is_the_mean_of(tmp_path: Path) -> None:
     ]
 
 
+def test_the_legend_promises_no_more_episodes_than_were_played(tmp_path: Path) -> None:
+    write_rows(tmp_path, [{"step": 1, "eval/episode_return": 30.0}], {"episodes": 3, "episodes_asked": 100})
+    (tmp_path / "config.yaml").write_text("eval: {episodes: 20}\n")
+    (axes,) = learning_curve(tmp_path).axes
+    assert axes.get_legend().get_texts()[0].get_text() == "greedy evaluation, mean of up to 20 episodes"
+
+
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_curve_of_one_point_is_a_mark(tmp_path: Path, rows: int) -> None:
     write_rows(tmp_path, [{"step": row, "rollout/episode_return": 5.0 * row} for row in range(1, rows + 1)])
