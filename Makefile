@@ -1,16 +1,4 @@
-# make train   sets up .venv, trains DQN on CartPole-v1 and says what next
-# make test    sets up .venv, runs the fast tests
-# make lint    ruff and mypy; make check: both, and the fast tests
-# make test-all   the slow tests too
-# make mutants    puts known bugs in, one by one, and shows which test goes red (about 15 minutes)
-# make bench      the same work in rltrain, SB3 and rejax, side by side (an hour; ROUNDS=1 ONLY="w1 floor" for less)
-# make bench-gpu  updates and training on the GPU, eager, compiled and as populations, beside SB3
-# make saving     what checkpoints cost, as a share of the training between them
-# make sweep-cost what a job of a sweep costs beside its training, at 1, 32, 256 and 1,000 jobs (minutes)
-# make same-numbers REV=main   trains every case of the tests at REV and here: equal bit for bit (minutes)
-# make faults     kills writers a hundred times while they save (minutes)
-# make results, make recipes   the runs behind docs/results/tuned.md and recipes.md (about an hour of two cores)
-# make family     every algorithm and each part of Rainbow alone, 20 seeds: docs/results/family.md (an hour of two cores)
+# `make train` sets up .venv, trains DQN on CartPole-v1 and says what next; CONTRIBUTING.md lists the other targets.
 # PYTHON chooses the interpreter (>= 3.11); constraints.txt pins every package.
 
 PYTHON ?= python3

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from results import DOCS, ROOT, start
+from results import DOCS, ROOT, start, write_by_line
 
 from rltrain.report.statistics import iqm, iqm_interval
 
@@ -222,7 +222,7 @@ def main() -> None:
 
     def run_and_keep(row: Row) -> None:
         outcomes[row.key] = run(row)
-        KEPT.write_text(json.dumps({key: found._asdict() for key, found in sorted(outcomes.items())}, indent=1) + "\n")
+        write_by_line(KEPT, {key: found._asdict() for key, found in outcomes.items()})
         print(row.key, interval(outcomes[row.key].finals), flush=True)
 
     if not options.render:

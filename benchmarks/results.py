@@ -402,13 +402,16 @@ def write_results(
         tabular.copy_pictures(table_row, DOCS / "tuned")
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     kept |= {row.name: [_plain(outcome) for outcome in outcomes] for row, outcomes in (*rows, *tables)}
-    KEPT.write_text(
-        "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(kept[name])}" for name in sorted(kept)) + "\n}\n"
-    )
+    write_by_line(KEPT, kept)
     write_page(
         [(row, [Outcome(**plain) for plain in kept[row.name]]) for row in RESULTS if row.name in kept],
         [(row, [tabular.TableOutcome(**p) for p in kept[row.name]]) for row in tabular.ROWS if row.name in kept],
     )
+
+
+def write_by_line(path: Path, kept: Mapping[str, Any]) -> None:
+    """A line of JSON per key: a row that is run again is one line of a change."""
+    path.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(kept[key])}" for key in sorted(kept)) + "\n}\n")
 
 
 def _plain(outcome: Outcome | tabular.TableOutcome) -> dict[str, Any]:

@@ -72,7 +72,8 @@ class Bench:
 
     def save(self) -> None:
         BENCH.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps(self.results, indent=1) + "\n")
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in self.results.items())
+        RESULTS.write_text("{\n" + lines + "\n}\n")  # a part that is measured again is one line of a change
 
     def attempt(self, part: dict[str, Any], label: str, kind: str, measure: Callable[[], Outcome]) -> None:
         """Appends what was measured to the row's list called `kind`; a program that cannot do it is skipped."""

@@ -57,7 +57,7 @@ class NStepWindow:
         self._envs = np.arange(num_envs)
 
     def on_device(self) -> Window:
-        """The window's memory there, always the same: for `replay.in_place`, between `send` and `fetch`."""
+        """The window's memory there, always the same: for `TransitionStore`, between `send` and `fetch`."""
         weights, discounts = window_weights(self._powers)
         shared = self._shared.on_device
         device = shared["time"].device

@@ -1,4 +1,4 @@
-"""One population in a process of its own: the worker's side of population_pool."""
+"""One population in a process of its own: the worker's side of `jobs/pool.py`."""
 
 from __future__ import annotations
 

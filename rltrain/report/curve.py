@@ -119,7 +119,9 @@ def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: str, pos
     steps, returns = _series(evaluated, _EVAL)
     if not len(steps):
         return
-    axes.plot(steps, returns, color=_ORANGE, linewidth=1.6, marker="o", markersize=4, label=f"greedy evaluation{episodes}")
+    axes.plot(
+        steps, returns, color=_ORANGE, linewidth=1.6, marker="o", markersize=4, label=f"greedy evaluation{episodes}"
+    )
     spread_steps, spread = _series(evaluated, _EVAL_STD)
     if np.array_equal(spread_steps, steps):
         low, high = np.clip(returns - spread, *possible), np.clip(returns + spread, *possible)

@@ -33,6 +33,10 @@ def cuda() -> torch.device:
     return CUDA
 
 
+def is_captured(program: Bound) -> bool:
+    return cast(Graph, program._graph).captured
+
+
 @pytest.mark.gpu
 class TestGraph:
     def test_it_is_captured_at_its_second_call_and_every_call_counts(self, cuda: torch.device) -> None:
@@ -114,7 +118,7 @@ def test_captured_updates_are_the_uncaptured_ones(members: int, cuda: torch.devi
         return agent
 
     captured, plain = trained(True), trained(False)
-    assert cast(Graph, captured._learner._learn).captured
+    assert is_captured(captured._learner.program)
     for member in range(members):
         found, expected = captured.state_dict(member), plain.state_dict(member)
         assert found["state"] == expected["state"]
@@ -147,8 +151,8 @@ def test_blocks_on_a_gpu_lead_where_the_cpu_leads(
                 episodes += [(e.env, e.number, e.length, e.episode_return) for e in block.episodes]
                 steps += block.steps
             if device == "cuda":
-                assert cast(Graph, agent._learner._learn).captured
-                assert agent._stepper is not None and cast(Graph, agent._stepper._step).captured
+                assert is_captured(agent._learner.program)
+                assert agent._stepper is not None and is_captured(agent._stepper.program)
             states = [agent.state_dict(member) for member in range(members)]
             return episodes, [{k: v.cpu() for k, v in {**s["network"], **s["replay"]}.items()} for s in states]
 

@@ -1,7 +1,8 @@
 """`make mutants`: puts known bugs in, one by one, and shows that the test named for each goes red.
 
 A guard that cannot fail is a defect. The bugs are in *.toml beside this file; each is a replacement of text that must
-occur exactly once, so a change of the code that outdates a mutant is noticed. Every mutant runs in a copy of the tree.
+occur exactly once (or several: `[[mutant.edit]]`), so a change of the code that outdates a mutant is noticed. Every
+mutant runs in a copy of the tree.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def catalogue() -> list[Mutant]:
     mutants = []
     for path in sorted(Path(__file__).parent.glob("*.toml")):
         for entry in tomllib.loads(path.read_text())["mutant"]:
-            edits = tuple((edit["file"], edit["old"], edit["new"]) for edit in entry["edit"])
+            edits = tuple((edit["file"], edit["old"], edit["new"]) for edit in entry.get("edit", [entry]))
             mutants.append(Mutant(entry["bug"], edits, entry["test"]))
     return mutants
 
