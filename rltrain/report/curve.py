@@ -130,7 +130,7 @@ def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: str, pos
 
 
 def _episodes(config: dict[str, Any], limited: bool) -> str:
-    """What the legend says of the episodes that an evaluation has; nothing where it is not known."""
+    """The legend's words on the episodes of an evaluation; none where their number is not known."""
     asked = _nested(config, "eval", "episodes")
     return f", mean of {'up to ' if limited else ''}{asked} episodes" if isinstance(asked, int) else ""
 
