@@ -15,7 +15,8 @@ from rltrain.commands.tune_request import Plan, Request, plan, read_request, req
 from rltrain.commands.tune_trials import check_batch, new_batch
 from rltrain.commands.tuned_file import value_of
 from rltrain.config.run_name import reserve_folder, run_name
-from rltrain.config.search_space import late_epsilon, shown_values
+from rltrain.config.search_space import shown_values
+from rltrain.config.searched import late_epsilon
 from rltrain.config.stored import require_trusted
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError

@@ -19,7 +19,8 @@ from rltrain.config.info import ComposeInfo
 from rltrain.config.intended import key_meant
 from rltrain.config.override_text import key_of
 from rltrain.config.schema import GROUP_CONFIGS, RunConfig, TuneConfig
-from rltrain.config.search_space import Dimension, fitted, parse_dimension, read_space, space_file
+from rltrain.config.search_space import Dimension, parse_dimension, read_space, space_file
+from rltrain.config.searched import fitted
 from rltrain.config.stored import as_settings, parse_value, validate_stored
 from rltrain.config.validate import build_section, read_settings, suggestion, to_plain
 from rltrain.errors import RequestError

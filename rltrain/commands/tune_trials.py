@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.tune_request import Plan
-from rltrain.config.search_space import shown_values, with_values
+from rltrain.config.search_space import shown_values
+from rltrain.config.searched import with_values
 from rltrain.config.stored import validate_stored
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError

@@ -17,6 +17,9 @@ def idle_keys(config: Mapping[str, Any]) -> dict[str, str]:
         found |= dict.fromkeys(("algo.munchausen_temperature", "algo.munchausen_clip"), "algo.munchausen=null")
     if algo["name"] == "reinforce" and algo["baseline"] != "value":
         found |= dict.fromkeys(leaves({"algo": {"value": algo["value"]}}), f"algo.baseline={algo['baseline']}")
+    exploration = config.get("exploration")
+    if exploration is not None and exploration["name"] == "constant" and exploration["end"] == 0:
+        found["exploration.duration"] = "exploration.end=0"
     # The first gradient step after a rollout finds the policy and the values as they were: no ratio or value has moved.
     if algo["name"] in ("ppo", "a2c") and algo["epochs"] == algo["minibatches"] == 1:
         found |= dict.fromkeys(("algo.clip", "algo.value.clip"), "one gradient step per rollout")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,28 +12,13 @@ from typing import Any
 import yaml
 
 from rltrain.config.folders import group_files
-from rltrain.config.horizon import check_horizon, epsilon_at_end
-from rltrain.config.keys import unknown_key
-from rltrain.config.schema import GROUP_CONFIGS, RunConfig
+from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.user_files import place_of
-from rltrain.config.validate import at, build_section, read_value, show, suggestion, to_plain
+from rltrain.config.validate import read_value, show, suggestion
 from rltrain.errors import RequestError
 from rltrain.terminal.text import shown_path
 
 _FIELDS = ("low", "high", "log", "step", "choices")
-_NOT_SEARCHED = (
-    "seed",
-    "name",
-    "init_from",
-    "dry_run",
-    "log_period",
-    "loggers",
-    "eval",
-    "checkpoint",
-    "device",
-    "video",
-)
-"""Keys, or sections before a dot, that do not change what is learned, or in which trials could not be compared."""
 
 
 @dataclass(frozen=True)
@@ -157,91 +141,6 @@ def parse_dimension(key: str, entry: Any, place: str = "") -> Dimension:
     if step is not None and not 0 < step <= high - low:
         raise RequestError(f"{here}.step={step:g}: must be > 0 and <= high - low")
     return Dimension(key, low, high, log, step, place=place)
-
-
-def fitted(space: Sequence[Dimension], config: RunConfig, given: Sequence[str]) -> tuple[list[Dimension], list[str]]:
-    """The dimensions that are searched with `config`, in the numbers of its keys' types; and the keys that leave the
-    space: those `given`, and those of choices that are not in force (a `tau` under target_update=hard).
-
-    Raises:
-        RequestError: a key that there is not, a value out of its range, or nothing is left to search.
-    """
-    plain = to_plain(config)
-    choices = {group: plain[group]["name"] for group in GROUP_CONFIGS if plain.get(group) is not None}
-    kept, left = [], []
-    for dimension in space:
-        key = dimension.key
-        group, _, choice = dimension.under.partition("=")
-        if group and choices.get(group) != choice:
-            continue
-        if wrong := unknown_key(key, {}):
-            raise RequestError(f"{dimension.place}{key}: {wrong}")
-        if key in _NOT_SEARCHED or key.partition(".")[0] in _NOT_SEARCHED:
-            raise RequestError(f"{dimension.place}{key}: is no setting of what is learned, and is not searched")
-        if key in given:
-            left.append(key)
-            continue
-        section = key.partition(".")[0]
-        if (section in GROUP_CONFIGS and section not in choices) or unknown_key(key, choices) or not _has(plain, key):
-            left.append(key)
-            continue
-        kept.append(_typed(dimension, plain))
-    if not kept:
-        raise RequestError(f"nothing is left to search: {', '.join(left)} {'is' if len(left) == 1 else 'are'} fixed")
-    return kept, left
-
-
-def late_epsilon(config: RunConfig, dimension: Dimension) -> str:
-    """`epsilon_at_end` of a trial with the largest value of the dimension, which decides how long epsilon falls."""
-    if dimension.key not in ("exploration.steps", "exploration.decay"):
-        return ""
-    largest = max(dimension.choices) if dimension.choices else dimension.high
-    return epsilon_at_end(build_section(RunConfig, with_values(to_plain(config), {dimension.key: largest}), ""))
-
-
-def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as plain data with other values of some dotted keys, not validated."""
-    changed = copy.deepcopy(dict(plain))
-    for key, value in values.items():
-        *path, last = key.split(".")
-        at(changed, path)[last] = value
-    return changed
-
-
-def _has(plain: Mapping[str, Any], key: str) -> bool:
-    """Whether the config's section of the key is there: algo.prioritized may be null."""
-    *path, last = key.split(".")
-    section = at(plain, path)
-    return isinstance(section, Mapping) and not isinstance(section.get(last), Mapping)
-
-
-def _typed(dimension: Dimension, plain: Mapping[str, Any]) -> Dimension:
-    """The dimension with its values as the schema has them, each tried in the config."""
-    key, place = dimension.key, dimension.place
-    if dimension.choices:
-        return replace(dimension, choices=tuple(_tried(plain, key, value, place) for value in dimension.choices))
-    low, high = (_tried(plain, key, value, place) for value in (dimension.low, dimension.high))
-    step = dimension.step
-    for name, value in (("low", low), ("high", high)):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RequestError(f"{place}{key}: takes no numbers between {name} and another; give choices")
-    if isinstance(low, int) and step is not None and step != int(step):
-        raise RequestError(f"{place}{key}.step={step:g}: must be an integer, as {key} is")
-    step = int(step) if isinstance(low, int) and step is not None else step
-    return replace(dimension, low=low, high=high, step=step)
-
-
-def _tried(plain: Mapping[str, Any], key: str, value: Any, place: str) -> Any:
-    try:
-        # Alone: what contradicts a value that is searched too is refused when it comes together.
-        changed = build_section(RunConfig, with_values(plain, {key: value}), "")
-    except RequestError as error:
-        raise RequestError(f"{place}{error}") from error
-    try:
-        check_horizon(changed)  # how long a run is, is not searched
-    except RequestError as error:
-        raise RequestError(f"{place}{key}={show(value)}, which is searched: {error}") from error
-    return at(to_plain(changed), key.split("."))
 
 
 def _choices(entry: Mapping[str, Any], here: str) -> tuple[Any, ...]:

@@ -9,7 +9,8 @@ from small_runs import dqn_config, run_config
 
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.schema import ConstantConfig, ExponentialConfig, LinearConfig
-from rltrain.config.search_space import Dimension, fitted, late_epsilon
+from rltrain.config.search_space import Dimension
+from rltrain.config.searched import fitted, late_epsilon
 from rltrain.errors import RequestError
 
 CONFIG = replace(run_config(dqn_config()), total_steps=2000, exploration=LinearConfig("linear", 1.0, 0.1, 1000))

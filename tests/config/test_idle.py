@@ -8,13 +8,16 @@ from rltrain.config.application import compose
 from rltrain.config.idle import idle_keys, idle_lines
 from rltrain.config.validate import to_plain
 
+MUNCHAUSEN = {"algo.munchausen_temperature", "algo.munchausen_clip"}
+
 
 @pytest.mark.parametrize(
     ("words", "keys"),
     [
-        ("algo=dqn", {"algo.munchausen_temperature", "algo.munchausen_clip"}),
+        ("algo=dqn", MUNCHAUSEN),
         ("algo=dqn algo.munchausen=0.9 algo.double=false", set()),
         ("algo=c51", set()),
+        ("algo=dqn network.noisy=true exploration=none", {*MUNCHAUSEN, "exploration.duration"}),
         ("algo=reinforce", set()),
         ("algo=reinforce algo.baseline=mean", {"algo.value.lr", "algo.value.steps", "algo.value.hidden"}),
         ("algo=a2c", {"algo.clip", "algo.value.clip"}),

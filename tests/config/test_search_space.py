@@ -12,7 +12,8 @@ from rltrain.config.application import compose
 from rltrain.config.folders import conf_folder
 from rltrain.config.population import structure
 from rltrain.config.schema import ALGO_CONFIGS
-from rltrain.config.search_space import Dimension, fitted, parse_dimension, read_space, space_file, with_values
+from rltrain.config.search_space import Dimension, parse_dimension, read_space, space_file
+from rltrain.config.searched import fitted, with_values
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
 
@@ -78,6 +79,45 @@ def test_what_is_given_and_what_belongs_to_other_choices_leaves_the_space(tmp_pa
     assert left == ["algo.gamma", "target_update.tau", "algo.prioritized.alpha"]
 
 
+@pytest.mark.parametrize(
+    ("key", "choices", "complaint"),
+    [
+        ("target_update.tau", [0.1, 0.2], "unknown key of target_update=hard; it belongs to target_update=soft"),
+        ("algo.prioritized.alpha", [0.3, 0.6], "algo.prioritized is null here"),
+        ("algo.optimizer", ["adam", "sgd"], "is a group of keys: algo.optimizer.name, algo.optimizer.lr"),
+        ("algo.munchausen_temperature", [0.01, 0.05], "has no effect with algo.munchausen=null, and is not searched"),
+    ],
+)
+def test_a_typed_key_that_changes_nothing_is_refused(key: str, choices: list[Any], complaint: str) -> None:
+    with pytest.raises(RequestError, match=f"^{key}: .*{complaint}|^{key}: {complaint}"):
+        fitted([Dimension(key, choices=tuple(choices)), Dimension("algo.gamma", choices=(0.9, 0.99))], CONFIG, [])
+
+
+def test_a_key_that_another_one_of_the_space_puts_in_force_is_searched() -> None:
+    on, of_it = (
+        Dimension("algo.munchausen", choices=(None, 0.9)),
+        Dimension("algo.munchausen_clip", choices=(-1.0, -2.0)),
+    )
+    config, _ = compose(["algo=dqn", "env=CartPole-v1", "tuned=none", "algo.double=false"])
+    assert [dimension.key for dimension in fitted([on, of_it], config, [])[0]] == [on.key, of_it.key]
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        ("algo=dqn network.noisy=true exploration=none", {"exploration.end"}),
+        ("algo=dqn exploration=none", {"exploration.end"}),
+        ("experiment=rainbow", {"exploration.end"}),
+        ("algo=reinforce algo.baseline=mean", {"algo.value.lr"}),
+        ("algo=dqn exploration=constant", set()),
+    ],
+)
+def test_what_changes_nothing_leaves_a_shipped_space(words: str, idle: set[str]) -> None:
+    config, _ = compose([*words.split(), "env=CartPole-v1", "tuned=none"])
+    kept, left = fitted(read_space(space_file(config.algo.name, None)), config, [])
+    assert set(left) == idle and not idle & {dimension.key for dimension in kept}
+
+
 def test_nothing_left_to_search_is_refused(tmp_path: Path) -> None:
     space = read("algo.gamma: {low: 0.9, high: 1}", tmp_path)
     with pytest.raises(RequestError, match=r"nothing is left to search: algo.gamma is fixed"):
@@ -106,6 +146,10 @@ def test_nothing_left_to_search_is_refused(tmp_path: Path) -> None:
         ("algo.loss: {choices: [mse, hubber]}", r"did you mean huber"),
         ("seed: {choices: [1, 2]}", r"seed: is no setting of what is learned"),
         ("eval.period: {choices: [100, 200]}", r"eval.period: is no setting of what is learned"),
+        ("total_steps: {choices: [100, 200]}", r"total_steps: is no setting of what is learned"),
+        ("stop_at_return: {choices: [100, 200]}", r"stop_at_return: is no setting of what is learned"),
+        ("env.max_episode_steps: {choices: [50, 200]}", r"env.max_episode_steps: makes another task"),
+        ("env.kwargs.g: {choices: [9, 10]}", r"env.kwargs.g: makes another task"),
         ("target_update=sotf:\n  target_update.tau: {low: 0.1, high: 1}", r"no such choice; did you mean soft"),
         ("target_update=soft: 3", r"holds the keys that are searched under that choice"),
         ("[]", r"must hold keys with their values"),

@@ -18,7 +18,7 @@ pytest.importorskip("optuna")
 
 from rltrain.commands.tune_batch import train_jobs, trial_result
 from rltrain.config.application import compose
-from rltrain.config.search_space import with_values
+from rltrain.config.searched import with_values
 from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted
 from rltrain.loggers.jsonl import read_evaluations
