@@ -19,6 +19,7 @@ class Improvement:
 
     Attributes:
         low, high: None where there are too few runs for an interval.
+        compared: how many environments both have scores in; of `envs` that either was run in.
     """
 
     better: str
@@ -26,6 +27,8 @@ class Improvement:
     probability: float
     low: float | None
     high: float | None
+    compared: int
+    envs: int
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,23 @@ class Aggregate:
 
 
 def best_first(summaries: Sequence[Summary]) -> list[str]:
-    """The variants by the mean of their ranks in the environments, by final score; those without a score come last."""
+    """The variants by the mean of their ranks in the environments that they were run in, by final score; of those that
+    are level, the one with the larger aggregate. Without a score it is the last there; without any it comes last."""
     ranks: dict[str, list[int]] = {summary.setting.variant: [] for summary in summaries}
     for env in _envs(summaries):
-        scored = [s for s in summaries if s.setting.env == env and s.score is not None]
-        for rank, summary in enumerate(sorted(scored, key=_value, reverse=True)):
-            ranks[summary.setting.variant].append(rank)
-    return sorted(ranks, key=lambda variant: float(np.mean(ranks[variant])) if ranks[variant] else np.inf)
+        own = [s for s in summaries if s.setting.env == env]
+        scored = sorted([s for s in own if s.score is not None], key=_value, reverse=True)
+        places = {summary.setting.variant: place for place, summary in enumerate(scored)}
+        for summary in own:
+            ranks[summary.setting.variant].append(places.get(summary.setting.variant, len(scored)))
+    has_score = {summary.setting.variant for summary in summaries if summary.score is not None}
+    found = aggregate(summaries)
+    level = {} if found is None else {variant: -estimate.value for variant, estimate in found.variants.items()}
+
+    def place(variant: str) -> tuple[bool, float, float]:
+        return variant not in has_score, float(np.mean(ranks[variant])), level.get(variant, np.inf)
+
+    return sorted(ranks, key=place)
 
 
 def best_in(summaries: Sequence[Summary], env: str) -> Summary | None:
@@ -61,13 +74,16 @@ def improvements(summaries: Sequence[Summary], variants: Sequence[str]) -> list[
     """The first of `variants` against each of the others."""
     scores = {(s.setting.variant, s.setting.env): s.scores for s in summaries if len(s.scores)}
     envs = list(dict.fromkeys(env for _, env in scores))
+    run_in = {(s.setting.variant, s.setting.env) for s in summaries}
     found = []
     for other in variants[1:]:
         both = [env for env in envs if (variants[0], env) in scores and (other, env) in scores]
         if both:
             pairs = [(scores[variants[0], env], scores[other, env]) for env in both]
             interval = improvement_interval(pairs) or (None, None)
-            found.append(Improvement(variants[0], other, probability_of_improvement(pairs), *interval))
+            either = {env for variant, env in run_in if variant in (variants[0], other)}
+            probability = probability_of_improvement(pairs)
+            found.append(Improvement(variants[0], other, probability, *interval, len(both), len(either)))
     return found
 
 

@@ -134,5 +134,7 @@ def _rank(summary: Summary) -> tuple[float]:
 
 def _main(runs: Sequence[Run]) -> str:
     done = [run for run in runs if run.result is not None] or runs
-    lines = [run.series(EVALUATION) for run in done]
-    return EVALUATION if lines and all(line is not None and len(line.steps) > 1 for line in lines) else TRAINING
+    lines = [(run, run.series(EVALUATION)) for run in done]
+    # One point makes no curve, unless the run ended there because it had reached its goal.
+    have = all(line is not None and (len(line.steps) > 1 or run.stopped_at_goal) for run, line in lines)
+    return EVALUATION if have and any(line is not None and len(line.steps) > 1 for _, line in lines) else TRAINING

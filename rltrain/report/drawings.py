@@ -116,11 +116,13 @@ def _profiles(contents: Contents) -> Drawing:
 
 
 def _chances(contents: Contents) -> Drawing:
+    some_left_out = any(improvement.compared < improvement.envs for improvement in contents.improvements)
     return Drawing(
         "probability_of_improvement",
         "Probability of improvement",
         f"Probability that a seed of {label(contents.variants[0], _LONGEST)} ends above a seed of the "
         f"other setting, with its {_INTERVAL}; at one half neither is better."
+        + (" Environments in which only one of both has scores are left out." if some_left_out else "")
         + _rows_shown(len(contents.improvements)),
         partial(chances, contents),
     )

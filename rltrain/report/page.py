@@ -144,10 +144,13 @@ def _improvements(contents: Contents) -> str:
     if not contents.improvements:
         return ""
     rows = [
-        [i.better, i.other, f"{i.probability:.2f}", NOTHING if i.low is None else f"{i.low:.2f} to {i.high:.2f}"]
+        [
+            i.better, i.other, f"{i.probability:.2f}", NOTHING if i.low is None else f"{i.low:.2f} to {i.high:.2f}",
+            f"{i.compared} of {i.envs}",
+        ]
         for i in contents.improvements[:_MOST_RUNS]
-    ]
-    table = _table(["setting", "against", "probability", f"{CONFIDENCE:.0%} interval"], rows, 2)
+    ]  # fmt: skip
+    table = _table(["setting", "against", "probability", f"{CONFIDENCE:.0%} interval", "environments"], rows, 2)
     return f"<details><summary>Probabilities of improvement as numbers</summary>{table}</details>"
 
 

@@ -59,7 +59,7 @@ class Summary:
     """A setting over its seeds.
 
     Attributes:
-        scores: greedy return of the last network of each run that has one, [N].
+        scores: greedy return of the last network of each run that has one, [N]; of a trial that was given up, none.
         score: over the runs.
         std: the sample's standard deviation (n - 1) of the scores; None for fewer than two.
         solved, lost: how many runs solved the environment, or lost it again; of `judged` runs.
@@ -146,7 +146,9 @@ def _over_runs(steps: np.ndarray, values: np.ndarray) -> Curve:
 
 def _summary(setting: Setting, tags: Sequence[str], main: str, horizon: int | None) -> Summary:
     runs = setting.runs
-    scores = np.array([run.score for run in runs if run.score is not None])
+    # A trial that was given up is no candidate, whatever those of its seeds reached that had ended by then.
+    given_up = any(run.state == "pruned" for run in runs)
+    scores = np.array([run.score for run in runs if run.score is not None and not given_up])
     areas = [_area(run, main, horizon) for run in runs]
     judged = [run for run in runs if run.outcome is not None]
     solve_steps = [math.inf if (step := _solve_step(run)) is None else step for run in judged]

@@ -206,6 +206,40 @@ def test_the_best_is_first_in_each_environment(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_a_setting_that_fails_on_an_environment_is_the_last_there(tmp_path: Path) -> None:
+    """It was ranked by the others alone, so it came first, better with a probability of 1."""
+    returns = {("A", 0.1): 90.0, ("A", 0.2): 80.0, ("A", 0.3): 10.0, ("B", 0.2): 80.0, ("B", 0.3): 10.0}
+    for env in "AB":
+        for gamma in (0.1, 0.2, 0.3):
+            for seed in range(2):
+                changes = {"env__id": env, "algo__gamma": gamma, "seed": seed}
+                if (env, gamma) in returns:
+                    write_run(tmp_path / f"{env}{gamma}{seed}", final=result(returns[env, gamma] + seed), **changes)
+                else:
+                    write_run(tmp_path / f"{env}{gamma}{seed}", [row(100)], status="failed", **changes)
+    found = contents(tmp_path)
+    assert found.variants == ("gamma=0.2", "gamma=0.1", "gamma=0.3")
+    against = {i.other: (i.probability, i.compared, i.envs) for i in found.improvements}
+    assert against == {"gamma=0.1": (0.0, 1, 2), "gamma=0.3": (1.0, 2, 2)}
+    (caption,) = [drawing.caption for drawing in drawings(found) if drawing.name == "probability_of_improvement"]
+    assert "in which only one of both has scores are left out" in caption
+
+
+def test_of_settings_that_are_level_the_larger_aggregate_is_first(tmp_path: Path) -> None:
+    for env, scores in (("A", (51.0, 50.0)), ("B", (30.0, 90.0))):
+        for gamma, score in zip((0.1, 0.2), scores, strict=True):
+            for seed in range(3):
+                changes = {"env__id": env, "algo__gamma": gamma, "seed": seed}
+                write_run(tmp_path / f"{env}{gamma}{seed}", final=result(score + seed, threshold=100.0), **changes)
+    assert contents(tmp_path).variants == ("gamma=0.2", "gamma=0.1")
+
+
+def test_a_trial_that_was_given_up_has_no_score(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", final=result(9.0), seed=0)
+    write_run(tmp_path / "b", [row(100, 1.0, 1.0)], status="pruned", seed=1)
+    assert one(tmp_path).score is None and one(tmp_path).scores.tolist() == []
+
+
 def test_one_environment_has_no_aggregate_and_one_setting_no_improvement(tmp_path: Path) -> None:
     for seed in range(3):
         write_run(tmp_path / str(seed), final=result(1.0 + seed), seed=seed)
@@ -241,6 +275,13 @@ def test_training_returns_are_the_metric_where_evaluations_are_missing(tmp_path:
     assert contents(tmp_path).main == EVALUATION
     write_run(tmp_path / "b", [row(100, 1.0), row(200, 1.0, 1.0)], result(1.0, 300), seed=1)
     assert contents(tmp_path).main == TRAINING
+
+
+def test_a_run_that_reached_its_goal_at_once_takes_nothing_from_the_curves(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", flat(300, 1.0), result(1.0, 300), seed=0)
+    goal = {**result(9.0, 100), "ended_by": "stop_at_return"}
+    write_run(tmp_path / "b", [row(100, 9.0, 9.0)], goal, seed=1, stop_at_return=9.0)
+    assert contents(tmp_path).main == EVALUATION
 
 
 def test_jobs_that_have_not_begun_are_told(tmp_path: Path) -> None:
