@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rltrain.cluster.scheduler import Scheduler
 
 _CHOICE, _KEYS = "hydra/launcher", "hydra.launcher."
+_QUESTIONS, _SECONDS_BETWEEN = 4, 5.0
+"""Of a cluster that does not answer: Slurm's controller may be restarting."""
 
 
 def split_launcher(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -89,7 +92,7 @@ def train_on_cluster(
     tasks = [] if known is None else list(known.tasks)
     wanted = {str(folder.relative_to(sweep)): config for folder, config in jobs.items()}
     same = known is not None and known.launcher.get("name") == name_of(launcher)
-    live = _live(sweep, tasks, scheduler) if same else []
+    live = _live(tasks, scheduler) if same else []
     new = [task for task in tasks if task not in live and not wanted.keys().isdisjoint(task.jobs)]
     in_tasks = {job for task in tasks for job in task.jobs}
     for group in task_groups({name: config for name, config in wanted.items() if name not in in_tasks}, launcher):
@@ -126,11 +129,20 @@ def _scheduler(launcher: Launcher, sweep: Path) -> Scheduler:
     return RayScheduler(launcher)
 
 
-def _live(sweep: Path, tasks: Sequence[Task], scheduler: Scheduler) -> list[Task]:
-    """The tasks that are in the cluster already."""
+def _live(tasks: Sequence[Task], scheduler: Scheduler) -> list[Task]:
+    """The tasks that are in the cluster already.
+
+    Raises:
+        RequestError: it does not answer; tasks that wait there would be submitted again.
+    """
     submitted = [task for task in tasks if task.id]
-    looks = scheduler.look([task.id for task in submitted])
-    return [task for task in submitted if task.id in looks and looks[task.id].state in ("queued", "running")]
+    for question in range(_QUESTIONS):
+        if question:
+            time.sleep(_SECONDS_BETWEEN)
+        looks = scheduler.look([task.id for task in submitted])
+        if len(looks) == len(submitted):
+            return [task for task in submitted if looks[task.id].state in ("queued", "running")]
+    raise RequestError("the cluster does not tell which tasks of this sweep it still has: try again later")
 
 
 def task_groups(jobs: Mapping[str, RunConfig], launcher: Launcher) -> list[tuple[str, ...]]:

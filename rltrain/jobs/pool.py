@@ -88,6 +88,7 @@ class _Process:
 class _Pool:
     def __init__(self, populations: Sequence[Sequence[Job]]) -> None:
         self._populations = populations
+        self._kinds = [run_device(jobs[0].config).type for jobs in populations]
         self._outcomes: dict[int, list[Outcome]] = {}
         self._running: list[_Process] = []
         self._cores = 1  # of each process
@@ -109,23 +110,35 @@ class _Pool:
 
     def _run(self) -> None:
         waiting = list(range(len(self._populations)))
-        free = list(range(places(self._populations[0][0].config)))
-        self._cores = max(1, available_cores() // min(len(free), len(waiting)))
+        free = self._free_places()
+        at_once = sum(min(len(places), self._kinds.count(kind)) for kind, places in free.items())
+        self._cores = max(1, available_cores() // at_once)
         while self._running or (waiting and not self._stop.requested):
-            while waiting and free and not self._stop.requested:
+            while not self._stop.requested and (ready := [n for n in waiting if free[self._kinds[n]]]):
+                waiting.remove(ready[0])
                 with signals_later():
-                    self._running.append(self._start(waiting.pop(0), free.pop(0)))
+                    self._running.append(self._start(ready[0], free[self._kinds[ready[0]]].pop(0)))
             for connection in wait([process.connection for process in self._running], timeout=1.0):
                 ended = next(process for process in self._running if process.connection is connection)
                 self._running.remove(ended)
-                free.append(ended.place)
+                free[self._kinds[ended.number]].append(ended.place)
                 self._outcomes[ended.number] = self._read(ended)
+
+    def _free_places(self) -> dict[str, list[int]]:
+        """Numbers of the places on each kind of device: as many as every population there leaves."""
+        fewest: dict[str, int] = {}
+        for kind, jobs in zip(self._kinds, self._populations, strict=True):
+            count = places(jobs[0].config)
+            fewest[kind] = min(count, fewest.get(kind, count))
+        return {kind: list(range(count)) for kind, count in fewest.items()}
 
     def _start(self, number: int, place: int) -> _Process:
         jobs = self._populations[number]
         ours, theirs = Pipe()
-        on_gpu = run_device(jobs[0].config).type == "cuda"
-        visible = {"CUDA_VISIBLE_DEVICES": _gpu(place)} if on_gpu else {}
+        shared_out = (
+            self._kinds[number] == "cuda" and jobs[0].config.device.index == 0
+        )  # another index asks for that GPU
+        visible = {"CUDA_VISIBLE_DEVICES": _gpu(place)} if shared_out else {}
         process = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],

@@ -83,7 +83,8 @@ def improvements(summaries: Sequence[Summary], variants: Sequence[str]) -> list[
             interval = improvement_interval(pairs) or (None, None)
             either = {env for variant, env in run_in if variant in (variants[0], other)}
             probability = probability_of_improvement(pairs)
-            found.append(Improvement(variants[0], other, probability, *interval, len(both), len(either)))
+            low, high = interval
+            found.append(Improvement(variants[0], other, probability, low, high, len(both), len(either)))
     return found
 
 

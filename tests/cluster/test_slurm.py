@@ -11,8 +11,10 @@ import pytest
 from rltrain.cluster.runner import Runner
 from rltrain.cluster.scheduler import Look
 from rltrain.cluster.slurm import SlurmScheduler
+from rltrain.commands import cluster
 from rltrain.config.launchers import SlurmConfig, launcher_config
 from rltrain.errors import RequestError
+from rltrain.storage.task_folder import Task
 
 pytest.importorskip("submitit")
 
@@ -55,20 +57,38 @@ def test_the_script_asks_for_what_the_keys_say(slurm: Path, tmp_path: Path) -> N
 
 
 def test_slurm_is_asked_once_for_all_tasks(slurm: Path, tmp_path: Path) -> None:
-    cluster = scheduler(tmp_path / "sweep")
-    ids = cluster.submit(runners(tmp_path, 4))
-    assert cluster.look(ids) == dict.fromkeys(ids, Look("queued"))
+    found = scheduler(tmp_path / "sweep")
+    ids = found.submit(runners(tmp_path, 4))
+    assert found.look(ids) == dict.fromkeys(ids, Look("queued"))
     for id, state in zip(ids, ("RUNNING|node7", "OUT_OF_MEMORY|node7", "CANCELLED|", "REQUEUED|"), strict=True):
         (slurm / f"{id}.state").write_text(state)
     looks = [Look("running", "node7"), Look("ended", "OUT_OF_MEMORY"), Look("cancelled", "CANCELLED"), Look("queued")]
-    assert cluster.look(ids) == dict(zip(ids, looks, strict=True))
+    assert found.look(ids) == dict(zip(ids, looks, strict=True))
     (slurm / f"{ids[0]}.state").unlink()  # ended some minutes ago
-    assert cluster.look([ids[0]]) == {ids[0]: Look("ended")}
+    assert found.look([ids[0]]) == {ids[0]: Look("ended")}
 
 
 def test_a_slurm_that_does_not_answer_has_not_lost_its_tasks(slurm: Path, tmp_path: Path) -> None:
     (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2\nexit 1\n")
     assert scheduler(tmp_path / "sweep").look(["1_0"]) == {}
+
+
+def test_tasks_that_may_be_in_the_queue_are_not_submitted_again(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They trained twice, and the first ones were in no list any more, where `squeue` had failed once."""
+    monkeypatch.setattr(cluster, "_SECONDS_BETWEEN", 0.0)
+    found = scheduler(tmp_path / "sweep")
+    tasks = [Task(0, ("0",), *found.submit(runners(tmp_path, 1))), Task(1, ("1",))]
+    asked = tmp_path / "asked"
+    squeue = tmp_path / "bin" / "squeue"
+    works = squeue.read_text()
+    squeue.write_text(f"#!/bin/sh\necho >> {asked}\nexit 1\n")
+    with pytest.raises(RequestError, match="the cluster does not tell which tasks of this sweep it still has"):
+        cluster._live(tasks, found)
+    assert len(asked.read_text().splitlines()) == 4
+    squeue.write_text(works)
+    assert cluster._live(tasks, found) == tasks[:1]
 
 
 def test_a_refusal_is_one_line(slurm: Path, tmp_path: Path) -> None:
