@@ -104,11 +104,12 @@ def unknown_key(key: str, choices: Mapping[str, str], names: Mapping[str, str] |
 
 
 def same_name(key: str, choices: Mapping[str, str]) -> list[str]:
-    """The keys whose last part is that of `key`, or means the same: lr is algo.optimizer.lr."""
+    """The keys whose last part is that of `key`, or means the same: lr is algo.optimizer.lr. Whole keys come first."""
     name = key.rpartition(".")[2]
     wanted = [name, *(own for own, others in OTHER_NAMES.items() if name in others.split())]
     leaves = sorted({leaf for leaf, _ in _leaves(schema.RunConfig, "", choices)})
-    return [leaf for leaf in leaves if leaf in wanted or leaf.rpartition(".")[2] in wanted]
+    found = [leaf for leaf in leaves if leaf in wanted or leaf.rpartition(".")[2] in wanted]
+    return sorted(found, key=lambda leaf: leaf not in wanted)
 
 
 def _owners(key: str) -> list[str]:

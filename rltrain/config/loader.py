@@ -53,7 +53,7 @@ class RunConfigLoader(ConfigLoaderImpl):
 
     _choices: Mapping[str, str] = {}
     _tuned: list[str]
-    _other_task = False
+    _no_goal = False
     _shared_repo: CachingConfigRepository | None = None
 
     def _load_configuration_impl(
@@ -79,7 +79,7 @@ class RunConfigLoader(ConfigLoaderImpl):
     def _composed(self, config_name: str | None, overrides: list[str], run_mode: RunMode, *how: bool) -> DictConfig:
         """Hydra's composition, with the tuned file of the choices; not validated."""
         self._tuned, self._choices = [], {}
-        self._other_task = any(map(makes_another_task, overrides))
+        self._no_goal = any(map(takes_the_goal, overrides))
         try:
             with redirect_stdout(sys.stderr):  # looking an environment up may import packages that greet
                 if run_mode == RunMode.RUN:
@@ -159,16 +159,17 @@ class RunConfigLoader(ConfigLoaderImpl):
             _keep_own_sections(
                 path, result.config, picks, self._choices, str(shown_path(file or Path(f"conf/{path}.yaml")))
             )
-            if path.startswith("tuned/") and self._other_task:
+            if path.startswith("tuned/") and self._no_goal:
                 with open_dict(result.config):
                     result.config.pop("stop_at_return", None)
         return result
 
 
-def makes_another_task(override: str) -> bool:
-    """Whether an override makes another task of an environment: the return at which its tuned file ends a run means
-    nothing then."""
-    return key_of(override.lstrip("+~")).startswith(_TASK)
+def takes_the_goal(override: str) -> bool:
+    """Whether the return at which a tuned file ends a run means nothing under an override: it makes another task of the
+    environment, or turns off the evaluations that would see that return."""
+    bare = override.lstrip("+~")
+    return key_of(bare).startswith(_TASK) or bare.replace(" ", "") == "eval.period=null"
 
 
 def opened(overrides: Sequence[str]) -> list[str]:

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from rltrain.config.loader import (
     RunConfigLoader,
-    makes_another_task,
     of_the_task,
     opened,
+    takes_the_goal,
     validated_job,
     write_validated,
 )
@@ -177,7 +177,7 @@ class SweepConfigLoader(RunConfigLoader):
             if key not in self._groups:
                 _, repo = super()._parse_overrides_and_create_caching_repo(name, of_hydra)
                 self._groups[key] = repo.group_exists(key)
-            chooses = self._groups[key] or key.startswith("hydra") or makes_another_task(line)
+            chooses = self._groups[key] or key.startswith("hydra") or takes_the_goal(line)
             self._parsed[line] = override, chooses
         return self._parsed[line]
 

@@ -92,4 +92,4 @@ def stored_config(source: Checkpoint) -> RunConfig:
     try:
         return validate_stored(plain)
     except RequestError as error:
-        raise CheckpointError(f"{source.folder}: its config is not one of this version: {error}") from error
+        raise CheckpointError(f"{source.folder}: its config cannot be used here: {error}") from error

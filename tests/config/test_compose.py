@@ -230,6 +230,7 @@ def test_no_config_of_a_folder_found_by_chance(tmp_path: Path, monkeypatch: pyte
         ("lr=1e-3", "lr=1e-3: unknown key; did you mean algo.optimizer.lr?"),
         ("learning_rate=1e-3", "learning_rate=1e-3: unknown key; did you mean algo.optimizer.lr?"),
         ("algo=q_learning lr=0.1", "lr=0.1: unknown key; did you mean algo.alpha?"),
+        ("n_envs=4", "n_envs=4: unknown key; did you mean num_envs or eval.num_envs?"),
         ("capacity=1000", "capacity=1000: unknown key; did you mean algo.buffer_size?"),
         ("n_steps=5", "n_steps=5: unknown key; did you mean algo.n_step?"),
         ("algo=ppo n_steps=5", "n_steps=5: unknown key; did you mean algo.rollout_steps?"),
@@ -401,6 +402,12 @@ def test_reinforce_has_no_target_network() -> None:
         resolved("algo=reinforce", "exploration=linear")
     with pytest.raises(RequestError, match=r"^experiment=lecture_dqn: picks a target_update, and algo=reinforce has"):
         resolved("algo=reinforce", "experiment=lecture_dqn")
+
+
+def test_a_run_without_evaluations_does_not_end_at_the_return_of_the_tuned_settings() -> None:
+    assert resolved("env=CartPole-v1", "eval.period=null")["stop_at_return"] is None
+    with pytest.raises(RequestError, match=r"^stop_at_return=100 needs evaluations, but eval.period=null"):
+        resolved("env=CartPole-v1", "eval.period=null", "stop_at_return=100")
 
 
 @pytest.mark.parametrize("change", ["env.kwargs.sutton_barto_reward=true", "env.max_episode_steps=200"])
