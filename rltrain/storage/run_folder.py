@@ -20,6 +20,9 @@ from rltrain.storage.locks import lock_folder
 from rltrain.storage.plain_files import json_text, plain_yaml, read_json, read_plain_yaml, write_file
 from rltrain.terminal.text import shown_path, unusable
 
+STUDY = "study.yaml"
+"""The file by which a folder is a study's, whose trials are runs below it."""
+
 
 class RunFolder:
     """A run folder. As a context manager it holds the folder's lock and writes the log.
@@ -142,7 +145,7 @@ def newest_run(outputs: Path, saved: bool = False) -> Path:
     """The run under `outputs` whose record was written last.
 
     Args:
-        saved: of those that have a checkpoint, if any has one.
+        saved: of those that have a checkpoint and are no trials of a search, if there are any.
 
     Raises:
         RequestError: there is none.
@@ -150,6 +153,10 @@ def newest_run(outputs: Path, saved: bool = False) -> Path:
     records = [path for path in outputs.rglob("run.json") if path.is_file()]
     if not records:
         raise RequestError(f"{shown_path(outputs)}: holds no run; give the folder of one")
+    if saved:
+        records = [
+            path for path in records if not any((parent / STUDY).is_file() for parent in path.parents)
+        ] or records
     return _newest(records, saved)
 
 

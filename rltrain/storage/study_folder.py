@@ -13,10 +13,10 @@ from rltrain.errors import RequestError
 from rltrain.storage.files import first_link
 from rltrain.storage.locks import lock_patiently
 from rltrain.storage.plain_files import json_text, plain_yaml, read_json, read_plain_yaml, write_file
-from rltrain.storage.run_folder import no_run
+from rltrain.storage.run_folder import STUDY, no_run
 from rltrain.storage.sweep_folder import JOBS, SweepFolder
 
-STUDY, JOURNAL, TRIALS = "study.yaml", "journal.log", "trials.json"
+JOURNAL, TRIALS = "journal.log", "trials.json"
 CONFIRMATION = "confirm_"
 """Before the number of the trial whose settings are trained on fresh seeds."""
 _PATIENCE = 60.0  # seconds; the lock is held while trials are suggested or told, never while they train

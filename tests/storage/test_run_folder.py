@@ -211,6 +211,18 @@ def test_the_newest_run_is_found(tmp_path: Path) -> None:
     assert newest_run(tmp_path) == tmp_path / "2026/a"
 
 
+def test_the_newest_run_to_evaluate_is_no_trial_of_a_search(tmp_path: Path) -> None:
+    for index, name in enumerate(["2026/mine", "tune/study/batch_000/trial_0_seed_1000"]):
+        (tmp_path / name / "checkpoints/best").mkdir(parents=True)
+        (tmp_path / name / "checkpoints/best/manifest.json").touch()
+        RunFolder(tmp_path / name).write_record(status="completed")
+        os.utime(tmp_path / name / "run.json", (index, index))
+    (tmp_path / "tune/study/study.yaml").touch()
+    assert newest_run(tmp_path, saved=True) == tmp_path / "2026/mine"
+    assert newest_run(tmp_path) == tmp_path / "tune/study/batch_000/trial_0_seed_1000"
+    assert newest_run(tmp_path / "tune", saved=True) == newest_run(tmp_path)
+
+
 def test_git_state(tmp_path: Path) -> None:
     assert git_state(tmp_path / "none") is None
 
