@@ -69,29 +69,27 @@ class EngineAgent(GreedyPolicy):
         return stack_members(of_members)
 
     @property
-    def _begun(self) -> np.ndarray:
+    def _steps_before_update(self) -> np.ndarray:
         """[M], the environment steps before those that the next update learns from."""
         raise NotImplementedError
 
     @property
-    def _begun_last(self) -> np.ndarray:
-        """[M], what `_begun` was in the last update, or will be in the first."""
+    def _steps_before_last_update(self) -> np.ndarray:
+        """[M], the same of the last update, or of the first where none has been."""
         return self._learned_from
 
-    def _annealed(self, member: int, name: str, begun: np.ndarray) -> float:
-        """A member's knob in the update with this `_begun`."""
-        algorithm = self._algorithms[member]
-        anneal = algorithm.anneals.get(name)
-        factor = 1.0 if anneal is None else anneal(int(begun[member]), int(self._episodes[member]))
-        return float(algorithm.knobs[name] * factor)
+    def _annealed(self, steps_before: np.ndarray, members: slice = slice(None)) -> dict[str, np.ndarray]:
+        """The knobs that fall, each [M, K], in K updates of `members`, from their `_steps_before_update` [M, K]."""
+        own = list(zip(self._algorithms[members], steps_before, strict=True))
+        return {name: np.array([a.knobs[name] * a.anneals[name](steps, 0) for a, steps in own])
+                for name in self._algorithm.anneals}  # fmt: skip
 
     def _anneal(self) -> None:
-        """Set the knobs that change, for an update."""
-        begun = self._begun
-        for name in self._algorithm.anneals:
-            numbers = [self._annealed(member, name, begun) for member in range(self._members)]
-            self._knobs[name].copy_(torch.tensor(numbers).view_as(self._knobs[name]))
-        self._learned_from = np.where(self._running, begun, self._learned_from)
+        """Sets the knobs that fall, for an update."""
+        steps_before = self._steps_before_update
+        for name, numbers in self._annealed(steps_before[:, None]).items():
+            self._knobs[name].copy_(torch.from_numpy(numbers).view_as(self._knobs[name]))
+        self._learned_from = np.where(self._running, steps_before, self._learned_from)
 
     @property
     def num_parameters(self) -> dict[str, int]:
@@ -201,11 +199,12 @@ class EngineAgent(GreedyPolicy):
             self._retired = KeptState(self._state, ~self._running)
 
     def scalars(self, member: int = 0) -> dict[str, float]:
-        schedules = self._algorithms[member].schedules
+        algorithm, own = self._algorithms[member], slice(member, member + 1)
         counts = int(self._env_steps[member]), int(self._episodes[member])
+        annealed = self._annealed(self._steps_before_last_update[own, None], own)
         return {
-            **{f"train/{name}": float(schedule(*counts)) for name, schedule in schedules.items()},
-            "train/learning_rate": self._annealed(member, "lr", self._begun_last),
+            **{f"train/{name}": float(schedule(*counts)) for name, schedule in algorithm.schedules.items()},
+            "train/learning_rate": annealed["lr"].item() if "lr" in annealed else algorithm.knobs["lr"],
             "train/gradient_steps": float(self._gradient_steps[member]),
         }
 

@@ -44,8 +44,7 @@ class OffPolicyAgent(EngineAgent):
         algos = [cast(QNetworkConfig, c.algo) for c in configs]
         self._config, self._cadence = algos[0], cast(UpdatesPerStep, algorithm.cadence)
         draws = cast(ReplayAlgorithm, algorithm).learning_draws
-        self._falls = [a.anneals for a in algorithms]
-        self._more = {**{name: draw.shape for name, draw in draws.items()}, **dict.fromkeys(self._falls[0], ())}
+        self._more = {**{name: draw.shape for name, draw in draws.items()}, **dict.fromkeys(algorithm.anneals, ())}
         self._leader = 0  # a member that runs, as long as one does: they move together
         self.active = np.ones(self._members * run.num_envs, dtype=bool)
         self.waiting = np.zeros(self._members, dtype=bool)
@@ -190,22 +189,12 @@ class OffPolicyAgent(EngineAgent):
             more = {
                 name: draws.take(steps * math.prod(self._more[name])) for name, draws in self._learning_draws.items()
             }
-            more |= {name: self._falling(name, steps) for name in self._falls[0]}
+            more |= self._annealed(self._cadence.due_at(self._gradient_steps[:, None] + np.arange(steps)))
             self._learner.prepare(calls, self._replay_draws.take(steps * self._config.batch_size), more)
             self.replay.send_counts()
 
-    def _falling(self, name: str, steps: int) -> np.ndarray:
-        """A knob in the next gradient steps, [M, steps]."""
-        at = self._cadence.due_at(self._gradient_steps[:, None] + np.arange(steps))
-        falls = zip(self._algorithms, self._falls, at, strict=True)
-        return np.stack([algorithm.knobs[name] * anneals[name](own, 0) for algorithm, anneals, own in falls])
-
     @property
-    def _begun(self) -> np.ndarray:
-        return self._cadence.due_at(self._gradient_steps)
-
-    @property
-    def _begun_last(self) -> np.ndarray:
+    def _steps_before_last_update(self) -> np.ndarray:
         return self._cadence.due_at(np.maximum(self._gradient_steps - 1, 0))
 
     def _targets_at_calls(self, calls: int) -> list[Due]:

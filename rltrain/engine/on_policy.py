@@ -164,7 +164,7 @@ class OnPolicyAgent(EngineAgent):
         return metrics
 
     @property
-    def _begun(self) -> np.ndarray:
+    def _steps_before_update(self) -> np.ndarray:
         begun: np.ndarray = self._env_steps - self._rollout.length.reshape(self._members, -1).sum(1)
         return begun
 
@@ -214,7 +214,7 @@ class OnPolicyAgent(EngineAgent):
         plain = state["state"]
         self._gradient_steps[member] = plain["gradient_steps"]
         self._env_steps[member] = plain.get("env_steps", 0)  # format 1 had neither
-        self._learned_from[member] = plain.get("learned_from", self._begun[member])
+        self._learned_from[member] = plain.get("learned_from", self._steps_before_update[member])
         self._acting_noise[member].load_state_dict(plain["draws"])
         if plain.get("compiled") and self._compiles:  # since an update before
             self._use_programs(self._compile_from)

@@ -161,7 +161,7 @@ class RolloutAgent(EngineAgent):
         return exceeds
 
     @property
-    def _begun(self) -> np.ndarray:
+    def _steps_before_update(self) -> np.ndarray:
         return self._env_steps - self._rollout.made * self._num_envs
 
     def retire(self, member: int) -> None:
@@ -193,7 +193,7 @@ class RolloutAgent(EngineAgent):
         self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
         self._gradient_steps[member] = plain["gradient_steps"]
         self._rollout.made = self.env_steps // self._num_envs % self._rollout.length
-        self._learned_from[member] = plain.get("learned_from", self._begun[member])
+        self._learned_from[member] = plain.get("learned_from", self._steps_before_update[member])
         self._acting_noise[member].load_state_dict(plain["draws"])
         self._order_draws[member].load_state_dict(plain["order_draws"])
         self._load_acting(plain, member)
