@@ -37,6 +37,7 @@ class EngineAgent(GreedyPolicy):
         self._members, self._num_envs = len(algorithms), run.num_envs
         self._iterates = run.env.vectorization == "compiled"
         self._running = np.ones(self._members, dtype=bool)
+        self._active = np.ones(self._members * self._num_envs, dtype=bool)  # of members that run
         params = {name: networks.params for name, networks in self.networks.items()}
         for target, own in algorithm.follows.items():
             params[target] = params[own].clone()  # [P], theta^-; of a population [M, P]
@@ -90,6 +91,23 @@ class EngineAgent(GreedyPolicy):
         for name, numbers in self._annealed(steps_before[:, None]).items():
             self._knobs[name].copy_(torch.from_numpy(numbers).view_as(self._knobs[name]))
         self._learned_from = np.where(self._running, steps_before, self._learned_from)
+
+    @property
+    def env_steps(self) -> int:
+        """Made so far, by the member that has made most: where all move together, by each that runs."""
+        return int(self._env_steps.max())
+
+    @property
+    def gradient_steps(self) -> int:
+        return int(self._gradient_steps.max())
+
+    @property
+    def active(self) -> np.ndarray:
+        return self._active
+
+    @property
+    def waiting(self) -> np.ndarray:
+        return np.zeros(self._members, dtype=bool)
 
     @property
     def num_parameters(self) -> dict[str, int]:
@@ -194,7 +212,7 @@ class EngineAgent(GreedyPolicy):
             self._retired.restore()
 
     def retire(self, member: int) -> None:
-        self._running[member] = False
+        self._running[member] = self._active[self._envs_of(member)] = False
         if self._members > 1:
             self._retired = KeptState(self._state, ~self._running)
 

@@ -45,9 +45,6 @@ class OffPolicyAgent(EngineAgent):
         self._config, self._cadence = algos[0], cast(UpdatesPerStep, algorithm.cadence)
         draws = cast(ReplayAlgorithm, algorithm).learning_draws
         self._more = {**{name: draw.shape for name, draw in draws.items()}, **dict.fromkeys(algorithm.anneals, ())}
-        self._leader = 0  # a member that runs, as long as one does: they move together
-        self.active = np.ones(self._members * run.num_envs, dtype=bool)
-        self.waiting = np.zeros(self._members, dtype=bool)
         self._env_member = np.repeat(np.arange(self._members), run.num_envs)  # [M * N]
         ((target, own),) = algorithm.follows.items()
         updates = [c.target_update for c in configs if c.target_update is not None]
@@ -98,16 +95,7 @@ class OffPolicyAgent(EngineAgent):
         """Vector steps that an iterating agent makes before the host looks at them."""
         of_step = self._config.batch_size + sum(map(math.prod, self._more.values()))
         draws = self._most_calls * self._steps_per_call * self._members * of_step
-        return max(1, min(block_depth(len(self.active)), _MOST_DRAWS // draws))
-
-    @property
-    def env_steps(self) -> int:
-        """Of the members that run: they move together."""
-        return int(self._env_steps[self._leader])
-
-    @property
-    def gradient_steps(self) -> int:
-        return int(self._gradient_steps[self._leader])
+        return max(1, min(block_depth(len(self._active)), _MOST_DRAWS // draws))
 
     @property
     def replay_bytes(self) -> int:
@@ -208,12 +196,6 @@ class OffPolicyAgent(EngineAgent):
 
     def diagnostics(self, obs: np.ndarray, member: int = 0) -> dict[str, float]:
         return {**super().diagnostics(obs, member), **self.replay.diagnostics(member)}
-
-    def retire(self, member: int) -> None:
-        super().retire(member)
-        candidates = self._running if self._running.any() else ~self._running  # [M]
-        self._leader = int(np.argmax(np.where(candidates, self._env_steps, -1)))
-        self.active[self._envs_of(member)] = False
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
         self._window.forget(envs)

@@ -42,7 +42,7 @@ class OnPolicyAgent(EngineAgent):
         self._turns = Turns(self._state, self._knobs, parts_of(self._members, 1, 1, context.device))
         self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
-        self._depth = block_depth(self._members * self._num_envs)
+        self._depth = block_depth(len(self._active))
         self._stepper_width = 0  # of the memory that it writes
         # Vector steps of this rollout and of the last: how many make a block changes only how long it takes.
         self._made, self._made_before = 0, 0
@@ -50,12 +50,8 @@ class OnPolicyAgent(EngineAgent):
             self._use_programs(0)
 
     @property
-    def gradient_steps(self) -> int:
-        return int(self._gradient_steps.max())
-
-    @property
     def active(self) -> np.ndarray:
-        active: np.ndarray = self._rollout.active & np.repeat(self._running, self._num_envs)
+        active: np.ndarray = self._rollout.active & self._active
         return active
 
     @property
@@ -76,7 +72,7 @@ class OnPolicyAgent(EngineAgent):
         played their share idle, and so do the last steps of a block in which the last episode has ended."""
         stepper = self._stepper_of(envs)
         if self._compiles:
-            self._compile_beside(int(self._env_steps.max()))
+            self._compile_beside(self.env_steps)
         steps = min(most, self._steps_ahead(envs))
         finished, drawing = self._rollout.finished.copy(), self._drawing()
         streams = {member: self._acting_noise[member].state_dict() for member in drawing}

@@ -33,9 +33,7 @@ class RolloutAgent(EngineAgent):
         self._makers = [cast(RolloutAlgorithm, algorithm) for algorithm in algorithms]
         algorithm = self._makers[0]
         cadence = self._cadence = cast(EveryRollout, algorithm.cadence)
-        self.active = np.ones(self._members * self._num_envs, dtype=bool)
-        self.waiting = np.zeros(self._members, dtype=bool)
-        self._depth = min(cadence.steps, block_depth(len(self.active)))
+        self._depth = min(cadence.steps, block_depth(len(self._active)))
         self._rollout = self._store = TrajectoryBuffer(
             cadence.steps, self._num_envs, context.observation, context.action, context.device, self._members,
             algorithm.columns, self._iterates,
@@ -55,17 +53,8 @@ class RolloutAgent(EngineAgent):
         self._order_draws = RandomBlocks(self._seeds, "minibatches", block_size=draws)
 
     @property
-    def gradient_steps(self) -> int:
-        return int(self._gradient_steps.max())
-
-    @property
     def replay_bytes(self) -> int:
         return self._rollout.nbytes
-
-    @property
-    def env_steps(self) -> int:
-        """Of the members that run: they move together."""
-        return int(self._env_steps.max(initial=0, where=self._running))
 
     def _programs(self) -> Iterator[Bound]:
         yield from (self._preparation.program, self._learner.program)
@@ -163,10 +152,6 @@ class RolloutAgent(EngineAgent):
     @property
     def _steps_before_update(self) -> np.ndarray:
         return self._env_steps - self._rollout.made * self._num_envs
-
-    def retire(self, member: int) -> None:
-        super().retire(member)
-        self.active[self._envs_of(member)] = False
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
         self._rollout.forget(envs)
