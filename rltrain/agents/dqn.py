@@ -14,7 +14,7 @@ from rltrain.config.schema import DQNConfig, QNetworkConfig
 from rltrain.engine.algorithm import Build, Learned, LearningDraw, State, given
 from rltrain.engine.cadence import UpdatesPerStep
 from rltrain.experience import Batch, WeightedBatch
-from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
+from rltrain.maths.optimizers import Gradient, descend, init_optimizer
 from rltrain.maths.schedules import Schedule, annealed
 from rltrain.maths.value import (
     clipped_target,
@@ -101,9 +101,8 @@ class DQN(EpsilonGreedy):
 
         grad, found = gradient(loss_fn, state.networks["q_network"])  # [P]
         feedback = {} if batch.weight is None else {"error": found.pop("error")}
-        grad, grad_norm = clip_gradient(grad, knobs.get("max_grad_norm"), knobs.get("max_grad_value"))
-        params, optimizer = optimizer_step(
-            self.config.optimizer, state.networks["q_network"], grad, state.optimizer, knobs["lr"]
+        params, optimizer, grad_norm = descend(
+            self.config.optimizer, state.networks["q_network"], grad, state.optimizer, knobs
         )
         new = State({**state.networks, "q_network": params}, optimizer)
         return Learned(new, {**found, "train/grad_norm": grad_norm}, feedback)

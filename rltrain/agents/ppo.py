@@ -14,7 +14,7 @@ from rltrain.config.schema import PPOConfig
 from rltrain.engine.algorithm import Build, Learned, Prepared, State, given
 from rltrain.engine.cadence import EveryRollout
 from rltrain.experience.trajectories import Minibatch, Trajectories
-from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
+from rltrain.maths.optimizers import Gradient, descend, init_optimizer
 from rltrain.maths.policy import approx_kl, clip_fraction, clipped_policy_loss, clipped_value_loss, normalize
 from rltrain.maths.returns import explained_variance, generalized_advantage
 from rltrain.maths.schedules import Schedule, annealed
@@ -78,8 +78,7 @@ class PPO(SampledPolicy):
 
         both = torch.cat([state.networks["policy"], state.networks["value"]])  # [P + V]
         grad, metrics = gradient(loss_fn, both)
-        grad, grad_norm = clip_gradient(grad, knobs.get("max_grad_norm"), None)
-        both, optimizer = optimizer_step(self.config.optimizer, both, grad, state.optimizer, knobs["lr"])
+        both, optimizer, grad_norm = descend(self.config.optimizer, both, grad, state.optimizer, knobs)
         networks = dict(zip(self.learns, torch.split(both, self._sizes), strict=True))
         return Learned(State(networks, optimizer), {**metrics, "train/grad_norm": grad_norm}, {})
 

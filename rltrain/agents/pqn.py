@@ -13,7 +13,7 @@ from rltrain.config.schema import CNNConfig, NetworkConfig, PQNConfig
 from rltrain.engine.algorithm import Build, Learned, Prepared, State, given
 from rltrain.engine.cadence import EveryRollout
 from rltrain.experience.trajectories import Minibatch, Trajectories
-from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
+from rltrain.maths.optimizers import Gradient, descend, init_optimizer
 from rltrain.maths.returns import lambda_return
 from rltrain.maths.schedules import Schedule, annealed
 from rltrain.maths.value import q_learning_next_value, select_action_values, td_loss
@@ -55,9 +55,8 @@ class PQN(EpsilonGreedy):
             return loss, {"train/td_loss": loss.detach(), "train/q_value": q_value.detach().mean()}
 
         grad, metrics = gradient(loss_fn, state.networks["q_network"])  # [P]
-        grad, grad_norm = clip_gradient(grad, knobs.get("max_grad_norm"), None)
-        params, optimizer = optimizer_step(
-            self.config.optimizer, state.networks["q_network"], grad, state.optimizer, knobs["lr"]
+        params, optimizer, grad_norm = descend(
+            self.config.optimizer, state.networks["q_network"], grad, state.optimizer, knobs
         )
         return Learned(State({"q_network": params}, optimizer), {**metrics, "train/grad_norm": grad_norm}, {})
 

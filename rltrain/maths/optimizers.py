@@ -7,7 +7,7 @@ The results equal `torch.optim` up to rounding (tests/maths/test_optimizers.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -121,6 +121,15 @@ def clip_gradient(grad: Tensor, max_norm: Tensor | None, max_value: Tensor | Non
         clipped_norm = norm if max_value is None else torch.linalg.vector_norm(grad)
         grad = grad * _once(torch.clamp(max_norm / (clipped_norm + 1e-6), max=1.0))
     return grad, norm
+
+
+def descend(
+    config: OptimizerConfig, params: Tensor, grad: Tensor, state: OptimizerState, knobs: Mapping[str, Tensor]
+) -> tuple[Tensor, OptimizerState, Tensor]:
+    """One step by `lr` down the gradient, clipped by `max_grad_norm` and `max_grad_value` where `knobs` [] has them:
+    new params [P], new state, norm before any clipping []."""
+    grad, norm = clip_gradient(grad, knobs.get("max_grad_norm"), knobs.get("max_grad_value"))
+    return *optimizer_step(config, params, grad, state, knobs["lr"]), norm
 
 
 Gradient = Callable[[Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]], Tensor], tuple[Tensor, dict[str, Tensor]]]
