@@ -128,7 +128,7 @@ class OffPolicyAgent(EngineAgent):
                 self._targets.move(targets)
         episodes, _ = stepper.finish(steps)
         self._env_steps += steps * self._num_envs * self._running
-        self._targets.saw(self._env_steps)
+        self._targets.seen_steps[:] = self._env_steps
         self._count_gradient_steps(sum(calls) * self._steps_per_call)
         self._count_episodes(episodes)
         self._targets.move_since(self._env_steps, self._episodes)

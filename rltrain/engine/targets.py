@@ -30,7 +30,7 @@ class MemberTargets:
         self.in_phase = all(update.every_gradient_step for update in self._updates)
         self.taus = [update.tau if self.in_phase else None for update in self._updates]
         self.by_episodes = self._unit == "episodes"
-        # What the schedule was last asked about, each [M].
+        # By which all that was due has been done, each [M].
         self.seen_steps, self.seen_episodes = (np.zeros(len(self._updates), np.int64) for _ in range(2))
 
     @property
@@ -46,7 +46,7 @@ class MemberTargets:
             gradient_steps: [M], made so far.
             running: bool [M]; the targets of other members do not move.
         """
-        if self._unit != "gradient_steps" or self.in_phase:
+        if self.in_phase:
             return [None] * calls
         updates = list(zip(self._updates, gradient_steps.tolist(), running.tolist(), strict=True))
         ahead = range(steps, (calls + 1) * steps, steps)
@@ -54,17 +54,11 @@ class MemberTargets:
 
     def at_steps(self, env_steps: np.ndarray, num_envs: int, steps: int, running: np.ndarray) -> list[Due]:
         """How often each target is to move after each of the next vector `steps`, where that goes by environment steps,
-        of which each member has made `env_steps` [M]. The caller moves them, and then calls `saw`."""
-        if self._unit != "env_steps":
-            return [None] * steps
+        of which each member has made `env_steps` [M]. The caller moves them, and sets `seen_steps`."""
         ahead = np.arange(0, (steps + 1) * num_envs, num_envs)
         counts = np.array([u.due_by(s + ahead) for u, s in zip(self._updates, env_steps, strict=True)])
         due = np.diff(counts.T, axis=0) * running  # [steps, M]
         return [row.tolist() if row.any() else None for row in due]
-
-    def saw(self, env_steps: np.ndarray) -> None:
-        """All that was due by these environment steps [M] has been done."""
-        self.seen_steps[:] = env_steps
 
     def move_since(self, env_steps: np.ndarray, episodes: np.ndarray) -> None:
         """Moves those that are due by environment steps or episodes since it was last asked, each [M]."""

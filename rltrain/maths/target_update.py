@@ -41,11 +41,9 @@ class TargetUpdate:
 
     def due_between(self, env_steps: tuple[int, int], episodes: tuple[int, int]) -> int:
         """How many updates are due after a vector step and its gradient steps, given the counts (before, after)."""
-        if self.unit == "env_steps":
-            return env_steps[1] // self.period - env_steps[0] // self.period
         if self.unit == "episodes":
             return -(-episodes[1] // self.period) - -(-episodes[0] // self.period)
-        return 0
+        return self.due_by(env_steps[1]) - self.due_by(env_steps[0])
 
 
 def polyak(target_params: Tensor, params: Tensor, tau: Tensor) -> Tensor:
