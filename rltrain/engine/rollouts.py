@@ -43,7 +43,11 @@ class RolloutAgent(EngineAgent):
         parts = parts_of(self._members, _MOST_TOGETHER, _LEAST_TOGETHER, context.device)
         self._turns = turns = Turns(self._state, self._knobs, parts)
         self._memory = self._rollout.room(turns.count)
-        self._preparation = Preparation(context, algorithm, turns.state, turns.knobs, self._memory, turns.count)
+        axis = () if turns.count == 1 else (turns.count,)
+        self._rollout_metrics = {tag: torch.zeros(axis, device=context.device) for tag in algorithm.rollout_metrics}
+        prepare = make_prepare(algorithm, turns.count)
+        preparing = Preparing(turns.state, self._memory, turns.knobs, self._rollout_metrics)
+        self._prepare = Bound(prepare, prepare, (preparing,), cuda_graphs=context.cuda_graphs)
         calls = cadence.epochs * cadence.minibatches
         self._learner = Learner(
             context, algorithm, turns.state, turns.knobs, self._rollout, self._memory, turns.count,
@@ -57,7 +61,7 @@ class RolloutAgent(EngineAgent):
         return self._rollout.nbytes
 
     def _programs(self) -> Iterator[Bound]:
-        yield from (self._preparation.program, self._learner.program)
+        yield from (self._prepare, self._learner.program)
         if self._stepper is not None:
             yield self._stepper.program
 
@@ -112,10 +116,11 @@ class RolloutAgent(EngineAgent):
         self._turns.load(part)
         self._rollout.copy(self._memory, part)
         self._learner.prepare(self._cadence.epochs * self._cadence.minibatches, rows - part.start * self._size)
-        self._preparation.program()
+        self._prepare()
         made = self._make_epochs(part)
         self._turns.store(part)
-        return made, {**self._learner.metrics_of(made), **self._preparation.metrics()}
+        of_rollout = {tag: value.clone() for tag, value in self._rollout_metrics.items()}
+        return made, {**self._learner.metrics_of(made), **of_rollout}
 
     def _make_epochs(self, part: slice) -> np.ndarray:
         """The gradient steps of an update; how many each member of the part made, [M']."""
@@ -190,30 +195,11 @@ class Preparing(NamedTuple):
     state: State
     memory: TrajectoryMemory  # its columns are written
     knobs: Knobs
-    metrics: Tensor  # [METRICS] or [METRICS, M], written
-
-
-class Preparation:
-    """Columns and metrics of a rollout of all members, computed before the first gradient step."""
-
-    def __init__(
-        self, context: AgentContext, algorithm: RolloutAlgorithm, state: State, knobs: Knobs, memory: TrajectoryMemory,
-        members: int,
-    ) -> None:  # fmt: skip
-        self._tags = algorithm.rollout_metrics
-        axis = () if members == 1 else (members,)
-        self._metrics = torch.zeros(len(self._tags), *axis, device=context.device)
-        prepare = make_prepare(algorithm, members)
-        preparing = Preparing(state, memory, knobs, self._metrics)
-        self.program = Bound(prepare, prepare, (preparing,), cuda_graphs=context.cuda_graphs)
-
-    def metrics(self) -> dict[str, Tensor]:
-        """Each [] or [M], on the device."""
-        return dict(zip(self._tags, self._metrics.clone().unbind(), strict=True))
+    metrics: dict[str, Tensor]  # the algorithm's `rollout_metrics`, each [] or [M], written
 
 
 def make_prepare(algorithm: RolloutAlgorithm, members: int) -> Callable[[Preparing], None]:
-    """`RolloutAlgorithm.prepare` of all members, in place."""
+    """`RolloutAlgorithm.prepare` of all members, in place, before the first gradient step."""
     of_all: Callable[[State, Trajectories, Knobs], Prepared]
     of_all = algorithm.prepare if members == 1 else torch.vmap(algorithm.prepare)
 
@@ -224,7 +210,7 @@ def make_prepare(algorithm: RolloutAlgorithm, members: int) -> Callable[[Prepari
         columns, metrics = of_all(memory.state, steps, memory.knobs)
         for name, column in memory.memory.columns.items():
             column.copy_(columns[name].view_as(column))
-        for number, tag in enumerate(algorithm.rollout_metrics):
-            memory.metrics[number].copy_(metrics[tag])
+        for tag, metric in memory.metrics.items():
+            metric.copy_(metrics[tag])
 
     return prepare
