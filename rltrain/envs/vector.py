@@ -7,7 +7,7 @@ idle, and the true successor at an episode's end, in one process and in workers 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -237,3 +237,12 @@ class VectorEnv:
             state.get("twin_state"),
         )
         return state["episode"].tolist(), lanes
+
+
+def join_env_states(states: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The state of all members' environments from the `state_dict` of each."""
+    if len(states) == 1:
+        return dict(states[0])
+    filled = [state["actions"] for state in states if len(state["actions"])]
+    joined = {name: np.concatenate([state[name] for state in states]) for name in states[0] if name != "actions"}
+    return {**joined, "actions": np.concatenate(filled) if filled else np.empty(0)}

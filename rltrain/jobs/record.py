@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -59,12 +59,6 @@ def write_start(run: RunFolder, config: RunConfig, conditions: Mapping[str, Any]
     )
 
 
-class HasState(Protocol):
-    """An agent, or one member of a population's."""
-
-    def state_dict(self) -> StateDict: ...
-
-
 def write_result(
     run: RunFolder, member: Member, final: EpisodeStatistics, threshold: float | None, logger: Logger
 ) -> None:
@@ -83,7 +77,7 @@ def write_result(
         logger.result(member.step, {"final/episode_return": final.mean, "final/episode_return_std": final.std})
 
 
-def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> dict[str, Path]:
+def draw(run: RunFolder, config: RunConfig, member: Member, *, curve: bool) -> dict[str, Path]:
     """Draws the pictures of a run that has ended; returns their paths by what they show. One that cannot be written is
     reported: all else of the run is there.
 
@@ -99,7 +93,7 @@ def draw(run: RunFolder, config: RunConfig, agent: HasState, *, curve: bool) -> 
             pictures["learning curve"] = plot_learning_curve(run.path)
         # Of a table alone: looking makes an environment, of which a machine may hold no more.
         if card_of(config.algo).discrete_observations and (grid := grid_world(config.env)) is not None:
-            pictures |= _draw_table(run, config, agent.state_dict(), grid)
+            pictures |= _draw_table(run, config, member.agent_state(), grid)
     except OSError as error:
         warn(_log, unusable(Path(error.filename or run.path), error))
     return pictures

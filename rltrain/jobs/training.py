@@ -43,8 +43,8 @@ from rltrain.training.loop import Loop
 from rltrain.training.member import Output
 from rltrain.training.pruning import PruningRule, SeedPruning, TrialPruning
 from rltrain.training.saving import last_logged_step
+from rltrain.training.shared_evaluation import evaluate_apart
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
-from rltrain.training.views import evaluate_apart, own_agent
 
 _log = logging.getLogger(__name__)
 Outcome = float | BaseException
@@ -229,7 +229,7 @@ class Training:
         keys, stop = dict.fromkeys(trained, REPORT_KEY), self._stop
         finals = evaluate_apart(evaluator, parts.agent, REPORT_EPISODES, keys, lambda: stop.requested, partly=True)
         evaluated = self._write_results(loop, parts, finals or {})
-        ended = self._draw(loop, parts, evaluated)  # from result.json, which has its name by now
+        ended = self._draw(loop, evaluated)  # from result.json, which has its name by now
         for text in self._telling.summary(ended, parts):
             say(text)
         if any(number not in self._outcomes for number in trained):
@@ -252,13 +252,12 @@ class Training:
         return evaluated
 
     @written_together()
-    def _draw(self, loop: Loop, parts: Parts, evaluated: Mapping[int, EpisodeStatistics]) -> dict[int, Ended]:
+    def _draw(self, loop: Loop, evaluated: Mapping[int, EpisodeStatistics]) -> dict[int, Ended]:
         """Draws the pictures of the members that have results, and notes how they ended."""
         ended: dict[int, Ended] = {}
         for number, final in evaluated.items():
-            run, config = self._runs[number], self._configs[number]
-            agent = own_agent(parts.agent, number, len(self._jobs), config.num_envs)
-            ended[number] = Ended(loop.members[number], final, draw(run, config, agent, curve=self._telling.console))
+            run, config, member = self._runs[number], self._configs[number], loop.members[number]
+            ended[number] = Ended(member, final, draw(run, config, member, curve=self._telling.console))
             if not final.interrupted:
                 self._outcomes[number] = final.mean
                 self._loggers[number].close(True)

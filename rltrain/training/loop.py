@@ -15,15 +15,15 @@ import torch
 
 from rltrain.config.schema import RunConfig
 from rltrain.engine.protocol import Agent, IteratingAgent, SteppedByAgent
-from rltrain.envs.vector import VectorEnv
+from rltrain.envs.vector import VectorEnv, join_env_states
 from rltrain.errors import RunFailed
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.member import Member, Output
 from rltrain.training.progress import Progress
 from rltrain.training.recorder import Recorder
 from rltrain.training.saving import SaveTimes
+from rltrain.training.shared_evaluation import SharedEvaluation
 from rltrain.training.stopping import StopRequest
-from rltrain.training.views import SharedEvaluation, join_env_states, views
 from rltrain.types import Episode
 
 _MOST_STEPS = 1024  # of a block on the host, whose counts are kept until it ends
@@ -67,9 +67,9 @@ class Loop:
         # What an agent that steps by itself has measured comes from the host.
         self._recorder = Recorder(members, num_envs, torch.device("cpu") if envs.stepped_by_agent else device)
         self._evaluation = SharedEvaluation(evaluator, agent)
-        own = views(agent, envs, evaluator, self._evaluation, members, num_envs)
+        shared = agent, envs, self._evaluation, self._progress, self._recorder, self.stop_requested
         self.members = [
-            Member(member, config, own[member], output, self._progress, self._recorder, self.stop_requested)
+            Member(member, config, output, *shared)
             for member, (config, output) in enumerate(zip(configs, outputs, strict=True))
         ]
         self.failures: dict[int, RunFailed] = {}

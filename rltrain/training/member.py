@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from rltrain.config.schema import RunConfig
-from rltrain.engine.protocol import StateDict
+from rltrain.engine.protocol import Agent, StateDict
+from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.terminal.output import warn
@@ -21,8 +22,8 @@ from rltrain.training.progress import Progress
 from rltrain.training.pruning import SeedPruning
 from rltrain.training.recorder import Recorder
 from rltrain.training.saving import Checkpointer
+from rltrain.training.shared_evaluation import SharedEvaluation
 from rltrain.training.value_check import beyond_bounds
-from rltrain.training.views import MemberEnvs, OwnAgent, OwnEvaluator
 
 _log = logging.getLogger(__name__)
 Number = TypeVar("Number", int, float)
@@ -52,15 +53,20 @@ class Member:
         self,
         index: int,
         config: RunConfig,
-        own: tuple[OwnAgent, MemberEnvs, OwnEvaluator],
         output: Output,
+        agent: Agent,
+        envs: VectorEnv,
+        evaluation: SharedEvaluation,
         progress: Progress,
         recorder: Recorder,
         stop_requested: Callable[[], bool],
     ) -> None:
-        """own: its parts of what all members share. stop_requested: asked during an evaluation, which it may end."""
+        """stop_requested: asked during an evaluation, which it may end. Members share all but config and output."""
         self._index, self._config = index, config
-        self._agent, self._envs, self._evaluator = own
+        # The agent of a single run need not know of members.
+        self._which = () if len(progress.steps) == 1 else (index,)
+        self._own_envs = slice(index * config.num_envs, (index + 1) * config.num_envs)
+        self._agent, self._envs, self._evaluation = agent, envs, evaluation
         self._logger, self._checkpointer, self._pruning = output
         self._progress, self._recorder, self._stop_requested = progress, recorder, stop_requested
         periods = (config.log_period, config.eval.period, config.video.period)
@@ -142,7 +148,7 @@ class Member:
         config = self._config
         evaluation = None
         if self.evaluates:
-            evaluation = self._evaluator.evaluate(self._agent, config.eval.episodes, self.step, self._stop_requested)
+            evaluation = self._evaluate(config.eval.episodes, self.step)
             if evaluation is None or not self._judge(evaluation):
                 return
         row: dict[str, float] = {}
@@ -162,6 +168,9 @@ class Member:
         if self._pruning is not None:
             self._tell_pruning(self._pruning, evaluation)
 
+    def _evaluate(self, episodes: int, key: int) -> EpisodeStatistics | None:
+        return self._evaluation.evaluate(self._index, episodes, key, self._stop_requested)
+
     def _tell_pruning(self, pruning: SeedPruning, evaluation: EpisodeStatistics | None) -> None:
         period = self._config.eval.period
         if evaluation is not None and period is not None:
@@ -174,7 +183,7 @@ class Member:
         speed = (self.step - self._row_step) / seconds if seconds > 0 else 0.0
         self._row_step, self._row_seconds = self.step, self.train_seconds
         means = self._recorder.flush(self._index, self.step)
-        return {**means, **self._agent.scalars(), "time/steps_per_second": speed}
+        return {**means, **self._agent.scalars(*self._which), "time/steps_per_second": speed}
 
     def _judge(self, evaluation: EpisodeStatistics) -> bool:
         """Keeps the best network and decides whether to stop early; False if that was interrupted."""
@@ -182,7 +191,7 @@ class Member:
         self._confirmed_return = None  # of another network
         if config.stop_at_return is not None and evaluation.mean >= config.stop_at_return:
             key = CONFIRM_KEY_OFFSET + self.step
-            confirmation = self._evaluator.evaluate(self._agent, REPORT_EPISODES, key, self._stop_requested)
+            confirmation = self._evaluate(REPORT_EPISODES, key)
             if confirmation is None:
                 return False
             if confirmation.mean >= config.stop_at_return:
@@ -214,12 +223,16 @@ class Member:
                 raise RunFailed(f"the weights of {name} are not finite at environment step {self.step}")
         return state
 
+    def agent_state(self) -> StateDict:
+        """Its part of the agent's state."""
+        return self._agent.state_dict(*self._which)
+
     def state_dict(self) -> StateDict:
         """All that a continued run needs: the agent's sections, and `state` with the run's own counters."""
-        agent = self._agent.state_dict()
+        agent = self.agent_state()
         state = {
             "agent": agent["state"],
-            "envs": self._envs.state_dict(),
+            "envs": self._envs.state_dict(self._own_envs),
             "recorder": self._recorder.state_dict(self._index),
             "step": self.step,
             "episodes": self.episodes,
@@ -241,8 +254,9 @@ class Member:
             running: [N], the numbers of the episodes that ran then; the environments have loaded theirs.
         """
         state = sections["state"]
-        self._agent.load_state_dict({**sections, "state": state["agent"]})
-        abandoned = self._envs.state_dict()["episode"] != running
+        self._agent.load_state_dict({**sections, "state": state["agent"]}, *self._which)
+        abandoned = np.zeros(self._envs.num_envs, np.bool_)
+        abandoned[self._own_envs] = self._envs.state_dict(self._own_envs)["episode"] != running
         if abandoned.any():
             self._agent.abandon_episodes(abandoned)
         self._recorder.load_state_dict(state["recorder"], self._index)

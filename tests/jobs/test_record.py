@@ -23,8 +23,8 @@ def test_a_picture_that_cannot_be_written_is_reported(
         raise OSError(errno.ENOSPC, "No space left on device", str(run / "learning_curve.png"))
 
     monkeypatch.setattr(rltrain.report.curve, "plot_learning_curve", full)
-    agent: Any = None
-    assert draw(RunFolder(tmp_path), run_config(dqn_config()), agent, curve=True) == {}
+    member: Any = None
+    assert draw(RunFolder(tmp_path), run_config(dqn_config()), member, curve=True) == {}
     assert capsys.readouterr().err.endswith("learning_curve.png: cannot be used: No space left on device\n")
 
 
@@ -32,10 +32,10 @@ def test_a_job_s_curve_that_is_there_is_drawn_anew(tmp_path: Path, monkeypatch: 
     """A job has one where it once went on alone, and its sweep goes on from there."""
     run = RunFolder(tmp_path)
     monkeypatch.setattr(rltrain.report.curve, "plot_learning_curve", lambda run: run / "learning_curve.png")
-    agent: Any = None
-    assert draw(run, run_config(dqn_config()), agent, curve=False) == {}
+    member: Any = None
+    assert draw(run, run_config(dqn_config()), member, curve=False) == {}
     run.learning_curve.write_bytes(b"of fewer steps")
-    assert draw(run, run_config(dqn_config()), agent, curve=False) == {"learning curve": run.learning_curve}
+    assert draw(run, run_config(dqn_config()), member, curve=False) == {"learning curve": run.learning_curve}
 
 
 def test_a_file_that_fails_a_run_is_named_in_words(tmp_path: Path) -> None:

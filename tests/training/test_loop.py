@@ -86,12 +86,12 @@ class ScriptedEvaluator:
         self.means, self.asked = list(means), list[tuple[int, int]]()
         self.diagnostics: dict[str, float] = {}
 
-    def evaluate(
-        self, policy: object, episodes: int, key: int, stop: Callable[[], bool] = lambda: False
-    ) -> EpisodeStatistics | None:
-        self.asked.append((key, episodes))
+    def evaluate_members(
+        self, policy: object, episodes: int, keys: Mapping[int, int], stop: Callable[[], bool], partly: bool
+    ) -> dict[int, EpisodeStatistics] | None:
+        self.asked.append((keys[0], episodes))
         mean = self.means.pop(0) if len(self.means) > 1 else self.means[0]
-        return None if mean is None else EpisodeStatistics((mean - 1.0, mean + 1.0), diagnostics=self.diagnostics)
+        return None if mean is None else {0: EpisodeStatistics((mean - 1.0, mean + 1.0), diagnostics=self.diagnostics)}
 
 
 class Run:
