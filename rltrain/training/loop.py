@@ -19,7 +19,7 @@ from rltrain.envs.vector import VectorEnv, join_env_states
 from rltrain.errors import RunFailed
 from rltrain.training.evaluator import Evaluator
 from rltrain.training.member import Member, Output
-from rltrain.training.progress import Progress
+from rltrain.training.progress import Progress, mean_steps
 from rltrain.training.recorder import Recorder
 from rltrain.training.saving import SaveTimes
 from rltrain.training.shared_evaluation import SharedEvaluation
@@ -63,7 +63,7 @@ class Loop:
         num_envs, members = configs[0].num_envs, len(configs)
         self._envs, self._agent, self._stop, self._outputs = envs, agent, stop, outputs
         self._num_envs = num_envs
-        self._progress = Progress(members, num_envs)
+        self._progress = Progress(num_envs, [config.total_episodes for config in configs])
         # What an agent that steps by itself has measured comes from the host.
         self._recorder = Recorder(members, num_envs, torch.device("cpu") if envs.stepped_by_agent else device)
         self._evaluation = SharedEvaluation(evaluator, agent)
@@ -81,8 +81,6 @@ class Loop:
         self._save_requested = False
         self._obs: np.ndarray | None = None
         self._running = np.ones(members, np.bool_)
-        self._next_duty = np.array([member.next_duty for member in self.members])
-        self._most_episodes = np.array([config.total_episodes or np.iinfo(np.int64).max for config in configs])
 
     @property
     def step(self) -> int:
@@ -109,11 +107,11 @@ class Loop:
             self._obs = self._envs.reset()
         for member in np.flatnonzero(self._running & ~self._progress.due).tolist():
             self._retire_if_done(member)
-        before = _mean(np.where(self._progress.due, self._progress.before, self._progress.steps))
+        before = mean_steps(np.where(self._progress.due, self._progress.before, self._progress.steps))
         self._do_duties()
         self._save_if_due(before)
         while self._running.any() and not self.stop_requested() and not self._have_left():
-            before = _mean(self._progress.steps)
+            before = mean_steps(self._progress.steps)
             self._train()
             self._do_duties()
             self._save_if_due(before)
@@ -136,17 +134,15 @@ class Loop:
     def _train(self) -> None:
         """A block of vector steps."""
         start = time.perf_counter()
-        steps = self._quiet_steps()
+        steps = self._progress.quiet_steps(self._running, self._saves.steps)
         if self._envs.stepped_by_agent:
             self._steps_on_device(steps)
         elif self._progress.due.any():  # and waits for an update of all
             self._steps_on_host(1)
         else:
             self._steps_on_host(min(steps, _MOST_STEPS))
-        progress = self._progress
-        reached = (progress.steps >= self._next_duty) | (progress.episodes >= self._most_episodes)
-        progress.due |= reached & self._running
-        progress.seconds += self._running * (time.perf_counter() - start)
+        self._progress.note_due(self._running)
+        self._progress.seconds += self._running * (time.perf_counter() - start)
 
     def _steps_on_host(self, most: int) -> None:
         agent = self._agent
@@ -183,20 +179,6 @@ class Loop:
         self._save_requested = self._stop.take_save_request()
         return self._save_requested or self._stop.requested
 
-    def _quiet_steps(self) -> int:
-        """Vector steps after which something may be due for a member or all are saved, and before which nothing is."""
-        progress, period = self._progress, self._saves.steps
-        members = np.flatnonzero(self._running & ~progress.due)
-        if not len(members):
-            return 1
-        steps = self._next_duty[members] - progress.steps[members]
-        episodes = self._most_episodes[members] - progress.episodes[members]  # each environment ends one at most
-        soonest = -(-int(min(steps.min(), episodes.min())) // self._num_envs)
-        if period is None:
-            return soonest
-        total = (_mean(progress.steps) // period + 1) * period * len(self.members)  # of all members' steps
-        return min(soonest, -(-(total - self.step) // (self._num_envs * int(self._running.sum()))))
-
     def _count(self, taken: np.ndarray, episodes: Sequence[Episode]) -> None:
         self._progress.count(taken, episodes)
         self._recorder.add_episodes(episodes)
@@ -229,7 +211,6 @@ class Loop:
                 self.members[number].do_duties()
             except RunFailed as failure:
                 self._fail(number, failure)
-            self._next_duty[number] = self.members[number].next_duty
         for number in numbers:  # once all have their rows: the last save takes a while
             if self._running[number] and not due[number]:
                 self._retire_if_done(number)
@@ -258,8 +239,8 @@ class Loop:
 
     def _save_if_due(self, before: int) -> None:
         """before: the mean of the members' environment steps when this was asked last."""
-        period = self._saves.steps
-        if period is not None and _mean(self._progress.steps) // period > before // period and self._saves.affordable():
+        period, now = self._saves.steps, mean_steps(self._progress.steps)
+        if period is not None and now // period > before // period and self._saves.affordable():
             self._save()
 
     def _save(self) -> None:
@@ -282,10 +263,4 @@ class Loop:
         of_envs = [state["state"]["envs"] for state in states]
         running = [state["episode"].copy() for state in of_envs]
         self._obs, _ = self._envs.load_state_dict(join_env_states(of_envs))
-        exact = [member.load_state_dict(*each) for member, *each in zip(self.members, states, running, strict=True)]
-        self._next_duty[:] = [member.next_duty for member in self.members]
-        return exact
-
-
-def _mean(steps: np.ndarray) -> int:
-    return int(steps.sum()) // len(steps)
+        return [member.load_state_dict(*each) for member, *each in zip(self.members, states, running, strict=True)]

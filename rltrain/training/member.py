@@ -77,6 +77,7 @@ class Member:
         self._confirmed_return: float | None = None  # of this network, on which the run stops
         self._row_step, self._row_seconds = 0, 0.0  # where the last row of metrics was written
         self._saved: tuple[int, bool] | None = None  # of which state the newest checkpoint is
+        self._plan()
 
     @property
     def step(self) -> int:
@@ -114,11 +115,6 @@ class Member:
         return self._saved == self._progress.moment(self._index)
 
     @property
-    def next_duty(self) -> int:
-        """The first environment step at which something will be due, if no limit of episodes is reached before."""
-        return min(self._config.total_steps, *((self.step // period + 1) * period for period in self._periods))
-
-    @property
     def evaluates(self) -> bool:
         """Whether an evaluation is due."""
         return self._crossed(self._config.eval.period)
@@ -139,6 +135,11 @@ class Member:
     def _crossed(self, period: int | None) -> bool:
         return period is not None and self.step // period > self._progress.before[self._index] // period
 
+    def _plan(self) -> None:
+        """Sets the first environment step at which something will be due, if no limit of episodes is reached before."""
+        ends = ((self.step // period + 1) * period for period in self._periods)
+        self._progress.next_duty[self._index] = min(self._config.total_steps, *ends)
+
     def do_duties(self) -> None:
         """Evaluates, logs and films what is due. An evaluation that is interrupted leaves all of it for the resume.
 
@@ -146,6 +147,7 @@ class Member:
             RunFailed: an environment failed, or a number is not finite.
         """
         config = self._config
+        self._plan()
         evaluation = None
         if self.evaluates:
             evaluation = self._evaluate(config.eval.episodes, self.step)
@@ -267,6 +269,7 @@ class Member:
         self.metrics = {tag: float(value) for tag, value in state.get("metrics", {}).items()}
         seconds, self._row_seconds = float(state["train_seconds"]), float(state["row_seconds"])
         self._progress.load(self._index, step, duties_from, episodes, seconds)
+        self._plan()
         if not self._limit_reached:
             self._confirmed_return = None  # it trains on, to another network
         if self._pruning is not None and not self._due:
