@@ -39,47 +39,50 @@ class OffPolicyAgent(EngineAgent):
 
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
-        configs, run, device = context.configs, context.config, context.device
-        algorithm = self._algorithm
-        algos = [cast(QNetworkConfig, c.algo) for c in configs]
-        self._config, self._cadence = algos[0], cast(UpdatesPerStep, algorithm.cadence)
-        draws = cast(ReplayAlgorithm, algorithm).learning_draws
-        self._more = {**{name: draw.shape for name, draw in draws.items()}, **dict.fromkeys(algorithm.anneals, ())}
-        self._env_member = np.repeat(np.arange(self._members), run.num_envs)  # [M * N]
-        ((target, own),) = algorithm.follows.items()
-        updates = [c.target_update for c in configs if c.target_update is not None]
+        self._config = cast(QNetworkConfig, context.config.algo)
+        self._cadence = cast(UpdatesPerStep, self._algorithm.cadence)
+        self._make_targets(context)
+        self._make_experience(context)
+        self._make_learner(context)  # which reads the replay, and makes no call across a move of the targets
+
+    def _make_targets(self, context: AgentContext) -> None:
+        ((target, own),) = self._algorithm.follows.items()
+        updates = [c.target_update for c in context.configs if c.target_update is not None]
         params = self._state.networks
         self._targets = MemberTargets(updates, params[target], params[own])
-        self._steps_per_call = self._choose_steps_per_call() if context.compile_update or context.cuda_graphs else 1
         # What is due then depends on which episodes have ended: the host must look after every vector step.
         self._follows_episodes |= self._targets.by_episodes
-        spaces = context.observation, context.action
-        self._frames = self._make_frames(context)
+
+    def _make_experience(self, context: AgentContext) -> None:
+        config, device, spec, action = self._config, context.device, context.observation, context.action
+        self._frames: Frames | None = None  # of stacked observations, each kept once
+        if spec.stack is not None:
+            self._frames = Frames(spec, config.buffer_size, self._num_envs, config.n_step, device, self._members)
         self.replay = make_replay(
-            self._config, *spaces, device, self._members, spare_row=self._iterates, frames=self._frames
+            config, spec, action, device, self._members, spare_row=self._iterates, frames=self._frames
         )
-        gammas = np.repeat([algo.gamma for algo in algos], run.num_envs)  # [M * N]
+        gammas = np.repeat(self._gammas, self._num_envs)  # [M * N]
         where = device if self._iterates else torch.device("cpu")
-        waiting = context.observation if self._frames is None else self._frames.spec
-        self._window = NStepWindow(self._config.n_step, gammas, len(gammas), waiting, context.action, where)
+        waiting = spec if self._frames is None else self._frames.spec
+        self._window = NStepWindow(config.n_step, gammas, len(gammas), waiting, action, where)
+        self._env_member = np.repeat(np.arange(self._members), self._num_envs)  # [M * N]
         self._store = TransitionStore(self.replay, self._window)
+
+    def _make_learner(self, context: AgentContext) -> None:
+        algorithm, config = self._algorithm, self._config
+        draws = cast(ReplayAlgorithm, algorithm).learning_draws
+        self._replay_draws = RandomBlocks(self._seeds, "replay", block_size=64 * config.batch_size)
+        self._learning_draws = {
+            name: RandomBlocks(self._seeds, draw.purpose, draw.kind) for name, draw in draws.items()
+        }
+        self._more = {**{name: draw.shape for name, draw in draws.items()}, **dict.fromkeys(algorithm.anneals, ())}
+        self._steps_per_call = self._choose_steps_per_call() if context.compile_update or context.cuda_graphs else 1
         self._depth = self._choose_depth() if self._iterates else 1
         taus = [{} if tau is None else {"tau": tau} for tau in self._targets.taus]
         self._learner = Learner(
             context, algorithm, self._state, self._stack_knobs(taus), self.replay, self.replay.memory, self._members,
-            self._config.batch_size, self._steps_per_call, self._depth * self._most_calls, more=self._more,
+            config.batch_size, self._steps_per_call, self._depth * self._most_calls, more=self._more,
         )  # fmt: skip
-        self._replay_draws = RandomBlocks(self._seeds, "replay", block_size=64 * self._config.batch_size)
-        self._learning_draws = {
-            name: RandomBlocks(self._seeds, draw.purpose, draw.kind) for name, draw in draws.items()
-        }
-
-    def _make_frames(self, context: AgentContext) -> Frames | None:
-        """Where the replay, and what waits for its n-step return, keep each frame of stacked observations once."""
-        if context.observation.stack is None:
-            return None
-        sizes = self._config.buffer_size, context.config.num_envs, self._config.n_step
-        return Frames(context.observation, *sizes, context.device, self._members)
 
     def _choose_steps_per_call(self) -> int:
         """K: divides the steps that are due together and, where targets move between calls, the time between moves."""
