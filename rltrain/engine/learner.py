@@ -104,20 +104,15 @@ class Learner:
         self._members, self._steps = members, steps
         self._tags = algorithm.metrics
         axis = () if self._members == 1 else (self._members,)
-        more = more or {}
-        self._draws = StagingBuffers(
-            {
-                "draws": ((most_calls, steps, *axis, draws), draw_type),
-                "call": ((1,), torch.int64),
-                **{name: ((most_calls, steps, *axis, *shape), torch.float32) for name, shape in more.items()},
-            },
-            context.device,
-        )
+        self._shapes = {"draws": (draws,), **(more or {})}  # of one gradient step of one member
+        forms = {name: ((most_calls, steps, *axis, *shape), torch.float32) for name, shape in self._shapes.items()}
+        forms |= {"draws": (forms["draws"][0], draw_type), "call": ((1,), torch.int64)}
+        self._draws = StagingBuffers(forms, context.device)
         self._metrics = StagingBuffers(
             {"metrics": ((most_calls, len(self._tags), *axis), torch.float32)}, context.device
         )
         on_device, metrics = self._draws.on_device, self._metrics.on_device["metrics"]
-        drawn = {name: on_device[name] for name in more}
+        drawn = {name: on_device[name] for name in more or {}}
         learning = Learning(state, memory, knobs, on_device["draws"], drawn, on_device["call"], metrics)
         functional: Update = partial(algorithm.learn, gradient=functional_gradient)
         eager: Update = partial(algorithm.learn, gradient=eager_gradient)
@@ -134,11 +129,15 @@ class Learner:
         """Takes the draws [M, calls * K * draws] of the next calls, and `more` of the same form."""
         host = self._draws.host
         for name, drawn in {"draws": draws, **(more or {})}.items():
-            into = host[name][:calls]  # [calls, K, M, ...]
-            of_calls = drawn.reshape(self._members, calls, self._steps, *into.shape[2 + (self._members > 1) :])
-            into[:] = of_calls[0] if self._members == 1 else np.moveaxis(of_calls, 0, 2)
+            host[name][:calls] = self._by_call(drawn, calls, self._shapes[name])
         host["call"][:] = 0
         self._draws.send()
+
+    def _by_call(self, drawn: np.ndarray, calls: int, shape: tuple[int, ...]) -> np.ndarray:
+        """[M, calls * K * B], a member's draws one after the other -> [calls, K, M, B], those of a gradient step
+        together; of a single run [calls, K, B]. B stands for `shape`."""
+        of_members = drawn.reshape(self._members, calls, self._steps, *shape)  # [M, calls, K, B]
+        return of_members[0] if self._members == 1 else np.moveaxis(of_members, 0, 2)
 
     def learn(self) -> None:
         """The next call."""
