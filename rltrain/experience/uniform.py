@@ -45,6 +45,10 @@ class UniformReplay:
     The arrays live on `device`. Rows are written in order and overwritten oldest first. A population has one ring per
     member, all in the same arrays: member m's rows are [m * capacity, (m + 1) * capacity).
 
+    Rows are counted where they are written. What `add` writes counts on the host, and on the device from `send_counts`
+    on; what a program writes with `store` counts on the device, and on the host from `fetch_counts` on. Sizes, states
+    and the places of `add` are those of the host's count.
+
     Args:
         spare_row: one row more at the end of the arrays, where a program of fixed shapes writes what is not kept.
         frames: of stacked observations: rows hold the numbers of frames in place of `observation`, and batches frames.
@@ -87,21 +91,21 @@ class UniformReplay:
 
     @property
     def _written(self) -> np.ndarray:
-        """[M] the rows that each member ever wrote, up to a multiple of the capacity: the next one goes to row
-        `written % capacity`, and `min(written, capacity)` are in use."""
+        """[M] the rows that each member ever wrote, up to a multiple of the capacity, as the host knows: the next one
+        goes to row `written % capacity`, and `min(written, capacity)` are in use."""
         return self._counts.host["written"]
 
     @property
     def written(self) -> Tensor:
-        """`written` on the device, as of the last `send_counts`; programs that store rows move it on."""
+        """The same on the device: part of the program."""
         return self._counts.on_device["written"]
 
     def send_counts(self) -> None:
-        """Tells the device what was written here."""
+        """Tells the device what `add` wrote."""
         self._counts.send()
 
     def fetch_counts(self) -> None:
-        """Learns what was written on the device; waits for it."""
+        """Learns what programs wrote; waits for them."""
         self._counts.fetch()
 
     @property
@@ -115,29 +119,38 @@ class UniformReplay:
         Args:
             members: [K], ascending: whose they are. None: the only member's.
         """
+        ahead = np.arange(len(columns[0]))  # [K] which of its member's own rows each is
         if members is None or self._members == 1:
-            self._tell_frames(np.zeros(len(columns[0]), np.int64), np.arange(len(columns[0])), columns)
-            self._add_rows(0, columns)
+            self._tell_frames(np.zeros_like(ahead), ahead, columns)
+            self._add_in_a_row(0, columns)
             return
         counts = np.bincount(members, minlength=self._members)  # [M]
         first = np.cumsum(counts) - counts  # [M] each member's first row of the columns
-        self._tell_frames(members, np.arange(len(members)) - first[members], columns)
-        if counts.max() > self.capacity:
-            for member in np.flatnonzero(counts):
-                own = slice(first[member], first[member] + counts[member])
-                self._add_rows(int(member), tuple(column[own] for column in columns))
+        ahead -= first[members]
+        self._tell_frames(members, ahead, columns)
+        if counts.max() <= self.capacity:
+            self._add_scattered(members, ahead, columns, counts)
             return
-        written = self._written
-        places = (written[members] + np.arange(len(members)) - first[members]) % self.capacity  # [K]
-        self._write(self._starts[members] + places, columns)
-        written += counts
+        for member in np.flatnonzero(counts):
+            own = slice(first[member], first[member] + counts[member])
+            self._add_in_a_row(int(member), tuple(column[own] for column in columns))
 
     def _tell_frames(self, members: np.ndarray, ahead: np.ndarray, columns: tuple[np.ndarray, ...]) -> None:
         """Notes which rows will have their frames: those `ahead` [K] of the last ones of `members` [K]."""
         if self._frames is not None:
             self._frames.kept_in(members, self._written[members] + ahead, columns[0], columns[3])
 
-    def _add_rows(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
+    def _add_scattered(
+        self, members: np.ndarray, ahead: np.ndarray, columns: tuple[np.ndarray, ...], counts: np.ndarray
+    ) -> None:
+        """Writes rows of several `members` [K] at once, the `ahead`-th next ones [K] of each, `counts` [M] that fit."""
+        written = self._written
+        places = (written[members] + ahead) % self.capacity  # [K]
+        self._write(self._starts[members] + places, columns)
+        written += counts
+
+    def _add_in_a_row(self, member: int, columns: tuple[np.ndarray, ...]) -> None:
+        """Writes rows of one member as slices, two where they reach the end; of too many the last ones."""
         count = len(columns[0])
         if count > self.capacity:
             columns = tuple(column[-self.capacity :] for column in columns)
