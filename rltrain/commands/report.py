@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rltrain.commands.evaluate import find_run, not_begun
 from rltrain.config.stored import parse_words
 from rltrain.errors import RequestError
-from rltrain.report.words import PAGE, shown_estimate, shown_solved
+from rltrain.report.words import PAGE, cells
 from rltrain.terminal.output import errors, say
-from rltrain.terminal.table import NOTHING, laid_out
+from rltrain.terminal.table import laid_out
 from rltrain.terminal.text import (
     command_folder,
     harmless,
@@ -85,16 +85,8 @@ def in_words(contents: Contents) -> str:
 
 def _row(contents: Contents, summary: Summary) -> list[str]:
     env = f"{summary.setting.env}  " if len(contents.envs) > 1 else ""
-    scored, seeds = len(summary.scores), len(summary.setting.runs)
-    return [
-        str(seeds) if scored == seeds else f"{scored} of {seeds}",
-        f"{env}{summary.setting.variant}",
-        shown_estimate(summary.score),
-        shown_solved(summary),
-        NOTHING if summary.solve_step is None else f"{summary.solve_step:,.0f}",
-        shown_estimate(summary.area),
-        NOTHING if summary.speed is None else f"{summary.speed:,.0f}",
-    ]
+    seeds, *numbers = cells(summary)
+    return [seeds, f"{env}{summary.setting.variant}", *numbers]
 
 
 def _unfinished(contents: Contents, run: Run) -> str:

@@ -44,11 +44,16 @@ class Aggregate:
     variants: Mapping[str, Estimate]
 
 
+def envs_of(summaries: Sequence[Summary]) -> list[str]:
+    """Ids, in the order of the settings."""
+    return list(dict.fromkeys(summary.setting.env for summary in summaries))
+
+
 def best_first(summaries: Sequence[Summary]) -> list[str]:
     """The variants by the mean of their ranks in the environments that they were run in, by final score; of those that
     are level, the one with the larger aggregate. Without a score it is the last there; without any it comes last."""
     ranks: dict[str, list[int]] = {summary.setting.variant: [] for summary in summaries}
-    for env in _envs(summaries):
+    for env in envs_of(summaries):
         own = [s for s in summaries if s.setting.env == env]
         scored = sorted([s for s in own if s.score is not None], key=_value, reverse=True)
         places = {summary.setting.variant: place for place, summary in enumerate(scored)}
@@ -91,7 +96,7 @@ def improvements(summaries: Sequence[Summary], variants: Sequence[str]) -> list[
 def aggregate(summaries: Sequence[Summary]) -> Aggregate | None:
     """None where there are no two environments whose returns can be brought to one scale."""
     scales = {
-        env: scale for env in _envs(summaries) if (scale := _scale([s for s in summaries if s.setting.env == env]))
+        env: scale for env in envs_of(summaries) if (scale := _scale([s for s in summaries if s.setting.env == env]))
     }
     if len(scales) < 2:
         return None
@@ -103,10 +108,6 @@ def aggregate(summaries: Sequence[Summary]) -> Aggregate | None:
             interval = iqm_interval(strata) or (None, None)
             found[variant] = Estimate(float(iqm(np.concatenate(strata))), *interval)
     return Aggregate(scales, found) if found else None
-
-
-def _envs(summaries: Sequence[Summary]) -> list[str]:
-    return list(dict.fromkeys(summary.setting.env for summary in summaries))
 
 
 def _scale(summaries: Sequence[Summary]) -> tuple[float, float] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from rltrain.config.validate import closest
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
-from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, improvements
+from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, envs_of, improvements
 from rltrain.report.groups import Groups, group_runs
 from rltrain.report.runs import DIAGNOSTICS, EVALUATION, TRAINING, Run, read_runs
 from rltrain.report.summary import Summary, summarize
@@ -50,7 +50,7 @@ class Contents:
     @property
     def envs(self) -> list[str]:
         """Ids, in the order of the settings."""
-        return list(dict.fromkeys(summary.setting.env for summary in self.summaries))
+        return envs_of(self.summaries)
 
     def of_env(self, env: str) -> list[Summary]:
         """The settings of one environment."""
@@ -97,7 +97,7 @@ def read_contents(places: Sequence[Path], origins: Sequence[str], metric: str | 
     curves = (main,) if metric is not None else tuple(sorted((EVALUATION, TRAINING), key=lambda tag: tag != main))
     summaries = summarize(groups.settings, tuple(dict.fromkeys([*curves, *DIAGNOSTICS])), main)
     variants = best_first(summaries)
-    envs = list(dict.fromkeys(summary.setting.env for summary in summaries))
+    envs = envs_of(summaries)
     ordered = sorted(summaries, key=lambda s: (envs.index(s.setting.env), *_rank(s), variants.index(s.setting.variant)))
     return Contents(
         places=tuple(places),

@@ -60,16 +60,6 @@ class Groups:
     left_out: tuple[Run, ...]
     parted: tuple[Run, ...]
 
-    @property
-    def envs(self) -> list[str]:
-        """Ids, in the order of the settings."""
-        return list(dict.fromkeys(setting.env for setting in self.settings))
-
-    @property
-    def variants(self) -> list[str]:
-        """The settings' names apart from their environments, each once."""
-        return list(dict.fromkeys(setting.variant for setting in self.settings))
-
 
 def group_runs(runs: Sequence[Run], origins: Sequence[str]) -> Groups:
     """Settings in the order of their first runs.

@@ -17,7 +17,7 @@ from rltrain.report.page_style import PAGE_STYLE
 from rltrain.report.runs import Run
 from rltrain.report.statistics import CONFIDENCE
 from rltrain.report.summary import Summary
-from rltrain.report.words import shown_estimate, shown_solved
+from rltrain.report.words import cells
 from rltrain.terminal.table import NOTHING
 from rltrain.terminal.text import counted, harmless, mean_and_std, number
 
@@ -115,21 +115,11 @@ def _settings(contents: Contents, env: str) -> str:
 
 def _setting_row(summary: Summary, keys: Sequence[str]) -> list[str]:
     values = [summary.setting.texts[key] for key in keys] or [summary.setting.variant]
-    scored, seeds = len(summary.scores), len(summary.setting.runs)
-    spread = NOTHING if not scored else number(float(summary.scores.mean()))
+    spread = NOTHING if not len(summary.scores) else number(float(summary.scores.mean()))
     if summary.std is not None:
         spread = mean_and_std(float(summary.scores.mean()), summary.std).replace("+-", "±")
-    return [
-        *values,
-        str(seeds) if scored == seeds else f"{scored} of {seeds}",
-        shown_estimate(summary.score),
-        spread,
-        shown_solved(summary),
-        NOTHING if summary.solve_step is None else f"{summary.solve_step:,.0f}",
-        shown_estimate(summary.area),
-        _duration(summary.train_seconds),
-        NOTHING if summary.speed is None else f"{summary.speed:,.0f}",
-    ]
+    seeds, score, solved, step, area, speed = cells(summary)
+    return [*values, seeds, score, spread, solved, step, area, _duration(summary.train_seconds), speed]
 
 
 def _figure(figure: Figure) -> str:

@@ -30,3 +30,16 @@ def shown_solved(summary: Summary) -> str:
     """`3 of 5, 1 lost`; nothing where no run can be judged."""
     lost = f", {summary.lost} lost" if summary.lost else ""
     return f"{summary.solved} of {summary.judged}{lost}" if summary.judged else NOTHING
+
+
+def cells(summary: Summary) -> tuple[str, str, str, str, str, str]:
+    """Seeds, final return, how many solved, at which step, area and steps per second of a setting."""
+    scored, seeds = len(summary.scores), len(summary.setting.runs)
+    return (
+        str(seeds) if scored == seeds else f"{scored} of {seeds}",
+        shown_estimate(summary.score),
+        shown_solved(summary),
+        NOTHING if summary.solve_step is None else f"{summary.solve_step:,.0f}",
+        shown_estimate(summary.area),
+        NOTHING if summary.speed is None else f"{summary.speed:,.0f}",
+    )

@@ -79,7 +79,7 @@ def test_the_algorithm_leads_for_a_long_name_is_cut_at_its_end(tmp_path: Path) -
         for steps, name in ((1200, "dqn"), (1500, "ppo"))
     }
     found = group_runs(read_runs([write_sweep(tmp_path / "sweep", jobs)], []), ["sweep"])
-    assert found.variants == ["algo=dqn total_steps=1200", "algo=ppo total_steps=1500"]
+    assert [setting.variant for setting in found.settings] == ["algo=dqn total_steps=1200", "algo=ppo total_steps=1500"]
 
 
 def test_a_job_that_resume_has_changed_has_its_own_config(tmp_path: Path) -> None:
