@@ -67,7 +67,7 @@ HOMES: dict[str, set[str]] = {
     "submitit": {"cluster"},
     "PIL": {"policy", "report"},
     "safetensors": {"storage"},
-    "yaml": {"config", "report.curve", "storage"},
+    "yaml": {"config", "storage"},
 }
 NO_TORCH = {
     "cli",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, StrMethodFormatter
 
+from rltrain.config.validate import at
+from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
 from rltrain.storage.files import write_atomic
+from rltrain.storage.run_folder import RunFolder
 
 _ROLLOUT, _EVAL, _EVAL_STD = "rollout/episode_return", "eval/episode_return", "eval/episode_return_std"
 _BLUE, _ORANGE, _GREY = "#3b6fb6", "#d9622b", "#8a8a8a"
@@ -69,8 +71,7 @@ def learning_curve(run: Path) -> Figure:
     figure.subplots_adjust(left=0.13, right=0.985, bottom=0.115, top=0.925)  # a layout engine draws all twice
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    result = _read_mapping(run / "result.json")
-    config = _read_mapping(run / "config.yaml")
+    result, config = _read(RunFolder(run).read_result), _read(RunFolder(run).read_config)
     _draw_training(axes, rows, config.get("log_period"))
     limited = "episodes_asked" in result  # episodes that take too long are fewer than asked for
     _draw_evaluations(axes, rows, _episodes(config, limited), _possible(config))
@@ -131,14 +132,14 @@ def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: str, pos
 
 def _episodes(config: dict[str, Any], limited: bool) -> str:
     """The legend's words on the episodes of an evaluation; none where their number is not known."""
-    asked = _nested(config, "eval", "episodes")
+    asked = at(config, ["eval", "episodes"])
     return f", mean of {'up to ' if limited else ''}{asked} episodes" if isinstance(asked, int) else ""
 
 
 def _possible(config: dict[str, Any]) -> tuple[float, float]:
     """The lowest and the highest return of an episode, as far as they are known: of no environment that was changed."""
-    changed = any(_nested(config, "env", key) for key in ("kwargs", "max_episode_steps", "wrappers"))
-    return (-math.inf, math.inf) if changed else _POSSIBLE.get(str(_nested(config, "env", "id")), (-math.inf, math.inf))
+    changed = any(at(config, ["env", key]) for key in ("kwargs", "max_episode_steps", "wrappers"))
+    return (-math.inf, math.inf) if changed else _POSSIBLE.get(str(at(config, ["env", "id"])), (-math.inf, math.inf))
 
 
 def _dress(axes: Axes, title: str) -> None:
@@ -157,21 +158,15 @@ def _dress(axes: Axes, title: str) -> None:
 
 
 def _title(config: dict[str, Any]) -> str:
-    parts = [_nested(config, "algo", "name"), _nested(config, "env", "id")]
+    parts = [at(config, ["algo", "name"]), at(config, ["env", "id"])]
     seed = config.get("seed")
     title = " on ".join(str(part) for part in parts if part)
     return f"{title}, seed {seed}" if title and seed is not None else title
 
 
-def _nested(mapping: dict[str, Any], key: str, name: str) -> Any:
-    inner = mapping.get(key)
-    return inner.get(name) if isinstance(inner, dict) else None
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
+def _read(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Content of a file; nothing where it is missing or damaged."""
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return read()
+    except RequestError:
         return {}
-    return data if isinstance(data, dict) else {}
