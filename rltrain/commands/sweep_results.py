@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
@@ -15,22 +15,20 @@ from rltrain.config.stored import changed_totals, changes_of, earlier_totals
 from rltrain.config.validate import at, leaves, show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
-from rltrain.storage.run_result import read_result, read_status
+from rltrain.storage.run_result import RunResult, read_result, read_status
 from rltrain.storage.sweep_folder import ListedJob
 from rltrain.training.outcome import Outcome, outcome
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """A job, and what its last network reached; numbers are None where there is no result.
+    """A job, and what its last network reached.
 
     Attributes:
         own: the overrides that not all jobs have.
         env: the environment's id.
         status: that of run.json, or "not begun".
-        returns: mean, std, min and max over `episodes` greedy episodes.
-        limited: how the evaluation was limited, as result.json and as the report say it; nothing where it was not.
-        outcome: None also where the environment has no threshold.
+        result: None unless the job is completed.
     """
 
     folder: str
@@ -38,13 +36,7 @@ class JobResult:
     env: str
     seed: int | None
     status: str
-    env_step: int | None = None
-    episodes: int | None = None
-    returns: Mapping[str, float] | None = None
-    solve_step: int | None = None
-    outcome: Outcome | None = None
-    limited: Mapping[str, int] = field(default_factory=dict)
-    limited_to: str = ""
+    result: RunResult | None = None
 
     @property
     def setting(self) -> tuple[str, ...]:
@@ -54,7 +46,13 @@ class JobResult:
     @property
     def mean(self) -> float:
         """Its greedy return, minus infinity where there is none: by which jobs are ordered."""
-        return -math.inf if self.returns is None else self.returns["mean"]
+        return -math.inf if self.result is None else self.result.returns["mean"]
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """None without a result, or where the environment has no threshold."""
+        result = self.result
+        return None if result is None else outcome(self.mean, result.threshold, result.solve_step)
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class SettingResult:
     @property
     def env_step(self) -> float | None:
         """The mean number of environment steps."""
-        return fmean(job.env_step or 0 for job in self.jobs) if self.jobs else None
+        return fmean(job.result.env_step if job.result else 0 for job in self.jobs) if self.jobs else None
 
     def count(self, what: Outcome) -> int:
         """Jobs with this outcome."""
@@ -99,16 +97,17 @@ def job_results(jobs: Sequence[ListedJob]) -> list[JobResult]:
     results = []
     for job, config, overrides in zip(jobs, configs, own, strict=True):
         run = RunFolder(job.folder)
-        status = read_status(run)
-        env, seed = config.get("env"), config.get("seed")
-        known = JobResult(
-            folder=job.folder.name,
-            own=tuple(overrides),
-            env=str(env.get("id", "")) if isinstance(env, Mapping) else "",
-            seed=seed if type(seed) is int else None,
-            status=status,
+        status, seed = read_status(run), config.get("seed")
+        results.append(
+            JobResult(
+                folder=job.folder.name,
+                own=tuple(overrides),
+                env=str(at(config, ["env", "id"]) or ""),
+                seed=seed if type(seed) is int else None,
+                status=status,
+                result=read_result(run) if status == "completed" else None,
+            )
         )
-        results.append(replace(known, **_found(run)) if status == "completed" else known)
     return results
 
 
@@ -158,7 +157,7 @@ def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:
     for setting, members in found.items():
         by_seed: dict[int | None, JobResult] = {}
         for job in members:
-            if job.returns is not None:
+            if job.result is not None:
                 by_seed.setdefault(job.seed, job)
         settings.append(SettingResult(setting, members[0].env, tuple(by_seed.values())))
     return settings
@@ -184,11 +183,7 @@ def to_plain(jobs: Sequence[JobResult], settings: Sequence[SettingResult], notes
                 "env": job.env,
                 "seed": job.seed,
                 "status": job.status,
-                "env_step": job.env_step,
-                "episodes": job.episodes,
-                **job.limited,
-                "episode_return": None if job.returns is None else dict(job.returns),
-                "solve_step": job.solve_step,
+                **_reached(job.result),
                 "outcome": job.outcome,
             }
             for job in jobs
@@ -226,17 +221,13 @@ def _record(job: ListedJob) -> Mapping[str, Any]:
         return {}
 
 
-def _found(run: RunFolder) -> dict[str, Any]:
-    """result.json, as the fields of JobResult; nothing where it cannot be read."""
-    result = read_result(run)
+def _reached(result: RunResult | None) -> dict[str, Any]:
     if result is None:
-        return {}
+        return dict.fromkeys(("env_step", "episodes", "episode_return", "solve_step"))
     return {
         "env_step": result.env_step,
         "episodes": result.episodes,
-        "returns": result.returns,
+        **result.limited,
+        "episode_return": dict(result.returns),
         "solve_step": result.solve_step,
-        "limited": result.limited,
-        "limited_to": "" if result.is_whole else result.count_in_words,
-        "outcome": outcome(result.returns["mean"], result.threshold, result.solve_step),
     }

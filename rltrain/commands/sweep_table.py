@@ -26,6 +26,7 @@ from rltrain.terminal.text import (
     terminal_width,
     wrapped,
 )
+from rltrain.training.outcome import Outcome
 
 _LOST = "lost: an evaluation reached the threshold, the last network does not"
 _Row = TypeVar("_Row", JobResult, SettingResult)
@@ -92,7 +93,7 @@ def _tables(jobs: Sequence[JobResult], settings: Sequence[SettingResult], width:
         width: of the terminal, on which of more than 40 jobs only the settings are shown, or the best 40 where no
             setting has several seeds. None: all is shown.
     """
-    if len(jobs) < 2 or all(job.returns is None for job in jobs):
+    if len(jobs) < 2 or all(job.result is None for job in jobs):
         return []
     tables = []
     most = len(jobs) if width is None else MOST_ROWS
@@ -126,24 +127,25 @@ def _of_jobs(jobs: Sequence[JobResult], of: int, width: int | None) -> str:
     rows = []
     for job in jobs:
         outcome = ["-", "-", "no result"]
-        if job.returns is not None:
-            greedy = mean_and_std(job.returns["mean"], job.returns["std"])
-            outcome = [f"{job.env_step:,}", _solved_at(job), greedy]
+        if job.result is not None:
+            greedy = mean_and_std(job.mean, job.result.returns["std"])
+            outcome = [f"{job.result.env_step:,}", _solved_at(job.result.solve_step, job.outcome), greedy]
         rows.append([job.folder, as_typed(job.own), *outcome])
     title = "job" if len(jobs) == of else f"best {len(jobs)}"
     table = laid_out([title, "what differs", "steps", "solved at", "greedy return"], rows, width, optional=(2, 3))
-    episodes = sorted({job.episodes for job in jobs if job.episodes is not None})
+    results = [job.result for job in jobs if job.result is not None]
+    episodes = sorted({result.episodes for result in results})
     notes = [f"+- is the standard deviation over a job's {' or '.join(map(str, episodes))} episodes"]
-    if limited := list(dict.fromkeys(job.limited_to for job in jobs if job.limited_to)):
+    if limited := list(dict.fromkeys(result.count_in_words for result in results if not result.is_whole)):
         notes.append(f"final evaluations were limited: {'; '.join(limited[:3])}{'; ...' if len(limited) > 3 else ''}")
     return _with_notes(table, notes, any(job.outcome == "lost" for job in jobs), width)
 
 
-def _solved_at(job: JobResult) -> str:
-    if job.outcome == "lost":
-        return f"{job.solve_step:,}, lost"
-    if job.outcome == "solved":
-        return "at the end" if job.solve_step is None else f"{job.solve_step:,}"
+def _solved_at(step: int | None, outcome: Outcome | None) -> str:
+    if outcome == "lost":
+        return f"{step:,}, lost"
+    if outcome == "solved":
+        return "at the end" if step is None else f"{step:,}"
     return "-"
 
 

@@ -13,6 +13,7 @@ from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError, Pruned, RequestError, RunFailed
 from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_result, read_status
 from rltrain.storage.study_folder import Trial, TrialResult
 from rltrain.storage.sweep_folder import ListedJob
 
@@ -74,15 +75,8 @@ def open_search(folder: StudyFolder, asked: Plan) -> Search:
 
 
 def _ended(folder: Path) -> bool:
-    return _status(folder) in ("completed", "pruned", "failed", "damaged")
-
-
-def _status(folder: Path) -> str:
-    run = RunFolder(folder)
-    try:
-        return str(run.read_record().get("status")) if run.record.exists() else "not begun"
-    except RequestError:
-        return "damaged"  # its trial has failed; the others go on
+    """Whether nothing is left to train; of a damaged run its trial has failed, and the others go on."""
+    return read_status(RunFolder(folder)) in ("completed", "pruned", "failed", "unknown")
 
 
 def _unchanged(stored: RunConfig, job: ListedJob) -> RunConfig:
@@ -144,7 +138,7 @@ def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
     from rltrain.training.pruning import means_over_seeds
 
     runs = [RunFolder(folder / name) for name in trial.runs]
-    statuses = {run.path.name: _status(run.path) for run in runs}
+    statuses = {run.path.name: read_status(run) for run in runs}
     evaluations: dict[int, float] = {}
     if period is not None:
         of_seeds = [read_evaluations(run.metrics, period) for run in runs]
@@ -164,12 +158,10 @@ def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
         value = list(evaluations.values())[-1] if evaluations else None
         step = max(evaluations, default=0) * (period or 0)
         return TrialResult("pruned", value, (), float(step), evaluations, f"pruned at step {step:,}")
-    try:
-        results = [run.read_result() for run in runs]
-        seeds = tuple(float(result["episode_return"]["mean"]) for result in results)
-        steps = fmean(float(result["env_step"]) for result in results)
-    except (RequestError, KeyError, TypeError, ValueError) as error:
-        return TrialResult("failed", evaluations=evaluations, reason=f"no result: {error}")
+    results = [result for run in runs if (result := read_result(run)) is not None]
+    if len(results) < len(runs):
+        return TrialResult("failed", evaluations=evaluations, reason="no result that can be read")
+    seeds, steps = tuple(result.returns["mean"] for result in results), fmean(result.env_step for result in results)
     return TrialResult("complete", fmean(seeds), seeds, steps, evaluations)
 
 

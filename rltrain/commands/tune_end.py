@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rltrain.commands.tune_batch import open_search, train_jobs
@@ -13,10 +12,11 @@ from rltrain.commands.tuned_file import Confirmation, tuned_settings, value_of, 
 from rltrain.config.search_space import shown_values
 from rltrain.config.searched import with_values
 from rltrain.config.validate import to_plain
-from rltrain.errors import RequestError, RunFailed
+from rltrain.errors import RunFailed
 from rltrain.storage.files import holder_of
 from rltrain.storage.plain_files import json_text, write_file
 from rltrain.storage.run_folder import RunFolder
+from rltrain.storage.run_result import read_result
 from rltrain.storage.study_folder import CONFIRMATION, StudyFolder, Trial
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
 from rltrain.terminal.output import say
@@ -120,22 +120,13 @@ def _confirm(folder: StudyFolder, asked: Plan, winner: Trial) -> Confirmation | 
         sweep.__exit__()
     found = {}
     for run, seed in seeds.items():
-        value = _reached(run)
-        if value is None:
+        if (result := read_result(RunFolder(run))) is None:
             say(wrapped(f"seed {seed}  failed: {RunFolder(run).read_record().get('reason')}"))
         else:
-            found[seed] = value
+            found[seed] = result.returns["mean"]
     if not found:
         raise RunFailed(f"{shown_path(path)}: every run of the confirmation failed")
     return Confirmation(found, len(seeds))
-
-
-def _reached(run: Path) -> float | None:
-    """The greedy return of a run's last network; None where it has none."""
-    try:
-        return float(RunFolder(run).read_result()["episode_return"]["mean"])
-    except (RequestError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _draw(folder: StudyFolder, asked: Plan, trials: Sequence[Trial]) -> None:

@@ -177,7 +177,7 @@ def test_a_damaged_run_fails_its_trial_and_no_other(whole: SweepFolder, tmp_path
     train(sweep, {})
     assert [RunFolder(run.parent).read_record()["status"] for run in others] == ["completed"] * 3
     first, second = (Trial(n, {}, tuple(f"trial_{n}_seed_{seed}" for seed in SEEDS)) for n in (0, 1))
-    assert trial_result(sweep.path, first, 100).reason == "trial_0_seed_1000: damaged"
+    assert trial_result(sweep.path, first, 100).reason == "trial_0_seed_1000: unknown"
     assert trial_result(sweep.path, second, 100).state == "complete"
 
 
