@@ -57,6 +57,18 @@ class Parts:
     vectorization: Choice
     replays: Replays  # whether episodes do; known where the run begins, and asked for where it is resumed
 
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """Conditions that decide the last bits of the numbers, under the keys of a checkpoint's manifest."""
+        return {
+            "device": str(self.device),
+            "threads": self.threads,
+            "compile": self.compiled,
+            "compile_from": self.compile_from,
+            "cuda_graphs": self.cuda_graphs,
+            VECTORIZATION: self.vectorization.way,
+        }
+
 
 @contextmanager
 def build(

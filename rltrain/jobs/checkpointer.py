@@ -11,7 +11,7 @@ from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.wrappers.stack import statistics_in
-from rltrain.jobs.build import VECTORIZATION, Parts
+from rltrain.jobs.build import Parts
 from rltrain.jobs.filming import film_episode
 from rltrain.loggers.logger import Logger
 from rltrain.policy.source import EVAL_ENVS
@@ -36,12 +36,7 @@ class RunCheckpointer:
             "action_space": space_to_plain(parts.envs.action_space),
             "max_episode_steps": parts.envs.max_episode_steps,
             "versions": versions(),
-            "device": str(parts.device),
-            "threads": parts.threads,
-            "compile": parts.compiled,
-            "compile_from": parts.compile_from,
-            "cuda_graphs": parts.cuda_graphs,
-            VECTORIZATION: parts.vectorization.way,
+            **parts.conditions,
             EVAL_ENVS: evaluator.num_envs,
         }
 

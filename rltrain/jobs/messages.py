@@ -12,7 +12,7 @@ from rltrain.config.idle import idle_lines
 from rltrain.config.info import ComposeInfo
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
 from rltrain.config.validate import to_plain
-from rltrain.jobs.build import VECTORIZATION, Parts, evaluates_meanwhile
+from rltrain.jobs.build import Parts, evaluates_meanwhile
 from rltrain.jobs.initial_network import other_rewards
 from rltrain.machine import available_cores
 from rltrain.storage.checkpoint import Checkpoint
@@ -187,9 +187,7 @@ def continues(source: Checkpoint, parts: Parts, exact: bool, alone: bool = True)
 
 def saved_with(source: Checkpoint, parts: Parts) -> list[str]:
     """Conditions under which the checkpoint was saved, where they are others now: last bits of numbers will differ."""
-    ways = {"compile": parts.compiled, "compile_from": parts.compile_from, "cuda_graphs": parts.cuda_graphs}
-    stepping = {VECTORIZATION: parts.vectorization.way}
-    now = {"device": str(parts.device), "threads": parts.threads, **ways, **stepping, **versions()}
+    now = {**parts.conditions, **versions()}
     then = {**source.manifest, **source.manifest.get("versions", {})}
     other = {name: then[name] for name, value in now.items() if name in then and then[name] != value}
     return [f"{value} {name}" if name == "threads" else f"{name} {value}" for name, value in other.items()]
