@@ -246,9 +246,6 @@ def _check(options: dict[str, Any]) -> None:
         raise RequestError(f"seed={options['seed']}: must be a whole number, at least 0")
     if options["device"] not in ("cpu", "cuda", "auto"):
         raise RequestError(f"device={options['device']}: must be auto, cpu or cuda")
-    for flag in ("greedy", "video", "json", "trust"):
-        if not isinstance(options[flag], bool):
-            raise RequestError(f"{flag}={options[flag]}: must be true or false")
     if options["video"] and not options["greedy"]:
         raise RequestError("video=true: films the greedy policy; leave greedy=false out")
 

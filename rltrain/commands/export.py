@@ -23,8 +23,6 @@ def main(args: list[str]) -> int:
         RequestError, RunFailed: see rltrain.cli.
     """
     name, options = parse_arguments("export", args, DEFAULTS)
-    if not isinstance(options["trust"], bool):
-        raise RequestError(f"trust={options['trust']}: must be true or false")
     out = None if options["out"] is None else _out(str(options["out"]))
     source = source_in(find_run(name), options["checkpoint"], "export")
     from rltrain.policy.export import export_policy

@@ -41,14 +41,16 @@ def main(args: list[str]) -> int:
         OSError: the report cannot be written.
     """
     names, options = parse_words("report", args, DEFAULTS)
-    _check(options)
+    metric = options["metric"]
+    if metric is not None and (not isinstance(metric, str) or not metric.strip()):
+        raise RequestError(f"metric={metric}: must be the tag of a metric, such as rollout/episode_return")
     places = _places(names, announce=not options["json"])
     out = _out(options["out"], places)
     from rltrain.report.contents import read_contents
     from rltrain.report.tables import to_plain
     from rltrain.report.writing import write_report
 
-    contents = read_contents(places, _called(places), options["metric"])
+    contents = read_contents(places, _called(places), metric)
     _warn_of_damage(contents)
     page = write_report(contents, out)
     if options["json"]:
@@ -104,14 +106,6 @@ def _warn_of_damage(contents: Contents) -> None:
     more = [f"and {len(lines) - _MOST_NAMED} more runs, which the page names"] if len(lines) > _MOST_NAMED else []
     for line in [*lines[:_MOST_NAMED], *more]:
         print(wrapped(f"warning   {harmless(line)}"), file=errors())
-
-
-def _check(options: dict[str, Any]) -> None:
-    if not isinstance(options["json"], bool):
-        raise RequestError(f"json={options['json']}: must be true or false")
-    metric = options["metric"]
-    if metric is not None and (not isinstance(metric, str) or not metric.strip()):
-        raise RequestError(f"metric={metric}: must be the tag of a metric, such as rollout/episode_return")
 
 
 def _places(names: Sequence[str], announce: bool) -> list[Path]:

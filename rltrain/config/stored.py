@@ -62,7 +62,7 @@ def parse_words(command: str, args: list[str], defaults: Mapping[str, Any]) -> t
     What names a folder that exists is a path, also with `=` in it.
 
     Raises:
-        RequestError: an unknown key, a value of another type.
+        RequestError: an unknown key, a flag that is neither true nor false.
     """
     paths, values = list[str](), dict(defaults)
     flags = [key for key, value in defaults.items() if isinstance(value, bool)]
@@ -82,6 +82,8 @@ def parse_words(command: str, args: list[str], defaults: Mapping[str, Any]) -> t
         if key not in defaults:
             raise RequestError(f"{key}: unknown key{suggestion(key, defaults)}; known: {', '.join(defaults)}")
         values[key] = parse_value(text)
+        if key in flags and not isinstance(values[key], bool):
+            raise RequestError(f"{key}={values[key]}: must be true or false")
     return paths, values
 
 
