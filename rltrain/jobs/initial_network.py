@@ -12,7 +12,7 @@ import torch
 from rltrain.agents import Agent, AgentContext, make_agent
 from rltrain.config.algorithms import card_of
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import show, to_plain
+from rltrain.config.validate import at, show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.envs.vector import VectorEnv
 from rltrain.envs.wrappers.stack import statistics_in
@@ -33,19 +33,21 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
     assert config.init_from is not None
     path = command_folder() / config.init_from
     source = read_checkpoint(checkpoint_of(path), only=("network",))
-    if (before := _seen_through(source.manifest.get("config"))) != (now := _seen_through(to_plain(config))):
+    theirs: Any = source.manifest.get("config")
+    ours = to_plain(config)
+    if (before := _wrappers(theirs, observations=True)) != (now := _wrappers(ours, observations=True)):
         raise RequestError(
             f"init_from={config.init_from}: was trained with env.wrappers=[{before}]; this run has [{now}]"
         )
-    if (atoms := _atoms(source.manifest.get("config"))) != (own := _atoms(to_plain(config))) and atoms and own:
+    if (atoms := _atoms(theirs)) != (own := _atoms(ours)) and atoms and own:
         raise RequestError(f"init_from={config.init_from}: its atoms span {atoms}, and those of this run {own}")
     try:
         # A plug-in's agent that trains no populations need not know of members.
         agent.load_network(source.tensors["network"], *([member] if member else []))
     except (ValueError, KeyError) as error:
-        theirs = source.manifest.get("config", {}).get("algo", {}).get("name", config.algo.name)
-        other = f"is a network of algo={show(theirs)}, from which {config.algo.name} cannot start"
-        why = str(error) if theirs == config.algo.name else other
+        algo = at(theirs, ["algo", "name"]) or config.algo.name
+        other = f"is a network of algo={show(algo)}, from which {config.algo.name} cannot start"
+        why = str(error) if algo == config.algo.name else other
         raise RequestError(f"init_from={config.init_from}: {why}") from error
     if envs is not None:
         rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
@@ -59,16 +61,12 @@ def _of(statistics: Mapping[str, np.ndarray], member: int) -> dict[str, np.ndarr
     return {key: array[member : member + 1] for key, array in statistics.items()}
 
 
-def _seen_through(config: Any) -> str:
-    """The wrappers between the environment and the network of a plain config, as text to compare and to show."""
-    return _wrappers(config, observations=True)
-
-
 def _wrappers(config: Any, observations: bool) -> str:
-    env = config.get("env") if isinstance(config, Mapping) else None
-    listed = env.get("wrappers", []) if isinstance(env, Mapping) else []
+    """The wrappers of a plain config that change observations, or those that do not, as text to compare and to show."""
     wrappers = [
-        w for w in listed if isinstance(w, Mapping) and changes_observations(str(w.get("name"))) == observations
+        wrapper
+        for wrapper in at(config, ["env", "wrappers"]) or []
+        if isinstance(wrapper, Mapping) and changes_observations(str(wrapper.get("name"))) == observations
     ]
     return ", ".join("{" + ", ".join(f"{key}: {show(value)}" for key, value in w.items()) + "}" for w in wrappers)
 
@@ -84,14 +82,13 @@ def other_rewards(config: RunConfig) -> str:
 
 def _rewards(config: Any) -> str:
     """The scaling and clipping of rewards in a plain config, as text to compare and to show."""
-    env = config.get("env") if isinstance(config, Mapping) else None
-    clip = env.get("reward_clip") if isinstance(env, Mapping) else None
-    return f"env.wrappers=[{_wrappers(config, observations=False)}] env.reward_clip={show(clip)}"
+    clip = show(at(config, ["env", "reward_clip"]))
+    return f"env.wrappers=[{_wrappers(config, observations=False)}] env.reward_clip={clip}"
 
 
 def _atoms(config: Any) -> str:
     """The returns that the atoms of a plain config stand for, as text to compare and to show; empty: it has none."""
-    algo = config.get("algo") if isinstance(config, Mapping) else None
+    algo = at(config, ["algo"])
     if not isinstance(algo, Mapping) or "atoms" not in algo:
         return ""
     return f"algo.v_min={show(algo.get('v_min'))} algo.v_max={show(algo.get('v_max'))}"
