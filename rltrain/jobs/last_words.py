@@ -33,22 +33,25 @@ def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -
 
 def stopped(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
     """Last words of a command whose run a signal stopped, once it is saved."""
-    again = f"; `{_again(config, folder)}` continues" if config.resumable else ""
-    return Interrupted(exit_code, f"{Interrupted(exit_code).reason} at step {step:,}, saved{again}")
+    return _stopped(config, exit_code, folder, f" at step {step:,}, saved", "continues")
 
 
 def stopped_before_result(config: RunConfig, exit_code: int, step: int, folder: Path) -> Interrupted:
     """Last words of a command whose last evaluation was stopped before an episode of it had ended."""
-    again = f"; `{_again(config, folder)}` evaluates" if config.resumable else ""
-    why = "no episode of the last evaluation had ended"
-    return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, {why}: trained {step:,} steps, saved{again}")
+    why = f", no episode of the last evaluation had ended: trained {step:,} steps, saved"
+    return _stopped(config, exit_code, folder, why, "evaluates")
 
 
 def stopped_evaluating(config: RunConfig, exit_code: int, final: EpisodeStatistics, folder: Path) -> Interrupted:
     """Last words of a command whose last evaluation a signal stopped: the run is trained, and its result is partial."""
-    again = f"; `{_again(config, folder)}` evaluates all" if config.resumable else ""
-    count = f"{len(final.returns)} of {final.asked} episodes"
-    return Interrupted(exit_code, f"{Interrupted(exit_code).reason} after {count} of the last evaluation{again}")
+    count = f" after {len(final.returns)} of {final.asked} episodes of the last evaluation"
+    return _stopped(config, exit_code, folder, count, "evaluates all")
+
+
+def _stopped(config: RunConfig, exit_code: int, folder: Path, when: str, again: str) -> Interrupted:
+    """`stopped by SIGINT`, when, and what the command that resumes the run would do again."""
+    more = f"; `{_again(config, folder)}` {again}" if config.resumable else ""
+    return Interrupted(exit_code, f"{Interrupted(exit_code).reason}{when}{more}")
 
 
 def goes_on_from(config: RunConfig, folder: Path) -> str:
