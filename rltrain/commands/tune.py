@@ -11,7 +11,16 @@ from pathlib import Path
 from rltrain import __version__
 from rltrain.commands.preflight import preflight
 from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
-from rltrain.commands.tune_request import Plan, Request, plan, read_request, require_optuna, stored_plan, tune_config
+from rltrain.commands.tune_request import (
+    Plan,
+    Request,
+    plan,
+    read_request,
+    require_optuna,
+    seeds_said,
+    stored_plan,
+    tune_config,
+)
 from rltrain.commands.tune_trials import check_batch, new_batch
 from rltrain.commands.tuned_file import value_of
 from rltrain.config.run_name import reserve_folder, run_name
@@ -102,7 +111,7 @@ def _join(request: Request) -> tuple[StudyFolder, Plan]:
 
 
 def _announce(folder: StudyFolder, asked: Plan) -> None:
-    tune, config, seeds = asked.tune, asked.config, asked.seeds_of_a_trial()
+    tune, config, seeds = asked.tune, asked.config, seeds_said(asked.seeds)
     lines = [
         f"tune      {config.algo.name} on {config.env.id}: {counted(tune.trials, 'trial')} of {seeds}"
         f" and {config.total_steps:,} steps, in {shown_path(folder.path)}",

@@ -92,16 +92,11 @@ def _write_results(
     write_file(folder.path / RESULTS, json_text(content))
 
 
-def confirm_seeds(asked: Plan) -> range:
-    """The seeds of the confirmation: those after the seeds of the search."""
-    first = asked.tune.first_seed + asked.tune.seeds
-    return range(first, first + asked.tune.confirm)
-
-
 def _confirm(folder: StudyFolder, asked: Plan, winner: Trial) -> Confirmation | None:
     """Trains fresh seeds with the best settings. None: another process trains them."""
     path = folder.path / f"{CONFIRMATION}{winner.number}"
-    seeds = {path / f"seed_{seed}": seed for seed in confirm_seeds(asked)}
+    first = asked.seeds.stop  # none that the search has chosen by
+    seeds = {path / f"seed_{seed}": seed for seed in range(first, first + asked.tune.confirm)}
     with folder.locked():
         if holder := holder_of(path):
             say(wrapped(f"tune      the best settings are confirmed by {holder}, which ends the study"))

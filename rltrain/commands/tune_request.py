@@ -70,9 +70,10 @@ class Plan:
             "config": to_plain(self.config),
         }
 
-    def seeds_of_a_trial(self) -> str:
-        """`4 seeds (1000 to 1003)`."""
-        return seeds_said(range(self.tune.first_seed, self.tune.first_seed + self.tune.seeds))
+    @property
+    def seeds(self) -> range:
+        """The seeds of each trial."""
+        return range(self.tune.first_seed, self.tune.first_seed + self.tune.seeds)
 
 
 def seeds_said(seeds: Collection[int], noun: str = "seed", remark: str = "") -> str:

@@ -32,11 +32,6 @@ _FEW_REPEATED, _MOST_REPEATED = 10, 60
 best; and after which the space is taken to hold no others, unless these can be counted."""
 
 
-def search_seeds(asked: Plan) -> range:
-    """The seeds of each trial."""
-    return range(asked.tune.first_seed, asked.tune.first_seed + asked.tune.seeds)
-
-
 def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequence[Batch], count: int) -> Batch | None:
     """A batch of at most `count` trials that are suggested now, written down; the study is locked. Settings that were
     tried before are left out: the same seeds would train the same networks. None: the space is taken to hold no others.
@@ -44,7 +39,7 @@ def new_batch(folder: StudyFolder, asked: Plan, search: Search, batches: Sequenc
     Raises:
         RequestError: it holds hardly any settings at all that go together.
     """
-    seeds, size = search_seeds(asked), math.prod(dimension.size for dimension in asked.space)
+    seeds, size = asked.seeds, math.prod(dimension.size for dimension in asked.space)
     tried = {json.dumps(dict(trial.values)) for batch in batches for trial in batch.trials}
     trials: list[Trial] = []
     jobs: list[tuple[str, dict[str, Any], str]] = []
@@ -113,7 +108,7 @@ def limits(asked: Plan, batches: Sequence[Batch]) -> dict[int, float]:
 def check_batch(batch: Batch, asked: Plan) -> None:
     """Refuses a batch whose files, which may be a stranger's, ask for other runs than the study does."""
     keys, of_runs = {dimension.key for dimension in asked.space}, dict[Path, dict[str, Any]]()
-    seeds = search_seeds(asked)
+    seeds = asked.seeds
     for trial in batch.trials:
         if trial.values.keys() != keys or len(trial.runs) != len(seeds):
             raise RequestError(f"{batch.path / TRIALS}: trial {trial.number} is none of this study")

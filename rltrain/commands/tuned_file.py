@@ -95,7 +95,7 @@ def write_tuned(
 
 
 def _header(folder: StudyFolder, asked: Plan, winner: Trial, confirmed: Confirmation | None) -> str:
-    config, seeds = asked.config, asked.seeds_of_a_trial()
+    config, seeds = asked.config, seeds_said(asked.seeds)
     lines = [
         f"{config.env.id} with {config.algo.name}: trial {winner.number} of the study"
         f" {folder.path.name} (rltrain {__version__}).",
