@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
@@ -34,9 +34,6 @@ from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.terminal.interrupts import sigint_ends, sigint_raises
 from rltrain.terminal.output import printing_answers
 from rltrain.terminal.text import shown_path, unusable
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(args: list[str]) -> int:
@@ -91,9 +88,7 @@ def run_one(overrides: list[str]) -> Path:
     Raises:
         RequestError, RunFailed, Interrupted: see rltrain.cli.
     """
-    overrides, hydra = as_written(overrides), create_application()
-    _refuse_options(overrides)
-    with _explained(hydra, overrides):
+    with _given(overrides) as (hydra, overrides):
         refuse_sweep(overrides, "several values are a sweep: rltrain.sweep trains one")
         folder = _run(hydra, overrides)
     if folder is None:
@@ -107,10 +102,19 @@ def run_several(overrides: list[str]) -> FinishedSweep:
     Raises:
         RequestError, RunFailed, Interrupted: see rltrain.cli.
     """
-    overrides, hydra = as_written(overrides), create_application()
-    _refuse_options(overrides)
-    with _explained(hydra, overrides), sigint_raises():
+    with _given(overrides) as (hydra, overrides), sigint_raises():
         return run_sweep(hydra, overrides, train_job, ["-m", *overrides])
+
+
+@contextmanager
+def _given(overrides: list[str]) -> Iterator[tuple[Hydra, list[str]]]:
+    """The application and the overrides of a call from Python, which takes no options."""
+    overrides, hydra = as_written(overrides), create_application()
+    for override in overrides:
+        if override.startswith("-"):
+            raise RequestError(f"{override}: is an option of the command line; here settings are given, key=value")
+    with _explained(hydra, overrides):
+        yield hydra, overrides
 
 
 @contextmanager
@@ -121,12 +125,6 @@ def _explained(hydra: Hydra, overrides: list[str]) -> Iterator[None]:
         yield
     except COMPOSE_ERRORS as error:
         raise explain(error, overrides, hydra.config_loader) from error
-
-
-def _refuse_options(overrides: list[str]) -> None:
-    for override in overrides:
-        if override.startswith("-"):
-            raise RequestError(f"{override}: is an option of the command line; here settings are given, key=value")
 
 
 def train_job(cfg: DictConfig) -> float | None:
