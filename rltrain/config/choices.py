@@ -10,13 +10,12 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from rltrain.config.contradictions import OPTIONAL_GROUPS
 from rltrain.config.env_source import brought_by, left_out
 from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.validate import at, closest, show
 from rltrain.errors import RequestError
 
-OPTIONAL_GROUPS = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
-"""Groups that not every algorithm has -> what the others lack."""
 _OF_ANY_SECTION = {"env", "tuned", "experiment"}
 """Groups of which a key is no choice's own: their files say what is in force elsewhere, or are too many to read."""
 

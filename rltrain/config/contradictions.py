@@ -15,6 +15,7 @@ from rltrain.config.schema import (
     DuelingConfig,
     IQNConfig,
     NetworkConfig,
+    OptimizerConfig,
     PPOConfig,
     PQNConfig,
     QLearningConfig,
@@ -28,7 +29,8 @@ from rltrain.config.schema import (
 from rltrain.errors import RequestError
 
 _MOST_PROCESSES = 1000
-_WORDS = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
+OPTIONAL_GROUPS = {"network": "network", "target_update": "target network", "exploration": "exploration schedule"}
+"""Groups that not every algorithm has -> what the others lack."""
 
 
 def check_contradictions(config: RunConfig) -> None:
@@ -53,6 +55,9 @@ def check_contradictions(config: RunConfig) -> None:
         _check_rollouts(config, config.algo)
     if isinstance(config.algo, QLearningConfig):
         _check_q_learning(config)
+    optimizer = getattr(config.algo, "optimizer", None)
+    if isinstance(optimizer, OptimizerConfig) and optimizer.amsgrad and optimizer.name not in ("adam", "adamw"):
+        _refuse(f"algo.optimizer.amsgrad=true: only adam and adamw have it, not algo.optimizer.name={optimizer.name}")
     if config.env.vectorization == "compiled":
         _check_compiled(config)
     exploration = config.exploration
@@ -169,7 +174,7 @@ def _check_bounds(algo: C51Config | DQNConfig) -> None:
 
 def _check_groups(config: RunConfig, *needed: str) -> None:
     """The algorithm has these groups and no other."""
-    for group, words in _WORDS.items():
+    for group, words in OPTIONAL_GROUPS.items():
         if group in needed and getattr(config, group) is None:
             _refuse(f"{group}: is missing, and algo={config.algo.name} needs it")
         if group not in needed and getattr(config, group) is not None:
@@ -223,7 +228,6 @@ def _check_dqn(config: RunConfig, algo: QNetworkConfig) -> None:
             f" algo.train_period)\nwould find no {algo.n_step}-step transition from num_envs={config.num_envs};"
             f" it must come after step {(algo.n_step - 1) * config.num_envs}"
         )
-    _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
 
 
 def _check_reinforce(config: RunConfig, algo: ReinforceConfig) -> None:
@@ -234,7 +238,6 @@ def _check_reinforce(config: RunConfig, algo: ReinforceConfig) -> None:
             " each environment plays the same number of episodes per update"
         )
     check_horizon(config)
-    _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
 
 
 def _check_rollouts(config: RunConfig, algo: RolloutConfig) -> None:
@@ -244,9 +247,3 @@ def _check_rollouts(config: RunConfig, algo: RolloutConfig) -> None:
     if size % algo.minibatches:
         _refuse(f"algo.minibatches={algo.minibatches} must divide {rollout}, which is {size}")
     check_horizon(config)
-    _check_amsgrad(algo.optimizer.name, algo.optimizer.amsgrad)
-
-
-def _check_amsgrad(name: str, amsgrad: bool) -> None:
-    if amsgrad and name not in ("adam", "adamw"):
-        _refuse(f"algo.optimizer.amsgrad=true: only adam and adamw have it, not algo.optimizer.name={name}")

@@ -13,8 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rltrain.config import schema
-from rltrain.config.choices import OPTIONAL_GROUPS, check_group, choices_of, groups_of, names_of, that_hold
+from rltrain.config.choices import check_group, choices_of, groups_of, names_of, that_hold
 from rltrain.config.command_names import COMMANDS
+from rltrain.config.contradictions import OPTIONAL_GROUPS
 from rltrain.config.keys import same_name, takes_list, unknown_key
 from rltrain.config.launchers import wrong_launcher_key
 from rltrain.config.user_files import check_registered, explain_file
