@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import select
 import signal
 import sys
-import threading
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -23,7 +21,7 @@ import cloudpickle  # type: ignore[import-untyped]
 from rltrain.envs.lanes import Lanes
 from rltrain.envs.make import EnvMaker
 from rltrain.errors import RequestError, RunFailed, one_line
-from rltrain.terminal.interrupts import RUN_SIGNALS, handler_of, signals_ignored
+from rltrain.terminal.interrupts import RUN_SIGNALS, handler_of, signals_ignored, when_closed
 
 _SIGINT, _SIGTERM, _IGNORED = int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIG_IGN)
 
@@ -37,17 +35,9 @@ def serve() -> None:
     connection_file, progress_file = int(sys.argv[2]), int(sys.argv[3])
     progress = mmap.mmap(progress_file, mmap.PAGESIZE)
     os.close(progress_file)
-    os.set_inheritable(connection_file, False)
-    threading.Thread(target=_end_with_parent, args=(connection_file,), daemon=True).start()
+    when_closed(connection_file, lambda: os._exit(1))  # even while an environment hangs
     with suppress(EOFError, OSError):  # the parent is gone
         _answer(Connection(connection_file), progress)
-
-
-def _end_with_parent(file: int) -> None:
-    watcher = select.poll()
-    watcher.register(file, 0)  # only the other end's closing wakes it, even while an environment hangs
-    watcher.poll()
-    os._exit(1)
 
 
 def _answer(connection: Connection, progress: mmap.mmap) -> None:

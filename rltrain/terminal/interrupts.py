@@ -20,7 +20,7 @@ ECHO_SECONDS = 0.2
 """One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 __all__ = [
     "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "sigint_ends", "sigint_raises", "signals_ignored",
-    "signals_later", "sigusr1_ignored", "stops_with",
+    "signals_later", "sigusr1_ignored", "stops_with", "when_closed",
 ]  # fmt: skip
 _LINE = b"rltrain: stopped by SIGINT\n"
 
@@ -80,13 +80,18 @@ def signals_ignored() -> None:
 def stops_with(file: int) -> None:
     """From now on this process saves and ends when the other end of the pipe `file` is closed: when the process that
     holds it has ended, however it did."""
+    when_closed(file, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def when_closed(file: int, then: Callable[[], None]) -> None:
+    """From now on a thread waits for the other end of the pipe or socket `file` to be closed, and calls `then`."""
     os.set_inheritable(file, False)
 
     def watch() -> None:
         watcher = select.poll()
         watcher.register(file, 0)  # only the other end's closing wakes it
         watcher.poll()
-        os.kill(os.getpid(), signal.SIGTERM)
+        then()
 
     threading.Thread(target=watch, daemon=True).start()
 
