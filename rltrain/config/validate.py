@@ -18,6 +18,7 @@ from rltrain.config.contradictions import check_contradictions
 from rltrain.config.spelling import list_meant, scalar_meant, section_meant
 from rltrain.config.wrappers import INSTEAD, WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
+from rltrain.terminal.text import shortened
 
 _ANY_NUMBER = schema.Range()
 _LONGEST_TEXT = 1000  # that is read as a number or a list
@@ -32,18 +33,39 @@ def validate(plain: Mapping[str, Any]) -> schema.RunConfig:
     Raises:
         RequestError: an unknown or missing key, a wrong type, a number out of range, keys that contradict each other.
     """
-    config: schema.RunConfig = _build(schema.RunConfig, plain, "")
+    config: schema.RunConfig = build_section(schema.RunConfig, plain, "")
     check_contradictions(config)
     return config
 
 
-def build_section(cls: type, plain: Mapping[str, Any], path: str) -> Any:
+def build_section(cls: type, values: Any, path: str) -> Any:
     """The typed section `path`, of a config or by itself; keys that contradict each other are not looked for.
 
     Raises:
         RequestError: as `validate`.
     """
-    return _build(cls, plain, path)
+    if not isinstance(values, Mapping):
+        meant = section_meant(path, values, _keys(cls))
+        raise RequestError(f"{path}={show(values)}: must be a mapping of keys ({', '.join(_keys(cls))}){meant}")
+    prefix = f"{path}." if path else ""
+    for key in values:
+        if key not in _keys(cls):
+            where = f" of {path}={values['name']}" if path and isinstance(values.get("name"), str) else ""
+            raise RequestError(
+                f"{prefix}{key}: unknown key{where}{suggestion(str(key), _keys(cls))}\nknown: {', '.join(_keys(cls))}"
+            )
+    hints = schema.hints_of(cls)
+    built = {}
+    for field in dataclasses.fields(cls):
+        key = prefix + field.name
+        hint, limits = hints[field.name], _ANY_NUMBER
+        if get_origin(hint) is Annotated:
+            hint, *marks = get_args(hint)
+            limits = next((mark for mark in marks if isinstance(mark, schema.Range)), limits)
+        if field.name not in values and not _optional(hint):
+            raise RequestError(f"{key}: missing")
+        built[field.name] = _convert(hint, values.get(field.name), key, limits)
+    return cls(**built)
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -88,8 +110,7 @@ def show(value: object) -> str:
     """A value as the user would type it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shortened(str(value), 60)
 
 
 def read_value(text: str) -> Any:
@@ -113,31 +134,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value
-
-
-def _build(cls: type, values: Any, path: str) -> Any:
-    if not isinstance(values, Mapping):
-        meant = section_meant(path, values, _keys(cls))
-        raise RequestError(f"{path}={show(values)}: must be a mapping of keys ({', '.join(_keys(cls))}){meant}")
-    prefix = f"{path}." if path else ""
-    for key in values:
-        if key not in _keys(cls):
-            where = f" of {path}={values['name']}" if path and isinstance(values.get("name"), str) else ""
-            raise RequestError(
-                f"{prefix}{key}: unknown key{where}{suggestion(str(key), _keys(cls))}\nknown: {', '.join(_keys(cls))}"
-            )
-    hints = schema.hints_of(cls)
-    built = {}
-    for field in dataclasses.fields(cls):
-        key = prefix + field.name
-        hint, limits = hints[field.name], _ANY_NUMBER
-        if get_origin(hint) is Annotated:
-            hint, *marks = get_args(hint)
-            limits = next((mark for mark in marks if isinstance(mark, schema.Range)), limits)
-        if field.name not in values and not _optional(hint):
-            raise RequestError(f"{key}: missing")
-        built[field.name] = _convert(hint, values.get(field.name), key, limits)
-    return cls(**built)
 
 
 @functools.cache
@@ -171,11 +167,11 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
     if key in schema.GROUP_CONFIGS:
         if value is None and _optional(hint):
             return None
-        return _build(_group_class(key, value), value, key)
+        return build_section(_group_class(key, value), value, key)
     if key == "env.wrappers":
         return _wrappers(value, key)
     if dataclasses.is_dataclass(hint):
-        return _build(hint, value, key)  # type: ignore[arg-type]
+        return build_section(hint, value, key)  # type: ignore[arg-type]
     if get_origin(hint) in (Union, types.UnionType):
         return _convert_union(hint, value, key, limits)
     if get_origin(hint) is Literal:
@@ -229,7 +225,7 @@ def _wrapper(entry: Any, key: str) -> Any:
         known = ", ".join(WRAPPER_CONFIGS)
         raise RequestError(f"{key}={name}: no such wrapper{suggestion(name, WRAPPER_CONFIGS)}\nknown: {known}")
     cls = WRAPPER_CONFIGS[name]
-    return _build(cls, {**arguments_of(cls), **entry}, key)
+    return build_section(cls, {**arguments_of(cls), **entry}, key)
 
 
 def _group_class(group: str, value: Any) -> type:
@@ -273,7 +269,7 @@ def _convert_union(hint: Any, value: Any, key: str, limits: schema.Range) -> Any
         raise RequestError(f"{key}={show(value)}: must be {_alternatives(words)}{suggestion(str(value), words)}")
     (scalar,) = scalars
     if dataclasses.is_dataclass(scalar):
-        return _build(scalar, value, key)  # type: ignore[arg-type]
+        return build_section(scalar, value, key)  # type: ignore[arg-type]
     if get_origin(scalar) is tuple:
         return _convert_list(scalar, value, key, limits, words)
     return _convert_scalar(scalar, value, key, limits, words)

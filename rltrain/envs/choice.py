@@ -22,6 +22,7 @@ from rltrain.envs.vector import VectorEnv
 from rltrain.errors import RequestError, RunFailed
 from rltrain.machine import available_cores
 from rltrain.seeding import derive_seed
+from rltrain.terminal.text import shortened
 from rltrain.types import ActionSpec
 
 Way = Literal["sync", "async", "batched", "native", "compiled"]
@@ -119,7 +120,7 @@ def _faults_are_the_twins(id: str) -> Iterator[None]:
     except RunFailed as error:
         text = str(error).removeprefix(f"{id}: ")
         text = text if "batched twin" in text else f"its batched twin fails: {text}"
-        raise _TwinFailed(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...") from error
+        raise _TwinFailed(shortened(text, _LONGEST)) from error
 
 
 def _same_numbers(config: EnvConfig) -> bool:

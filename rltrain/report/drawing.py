@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from rltrain.terminal.text import harmless
+from rltrain.terminal.text import harmless, shortened
 
 INK = "#1b1f24"
 """Of text, axes and grids: nothing else in a figure has this colour, so that the page can draw it in its own."""
@@ -99,8 +99,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
 
 def label(text: str, longest: int = 44) -> str:
     """A name as a figure shows it: on one line, and not too long."""
-    text = harmless(text)
-    text = text if len(text) <= longest else f"{text[: longest - 3]}..."
+    text = shortened(harmless(text), longest)
     return f" {text}" if text.startswith("_") else text  # Matplotlib hides what begins with one
 
 

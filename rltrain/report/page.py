@@ -19,7 +19,7 @@ from rltrain.report.statistics import CONFIDENCE
 from rltrain.report.summary import Summary
 from rltrain.report.words import cells
 from rltrain.terminal.table import NOTHING
-from rltrain.terminal.text import counted, harmless, mean_and_std, number
+from rltrain.terminal.text import counted, harmless, mean_and_std, number, shortened
 
 _MOST_SETTINGS, _MOST_RUNS = 15, 200
 _LONGEST, _LONGEST_PROSE = 200, 2000
@@ -244,5 +244,4 @@ def _duration(seconds: float | None) -> str:
 
 
 def _text(text: str, longest: int = _LONGEST) -> str:
-    text = harmless(text)
-    return html.escape(text if len(text) <= longest else f"{text[: longest - 3]}...")
+    return html.escape(shortened(harmless(text), longest))

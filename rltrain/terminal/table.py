@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rltrain.terminal.text import harmless
+from rltrain.terminal.text import harmless, shortened
 
 _GAP = "  "
 _ELASTIC = 1  # the column that is cut where the terminal is narrow
@@ -61,19 +61,13 @@ def cut_apart(texts: Sequence[str], width: int, middles: bool = False) -> list[s
     keys = sorted(commonest, key=lambda key: commonest[key])
     ordered = [" ".join(sorted(of_text, key=lambda word: keys.index(_key(word)))) for of_text in words]
     numbered = [f"#{number} {text}" for number, text in enumerate(texts, 1)]
-    ways = [
-        [_cut(text, width) for text in texts],
-        [_cut(text, width) for text in ordered],
-        *([[_cut(text, width, width // 2) for text in texts], [_cut(text, width) for text in numbered]] * middles),
-    ]
+    ways = [[shortened(text, width) for text in found] for found in (texts, ordered)]
+    if middles:
+        ways.append([shortened(text, width, width // 2) for text in texts])
+        ways.append([shortened(text, width) for text in numbered])
     different = len(set(texts))
     return next((cut for cut in ways if len(set(cut)) == different), ways[0])
 
 
 def _key(word: str) -> str:
     return word.partition("=")[0]
-
-
-def _cut(text: str, width: int, tail: int = 0) -> str:
-    """The text in `width` letters, the last `tail` of them its own last ones."""
-    return text if len(text) <= width else f"{text[: width - 3 - tail]}...{text[len(text) - tail :]}"

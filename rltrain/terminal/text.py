@@ -47,6 +47,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def shortened(text: str, longest: int, tail: int = 0) -> str:
+    """The text in `longest` letters, the last `tail` of them its own last ones."""
+    return text if len(text) <= longest else f"{text[: longest - 3 - tail]}...{text[len(text) - tail :]}"
+
+
 def harmless(line: str) -> str:
     """A line of a stranger's as a terminal only shows it: what steers one is written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
