@@ -1,5 +1,5 @@
 """What each `env.vectorization` costs: `python -m benchmarks.vectorization [--envs ID ...] [--num_envs N ...]
-[--members M ...] [--compile]`, behind the table in rltrain/envs/choice.py.
+[--members M ...] [--compile]`, behind the numbers in rltrain/envs/choice.py.
 
 Microseconds of processor time per vector step of all members, on one thread, without logging, by the agents and
 environments of real runs: act, step, store, and the update that is due after every vector step of DQN (MLP 64-64,

@@ -27,8 +27,8 @@ from rltrain.types import ActionSpec
 
 Way = Literal["sync", "async", "batched", "native", "compiled"]
 
-# From how many environments of all members together a way is faster than those before it. The figures are in
-# docs/adr/0014-vectorization-is-chosen.md, measured by `python -m benchmarks.vectorization`.
+# From how many environments of all members together a way is faster than those before it:
+# docs/adr/0014-vectorization-is-chosen.md. `python -m benchmarks.vectorization` measures it.
 BATCHED_FROM = 8
 ON_DEVICE_FROM = 4  # the steps recorded by torch
 ON_DEVICE_COMPILED_FROM = 1  # or captured in CUDA graphs
