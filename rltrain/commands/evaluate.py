@@ -170,6 +170,7 @@ def _not_saved(run: RunFolder) -> str:
         period = run.read_config().get("checkpoint", {}).get("period")
         steps = AUTO_SAVE_STEPS if period == "auto" else period
         first = "when it ends" if steps is None else f"first at step {steps:,}"
+        first += " or after a minute" if period == "auto" else ""
         shown = f" (checkpoint.period{'=null' if period is None else ''})"
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
     if status in ("running", "failed"):

@@ -197,5 +197,5 @@ def _saved(period: int | Literal["auto"] | None) -> str:
     if period is None:
         return "when it ends or is stopped"
     if period == "auto":
-        return f"every {AUTO_SAVE_STEPS:,} steps (less often where saving is slow) and when stopped"
+        return f"every {AUTO_SAVE_STEPS:,} steps or minute (less often where saving is slow) and when stopped"
     return f"every {counted(period, 'step') if period > 1 else 'step'} and when stopped"

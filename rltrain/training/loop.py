@@ -34,7 +34,7 @@ class Loop:
 
     Vector steps are made in blocks, in which nothing is due. A member that reaches its end, or fails, is masked; the
     others go on. All that run are saved together, when the mean of their environment steps reaches a multiple of
-    `checkpoint.period`: what was saved together continues bit for bit.
+    `checkpoint.period`, or a minute after they were: what was saved together continues bit for bit.
 
     Attributes:
         members: their duties and states.
@@ -118,8 +118,8 @@ class Loop:
         self._save()
 
     def stop_requested(self) -> bool:
-        """Looks at the signals once: saves if that was asked for, in the middle of an evaluation too."""
-        if self._stop.take_save_request() or self._save_requested:
+        """Looks at the signals once: saves if that was asked for or is overdue, in the middle of an evaluation too."""
+        if self._stop.take_save_request() or self._save_requested or self._saves.overdue():
             self._save_requested = False
             self._save()
         return self._stop.requested
@@ -175,8 +175,8 @@ class Loop:
             self._check(member, int(self._progress.steps[member] - since))
 
     def _anything_requested(self) -> bool:
-        """Looks at the signals once, in the middle of a block, which ends if there is one."""
-        self._save_requested = self._stop.take_save_request()
+        """Looks at signals and clock once, in the middle of a block, which ends if there is something to do."""
+        self._save_requested = self._stop.take_save_request() or self._saves.overdue()
         return self._save_requested or self._stop.requested
 
     def _count(self, taken: np.ndarray, episodes: Sequence[Episode]) -> None:

@@ -13,6 +13,7 @@ from rltrain.errors import CheckpointError
 from rltrain.storage.checkpoint import Checkpoint
 
 _MOST_OF_TIME = 0.05
+_LONGEST_UNSAVED = 60.0  # seconds, which slow environments may take for far fewer than AUTO_SAVE_STEPS
 
 
 class Checkpointer(Protocol):
@@ -38,9 +39,9 @@ class Checkpointer(Protocol):
 class SaveTimes:
     """When a run that trains is saved: each time its environment steps pass a multiple of `steps`.
 
-    With `auto` a multiple is passed over where saving would have taken more than a twentieth of the time since the
-    start: a run that makes 10,000 steps in a fifth of a second would spend another fifth on the disk. What a run
-    computes does not depend on when it is saved.
+    With `auto` also once a minute has passed without a save, and a save is passed over where all would have taken more
+    than a twentieth of the time since the start: a run that makes 10,000 steps in a fifth of a second would spend
+    another fifth on the disk. What a run computes does not depend on when it is saved.
 
     Attributes:
         steps: environment steps; None: never.
@@ -49,7 +50,7 @@ class SaveTimes:
     def __init__(self, period: int | Literal["auto"] | None) -> None:
         self.steps = AUTO_SAVE_STEPS if period == "auto" else period
         self._spares_time = period == "auto"
-        self._begun = time.perf_counter()
+        self._begun = self._saved_at = time.perf_counter()
         self._spent = self._last = 0.0  # seconds: of all saves, and of the last one
 
     def affordable(self) -> bool:
@@ -57,12 +58,18 @@ class SaveTimes:
         elapsed = time.perf_counter() - self._begun
         return not self._spares_time or self._spent + self._last <= _MOST_OF_TIME * elapsed
 
+    def overdue(self) -> bool:
+        """Whether the run has trained for a minute unsaved."""
+        unsaved = time.perf_counter() - self._saved_at
+        return self._spares_time and unsaved > _LONGEST_UNSAVED and self.affordable()
+
     @contextmanager
     def measured(self) -> Iterator[None]:
         """Counts the time of a save."""
         start = time.perf_counter()
         yield
-        self._last = time.perf_counter() - start
+        self._saved_at = time.perf_counter()
+        self._last = self._saved_at - start
         self._spent += self._last
 
 

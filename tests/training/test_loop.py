@@ -160,6 +160,25 @@ def test_every_period_is_in_environment_steps(num_envs: int, last: int) -> None:
     assert run.keeper.steps == sorted({*multiples(7, num_envs, last), last})
 
 
+def saved_by(config: RunConfig, step_seconds: float, save_seconds: float, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps at which a run is saved whose steps and saves take so long."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    run = Run(config)
+
+    def loss(updates: int) -> float:
+        clock.now += step_seconds
+        return 0.0
+
+    def save(step: int, state: StateDict) -> None:
+        clock.now += save_seconds
+        run.keeper.saved.append((step, state))
+
+    run.agent.loss, run.keeper.save = loss, save  # type: ignore[method-assign]
+    run.train()
+    return run.keeper.steps
+
+
 @pytest.mark.parametrize(
     ("period", "save_seconds", "saved"),
     [
@@ -172,22 +191,28 @@ def test_every_period_is_in_environment_steps(num_envs: int, last: int) -> None:
 def test_an_automatic_period_spares_time(
     period: int | Literal["auto"], save_seconds: float, saved: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(saving, "AUTO_SAVE_STEPS", 10)
-    run = Run(short_config(total_steps=400, checkpoint=CheckpointConfig(period, 3, True)))
+    monkeypatch.setattr(saving, "_LONGEST_UNSAVED", float("inf"))
+    config = short_config(total_steps=400, checkpoint=CheckpointConfig(period, 3, True))
+    assert saved_by(config, 1.0, save_seconds, monkeypatch) == saved
 
-    def loss(updates: int) -> float:
-        clock.now += 1.0  # a step takes a second
-        return 0.0
 
-    def save(step: int, state: StateDict) -> None:
-        clock.now += save_seconds
-        run.keeper.saved.append((step, state))
-
-    run.agent.loss, run.keeper.save = loss, save  # type: ignore[method-assign]
-    run.train()
-    assert run.keeper.steps == saved
+@pytest.mark.parametrize(
+    ("period", "save_seconds", "saved"),
+    [
+        ("auto", 1.0, [3, 6, 9, 10, 13, 16, 19, 20]),  # after 75 s, and at the multiples of 10
+        ("auto", 5.0, [3, 8, 12, 16, 20]),  # so that all are a twentieth: two once 10 s are that
+        (10, 1.0, [10, 20]),
+        (None, 1.0, [20]),
+    ],
+)
+def test_a_slow_run_is_saved_after_a_minute(
+    period: int | Literal["auto"] | None, save_seconds: float, saved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed lost all that it had done until its first 10,000 steps, which may take an hour."""
+    monkeypatch.setattr(saving, "AUTO_SAVE_STEPS", 10)
+    config = short_config(total_steps=20, checkpoint=CheckpointConfig(period, 3, True))
+    assert saved_by(config, 25.0, save_seconds, monkeypatch) == saved
 
 
 def test_several_multiples_in_one_vector_step_are_one_duty() -> None:
