@@ -61,11 +61,13 @@ class SettingResult:
 
     Attributes:
         jobs: one of each seed that has a result.
+        seeds: how many seeds there are, with those that have none: failed or not ended.
     """
 
     overrides: tuple[str, ...]
     env: str
     jobs: tuple[JobResult, ...]
+    seeds: int
 
     @property
     def mean(self) -> float:
@@ -159,7 +161,7 @@ def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:
         for job in members:
             if job.result is not None:
                 by_seed.setdefault(job.seed, job)
-        settings.append(SettingResult(setting, members[0].env, tuple(by_seed.values())))
+        settings.append(SettingResult(setting, members[0].env, tuple(by_seed.values()), len({job.seed for job in members})))
     return settings
 
 
@@ -193,6 +195,7 @@ def to_plain(jobs: Sequence[JobResult], settings: Sequence[SettingResult], notes
                 "overrides": list(setting.overrides),
                 "env": setting.env,
                 "jobs": [job.folder for job in setting.jobs],
+                "seeds": setting.seeds,
                 "env_step": setting.env_step,
                 "seed_mean": setting.mean if setting.jobs else None,
                 "seed_std": setting.std,

@@ -158,10 +158,10 @@ def _of_settings(settings: Sequence[SettingResult], width: int | None) -> str:
             greedy = number(setting.mean) if setting.std is None else mean_and_std(setting.mean, setting.std)
         rows.append(
             [
-                str(count),
+                str(count) if count == setting.seeds else f"{count} of {setting.seeds}",
                 as_typed(setting.overrides) or ("all jobs" if len(settings) == 1 else "the others"),
                 "-" if setting.env_step is None else f"{setting.env_step:,.0f}",
-                f"{solved} of {count}{f', {lost} lost' if lost else ''}" if solved or lost else "-",
+                f"{solved} of {setting.seeds}{f', {lost} lost' if lost else ''}" if solved or lost else "-",
                 greedy,
             ]
         )

@@ -105,10 +105,12 @@ def test_a_job_without_a_result_is_in_no_mean(tmp_path: Path) -> None:
         "3    seed=3            -      no result",
         OVER_EPISODES,
         "",
-        "seeds  mean over seeds  steps  greedy return",
-        "2      all jobs         1,000    12.0 +- 2.8",
+        "seeds   mean over seeds  steps  greedy return",
+        "2 of 4  all jobs         1,000    12.0 +- 2.8",
         OVER_SEEDS,
     ]
+    (setting,) = results(tmp_path)["settings"]
+    assert (setting["jobs"], setting["seeds"]) == (["0", "2"], 4)
 
 
 def test_a_result_of_a_run_that_has_gone_on_since_is_none(tmp_path: Path) -> None:
