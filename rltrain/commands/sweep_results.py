@@ -161,7 +161,9 @@ def setting_results(jobs: Sequence[JobResult]) -> list[SettingResult]:
         for job in members:
             if job.result is not None:
                 by_seed.setdefault(job.seed, job)
-        settings.append(SettingResult(setting, members[0].env, tuple(by_seed.values()), len({job.seed for job in members})))
+        settings.append(
+            SettingResult(setting, members[0].env, tuple(by_seed.values()), len({job.seed for job in members}))
+        )
     return settings
 
 

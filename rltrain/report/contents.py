@@ -56,11 +56,18 @@ class Contents:
         """The settings of one environment."""
         return [summary for summary in self.summaries if summary.setting.env == env]
 
+    @property
+    def algo(self) -> str:
+        """`dqn on `, where all settings have one algorithm: then none of them names it."""
+        algos = {summary.setting.runs[0].config.get("algo.name") for summary in self.summaries}
+        return f"{algos.pop()} on " if len(algos) == 1 and None not in algos else ""
+
     def title(self, env: str) -> str:
-        """The environment, and how many seeds each of its settings has where that is one number."""
+        """Algorithm and environment, and how many seeds each of its settings has where that is one number."""
         counts = [len(summary.setting.runs) for summary in self.of_env(env)]
         each = " each" if len(counts) > 1 else ""
-        return f"{env}, {counted(counts[0], 'seed')}{each}" if len(set(counts)) == 1 else env
+        name = f"{self.algo}{env}"
+        return f"{name}, {counted(counts[0], 'seed')}{each}" if len(set(counts)) == 1 else name
 
     def name(self, run: Run) -> str:
         """The run's folder, within the one that was asked for where that is one alone."""

@@ -21,7 +21,7 @@ from rltrain.storage.files import write_atomic
 from rltrain.storage.run_folder import RunFolder
 
 _ROLLOUT, _EVAL, _EVAL_STD = "rollout/episode_return", "eval/episode_return", "eval/episode_return_std"
-_BLUE, _ORANGE, _GREY = "#3b6fb6", "#d9622b", "#8a8a8a"
+_BLUE, _ORANGE, _GREY, _INK = "#3b6fb6", "#d9622b", "#8a8a8a", "#222222"
 _MAX_POINTS = 4000
 _POSSIBLE = {
     "Acrobot-v1": (-500.0, 0.0),
@@ -75,6 +75,7 @@ def learning_curve(run: Path) -> Figure:
     _draw_training(axes, rows, config.get("log_period"))
     limited = "episodes_asked" in result  # episodes that take too long are fewer than asked for
     _draw_evaluations(axes, rows, _episodes(config, limited), _possible(config))
+    _draw_result(axes, result, max((row["step"] for row in rows), default=0))
     threshold = result.get("threshold")
     if isinstance(threshold, int | float):
         axes.axhline(threshold, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=f"threshold {threshold:g}")
@@ -130,6 +131,14 @@ def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: str, pos
         axes.fill_between(steps, low, high, color=_ORANGE, alpha=0.18, linewidth=0, label=label)
 
 
+def _draw_result(axes: Axes, result: dict[str, Any], last_step: int) -> None:
+    """The score of the last network, unless the run has gone on since: of a short run it may be all there is."""
+    step, mean, episodes = result.get("env_step"), at(result, ["episode_return", "mean"]), result.get("episodes")
+    if isinstance(step, int) and step >= last_step and isinstance(mean, int | float) and math.isfinite(mean):
+        label = f"last network, mean of {episodes} greedy episodes"
+        axes.plot([step], [mean], color=_INK, linestyle="", marker="D", markersize=5, label=label, zorder=3)
+
+
 def _episodes(config: dict[str, Any], limited: bool) -> str:
     """The legend's words on the episodes of an evaluation; none where their number is not known."""
     asked = at(config, ["eval", "episodes"])
@@ -151,6 +160,7 @@ def _dress(axes: Axes, title: str) -> None:
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
+    axes.set_xlim(left=0)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(framealpha=0.85, edgecolor="none", fontsize=9, loc="best")
     else:

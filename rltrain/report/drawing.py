@@ -134,8 +134,9 @@ def _on_lines(text: str, longest: int) -> str:
 
 
 def title(panel: Axes, text: str) -> None:
-    """A title that is no wider than its panel."""
-    panel.set_title(label(text, 32))
+    """A title that is no wider than its panel, on up to two lines."""
+    lines = textwrap.wrap(harmless(text), 34, max_lines=2, placeholder="...", break_on_hyphens=False)
+    panel.set_title("\n".join(lines))
 
 
 def colour_of(rank: int) -> str:

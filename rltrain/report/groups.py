@@ -39,8 +39,10 @@ class Setting:
 
     @property
     def variant(self) -> str:
-        """Its values in one line, the same in every environment."""
-        return as_text(self.texts) or "all runs"
+        """Its values in one line, the same in every environment, without keys that its runs do not have."""
+        names, known = short_names(self.texts), self.runs[0].config
+        has = {key for key, value in self.values.items() if value is not None or key in known or key == BEFORE}
+        return " ".join(f"{names[key]}={text}" for key, text in self.texts.items() if key in has) or "all runs"
 
 
 @dataclass(frozen=True)

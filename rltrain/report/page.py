@@ -89,8 +89,8 @@ def _subtitle(contents: Contents) -> str:
     settings, runs = counted(len(contents.summaries), "setting"), counted(len(contents.runs), "run")
     seeds = sorted({len(summary.scores) for summary in contents.summaries})
     many = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else "".join(map(str, seeds))
-    envs = ", ".join(contents.envs)
-    return f"{runs} in {settings} on {envs}; scored seeds each: {many or 'none'}; metric of the curves: {contents.main}"
+    where = f"{', of ' if contents.algo else ' on '}{contents.algo}{', '.join(contents.envs)}"
+    return f"{runs} in {settings}{where}; scored seeds each: {many or 'none'}; metric of the curves: {contents.main}"
 
 
 def _warnings(lines: Sequence[str]) -> str:

@@ -112,6 +112,17 @@ def test_the_legend_says_what_each_curve_is_the_mean_of(tmp_path: Path) -> None:
     ]
 
 
+def test_the_last_network_is_marked_and_steps_begin_at_0(tmp_path: Path) -> None:
+    final: dict[str, object] = {"env_step": 900, "episodes": 100, "episode_return": {"mean": -13.0}}
+    write_rows(tmp_path, [{"step": 900, "train/td_loss": 1.0}], final)
+    (axes,) = learning_curve(tmp_path).axes
+    (mark,) = axes.lines
+    assert (mark.get_xydata().tolist(), mark.get_marker()) == ([[900.0, -13.0]], "D")
+    assert mark.get_label() == "last network, mean of 100 greedy episodes" and axes.get_xlim()[0] == 0
+    write_rows(tmp_path, [{"step": 1000, "train/td_loss": 1.0}], final)  # it goes on
+    assert not learning_curve(tmp_path).axes[0].lines
+
+
 def test_the_legend_promises_no_more_episodes_than_were_played(tmp_path: Path) -> None:
     write_rows(tmp_path, [{"step": 1, "eval/episode_return": 30.0}], {"episodes": 3, "episodes_asked": 100})
     (tmp_path / "config.yaml").write_text("eval: {episodes: 20}\n")

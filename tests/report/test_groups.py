@@ -60,6 +60,18 @@ def test_keys_that_follow_from_others_are_left_out(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_setting_is_not_named_by_keys_of_other_algorithms(tmp_path: Path) -> None:
+    """Names began with the nulls of another algorithm's keys, and were cut before they differed."""
+    ppo = {"name": "ppo", "gamma": 0.9, "clip": 0.2}
+    found = groups(
+        tmp_path, {"algo": ppo}, {"algo": {**ppo, "clip": 0.1}}, {"algo": {"name": "c51", "v_max": None}},
+        {"algo": {"name": "c51", "v_max": 5.0}},
+    )  # fmt: skip
+    assert [s.variant for s in found.settings] == [
+        "algo=ppo clip=0.2", "algo=ppo clip=0.1", "algo=c51 v_max=null", "algo=c51 v_max=5",
+    ]  # fmt: skip
+
+
 def test_what_was_typed_comes_first_and_is_told_in_any_case(tmp_path: Path) -> None:
     jobs = {
         str(n): (

@@ -248,6 +248,15 @@ def test_one_environment_has_no_aggregate_and_one_setting_no_improvement(tmp_pat
     assert not any("picked" in note for note in notes(found))
 
 
+def test_titles_name_the_algorithm_that_all_have(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path / str(seed), flat(300, 1.0), result(1.0, 300), seed=seed)
+    algo, env = (one(tmp_path).setting.runs[0].config[key] for key in ("algo.name", "env.id"))
+    assert contents(tmp_path).title(env) == f"{algo} on {env}, 3 seeds"
+    write_run(tmp_path / "other", flat(300, 1.0), result(1.0, 300), algo__name="c51")
+    assert contents(tmp_path).title(env) == env and contents(tmp_path).algo == ""
+
+
 def test_any_metric_has_curves(tmp_path: Path) -> None:
     rows = [{"step": 100 * i, "train/td_loss": float(i)} for i in (1, 2)]
     write_run(tmp_path / "a", rows, result(1.0, 200))
