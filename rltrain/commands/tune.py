@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import time
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rltrain import __version__
@@ -127,6 +128,7 @@ def work(folder: StudyFolder, asked: Plan) -> int:
     """Trains batches until there are enough trials, then ends the study, unless another process trains on."""
     from rltrain.commands.tune_end import end_study
 
+    begun, own = time.perf_counter(), 0
     try:
         while True:
             with ExitStack() as holding:
@@ -136,8 +138,9 @@ def work(folder: StudyFolder, asked: Plan) -> int:
                         break
                     holding.enter_context(batch.sweep)
                 _train(batch, asked)
+                own += len(batch.trials)
                 with folder.locked():
-                    _tell(folder, asked, batch)
+                    _tell(folder, asked, batch, (time.perf_counter() - begun) / own)
         if held := [batch for batch in folder.batches() if not batch.told]:
             count = counted(sum(len(batch.trials) for batch in held), "trial")
             say(wrapped(f"tune      {count} left, trained by {holder_of(held[0].path)}, which ends the study"))
@@ -169,6 +172,8 @@ def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
 
 def _train(batch: Batch, asked: Plan) -> None:
     check_batch(batch, asked)
+    left = counted(asked.tune.trials - batch.trials[0].number, "trial")
+    say(wrapped(f"tune      the next {len(batch.trials)} of {left} left"))
     for trial in batch.trials:
         say(wrapped(f"trial {trial.number:<3} {shown_values(trial.values)}"))
     listed = batch.sweep.jobs()
@@ -177,27 +182,30 @@ def _train(batch: Batch, asked: Plan) -> None:
     train_jobs(listed, of_run, batch.limits, names, kept=False)
 
 
-def _tell(folder: StudyFolder, asked: Plan, batch: Batch) -> None:
+def _tell(folder: StudyFolder, asked: Plan, batch: Batch, seconds: float) -> None:
+    """Keeps and says what the trials of a batch have reached; seconds: that a trial takes."""
     results = [trial_result(batch.path, trial, asked.config.eval.period) for trial in batch.trials]
     search = open_search(folder, asked)
     for trial, result in zip(batch.trials, results, strict=True):
         search.tell(trial.number, result)
         say(wrapped(f"trial {trial.number:<3} {_in_words(result)}"))
     batch.tell(results)
-    say(wrapped(f"tune      {_so_far(folder, asked)}"))
+    say(wrapped(f"tune      {_so_far(folder, asked, seconds)}"))
     for trial in batch.trials:
         for run in trial.runs:
             drop_checkpoints(batch.path / run)
 
 
-def _so_far(folder: StudyFolder, asked: Plan) -> str:
-    """How many trials are made, and the best of them."""
+def _so_far(folder: StudyFolder, asked: Plan, seconds: float) -> str:
+    """How many trials are made, the best of them, and how long the others take."""
     from rltrain.commands.tune_end import ranked
 
     trials = [trial for batch in folder.batches() for trial in batch.trials if trial.result is not None]
     best = ranked(trials)[:1]
     reached = f"the best so far is trial {best[0].number}: {number(value_of(best[0]))}" if best else "none is complete"
-    return f"{len(trials):,} of {counted(asked.tune.trials, 'trial')} made, {reached}"
+    rest = round((asked.tune.trials - len(trials)) * seconds)
+    left = f", about {timedelta(seconds=rest)} left" if rest > 0 else ""
+    return f"{len(trials):,} of {counted(asked.tune.trials, 'trial')} made, {reached}{left}"
 
 
 def _in_words(result: TrialResult) -> str:

@@ -7,6 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -168,17 +169,30 @@ def test_a_failed_run_fails_its_trial_and_is_named(training: StandIn, capsys: py
     assert f"{states.count('complete')} complete, 0 pruned, {states.count('failed')} failed" in said
 
 
-def test_each_batch_ends_with_the_best_so_far(training: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_batch_ends_with_the_best_so_far_and_the_time_left(
+    training: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     returns = {0.9: math.nan, 0.95: 2.0, 0.97: 7.0, 0.99: 3.0}
-    training.outcome = lambda config, seed: returns[config["algo"]["gamma"]]
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("rltrain.commands.tune.time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    def outcome(config: Any, seed: int) -> float:
+        clock.now += 60.0
+        return returns[config["algo"]["gamma"]]
+
+    training.outcome = outcome
     words = ["tune.trials=4", "tune.batch=1", "tune.seeds=1", "tune.confirm=0", "algo.gamma=0.9,0.95,0.97,0.99"]
     assert main([*BASE[:-1], *words]) == 0
-    said = [line for line in capsys.readouterr().out.splitlines() if " made, " in line]
+    lines = capsys.readouterr().out.splitlines()
+    begun = [line for line in lines if "the next" in line]
+    assert begun == [f"tune      the next 1 of {left} left" for left in ("4 trials", "3 trials", "2 trials", "1 trial")]
+    said = [line for line in lines if " made, " in line]
     found = study()["trials"]
     for made, line in enumerate(said, 1):
         done = {t["result"]["value"]: t["number"] for t in found[:made] if t["result"]["state"] == "complete"}
         reached = f"the best so far is trial {done[max(done)]}: {max(done):.2f}" if done else "none is complete"
-        assert line == f"tune      {made} of 4 trials made, {reached}"
+        left = f", about 0:0{4 - made}:00 left" if made < 4 else ""
+        assert line == f"tune      {made} of 4 trials made, {reached}{left}"
     assert len(said) == 4
 
 
