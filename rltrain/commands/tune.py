@@ -137,7 +137,7 @@ def work(folder: StudyFolder, asked: Plan) -> int:
                     if batch is None:
                         break
                     holding.enter_context(batch.sweep)
-                _train(batch, asked)
+                _train(folder, asked, batch)
                 own += len(batch.trials)
                 with folder.locked():
                     _tell(folder, asked, batch, (time.perf_counter() - begun) / own)
@@ -170,10 +170,10 @@ def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
     return new
 
 
-def _train(batch: Batch, asked: Plan) -> None:
+def _train(folder: StudyFolder, asked: Plan, batch: Batch) -> None:
     check_batch(batch, asked)
-    left = counted(asked.tune.trials - batch.trials[0].number, "trial")
-    say(wrapped(f"tune      the next {len(batch.trials)} of {left} left"))
+    made = sum(len(other.trials) for other in folder.batches() if other.told)
+    say(wrapped(f"tune      the next {len(batch.trials)} of {counted(asked.tune.trials - made, 'trial')} left"))
     for trial in batch.trials:
         say(wrapped(f"trial {trial.number:<3} {shown_values(trial.values)}"))
     listed = batch.sweep.jobs()
