@@ -46,8 +46,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
     from rltrain.storage.checkpoint_folders import has_checkpoint
 
     if status in ("running", "failed") and not has_checkpoint(folder):
-        say(f"{shown_path(folder)}: ended before its first checkpoint, begins anew")
-        begin(run.read_config(), folder, overrides, trust, alone)
+        begin(run.read_config(), folder, overrides, trust, alone, "ended before its first checkpoint, begins anew")
         return
     newest = newest_checkpoint(folder)
     source = read_checkpoint(newest, only=())  # tells in a moment what torch, needed for the tensors, would delay
@@ -67,11 +66,16 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
     train(config, folder, alone, source=read_checkpoint(newest), changes=changes)
 
 
-def begin(plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool, alone: bool) -> None:
-    """Trains a run of which nothing is left or nothing was ever there; `alone` as for `resume_run`."""
+def begin(
+    plain: Mapping[str, Any], folder: Path, overrides: list[str], trust: bool, alone: bool, why: str = ""
+) -> None:
+    """Trains a run of which nothing is left or nothing was ever there; `alone` as for `resume_run`. `why` is said once
+    it is known that it can."""
     from rltrain.jobs.job import train
 
     config, differences = changed_config(validate_stored(plain), folder, made_by(None), overrides, trust)
+    if why:
+        say(f"{shown_path(folder)}: {why}")
     tell(differences, config, 0)
     train(config, folder, alone, changes=record_changes(0, differences))
 

@@ -40,6 +40,18 @@ class TestTrust:
         monkeypatch.delenv("RLTRAIN_PLUGINS")
         return tmp_path / "run"
 
+    def test_a_run_without_a_checkpoint_begins_anew_only_where_it_may(
+        self, stored: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It had said that it begins anew, and then that it does not."""
+        shutil.rmtree(stored / "checkpoints")
+        RunFolder(stored).write_record(status="failed")
+        capsys.readouterr()
+        assert main(["resume", str(stored)]) == 2
+        assert "begins anew" not in capsys.readouterr().out
+        assert main(["resume", str(stored), "trust=true"]) == 0
+        assert "ended before its first checkpoint, begins anew" in capsys.readouterr().out
+
     @pytest.mark.parametrize("command", ["evaluate", "resume"])
     def test_a_stored_module_is_imported_only_by_consent(
         self, command: str, stored: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
