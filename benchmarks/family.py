@@ -188,7 +188,7 @@ INTRODUCTION = (
     " settings (`conf/tuned`, chosen on seeds from 1000 up). Parts that are not in a table have not been run yet.",
     "MountainCar, which DQN's defaults do not solve, has its parts on DQN's tuned settings, among them returns of"
     " twelve steps and random actions that are held for a while, which noisy layers replace: without them the goal is"
-    " never reached. PPO has settings of its own, made for 500,000 steps; PQN, REINFORCE and A2C are on their defaults.",
+    " never reached. PPO has settings of its own, for 500,000 steps; PQN, REINFORCE and A2C are on defaults.",
     "MinAtar: `-v1` games (the actions that do something), sticky actions and rising difficulty as the package has"
     " them, episodes cut at 5,000 steps, seeds 0 to 9, 400,000 steps, one file of settings for all games with each"
     " algorithm. Young and Tian (2019) report of DQN after 5,000,000 frames about 17 on Asterix, 10 on Breakout, 50 on"
