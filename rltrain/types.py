@@ -54,6 +54,7 @@ class ObservationSpec:
     `discrete`: an integer 0..n-1 (int64, shape ()), whatever the space's own start; networks see it one-hot.
     `low` and `high`: float64 of `shape`, infinite where there is no bound; None where nothing is known of them.
     `stack`: how it is made of frames that are large enough to be kept once; None for others.
+    `channel_axis`: 0 or 2, along which `env.wrappers` put the frames of images; None where they put none.
     """
 
     kind: Literal["box", "discrete"]
@@ -63,6 +64,7 @@ class ObservationSpec:
     low: np.ndarray | None = field(default=None, compare=False)
     high: np.ndarray | None = field(default=None, compare=False)
     stack: Stack | None = field(default=None, compare=False)
+    channel_axis: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

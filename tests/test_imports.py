@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "networks": {"config.schema", "maths.distributional", "maths.images"},
     "maths": {"config.schema"},
     "compute": {"config.algorithms", "config.schema", "machine"},
-    "envs": {"config.env_families", "config.schema", "config.wrappers", "machine"},
+    "envs": {"config.env_families", "config.schema", "config.wrappers", "machine", "maths.images"},
     "loggers": set(),
 }  # fmt: skip
 HOMES: dict[str, set[str]] = {

@@ -13,7 +13,7 @@ from rltrain.types import ObservationSpec
 
 
 class Image(NamedTuple):
-    """An observation's layout; `channel_axis` is 0 or -1 in its shape, None for (height, width) alone."""
+    """An observation's layout; `channel_axis` is 0 or 2 in its shape, None for (height, width) alone."""
 
     channels: int
     height: int
@@ -44,10 +44,10 @@ def image_of(observation: ObservationSpec, channel_axis: str = "auto") -> Image:
     Args:
         channel_axis: `first` (C, H, W), `last` (H, W, C), or `auto`: the end that is beside a square, else the smaller
             of the two, the last where they are equal. So (210, 160, 3), (10, 10, 10) and (10, 10, 16) have their
-            channels last, and four stacked frames (4, 84, 84) first.
+            channels last, and (4, 84, 84) first. Of stacked frames it is the axis along which they lie.
 
     Raises:
-        RequestError: the observation is no box of two or three axes.
+        RequestError: the observation is no box of two or three axes, or its frames lie along the other axis.
     """
     shape = observation.shape
     if observation.kind != "box" or len(shape) not in (2, 3):
@@ -55,8 +55,13 @@ def image_of(observation: ObservationSpec, channel_axis: str = "auto") -> Image:
         raise RequestError(f"network=cnn: needs images of shape (H, W, C), (C, H, W) or (H, W), not {what}")
     if len(shape) == 2:
         return Image(1, shape[0], shape[1], None)
-    first = channel_axis == "first" or (channel_axis == "auto" and _channels_first(*shape))
-    return Image(shape[0], shape[1], shape[2], 0) if first else Image(shape[2], shape[0], shape[1], -1)
+    own = observation.channel_axis
+    guess = (0 if _channels_first(*shape) else 2) if own is None else own
+    axis = {"auto": guess, "first": 0, "last": 2}[channel_axis]
+    if own is not None and axis != own:
+        where = "first" if own == 0 else "last"
+        raise RequestError(f"network.channel_axis={channel_axis}: frame_stack made images {shape}, channels {where}")
+    return Image(shape[0], shape[1], shape[2], 0) if axis == 0 else Image(shape[2], shape[0], shape[1], 2)
 
 
 def _channels_first(a: int, b: int, c: int) -> bool:

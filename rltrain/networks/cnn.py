@@ -62,7 +62,7 @@ class CNN(nn.Module):
         """The output of the convolutions, [..., feature_width]."""
         lead = obs.shape[: obs.dim() - self._rank]
         pixels = as_float(obs)
-        if self._image.channel_axis == -1:
+        if self._image.channel_axis == 2:
             pixels = pixels.movedim(-1, -3)  # [..., C, H, W]
         pixels = pixels.reshape(-1, self._image.channels, self._image.height, self._image.width)
         if self._channels_last:

@@ -23,6 +23,7 @@ from rltrain.envs.wrappers import WRAPPERS, WrapperContext, make_wrappers
 from rltrain.envs.wrappers.computed import computes_in_torch
 from rltrain.envs.wrappers.simple import ScaleReward
 from rltrain.errors import CheckpointError, RequestError
+from rltrain.maths.images import image_of
 from rltrain.seeding import derive_seed
 from rltrain.types import ObservationSpec
 
@@ -216,6 +217,34 @@ def test_stacks_of_images_states_and_parts(id: str, spec: tuple[Any, str]) -> No
         assert np.unique(obs[..., :6]).tolist() == [200] and np.unique(obs[..., 6:]).tolist() == [201]
     if id == "Chain-v0":
         assert obs.tolist() == [[np.eye(11)[first[0]].tolist()] * 4] * 2
+
+
+@pytest.mark.parametrize(
+    ("frame", "size", "shown", "axis"),
+    [
+        ((10, 12, 4), 4, (10, 12, 16), 2), ((7, 7, 20), 2, (7, 7, 40), 2), ((20, 7, 7), 2, (40, 7, 7), 0),
+        ((3, 16, 20), 6, (18, 16, 20), 0), ((10, 10, 10), 4, (10, 10, 40), 2), ((84, 84), 4, (4, 84, 84), 0),
+        ((3, 20), 16, (16, 3, 20), 0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("after", ["", "normalize_observation", "rescale_observation", "frame_stack"])
+def test_the_frames_of_images_are_the_channels_of_a_convolution(
+    frame: tuple[int, ...], size: int, shown: tuple[int, ...], axis: int, after: str
+) -> None:
+    """Whatever the stacked shape looks like."""
+    bounds = np.zeros(frame), np.ones(frame)
+    context, spec = WrapperContext("id", 1, 1, None, frozen=False), ObservationSpec("box", frame, "float32", 0, *bounds)
+    stack = wrapper("frame_stack", size=size)
+    first = [wrapper(after)] if after == "rescale_observation" else []
+    last = [wrapper(after, **({"size": 3} if after == "frame_stack" else {}))] if after and not first else []
+    spec = make_wrappers([*first, stack, *last], spec, context).spec
+    channels = shown[axis] * (3 if after == "frame_stack" else 1)
+    assert spec.shape == (*shown[:axis], channels, *shown[axis + 1 :])
+    image = image_of(spec)
+    assert (image.channels, image.channel_axis) == (channels, axis)
+    assert image_of(spec, "last" if axis else "first") == image
+    with pytest.raises(RequestError, match=r"network\.channel_axis=\w+: frame_stack made"):
+        image_of(spec, "first" if axis else "last")
 
 
 @pytest.mark.parametrize("id", ["FixedLength-v0", "Chain-v0"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class NormalizeObservation(Computed):
     def __init__(self, config: NormalizeObservationConfig, spec: ObservationSpec, context: WrapperContext) -> None:
         if spec.kind == "discrete":
             raise refuse("normalize_observation", "has nothing to do: Discrete observations are one-hot")
-        super().__init__(config, ObservationSpec("box", spec.shape, "float32"), context)
+        super().__init__(config, replace(spec, dtype="float32", low=None, high=None, stack=None), context)
         self._epsilon = config.epsilon
         self._frozen = context.frozen
         self._groups = (context.members, context.num_envs)

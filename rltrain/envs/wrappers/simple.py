@@ -19,6 +19,7 @@ from rltrain.config.wrappers import (
 from rltrain.envs.flatten import MOST_NUMBERS
 from rltrain.envs.wrappers.computed import Computed, Kept, cast
 from rltrain.envs.wrappers.wrapper import Fixed, Wrapper, WrapperContext, one_line_shape, refuse
+from rltrain.maths.images import image_of
 from rltrain.types import FLOATS, ObservationSpec, Stack
 
 _LARGE_FRAME = 1024  # bytes; a replay that keeps smaller ones once would save little, and take longer
@@ -43,11 +44,11 @@ class FrameStack(Wrapper):
                 "frame_stack", f"of size {config.size} makes {numbers:,} numbers; at most {MOST_NUMBERS:,} are taken"
             )
         self._frames = np.zeros((context.lanes, config.size, *inner), dtype)
-        # Channels are the shorter of the two ends of an image's shape: [H, W, C] or [C, H, W].
-        self._channels = None if len(inner) != 3 else (0 if inner[0] < inner[2] else 2)
+        self._channels = image_of(spec).channel_axis if len(inner) == 3 else None
         large = self._frames[0, 0].nbytes >= _LARGE_FRAME
         stack = Stack(config.size, inner, self._channels or 0) if large else None
-        self.spec = ObservationSpec("box", self._stacked(self._frames).shape[1:], dtype, stack=stack)
+        axis = 0 if len(inner) == 2 else self._channels
+        self.spec = ObservationSpec("box", self._stacked(self._frames).shape[1:], dtype, stack=stack, channel_axis=axis)
 
     def begin(self, obs: np.ndarray, lanes: np.ndarray) -> np.ndarray:
         frames = self._frames.copy()  # the array that was given away stays as it is
@@ -192,7 +193,7 @@ class RescaleObservation(Computed):
             raise refuse("rescale_observation", f"{why}; normalize_observation needs none")
         deviation = (spec.high - spec.low) / (config.high - config.low)  # [*obs]
         low, high = (np.full(spec.shape, end) for end in (config.low, config.high))
-        super().__init__(config, ObservationSpec("box", spec.shape, "float32", 0, low, high), context)
+        super().__init__(config, replace(spec, dtype="float32", low=low, high=high, stack=None), context)
         self.kept = {"mean": spec.low - config.low * deviation, "deviation": deviation}
 
     def begun(self, xp: Any, kept: Kept, obs: Any, lanes: Any) -> tuple[Any, Kept]:
