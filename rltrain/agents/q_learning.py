@@ -231,6 +231,11 @@ class QLearning(GreedyTable):
     def abandon_episodes(self, envs: np.ndarray) -> None:
         """Does nothing: no part of a running episode is kept."""
 
+    def load_network(self, network: Mapping[str, Tensor], member: int = 0) -> None:
+        super().load_network(network, member)
+        if "visits" in network:
+            self.visits[member] = network["visits"].numpy()
+
     def state_dict(self, member: int = 0) -> StateDict:
         return {
             "network": {"q_table": torch.from_numpy(self.q_table[member].copy())},
@@ -245,7 +250,6 @@ class QLearning(GreedyTable):
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
         plain = state["state"]
-        self.load_network(state["network"], member)
-        self.visits[member] = state["optimizer"]["visits"].numpy()
+        self.load_network({**state["network"], **state["optimizer"]}, member)
         self._env_steps[member], self._episodes[member] = plain["env_steps"], plain["episodes"]
         self._draws[member].load_state_dict(plain["exploration_draws"])

@@ -64,6 +64,10 @@ class Card:
         """Transitions, or steps, that one gradient step learns from; 0 where the config does not say."""
         return 0
 
+    def carried(self, algo: Any) -> tuple[str, ...]:
+        """The sections of a checkpoint that `init_from` gives to the agent's `load_network`, together."""
+        return ("network",)
+
     def passes(self, algo: Any) -> int:
         """How often a gradient is taken through each step of an episode, where updates learn from whole episodes."""
         return 0
@@ -134,6 +138,9 @@ class _TableCard(Card):
         self, algo: QLearningConfig, num_envs: int, observation: ObservationSpec, action: ActionSpec
     ) -> int:
         return 16 * max(1, observation.n) * max(1, action.n)  # the table, and how often each entry was visited
+
+    def carried(self, algo: QLearningConfig) -> tuple[str, ...]:
+        return ("network", "optimizer") if algo.alpha_decay else ("network",)  # the visits, which set the step sizes
 
 
 CARDS: dict[type, Card] = {

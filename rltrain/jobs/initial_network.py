@@ -24,15 +24,21 @@ from rltrain.types import ActionSpec, ObservationSpec
 
 
 def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None, member: int = 0) -> None:
-    """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named; and the running
-    statistics through which its networks saw, and in whose units they value rewards, which `envs` goes on with.
+    """`init_from`: the weights of another run's newest checkpoint, or of the checkpoint that is named, and what else of
+    it the algorithm's card says; and the running statistics through which its networks saw, and in whose units they
+    value rewards, which `envs` goes on with.
 
     Raises:
         RequestError: there is none, or it does not fit, in what it sees or in what its outputs stand for.
     """
     assert config.init_from is not None
     path = command_folder() / config.init_from
-    source = read_checkpoint(checkpoint_of(path), only=("network",))
+    sections = card_of(config.algo).carried(config.algo)
+    source = read_checkpoint(checkpoint_of(path), only=())
+    if lacking := [name for name in sections if f"{name}.safetensors" not in source.manifest["files"]]:
+        why = f"has no {lacking[0]}.safetensors, with which algo={config.algo.name} begins too; a run's newest has"
+        raise RequestError(f"init_from={config.init_from}: {why}")
+    source = read_checkpoint(source.folder, only=sections)
     theirs: Any = source.manifest.get("config")
     ours = to_plain(config)
     if (before := _wrappers(theirs, observations=True)) != (now := _wrappers(ours, observations=True)):
@@ -43,7 +49,8 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
         raise RequestError(f"init_from={config.init_from}: its atoms span {atoms}, and those of this run {own}")
     try:
         # A plug-in's agent that trains no populations need not know of members.
-        agent.load_network(source.tensors["network"], *([member] if member else []))
+        tensors = {name: tensor for section in sections for name, tensor in source.tensors[section].items()}
+        agent.load_network(tensors, *([member] if member else []))
     except (ValueError, KeyError) as error:
         algo = at(theirs, ["algo", "name"]) or config.algo.name
         other = f"is a network of algo={show(algo)}, from which {config.algo.name} cannot start"

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import yaml
-from small_runs import dqn_config, env_config, reinforce_config, run_config
+from small_runs import dqn_config, env_config, q_learning_config, reinforce_config, run_config
 from whole_runs import (
     COMMON_ARGS,
     DQN_ARGS,
@@ -35,6 +35,7 @@ import rltrain
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig, EvalConfig
 from rltrain.config.validate import to_plain, validate
+from rltrain.errors import RequestError
 from rltrain.storage.checkpoint import read_checkpoint
 from rltrain.terminal.text import mean_and_std
 
@@ -287,6 +288,21 @@ class TestInitFrom:
             ours = newest(tmp_path / source.name).tensors["network"]
             for name, tensor in ours.items():
                 assert tensor.equal(theirs[name.replace("target_network", "q_network")]), name
+
+    def test_a_table_brings_its_visits(self, tmp_path: Path) -> None:
+        """Without them the first update of each entry, with a step size of alpha, replaced what was loaded."""
+        env, source = env_config("probe_envs:Chain-v0"), tmp_path / "source"
+        falling = run_config(q_learning_config(alpha_decay=0.6), env=env, eval=EvalConfig(100, 3))
+        train(falling, source)
+        constant, best = q_learning_config(), source / "checkpoints" / "best"
+        for algo, begins, visited in ((falling.algo, source, True), (constant, source, False), (constant, best, False)):
+            run = tmp_path / f"{algo == constant}-{begins.name}"
+            train(replace(falling, algo=algo, init_from=str(begins)), run, StopAfter(0))
+            ours, theirs = newest(run).tensors, read_checkpoint(begins if begins == best else newest(source).folder)
+            assert ours["network"]["q_table"].equal(theirs.tensors["network"]["q_table"])
+            assert ours["optimizer"]["visits"].sum() == (200 if visited else 0)
+        with pytest.raises(RequestError, match=r"has no optimizer\.safetensors, with which algo=q_learning begins too"):
+            train(replace(falling, init_from=str(best)), tmp_path / "run", StopAfter(0))
 
     @pytest.mark.parametrize(
         ("args", "what"),
