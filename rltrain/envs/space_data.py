@@ -18,13 +18,13 @@ _MOST_PARTS = 1 << 16  # of a whole space: far more than any environment has, an
 def space_to_plain(space: spaces.Space[Any]) -> dict[str, Any]:
     """A space that `observation_spec` or `action_spec` takes as plain data; bounds as arrays, infinities included."""
     if isinstance(space, spaces.Discrete):
-        return {"kind": "discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "discrete", "dtype": str(space.dtype), "n": int(space.n), "start": int(space.start)}
     if isinstance(space, spaces.MultiDiscrete):
         nvec, start = space.nvec, space.start
         flat = {"nvec": nvec.reshape(-1).tolist(), "start": start.reshape(-1).tolist(), "shape": list(nvec.shape)}
-        return {"kind": "multi_discrete", **flat}
+        return {"kind": "multi_discrete", "dtype": str(space.dtype), **flat}
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "multi_binary", "shape": list(space.shape)}
+        return {"kind": "multi_binary", "n": space.n, "shape": list(space.shape)}
     if isinstance(space, spaces.Dict):
         # Pairs, because their order is part of the space and that of a JSON object is not.
         return {"kind": "dict", "parts": [[key, space_to_plain(part)] for key, part in space.spaces.items()]}
@@ -64,11 +64,15 @@ class _Reader:
         kind = plain["kind"]
         if kind == "discrete":
             self._count(_whole(plain["n"]))
-            return spaces.Discrete(plain["n"], start=_whole(plain["start"]))
+            # Gymnasium 1.1 knows no other dtype of Discrete, and no word for it.
+            kept: Any = {} if (dtype := _integer(plain)) == np.int64 else {"dtype": dtype.type}
+            return spaces.Discrete(plain["n"], start=_whole(plain["start"]), **kept)
         if kind == "multi_discrete":
             return self._multi_discrete(plain)
         if kind == "multi_binary":
-            return spaces.MultiBinary(self._shape(plain))
+            shape = self._shape(plain)
+            one_number = len(shape) == 1 and not isinstance(plain.get("n"), list)  # MultiBinary(3) is not that of [3]
+            return spaces.MultiBinary(shape[0] if one_number else shape)
         if kind == "dict":
             parts = [(_text(key), self.space(part, depth + 1)) for key, part in plain["parts"]]
             return spaces.Dict(parts)
@@ -84,8 +88,9 @@ class _Reader:
         shape, counts = self._shape(plain), [_whole(n) for n in plain["nvec"]]
         for n in counts:
             self._count(n)
-        nvec, start = (np.array(numbers, np.int64).reshape(shape) for numbers in (counts, plain["start"]))
-        return spaces.MultiDiscrete(nvec, start=start)
+        dtype = _integer(plain)
+        nvec, start = (np.array(numbers, dtype).reshape(shape) for numbers in (counts, plain["start"]))
+        return spaces.MultiDiscrete(nvec, dtype.type, start=start)
 
     def _shape(self, plain: Mapping[str, Any]) -> tuple[int, ...]:
         shape = tuple(_whole(size) for size in plain["shape"])
@@ -106,9 +111,17 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _integer(plain: Mapping[str, Any]) -> np.dtype:
+    """The dtype of a space of whole numbers; files of earlier versions have none."""
+    dtype = np.dtype(_text(plain.get("dtype", "int64")))
+    if dtype.kind not in "iu":
+        raise ValueError(f"{dtype} is no kind of whole number")
+    return dtype
+
+
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise ValueError(f"{value!r} is no key")
+        raise ValueError(f"{value!r} is no text")
     return value
 
 

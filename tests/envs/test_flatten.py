@@ -19,6 +19,7 @@ from rltrain.errors import CheckpointError, RequestError, RunFailed
 
 SHAPES = st.lists(st.integers(1, 3), max_size=3).map(tuple)
 DTYPES = st.sampled_from([np.float32, np.float64, np.int64, np.int8, np.bool_, np.uint8])
+INTEGERS = st.sampled_from([np.int64, np.int32, np.int8])
 
 
 @st.composite
@@ -27,13 +28,18 @@ def multi_discretes(draw):
     size = int(np.prod(shape))
     numbers = [draw(st.lists(st.integers(low, 5), min_size=size, max_size=size)) for low in (1, -5)]
     nvec, start = (np.array(part).reshape(shape) for part in numbers)
-    return spaces.MultiDiscrete(nvec, start=start)
+    return spaces.MultiDiscrete(nvec, draw(INTEGERS), start=start)
 
 
 LEAVES = st.one_of(
-    st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 5), st.integers(-5, 5)),
+    st.builds(
+        lambda n, start, dtype: spaces.Discrete(n, start=start, dtype=dtype),
+        st.integers(1, 5),
+        st.integers(-5, 5),
+        INTEGERS,
+    ),
     st.builds(lambda shape, dtype: spaces.Box(0, 1, shape, dtype), SHAPES, DTYPES),
-    st.builds(spaces.MultiBinary, SHAPES.filter(bool)),
+    st.builds(spaces.MultiBinary, SHAPES.filter(bool) | st.integers(1, 4)),
     multi_discretes(),
 )
 SPACES = st.recursive(
@@ -85,6 +91,17 @@ def test_bounds_of_all_kinds_come_back():
         spaces.Discrete(3, start=-(2**40)),
     ):
         assert space_from_plain(json.loads(json.dumps(space_to_plain(space)))) == space
+
+
+def test_spaces_of_files_that_name_no_dtype_are_read():
+    for plain, space in (
+        ({"kind": "discrete", "n": 3, "start": -1}, spaces.Discrete(3, start=-1)),
+        ({"kind": "multi_discrete", "nvec": [2, 3], "start": [0, 1], "shape": [2]},
+         spaces.MultiDiscrete([2, 3], start=[0, 1])),
+        ({"kind": "multi_binary", "shape": [3]}, spaces.MultiBinary(3)),
+        ({"kind": "multi_binary", "shape": [2, 3]}, spaces.MultiBinary([2, 3])),
+    ):  # fmt: skip
+        assert space_from_plain(plain) == space
 
 
 def test_images_among_the_parts_are_scaled_as_images_are():
@@ -153,6 +170,9 @@ HOSTILE = {
     "a box of objects": {"kind": "box", "dtype": "object", "low": 0, "high": 1, "shape": [1]},
     "bounds of another number": {"kind": "box", "dtype": "float32", "low": [0, 1], "high": 1, "shape": [3]},
     "a huge count": {"kind": "multi_discrete", "nvec": [10**15], "start": [0], "shape": [1]},
+    "counts of no whole numbers": {"kind": "multi_discrete", "dtype": "V8", "nvec": [2], "start": [0], "shape": [1]},
+    "n that its dtype lacks": {"kind": "discrete", "dtype": "int8", "n": 500, "start": 0},
+    "a dtype that is no text": {"kind": "discrete", "dtype": ["int8"], "n": 5, "start": 0},
     "a huge MultiBinary": {"kind": "multi_binary", "shape": [10**12]},
     "n that is no number": {"kind": "discrete", "n": "3", "start": 0},
     "no parts": {"kind": "dict"},
