@@ -135,8 +135,8 @@ class Lanes:
             if is_terminated or is_truncated:
                 terminated[lane], truncated[lane] = is_terminated, is_truncated
                 ended.append(lane)
-            elif self._lives and info[LIFE_LOST]:
-                terminated[lane] = True  # for what is learned; the episode goes on
+            if self._lives and info[LIFE_LOST]:
+                terminated[lane] = True  # for what is learned; the episode goes on, or is cut here
         self._check_finite(obs)
         self._obs = obs
         if not ended:

@@ -475,6 +475,17 @@ def test_a_lost_life_ends_what_is_learned_and_not_the_episode() -> None:
         assert [(f.episode_return, f.length) for f in done.finished] == ([(12.0, 12)] * 2 if t == 12 else [])
 
 
+@pytest.mark.parametrize("limit", [8, 10])
+def test_a_life_lost_in_the_step_of_the_time_limit_is_an_end(limit: int) -> None:
+    lanes = Lanes([gymnasium.wrappers.TimeLimit(Game(), limit)], 0, "Game")
+    lanes.reset([0])
+    for step in range(1, 2 * limit + 1):
+        done = lanes.step(np.zeros(1, np.int64), None, [0])
+        t = (step - 1) % limit + 1
+        assert (done.terminated.tolist(), done.truncated.tolist()) == ([t % 4 == 0], [t == limit])
+        assert [f.length for f in done.finished] == [limit] * (t == limit)
+
+
 def test_a_game_that_skips_frames_itself_is_refused() -> None:
     pytest.importorskip("ale_py")
     with pytest.raises(RequestError, match=r"frameskip=4: .* must be 1"):
