@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         "report", "storage", "training",
     },
     # training knows agents and loggers by their protocols.
-    "training": {"config.schema", "engine.protocol", "envs", "loggers.logger", "storage"},
+    "training": {"config.algorithms", "config.schema", "engine.protocol", "envs", "loggers.logger", "storage"},
     "report": {"config", "envs", "loggers.curve_events", "loggers.jsonl", "storage", "training.outcome"},
     "tuning": {"config", "storage"},
     "storage": {"machine"},

@@ -181,7 +181,7 @@ class QLearning(GreedyTable):
             return {}
         columns = (step.obs, step.action, step.reward, step.next_obs, step.terminated)
         rows = list(zip(*(column.tolist() for column in columns), strict=True))  # [M * N] of (s, a, r, s', terminated)
-        means = np.zeros((3, len(self._algos)), np.float32)
+        means = np.zeros((3, len(self._algos)))
         for member in self._running:
             own = rows[member * self._num_envs : (member + 1) * self._num_envs]
             learnt = [self._learn(member, *row) for row in own]  # [N] of (squared error, Q, step size)

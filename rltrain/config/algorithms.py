@@ -157,6 +157,19 @@ def card_of(algo: Any) -> Card:
     return _card(type(algo)) or Card()
 
 
+_STEADIER = {  # keys of an algorithm, and what to try where its numbers grow beyond all bounds
+    "optimizer": "a smaller algo.optimizer.lr",
+    "max_grad_norm": "algo.max_grad_norm=1",
+    "alpha": "a smaller algo.alpha",
+    "initial_value": "a smaller algo.initial_value",
+}
+
+
+def steadier(algo: Any) -> list[str]:
+    """Advice for values that are far too large, of the keys that the algorithm has; a smaller step size comes first."""
+    return [advice for key, advice in _STEADIER.items() if hasattr(algo, key)]
+
+
 def that_take(observation: ObservationSpec, action: ActionSpec) -> list[str]:
     """The names of the algorithms with a card that learn from such observations and actions."""
     found = {name: card for name, cls in sorted(ALGO_CONFIGS.items()) if (card := _card(cls)) is not None}

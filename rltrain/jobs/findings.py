@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from rltrain.config.algorithms import steadier
 from rltrain.config.schema import RunConfig
 from rltrain.training.episode_tally import EpisodeStatistics
 from rltrain.training.member import Member
@@ -36,7 +37,7 @@ def findings(config: RunConfig, member: Member, final: EpisodeStatistics, thresh
     metrics = member.metrics
     if said := beyond_bounds(config, metrics):
         yield Finding("values", said, "returns are beyond algo.v_min or algo.v_max")
-    elif said := overestimated(metrics):
+    elif said := overestimated(config, metrics):
         yield Finding("values", said, "values overestimated")
     dormant = metrics.get("diagnostics/dormant_units", 0.0)
     if threshold is not None and final.mean < threshold and dormant > _DORMANT:
@@ -58,14 +59,15 @@ def findings(config: RunConfig, member: Member, final: EpisodeStatistics, thresh
         yield Finding("in training", text, f"{training:.1f} in training: leans on exploration")
 
 
-def overestimated(metrics: Mapping[str, float]) -> str:
+def overestimated(config: RunConfig, metrics: Mapping[str, float]) -> str:
     """That values are far above the returns, where they are: the return alone does not tell why it is poor."""
     value, got = (metrics.get(f"diagnostics/{name}", 0.0) for name in ("value", "discounted_return"))
     scale = max(abs(got), 1.0)
     # Where rewards are costs, a value far on the other side of 0 is wrong long before it is five returns away.
     if value - got <= _FAR_ABOVE * scale and not (got < 0.0 and value > 2.0 * scale):
         return ""
-    return f"overestimated: {value:.3g} expected of an episode where {got:.3g} came; try a smaller algo.optimizer.lr"
+    advice = "".join(f"; try {one}" for one in steadier(config.algo)[:1])
+    return f"overestimated: {value:.3g} expected of an episode where {got:.3g} came{advice}"
 
 
 def _leans_on_exploration(training: float, final: EpisodeStatistics) -> bool:

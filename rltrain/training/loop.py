@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from rltrain.config.algorithms import steadier
 from rltrain.config.schema import RunConfig
 from rltrain.engine.protocol import Agent, IteratingAgent, SteppedByAgent
 from rltrain.envs.vector import VectorEnv, join_env_states
@@ -65,7 +66,8 @@ class Loop:
         self._num_envs = num_envs
         self._progress = Progress(num_envs, [config.total_episodes for config in configs])
         # What an agent that steps by itself has measured comes from the host.
-        self._recorder = Recorder(members, num_envs, torch.device("cpu") if envs.stepped_by_agent else device)
+        where = torch.device("cpu") if envs.stepped_by_agent else device
+        self._recorder = Recorder(members, num_envs, where, steadier(configs[0].algo))
         self._evaluation = SharedEvaluation(evaluator, agent)
         shared = agent, envs, self._evaluation, self._progress, self._recorder, self.stop_requested
         self.members = [

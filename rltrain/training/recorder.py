@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,9 +21,14 @@ class Recorder:
     each look would stop it.
     """
 
-    def __init__(self, members: int, num_envs: int, device: torch.device) -> None:
-        """num_envs: of each member."""
+    def __init__(self, members: int, num_envs: int, device: torch.device, advice: Sequence[str] = ()) -> None:
+        """
+        Args:
+            num_envs: of each member.
+            advice: to whose numbers are not finite.
+        """
         self._num_envs = num_envs
+        self._advice = f"; try {' or '.join(advice)}" if advice else ""
         self._at_once = device.type == "cpu"
         self._single = self._at_once and members == 1  # whose metrics are numbers, looked at after every update
         self._zeros: Any = np.zeros(members) if self._at_once else torch.zeros(members, device=device)
@@ -91,7 +96,8 @@ class Recorder:
         RunFailed: a metric since the member's last row is not finite. Waits for the device.
         """
         for tag, total in self._sums_of(member).items():
-            require_finite(tag, total, step)
+            if not math.isfinite(total):
+                raise RunFailed(f"{tag} is {total} at environment step {step}{self._advice}")
 
     def flush(self, member: int, step: int) -> dict[str, float]:
         """The member's means by tag, of those tags that had any number; begins anew."""
@@ -133,13 +139,3 @@ class Recorder:
                 self._sums.setdefault(tag, self._zeros + 0.0)[member] = total
         self._updates[member] = state["updates"]
         self._returns[member], self._lengths[member] = list(state["returns"]), list(state["lengths"])
-
-
-def require_finite(tag: str, value: float, step: int) -> None:
-    """Raises:
-    RunFailed: the metric `tag` is NaN or infinite.
-    """
-    if not math.isfinite(value):
-        raise RunFailed(
-            f"{tag} is {value} at environment step {step}; try a smaller algo.optimizer.lr or algo.max_grad_norm=1"
-        )

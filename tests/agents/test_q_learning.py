@@ -74,6 +74,11 @@ def test_one_update_by_hand() -> None:
     assert agent.q_table.dtype == np.float64
 
 
+def test_values_that_are_large_have_an_error_that_is_finite() -> None:
+    agent = small_agent(algo_initial_value=1e25, algo_alpha=0.5)
+    assert learn(agent, transition((2, 1, 0.0, 4)))["train/td_loss"] == pytest.approx(1e48)
+
+
 @pytest.mark.parametrize(
     ("terminated", "truncated", "expected"), [(True, False, 2.0), (False, True, 3.5), (True, True, 2.0)]
 )

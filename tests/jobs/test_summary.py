@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from small_runs import dqn_config, ppo_config, q_learning_config, reinforce_config, run_config
 
+from rltrain.config.algorithms import steadier
 from rltrain.config.schema import CheckpointConfig, LinearConfig
+from rltrain.jobs.findings import findings
 from rltrain.jobs.last_words import summary
 from rltrain.jobs.messages import how
 from rltrain.jobs.population_messages import population_header, population_line
@@ -46,6 +48,15 @@ def test_a_run_saved_without_its_experience_is_not_said_to_go_on() -> None:
         config = run_config(dqn_config(), total_steps=10, checkpoint=CheckpointConfig(None, 3, replay))
         text = summary(config, ended(), EpisodeStatistics((1.0,)), parts, Path("run"), {})
         assert [line[16:] for line in text.splitlines() if line.startswith("continue")] == [said]
+
+
+def test_a_table_is_given_advice_that_it_can_take() -> None:
+    member = ended(metrics={"diagnostics/value": 9e9, "diagnostics/discounted_return": 1.0})
+    for algo, advice in ((q_learning_config(), "algo.alpha"), (dqn_config(), "algo.optimizer.lr")):
+        (found,) = findings(run_config(algo), member, EpisodeStatistics((1.0,)), None)
+        assert found.text.endswith(f"where 1 came; try a smaller {advice}")
+    assert steadier(q_learning_config()) == ["a smaller algo.alpha", "a smaller algo.initial_value"]
+    assert steadier(dqn_config()) == ["a smaller algo.optimizer.lr", "algo.max_grad_norm=1"]
 
 
 @pytest.mark.parametrize(

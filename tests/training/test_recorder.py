@@ -77,11 +77,11 @@ def test_the_first_update_that_is_not_finite_is_named() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_on_the_cpu_a_number_that_is_not_finite_is_known_before_the_next_update(value: float) -> None:
-    recorder = Recorder(1, 1, CPU)
+    recorder = Recorder(1, 1, CPU, ("a", "b=1"))
     assert recorder.add(metrics(1.0), ALONE) == {}
     broken = {"train/td_loss": torch.tensor(1.0), "train/grad_norm": torch.tensor(value)}
     assert recorder.add(broken, ALONE) == {0: 0}
-    with pytest.raises(RunFailed, match=rf"train/grad_norm is {value} at environment step 7; try a smaller"):
+    with pytest.raises(RunFailed, match=rf"train/grad_norm is {value} at environment step 7; try a or b=1$"):
         recorder.check(0, 7)
 
 
