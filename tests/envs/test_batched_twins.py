@@ -82,6 +82,20 @@ def test_a_twin_does_what_gymnasium_s_own_does_bit_for_bit(id: str, kwargs: dict
     assert t >= 150
 
 
+def test_links_of_any_legal_speed_are_turned_as_often_as_gymnasium_does() -> None:
+    """More than four times round in a step."""
+    rng, turned = np.random.default_rng(0), np.pi * np.array([1.0, 1.0, 4.0, 9.0])
+    env = gymnasium.make("Acrobot-v1", disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    states = rng.uniform(-turned, turned, (2_000, 4))
+    states[1_000:, 2:] = np.sign(states[1_000:, 2:]) * turned[2:]  # as fast as they get
+    found, _, _ = BATCHED_ENVS["Acrobot-v1"]().step(np, states.T, np.full(2_000, 2))
+    for state, ours in zip(states, found.T, strict=True):
+        env.state = state  # type: ignore[attr-defined]
+        env.step(2)
+        assert np.array_equal(env.state, ours)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("id", GYMNASIUM_S)
 @pytest.mark.filterwarnings("ignore:.*out of date")
 def test_first_observations_are_gymnasium_s(id: str) -> None:
