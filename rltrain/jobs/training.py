@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from rltrain.jobs.record import Changes, conditions, draw, ending, explained, ti
 from rltrain.jobs.telling import Ended, Telling
 from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.jsonl import read_evaluations
-from rltrain.loggers.logger import Logger
+from rltrain.loggers.logger import Logger, NullLogger
 from rltrain.storage import checkpoint_folders
 from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
 from rltrain.storage.files import written_together
@@ -145,13 +145,18 @@ class Training:
         exact = self._load(loop)
         now = conditions(parts)
         with written_together():
-            for job, run in zip(self._jobs, self._runs, strict=True):
-                write_start(run, job.config, now, job.changes)
+            for number, (job, run) in enumerate(zip(self._jobs, self._runs, strict=True)):
+                with self._failing_alone(number):
+                    write_start(run, job.config, now, job.changes)
         self._began = True
         say(self._telling.header(parts, self._sources[0], exact))
+        early = {number: failure for number, failure in self._outcomes.items() if isinstance(failure, RunFailed)}
+        for number, failure in early.items():
+            loop.fail(number, failure)
         loop.run()
         for number, failure in loop.failures.items():
-            self._note_failure(number, failure)
+            if number not in early:
+                self._note_failure(number, failure)
         if loop.left is not None:
             self._outcomes |= {number: GoesOn(loop.members[number].step, loop.left) for number in loop.unfinished}
         elif loop.unfinished:
@@ -173,7 +178,10 @@ class Training:
             log_from = None if source is None else last_logged_step(source)
             if source is None and (run.record.exists() or run.metrics.exists()):
                 log_from = 0  # an earlier try that ended before its first checkpoint
-            self._loggers.append(build_logger(config, run, log_from, screen))
+            number = len(self._loggers)
+            self._loggers.append(NullLogger())
+            with self._failing_alone(number):
+                self._loggers[number] = build_logger(config, run, log_from, screen)
             savers.append(RunCheckpointer(config, run, parts, evaluator, self._loggers[-1]))
         outputs = [Output(*each) for each in zip(self._loggers, savers, self._prunings(), strict=True)]
         told = self._telling.failed
@@ -246,9 +254,10 @@ class Training:
             if isinstance(final, RunFailed):
                 self._note_failure(number, final)
                 continue
-            logger = self._loggers[number]
-            write_result(self._runs[number], loop.members[number], final, parts.envs.reward_threshold, logger)
-            evaluated[number] = final
+            logger, threshold = self._loggers[number], parts.envs.reward_threshold
+            with self._failing_alone(number):
+                write_result(self._runs[number], loop.members[number], final, threshold, logger)
+                evaluated[number] = final
         return evaluated
 
     @written_together()
@@ -263,6 +272,16 @@ class Training:
                 self._loggers[number].close(True)
         return ended
 
+    @contextmanager
+    def _failing_alone(self, number: int) -> Iterator[None]:
+        """What fails for one of several jobs fails no other."""
+        try:
+            yield
+        except RunFailed as failure:
+            if len(self._jobs) == 1:
+                raise
+            self._note_failure(number, failure)
+
     def _note_failure(self, number: int, failure: RunFailed) -> None:
         self._outcomes[number] = _as_failure(failure, self._runs[number])
         with suppress(OSError), self._runs[number].log.open("a") as log:
@@ -272,7 +291,8 @@ class Training:
     def _write_records(self, started: float) -> None:
         names = {"population": [job.folder.name for job in self._jobs]} if len(self._jobs) > 1 else {}
         for number, run in enumerate(self._runs):
-            run.write_record(**ending(self._outcomes[number]), **names, **timing(started))
+            with self._failing_alone(number):
+                run.write_record(**ending(self._outcomes[number]), **names, **timing(started))
 
 
 def _read(source: Path | Checkpoint | None) -> Checkpoint | None:

@@ -189,13 +189,13 @@ class Loop:
         """Fails the members whose environments did."""
         while self._env_failures:
             env, failure = self._env_failures.popitem()
-            self._fail(env // self._num_envs, failure)
+            self.fail(env // self._num_envs, failure)
 
     def _check(self, member: int, step: int) -> None:
         try:
             self._recorder.check(member, step)
         except RunFailed as failure:
-            self._fail(member, failure)
+            self.fail(member, failure)
 
     def _do_duties(self) -> None:
         """Does what is due for each member that does not still wait for the update of this step."""
@@ -212,7 +212,7 @@ class Loop:
             try:
                 self.members[number].do_duties()
             except RunFailed as failure:
-                self._fail(number, failure)
+                self.fail(number, failure)
         for number in numbers:  # once all have their rows: the last save takes a while
             if self._running[number] and not due[number]:
                 self._retire_if_done(number)
@@ -226,12 +226,13 @@ class Loop:
             if not member.saved:
                 member.save()
         except RunFailed as failure:
-            self._fail(number, failure)
+            self.fail(number, failure)
             return
         if len(self.members) > 1:
             self._agent.retire(number)
 
-    def _fail(self, member: int, failure: RunFailed) -> None:
+    def fail(self, member: int, failure: RunFailed) -> None:
+        """Ends a member, which the others go on without; a single run raises its failure."""
         if len(self.members) == 1:
             raise failure
         self.failures[member] = failure
@@ -254,7 +255,7 @@ class Loop:
                     if not self.members[number].saved:
                         self.members[number].save()
                 except RunFailed as failure:
-                    self._fail(number, failure)
+                    self.fail(number, failure)
             for output in self._outputs:
                 output.checkpointer.prune()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -13,9 +14,11 @@ from typing import Any
 import pytest
 
 import rltrain.jobs.training
+import rltrain.storage.plain_files
 from rltrain.cli import main
 from rltrain.errors import RequestError
 from rltrain.loggers.further import find_logger
+from rltrain.storage.files import write_atomic
 
 SHORT = [
     "algo=reinforce", "total_steps=300", "eval.period=150", "eval.episodes=1", "log_period=100", "hydra.run.dir=run",
@@ -111,6 +114,59 @@ class NotMade(NullLogger):
 def faulty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "faulty_logger.py").write_text(FAULTY)
     monkeypatch.delitem(sys.modules, "faulty_logger", raising=False)
+
+
+FAILS_FOR_ONE = """
+from rltrain.loggers.logger import NullLogger
+
+class Fails(NullLogger):
+    def __init__(self, folder, resume_step, config):
+        self._one = folder.name == "1"
+        self._fail("made")
+
+    def _fail(self, where):
+        if self._one and where == WHERE:
+            raise OSError("no network")
+
+    def log(self, step, scalars):
+        self._fail("log")
+
+    def result(self, step, scalars):
+        self._fail("result")
+"""
+
+
+@pytest.mark.parametrize("where", ["made", "log", "result"])
+def test_a_logger_that_fails_for_one_job_fails_no_other(
+    where: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "partly.py").write_text(f"WHERE = {where!r}\n{FAILS_FOR_ONE}")
+    monkeypatch.delitem(sys.modules, "partly", raising=False)
+    assert main(["-m", *SHORT[:-1], "loggers=[partly:Fails]", "seed=3,4,5", "hydra.sweep.dir=sweep"]) == 1
+    check_that_only_job_1_failed(folder, "loggers=[partly:Fails]: OSError: no network")
+    assert "no network" in (folder / "sweep" / "1" / "run.log").read_text()
+
+
+@pytest.mark.parametrize("name", ["result.json", "config.yaml"])
+def test_a_file_that_cannot_be_written_fails_its_job_alone(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, data: bytes | str) -> None:
+        if path.name == name and path.parent.name == "1":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomic(path, data)
+
+    monkeypatch.setattr(rltrain.storage.plain_files, "write_atomic", refuse)
+    assert main(["-m", *SHORT[:-1], "seed=3,4,5", "hydra.sweep.dir=sweep"]) == 1
+    check_that_only_job_1_failed(folder, "No space left on device")
+
+
+def check_that_only_job_1_failed(folder: Path, why: str) -> None:
+    records = [json.loads((folder / "sweep" / str(number) / "run.json").read_text()) for number in range(3)]
+    assert [record["status"] for record in records] == ["completed", "failed", "completed"]
+    assert why in records[1]["reason"]
+    for number in (0, 2):
+        assert json.loads((folder / "sweep" / str(number) / "result.json").read_text())["env_step"] >= 300
 
 
 @pytest.mark.usefixtures("faulty")
