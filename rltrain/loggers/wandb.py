@@ -6,22 +6,28 @@ Project, entity and mode are those of its own environment variables (WANDB_PROJE
 from __future__ import annotations
 
 import hashlib
+import re
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import wandb
 
+from rltrain.storage.files import open_regular, write_atomic
+
+ID = "wandb_id.txt"
+"""The file of a run folder that keeps the id of its W&B run."""
+
 
 class WandbLogger:
     """One W&B run for one run folder, which a resumed run continues."""
 
     def __init__(self, folder: Path, resume_step: int | None, config: Mapping[str, Any]) -> None:
-        # The same folder, the same run: W&B takes rows of steps that it has already for old ones, and drops them.
-        id = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
-        place = {"dir": str(folder), "name": folder.name, "group": folder.parent.name, "id": id, "resume": "allow"}
+        place = folder.resolve()
+        how = {"dir": str(folder), "name": place.name, "group": place.parent.name, "id": _id(folder, resume_step)}
         settings = wandb.Settings(console="off")
-        self._run: Any = wandb.init(**place, config=dict(config), reinit="create_new", settings=settings)
+        self._run: Any = wandb.init(**how, resume="allow", config=dict(config), reinit="create_new", settings=settings)
 
     def log(self, step: int, scalars: Mapping[str, float]) -> None:
         self._run.log(dict(scalars), step=step)
@@ -39,3 +45,18 @@ class WandbLogger:
         if self._run is not None:
             run, self._run = self._run, None
             run.finish(exit_code=1 if completed is False else 0)
+
+
+def _id(folder: Path, resume_step: int | None) -> str:
+    """The id of a run's W&B run, kept in its folder: W&B drops rows of steps that a run of that id has already, so a new
+    run needs a new one."""
+    id = ""
+    if resume_step is not None and (folder / ID).exists():
+        with open_regular(folder / ID) as file:
+            id = file.read(100).decode(errors="replace")
+    if not re.fullmatch("[0-9a-f]{16}", id):
+        id = secrets.token_hex(8)
+        if resume_step is not None and (folder / "wandb").is_dir():  # of a version that kept none
+            id = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+        write_atomic(folder / ID, id)
+    return id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 import sys
@@ -262,6 +263,40 @@ def test_wandb_gets_the_rows_the_config_and_the_result(folder: Path, monkeypatch
     result = json.loads((folder / "run" / "result.json").read_text())
     assert fake.summary["final/episode_return"] == result["episode_return"]["mean"]
     assert fake.ended == [0, 0]
+
+
+@pytest.fixture
+def wandb_runs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What each W&B run is begun with."""
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delitem(sys.modules, "rltrain.loggers.wandb", raising=False)
+    return fake.begun
+
+
+def test_a_run_folder_is_one_wandb_run_wherever_it_lies(
+    folder: Path, wandb_runs: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(place: Path, resume_step: int | None) -> dict[str, Any]:
+        find_logger("wandb")(place, resume_step, {})
+        return wandb_runs[-1]
+
+    (run := folder / "run").mkdir()
+    id = begin(run, None)["id"]
+    moved = run.rename(folder / "moved")
+    monkeypatch.chdir(moved)
+    resumed = begin(Path(), 300)
+    assert (resumed["id"], resumed["name"], resumed["group"]) == (id, "moved", folder.name)
+    assert begin(moved, None)["id"] != id  # a new run in a folder where there was another
+    (folder / "run").mkdir()
+    (earlier := folder / "earlier" / "wandb").mkdir(parents=True)  # of a version that kept no id
+    of_path = hashlib.sha256(str(earlier.parent).encode()).hexdigest()[:16]
+    assert begin(earlier.parent, 300)["id"] == of_path
+    assert begin(earlier.parent.rename(folder / "later"), 400)["id"] == of_path
+    (folder / "first").mkdir()  # wandb is added by this resume
+    assert begin(folder / "first", 300)["id"] != hashlib.sha256(str(folder / "first").encode()).hexdigest()[:16]
+    (folder / "run" / "wandb_id.txt").write_text("../x")
+    assert begin(folder / "run", 300)["id"].isalnum()
 
 
 def test_the_page_s_logger_logs(folder: Path) -> None:
