@@ -48,8 +48,8 @@ class WandbLogger:
 
 
 def _id(folder: Path, resume_step: int | None) -> str:
-    """The id of a run's W&B run, kept in its folder: W&B drops rows of steps that a run of that id has already, so a new
-    run needs a new one."""
+    """The id of a run's W&B run, kept in its folder: W&B drops rows of steps that a run of that id has already, so a
+    new run needs a new one."""
     id = ""
     if resume_step is not None and (folder / ID).exists():
         with open_regular(folder / ID) as file:
