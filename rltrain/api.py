@@ -19,6 +19,7 @@ from rltrain.storage.plain_files import MOST_LIST_BYTES, read_json
 from rltrain.storage.run_folder import RunFolder, folder_named, no_run
 from rltrain.storage.run_result import status_of
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
+from rltrain.terminal.interrupts import process_of_caller
 from rltrain.terminal.output import own_output
 from rltrain.terminal.text import command_given_here, no_folder
 
@@ -139,6 +140,7 @@ def train(overrides: Sequence[str] = ()) -> Run:
         RequestError: as the command line would say; or another thread trains.
         RunFailed: the run failed; its folder holds its log.
         Interrupted: a signal (Ctrl-C, a notebook's stop button) stopped it after it was saved.
+        KeyboardInterrupt: a second Ctrl-C stopped it at once.
     """
     commands = importlib.import_module("rltrain.commands.train")
     return Run(_carry_out(lambda: commands.run_one(_listed(overrides))))
@@ -161,7 +163,7 @@ def _carry_out(command: Callable[[], Path]) -> Path:
         raise RequestError("this process is training already: one training at a time; rltrain.sweep trains many runs")
     collects = gc.isenabled()
     try:
-        with command_given_here(), own_output():
+        with process_of_caller(), command_given_here(), own_output():
             return command().absolute()
     finally:
         (gc.enable if collects else gc.disable)()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,12 @@ import pytest
 
 import rltrain
 import rltrain.jobs.training
+import rltrain.training.stopping
 from rltrain.cli import main
 from rltrain.errors import CheckpointError, RequestError, RunFailed
 from rltrain.report.curve import learning_curve, learning_curve_png
+from rltrain.terminal.interrupts import ECHO_SECONDS, RUN_SIGNALS
+from rltrain.training.loop import Loop
 
 ROOT = Path(__file__).parents[1]
 SHORT = ["algo=reinforce", "total_steps=300", "eval.period=150", "eval.episodes=1", "log_period=100"]
@@ -164,6 +170,29 @@ def test_a_process_trains_once_at_a_time(folder: Path, monkeypatch: pytest.Monke
     rltrain.train(["seed=1"])
     rltrain.train(["seed=1"])
     assert told == ["this process is training already: one training at a time; rltrain.sweep trains many runs"] * 2
+
+
+def test_a_second_ctrl_c_comes_back_to_the_caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook has more in its memory than the run that is stopped."""
+    presses = iter(range(2))
+    ended: list[int] = []
+
+    class Pressed(Loop):
+        def run(self) -> None:
+            for _ in presses:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1.5 * ECHO_SECONDS)
+            super().run()
+
+    monkeypatch.setattr(rltrain.jobs.training, "Loop", Pressed)
+    monkeypatch.setattr(rltrain.training.stopping, "_end_process", ended.append)
+    before = [signal.getsignal(number) for number in RUN_SIGNALS]
+    with pytest.raises(KeyboardInterrupt):
+        rltrain.train([*SHORT, "hydra.run.dir=run"])
+    assert not ended
+    assert [signal.getsignal(number) for number in RUN_SIGNALS] == before
+    assert rltrain.Run("run").status == "interrupted"
+    assert rltrain.train(SHORT).status == "completed"
 
 
 def test_the_output_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:

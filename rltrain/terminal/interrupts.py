@@ -10,7 +10,7 @@ import threading
 import time
 from _signal import getsignal as handler_of  # type: ignore[import-not-found]  # signal.getsignal takes 3 us, not 0.04
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -19,19 +19,39 @@ RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 ECHO_SECONDS = 0.2
 """One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 __all__ = [
-    "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "sigint_ends", "sigint_raises", "signals_ignored",
-    "signals_later", "sigusr1_ignored", "stops_with", "when_closed",
+    "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "may_end_process", "process_of_caller",
+    "sigint_ends", "sigint_raises", "signals_ignored", "signals_later", "sigusr1_ignored", "stops_with", "when_closed",
 ]  # fmt: skip
 _LINE = b"rltrain: stopped by SIGINT\n"
+
+
+_of_caller = False
+
+
+@contextmanager
+def process_of_caller() -> Iterator[None]:
+    """While active, this process is not the command line's but a program's or a notebook's: no SIGINT ends it."""
+    global _of_caller
+    before, _of_caller = _of_caller, True
+    try:
+        yield
+    finally:
+        _of_caller = before
+
+
+def may_end_process(number: int) -> bool:
+    """Whether that signal, where it comes again, ends the process; if not, it raises KeyboardInterrupt."""
+    return number != signal.SIGINT or not _of_caller
 
 
 @contextmanager
 def sigint_ends() -> Iterator[None]:
     """While active, SIGINT ends the process at once, with a line and the exit code 130.
 
-    A KeyboardInterrupt that is raised while an extension module is imported becomes another error, or aborts.
+    A KeyboardInterrupt that is raised while an extension module is imported becomes another error, or aborts. Nothing
+    changes in a caller's process.
     """
-    with _handling(_end):
+    with nullcontext() if _of_caller else _handling(_end):
         yield
 
 
@@ -99,7 +119,7 @@ def when_closed(file: int, then: Callable[[], None]) -> None:
 @contextmanager
 def children_shielded(doing: str) -> Iterator[None]:
     """Processes that are started inside never get a run's signals, which Ctrl-C sends to the whole process group; this
-    process still does. Its own handlers run once `doing` is over; until then a second SIGINT or SIGTERM ends it.
+    process still does. Its own handlers run once `doing` is over; until then a second SIGINT or SIGTERM ends it, if it may.
 
     Blocked signals stay blocked in children, so this thread blocks them, and another one takes them.
     """
@@ -130,8 +150,9 @@ def _take_signals(reader: int, doing: str) -> None:
             if first is None:
                 first = now
                 with contextlib.suppress(OSError):
-                    os.write(2, f"stopping after {doing}; again to stop at once\n".encode())
-            elif now - first > ECHO_SECONDS:
+                    again = "; again to stop at once" if may_end_process(signal.SIGINT) else ""
+                    os.write(2, f"stopping after {doing}{again}\n".encode())
+            elif now - first > ECHO_SECONDS and may_end_process(number[0]):
                 os._exit(128 + number[0])
 
 

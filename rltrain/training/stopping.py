@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
-from rltrain.terminal.interrupts import ECHO_SECONDS, RUN_SIGNALS, handler_of
+from rltrain.terminal.interrupts import ECHO_SECONDS, RUN_SIGNALS, handler_of, may_end_process
 
 WHILE_EVALUATING = "stopping; the episodes that have ended count; again to stop at once"
 """The answer of a StopSignal where nothing is trained, or no more: there is nothing to save."""
@@ -37,7 +37,8 @@ class StopRequest(Protocol):
 class StopSignal:
     """While active, SIGINT, SIGTERM and SIGHUP only set `requested`, so that the loop can finish its step and save.
 
-    A second signal ends the process at once with 130 or 143, after its worker processes. A SIGHUP is neither the first
+    A second signal ends the process at once with 130 or 143, after its worker processes; in a process of a caller a
+    second SIGINT raises KeyboardInterrupt instead, the handlers before restored. A SIGHUP is neither the first
     nor the second of them: a terminal that is closed may send several, and shows no answer. Where it was ignored
     (`nohup`) it stays so. SIGUSR1 asks for a checkpoint, after which training goes on. Signals that were blocked until
     now are let through. Outside the main thread, where Python can handle no signals, it does nothing.
@@ -49,7 +50,7 @@ class StopSignal:
         answer: what is said on stderr at the first signal, an attribute too; empty: nothing is, at no signal.
         saves: whether there is something to save, an attribute too: if not, SIGUSR1 does nothing.
         listener: called with every signal that counts.
-        at_once: called before a second signal ends the process.
+        at_once: called before a second signal ends the process, or raises.
     """
 
     def __init__(
@@ -97,9 +98,12 @@ class StopSignal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._restore()
+        self._before.clear()
+
+    def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before.clear()
 
     def _take(self) -> None:
         for number in self._before:
@@ -120,7 +124,10 @@ class StopSignal:
             try:
                 self._at_once()
             finally:
-                _end_process(128 + number)
+                if may_end_process(number):
+                    _end_process(128 + number)
+                self._restore()
+            raise KeyboardInterrupt
 
 
 def _tell(text: str) -> None:
