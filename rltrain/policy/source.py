@@ -49,12 +49,12 @@ def check_network(context: AgentContext, source: Checkpoint) -> None:
 
 
 def checkpoint_of(path: Path) -> Path:
-    """The checkpoint that `path`, a run or a checkpoint, stands for.
+    """The checkpoint whose network is meant by `path`, a run or a checkpoint.
 
     Raises:
-        CheckpointError: a run without a whole checkpoint.
+        CheckpointError: a run without a checkpoint of which that much is whole.
     """
-    return path if (path / "manifest.json").exists() else newest_checkpoint(path)
+    return path if (path / "manifest.json").exists() else newest_checkpoint(path, only=("network",))
 
 
 def best_of(run: Path) -> Path:

@@ -132,27 +132,36 @@ def read_checkpoint(folder: Path, only: Collection[str] | None = None) -> Checkp
                 raise
 
 
-def verify_checkpoint(folder: Path) -> None:
-    """Compare every file with its SHA-256 without loading it.
+def verify_checkpoint(folder: Path, only: Collection[str] | None = None) -> None:
+    """Compare files with their SHA-256 without loading them.
+
+    Args:
+        only: as of `read_checkpoint`.
 
     Raises:
         CheckpointError: missing, foreign, damaged.
     """
     place = place_of(folder)
-    for name, entry in read_manifest(place)["files"].items():
-        with open_verified(place / name, entry):
+    manifest = read_manifest(place)
+    parts, stems = _parts_and_stems(place, manifest, only)
+    wanted = [name for stem in stems for name in (f"{stem}.safetensors", *parts.get(stem, ()))]
+    for name in (STATE, *wanted):
+        with open_verified(place / name, manifest["files"][name]):
             pass
 
 
-def newest_checkpoint(run: Path) -> Path:
+def newest_checkpoint(run: Path, only: Collection[str] | None = None) -> Path:
     """The whole checkpoint of the highest step. Warns of each one of a higher step that is skipped, and why.
+
+    Args:
+        only: as of `read_checkpoint`: damage to the other files makes no difference.
 
     Raises:
         CheckpointError: there is none.
     """
     faults: list[CheckpointError] = []
     for folder in reversed(step_folders(run)):
-        if fault := _fault(folder):
+        if fault := _fault(folder, only):
             faults.append(fault)
             continue
         _warn_of_skipped(faults, folder)
@@ -168,9 +177,9 @@ def warn_of_damaged(run: Path, taken: Path) -> None:
     _warn_of_skipped([fault for folder in newer if (fault := _fault(folder))], taken)
 
 
-def _fault(folder: Path) -> CheckpointError | None:
+def _fault(folder: Path, only: Collection[str] | None = None) -> CheckpointError | None:
     try:
-        verify_checkpoint(folder)
+        verify_checkpoint(folder, only)
     except CheckpointError as error:
         return error
     return None
@@ -220,12 +229,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 def _read(folder: Path, only: Collection[str] | None) -> Checkpoint:
     manifest = read_manifest(folder)
     files = manifest["files"]
-    parts = {stem: list(names) for stem, names in manifest.get("parts", {}).items()}
-    others = {STATE, *(name for names in parts.values() for name in names)}
-    stems = [name.removesuffix(".safetensors") for name in files if name not in others]
-    if lacking := sorted(set(only or ()) - set(stems)):
-        raise CheckpointError(f"{folder / MANIFEST}: the checkpoint has no {lacking[0]}.safetensors")
-    wanted = stems if only is None else only
+    parts, wanted = _parts_and_stems(folder, manifest, only)
     tensors = {stem: read_tensors(folder / f"{stem}.safetensors", files[f"{stem}.safetensors"]) for stem in wanted}
     for stem in wanted:
         tensors[stem] |= read_parts(folder, parts.get(stem, []), files)
@@ -233,3 +237,15 @@ def _read(folder: Path, only: Collection[str] | None) -> Checkpoint:
     if read_manifest(folder) != manifest:  # between the check of a file and its use
         raise CheckpointError(f"{folder}: the checkpoint was replaced while it was read")
     return Checkpoint(manifest=manifest, tensors=tensors, state=state, folder=folder)
+
+
+def _parts_and_stems(
+    folder: Path, manifest: Mapping[str, Any], only: Collection[str] | None
+) -> tuple[dict[str, list[str]], Collection[str]]:
+    """The parts of each stem that has some, and the stems that are wanted."""
+    parts = {stem: list(names) for stem, names in manifest.get("parts", {}).items()}
+    others = {STATE, *(name for names in parts.values() for name in names)}
+    stems = [name.removesuffix(".safetensors") for name in manifest["files"] if name not in others]
+    if lacking := sorted(set(only or ()) - set(stems)):
+        raise CheckpointError(f"{folder / MANIFEST}: the checkpoint has no {lacking[0]}.safetensors")
+    return parts, stems if only is None else only

@@ -20,6 +20,7 @@ ECHO_SECONDS = 0.2
 """One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 __all__ = [
     "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "may_end_process", "process_of_caller",
+    "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "may_end_process", "process_of_caller",
     "sigint_ends", "sigint_raises", "signals_ignored", "signals_later", "sigusr1_ignored", "stops_with", "when_closed",
 ]  # fmt: skip
 _LINE = b"rltrain: stopped by SIGINT\n"
@@ -119,7 +120,8 @@ def when_closed(file: int, then: Callable[[], None]) -> None:
 @contextmanager
 def children_shielded(doing: str) -> Iterator[None]:
     """Processes that are started inside never get a run's signals, which Ctrl-C sends to the whole process group; this
-    process still does. Its own handlers run once `doing` is over; until then a second SIGINT or SIGTERM ends it, if it may.
+    process still does. Its own handlers run once `doing` is over; until then a second SIGINT or SIGTERM ends it,
+    if it may.
 
     Blocked signals stay blocked in children, so this thread blocks them, and another one takes them.
     """

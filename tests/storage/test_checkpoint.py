@@ -364,6 +364,12 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path, capsys: pytest.Cap
     said = f"skipped a checkpoint: {tmp_path}/checkpoints/step_100000000/state.json: damaged: 0 bytes where"
     error = capsys.readouterr().err
     assert said in error and error.endswith("; step_99999999 is taken\n")
+    (step_folder(tmp_path, 99_999_999) / "replay.safetensors").write_text("")
+    assert newest_checkpoint(tmp_path, only=("network",)) == step_folder(tmp_path, 99_999_999)
+    assert newest_checkpoint(tmp_path) == step_folder(tmp_path, 20)
+    assert newest_checkpoint(tmp_path, only=("replay",)) == step_folder(tmp_path, 20)
+    (step_folder(tmp_path, 99_999_999) / "network.safetensors").write_text("")
+    assert newest_checkpoint(tmp_path, only=("network",)) == step_folder(tmp_path, 20)
     for step in (20, 99_999_999):
         (step_folder(tmp_path, step) / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"no whole checkpoint.*state\.json"):

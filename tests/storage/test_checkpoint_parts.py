@@ -190,7 +190,10 @@ def test_all_checkpoints_share_a_damaged_part(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert resume(tmp_path / "run") == 2
     assert "replay_0001.safetensors" in one_line(capsys)
-    assert main(["evaluate", str(newest_folder(tmp_path / "run")), "episodes=1"]) == 0
+    for named in (tmp_path / "run", newest_folder(tmp_path / "run")):
+        assert main(["evaluate", str(named), "episodes=1", "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert json.loads(out)["checkpoint"] == newest_folder(tmp_path / "run").name and "skipped" not in err
 
 
 def newest_folder(run: Path) -> Path:
