@@ -63,19 +63,25 @@ def main(args: list[str]) -> int:
     if found is None:
         raise Interrupted(stop.exit_code)
     statistics, result = found
-    run = policy.checkpoint.parent.parent
+    run = run_of(policy)
     try:
-        if (run / "run.json").exists():
+        if run is not None:
             RunFolder(run).write_evaluation(result)
         if options["video"] and not stop.requested:
             from rltrain.policy.video import record_episode
 
-            result["video"] = str(record_episode(policy, run, seed))
+            result["video"] = str(record_episode(policy, run or command_folder(), seed))
     finally:  # what was found is said also where it cannot be written, as into somebody else's folder
         say(json.dumps(result, indent=2) if options["json"] else _in_words(policy, statistics, result))
     if stop.requested:
         raise Interrupted(stop.exit_code)
     return 0
+
+
+def run_of(policy: TrainedPolicy) -> Path | None:
+    """The run whose folder the policy's checkpoint lies in; None where it lies somewhere else."""
+    run = policy.checkpoint.parent.parent
+    return run if (run / "run.json").exists() else None
 
 
 def _in_words(policy: TrainedPolicy, statistics: EpisodeStatistics, result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rltrain.commands.evaluate import find_run, source_in
+from rltrain.commands.evaluate import find_run, run_of, source_in
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
@@ -30,8 +30,7 @@ def main(args: list[str]) -> int:
 
     policy = load(source)
     if out is None:
-        run = policy.checkpoint.parent.parent
-        out = (run if (run / "run.json").exists() else command_folder()) / _NAME
+        out = (run_of(policy) or command_folder()) / _NAME
     written = export_policy(policy, out)
     look_back = ", ".join(written.look_back)
     make = "makes" if len(written.look_back) == 1 else "make"

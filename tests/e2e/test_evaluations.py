@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -15,7 +16,18 @@ import numpy as np
 import pytest
 from probe_envs import Scarce
 from small_runs import dqn_config, env_config, reinforce_config, run_config
-from whole_runs import StopAfter, assert_same_run, one_line, record_of, result_of, resume, rewrite, rltrain_here, train
+from whole_runs import (
+    StopAfter,
+    assert_same_run,
+    newest,
+    one_line,
+    record_of,
+    result_of,
+    resume,
+    rewrite,
+    rltrain_here,
+    train,
+)
 
 import rltrain.training.evaluator
 import rltrain.training.stopping
@@ -218,6 +230,16 @@ class TestVideo:
     def test_what_can_be_drawn(self, films: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["evaluate", str(films / how), "video=true", "episodes=1"]) == 0
         assert (films / how / "evaluation.gif").read_bytes()[:6] == b"GIF89a"
+
+    def test_of_a_checkpoint_outside_a_run_it_is_written_here(
+        self, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copied = shutil.copytree(newest(films / "rgb").folder, tmp_path / "mine" / "models" / "best")
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        assert main(["evaluate", str(copied), "video=true", "episodes=1"]) == 0
+        assert {path.name for path in tmp_path.rglob("evaluation.*")} == {"evaluation.gif"}
+        assert (tmp_path / "here" / "evaluation.gif").exists()
 
     def test_it_is_an_mp4_where_the_extra_is_installed(self, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         written: list[tuple[str, tuple[int, int], list[np.ndarray]]] = []
