@@ -159,11 +159,13 @@ def sweep(overrides: Sequence[str]) -> Sweep:
 def _carry_out(command: Callable[[], Path]) -> Path:
     # Afterwards nothing is imported that a Ctrl-C could break into: the command line ends the process then.
     importlib.import_module("rltrain.jobs.job")
+    from rltrain.compute.device import torch_kept
+
     if not _training.acquire(blocking=False):
         raise RequestError("this process is training already: one training at a time; rltrain.sweep trains many runs")
     collects = gc.isenabled()
     try:
-        with process_of_caller(), command_given_here(), own_output():
+        with torch_kept(), process_of_caller(), command_given_here(), own_output():
             return command().absolute()
     finally:
         (gc.enable if collects else gc.disable)()

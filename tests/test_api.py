@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import rltrain
 import rltrain.jobs.training
@@ -193,6 +194,21 @@ def test_a_second_ctrl_c_comes_back_to_the_caller(folder: Path, monkeypatch: pyt
     assert [signal.getsignal(number) for number in RUN_SIGNALS] == before
     assert rltrain.Run("run").status == "interrupted"
     assert rltrain.train(SHORT).status == "completed"
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_torch_computes_afterwards_as_before(deterministic: bool, folder: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        rltrain.train([*SHORT, f"device.deterministic={str(not deterministic).lower()}", "device.threads=1"])
+        assert torch.get_num_threads() == before + 1
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(before)
 
 
 def test_the_output_streams_are_given_back(capsys: pytest.CaptureFixture[str]) -> None:

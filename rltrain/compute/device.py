@@ -74,6 +74,22 @@ def configure_torch(config: DeviceConfig) -> None:
     _keep_freed_memory()
 
 
+@contextmanager
+def torch_kept() -> Iterator[None]:
+    """What `configure_torch` and `choose_threads` set in this process is afterwards what it was."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if (deterministic, warn_only) != (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        ):
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
 def choose_threads(config: DeviceConfig, device: torch.device, work: Callable[[], int], before: object = None) -> int:
     """How many threads of torch compute on the CPU.
 
