@@ -172,6 +172,7 @@ def _num_words(key: int) -> int:
 Kind = Literal["uniform", "normal"]
 """Of random numbers, float64: on [0, 1), or standard."""
 _BLOCK_SIZE = 4096
+_MOST_DRAWS = 1 << 20  # of a block in a checkpoint, where this version makes smaller ones
 
 
 class RandomBlock:
@@ -214,10 +215,13 @@ class RandomBlock:
         return {"generator": self._state_before, "block_length": len(self._block), "position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        length, position = int(state["block_length"]), int(state["position"])
+        if not 0 <= position <= length <= max(self._block_size, _MOST_DRAWS):
+            raise ValueError(f"a block of {length} draws at position {position}")
         self._generator.bit_generator.state = state["generator"]
         self._state_before = state["generator"]
-        self._block = self._draw(state["block_length"]) if state["block_length"] else np.empty(0)
-        self._position = state["position"]
+        self._block = self._draw(length) if length else np.empty(0)
+        self._position = position
 
 
 class RandomBlocks:

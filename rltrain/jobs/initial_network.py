@@ -70,9 +70,10 @@ def _of(statistics: Mapping[str, np.ndarray], member: int) -> dict[str, np.ndarr
 
 def _wrappers(config: Any, observations: bool) -> str:
     """The wrappers of a plain config that change observations, or those that do not, as text to compare and to show."""
+    listed = at(config, ["env", "wrappers"])
     wrappers = [
         wrapper
-        for wrapper in at(config, ["env", "wrappers"]) or []
+        for wrapper in (listed if isinstance(listed, list) else [])
         if isinstance(wrapper, Mapping) and changes_observations(str(wrapper.get("name"))) == observations
     ]
     return ", ".join("{" + ", ".join(f"{key}: {show(value)}" for key, value in w.items()) + "}" for w in wrappers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,8 @@ from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.run_folder import versions
 from rltrain.terminal.text import (
     counted,
+    harmless,
+    shortened,
     shown_path,
     wrapped,
 )
@@ -188,9 +191,11 @@ def continues(source: Checkpoint, parts: Parts, exact: bool, alone: bool = True)
 def saved_with(source: Checkpoint, parts: Parts) -> list[str]:
     """Conditions under which the checkpoint was saved, where they are others now: last bits of numbers will differ."""
     now = {**parts.conditions, **versions()}
-    then = {**source.manifest, **source.manifest.get("versions", {})}
-    other = {name: then[name] for name, value in now.items() if name in then and then[name] != value}
-    return [f"{value} {name}" if name == "threads" else f"{name} {value}" for name, value in other.items()]
+    stored = source.manifest.get("versions")
+    then = {**source.manifest, **(stored if isinstance(stored, Mapping) else {})}
+    other = {name: str(then[name]) for name, value in now.items() if name in then and then[name] != value}
+    said = [f"{value} {name}" if name == "threads" else f"{name} {value}" for name, value in other.items()]
+    return [harmless(shortened(words, 60)) for words in said]
 
 
 def _saved(period: int | Literal["auto"] | None) -> str:

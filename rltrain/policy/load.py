@@ -42,17 +42,18 @@ class TrainedPolicy:
         try:
             self.observation_space = space_from_plain(checkpoint.manifest.get("observation_space", {}))
             self.action_space = space_from_plain(checkpoint.manifest.get("action_space", {}))
+            self.statistics = statistics_in(checkpoint.state.get("envs", {}))
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.folder}: {error}") from error
         self.checkpoint = checkpoint.folder
         self.env_step = checkpoint.step
-        self.solve_step: int | None = checkpoint.state.get("solve_step")
+        solve_step = checkpoint.state.get("solve_step")
+        self.solve_step: int | None = solve_step if type(solve_step) is int else None
         episodes = checkpoint.state.get("episodes")
         self._episodes = min(episodes, _MANY) if type(episodes) is int and episodes >= 0 else _MANY
         self.eval_envs = checkpoint.manifest.get(EVAL_ENVS)
         limit = checkpoint.manifest.get("max_episode_steps")
         self._limit = limit if type(limit) is int and limit > 0 else None
-        self.statistics = statistics_in(checkpoint.state.get("envs", {}))
         self.observation, action = observation_spec(self.observation_space), action_spec(self.action_space)
         self._writer = ObservationWriter(self.observation_space)
         self._wrappers = self._make_wrappers(self.config.env.wrappers)

@@ -139,6 +139,48 @@ def test_a_state_of_other_kinds_is_refused(
     assert "does not fit this run" in one_line(capsys)
 
 
+@pytest.mark.parametrize("draws", [{"block_length": 10**9}, {"block_length": -1}, {"position": -5}, {"position": "x"}])
+def test_draws_that_no_run_can_have_made_are_refused(
+    draws: dict[str, Any], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent = newest(run).state["agent"]
+    rewrite(run, state={"agent": {**agent, "exploration_draws": {**agent["exploration_draws"], **draws}}})
+    assert main(["resume", str(run)]) == 2
+    assert "does not fit this run" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "state"),
+    [
+        ({"config": []}, {}),
+        ({"config": {"algo": "x", "env": {"wrappers": 5}}}, {}),
+        ({"config": {**to_plain(SMALL), "algo": "x"}}, {}),
+        ({"config": {**to_plain(SMALL), "env": []}}, {}),
+        ({}, {"envs": []}),
+        ({}, {"envs": "x"}),
+    ],
+)
+def test_a_network_of_a_checkpoint_that_no_run_has_written(
+    manifest: dict[str, Any], state: dict[str, Any], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(run, manifest, state)
+    refuse_all(run, capsys)
+    for algo in ("dqn", "ppo"):
+        line = [f"algo={algo}", "env=CartPole-v1", "tuned=none", f"init_from={run}", "dry_run=true"]
+        assert main(line) == 2
+        assert "init_from=" in one_line(capsys, 3)
+
+
+@pytest.mark.parametrize("versions", [[], {"torch": "\x1b[2J" * 1000}])
+def test_what_a_checkpoint_says_of_its_making_is_shown_as_text(
+    versions: Any, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(run, {"versions": versions, "device": "\x1b[2J"})
+    assert main(["resume", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "it was saved with device " in said and "\x1b" not in said and len(said) < 5_000
+
+
 def test_text_is_neither_resolved_nor_followed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with_config(run, name="../../pwned")
     assert "name=../../pwned: must be letters" in refuse_all(run, capsys)[0]

@@ -256,7 +256,13 @@ class WrapperStack:
 
 
 def statistics_in(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The running statistics in a checkpoint's state of environments."""
+    """The running statistics in a checkpoint's state of environments.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    if not isinstance(state, Mapping):
+        raise CheckpointError("its state of environments is no mapping")
     return {key: array for key, array in state.items() if key.startswith(f"{_STATISTICS}.")}
 
 
