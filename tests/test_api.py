@@ -7,6 +7,7 @@ import math
 import os
 import re
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,6 +143,18 @@ def test_a_sweep_returns_with_its_failed_jobs(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("rltrain.training.loop.Loop.run", lambda self: 1 / 0)
     (run,) = rltrain.sweep([*SHORT, "seed=3"])
     assert run.status == "failed" and run.result is None
+
+
+def test_a_policy_of_a_plug_in_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the message of a name that is not registered says to do."""
+    run = rltrain.train(SHORT)
+    (folder / "plug_in_of_a_policy.py").touch()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("RLTRAIN_PLUGINS", "plug_in_of_a_policy")
+    for load in (lambda: rltrain.load(run.path), run.policy):
+        monkeypatch.delitem(sys.modules, "plug_in_of_a_policy", raising=False)
+        load()
+        assert "plug_in_of_a_policy" in sys.modules
 
 
 def test_folders_without_a_run_are_refused(folder: Path) -> None:

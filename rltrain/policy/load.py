@@ -11,6 +11,7 @@ import torch
 
 from rltrain.agents import AgentContext, Explorer, LoadablePolicy, Policy, make_policy
 from rltrain.compute.device import device_named, float32_by_default
+from rltrain.config.folders import import_plugins
 from rltrain.config.schema import RunConfig
 from rltrain.envs.batches import observations_in
 from rltrain.envs.space_data import space_from_plain
@@ -152,6 +153,7 @@ class TrainedPolicy:
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:
     """The policy of a run's newest checkpoint, or of the checkpoint folder that is given. Runs no code of the file's.
+    The modules that $RLTRAIN_PLUGINS names are imported.
 
     Args:
         device: where its network is: auto, cpu, cuda, cuda:1, or a torch.device.
@@ -160,5 +162,6 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> TrainedPolicy:
         CheckpointError: there is none, or it is damaged or foreign.
         RequestError: `run` is no path, or there is no such device.
     """
+    import_plugins()
     where = device_named(device)
     return TrainedPolicy(read_checkpoint(checkpoint_of(folder_named(run)), only=("network",)), where)
