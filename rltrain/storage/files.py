@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,8 +38,9 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Raises:
         OSError: with `filename` set; `path` then holds what it held before.
     """
-    temporary = path.with_name(f".writing_{path.name}")
+    temporary = path.with_name(f".writing_{path.name}.{os.getpid()}")
     with _named(path):
+        _remove_leftovers(path)
         temporary.unlink(missing_ok=True)  # a leftover, or a link of a stranger's to a file of ours
         try:
             with open(temporary, "xb") as file:
@@ -51,6 +54,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         _together[path] = temporary
 
 
+def _remove_leftovers(path: Path) -> None:
+    """Removes what processes that were killed while they wrote `path` have left; another may be writing it now."""
+    for left in path.parent.glob(f".writing_{glob.escape(path.name)}.*"):
+        with suppress(OSError):
+            if time.time() - left.lstat().st_mtime > _LEFTOVER_SECONDS:
+                left.unlink()
+
+
+_LEFTOVER_SECONDS = 3600.0
 _together: dict[Path, Path] | None = None
 """Final name -> temporary one of the files that wait for the end of `written_together`."""
 

@@ -240,6 +240,26 @@ def test_git_state(tmp_path: Path) -> None:
     assert git_state(tmp_path) == {"commit": git("rev-parse", "HEAD"), "dirty": True}
 
 
+def test_processes_that_write_one_file_at_once_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "[a].json"
+    code = "import sys, pathlib, rltrain.storage.files as f; f.write_atomic(pathlib.Path(sys.argv[1]), 'theirs')"
+    with files.written_together():
+        files.write_atomic(path, "ours")
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
+
+
+def test_what_a_killed_writer_left_is_removed_by_a_later_one(tmp_path: Path) -> None:
+    left, new = tmp_path / ".writing_[a].json.1", tmp_path / ".writing_[a].json.2"
+    for path in (left, new, other := tmp_path / ".writing_b.json.1"):
+        path.touch()
+    for path in (left, other):
+        os.utime(path, (0, 0))
+    files.write_atomic(tmp_path / "[a].json", "1")
+    assert {path.name for path in tmp_path.iterdir()} == {"[a].json", new.name, other.name}
+
+
 class TestWrittenTogether:
     @pytest.fixture
     def done(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -255,7 +275,7 @@ class TestWrittenTogether:
             files.write_atomic(tmp_path / "a", "1")
             files.write_atomic(tmp_path / "b", b"2")
             assert not (tmp_path / "a").exists() and done == []
-        assert done == ["+.writing_a", "+.writing_b", ">a", ">b", f"+{tmp_path.name}"]
+        assert done == [f"+.writing_a.{os.getpid()}", f"+.writing_b.{os.getpid()}", ">a", ">b", f"+{tmp_path.name}"]
         assert [(tmp_path / name).read_text() for name in "ab"] == ["1", "2"]
         files.write_atomic(tmp_path / "a", "3")
         assert (tmp_path / "a").read_text() == "3"
@@ -270,7 +290,7 @@ class TestWrittenTogether:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(path: Path) -> None:
-            if path.name == ".writing_b":
+            if path.name.startswith(".writing_b."):
                 raise OSError(28, "No space left on device")
 
         (tmp_path / "a").write_text("0")
