@@ -117,6 +117,7 @@ def own_output(whole_process: bool = False) -> Iterator[OutlivingStream]:
             rltrain's either.
     """
     global _answers, _errors
+    _warned.clear()  # a second run, in a notebook, says it again
     before = sys.stdout, sys.stderr, _answers, _errors
     stdout, stderr = (stream or _nowhere() for stream in before[:2])
     out, err = OutlivingStream(_moved(stdout, stderr) if whole_process else stdout), OutlivingStream(stderr)

@@ -144,3 +144,12 @@ def test_a_warning_is_printed_once_where_there_is_no_log(
     log = logging.Logger("without handlers")
     warn(log, "slow")
     assert capsys.readouterr() == ("", "warning   slow\n")
+
+
+def test_a_warning_is_shown_once_in_each_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """A notebook trains several."""
+    for _ in range(2):
+        with own_output():
+            for _ in range(2):
+                warn(logging.getLogger("rltrain.a_test"), "the disk is slow")
+        assert capsys.readouterr().err == "warning   the disk is slow\n"
