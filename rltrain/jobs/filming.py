@@ -31,18 +31,25 @@ def check_filming(config: RunConfig) -> None:
 
 def film_episode(source: Checkpoint, path: Path, logger: Logger) -> None:
     """Films the first episode that `rltrain evaluate` would play with this network. A film that cannot be made is
-    reported, and training goes on."""
+    reported, and training goes on.
+
+    Raises:
+        RunFailed: a logger does not take it.
+    """
     from rltrain.policy.load import TrainedPolicy
     from rltrain.policy.video import record_gif
 
     policy = TrainedPolicy(source, torch.device("cpu"))
     try:
         path.parent.mkdir(exist_ok=True)
-        logger.video(source.step, record_gif(policy, path, _asked(policy.config)))
+        film = record_gif(policy, path, _asked(policy.config))
     except (RequestError, RunFailed) as error:
         warn(_log, str(error))
+        return
     except OSError as error:
         warn(_log, unusable(path, error, "written"))
+        return
+    logger.video(source.step, film)
 
 
 def _asked(config: RunConfig) -> str:

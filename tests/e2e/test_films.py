@@ -87,6 +87,19 @@ def test_a_film_that_cannot_be_made_stops_no_run(
     assert "the projector burns" in (tmp_path / "run" / "run.log").read_text()
 
 
+def test_a_logger_that_takes_no_film_fails_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no_films.py").write_text(
+        "from rltrain.loggers.logger import NullLogger\n"
+        "class Blind(NullLogger):\n    def video(self, step, path):\n        raise OSError('no network')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert rltrain_here(tmp_path, *ARGS, "hydra.run.dir=run", "video.period=30", "loggers=[no_films:Blind]") == 1
+    assert record_of(tmp_path / "run")["status"] == "failed"
+    assert "loggers=[no_films:Blind]: OSError: no network" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(importlib.util.find_spec("pygame") is None, reason="needs the extra render")
 @pytest.mark.slow
 def test_cartpole_is_drawn(tmp_path: Path) -> None:
