@@ -84,6 +84,15 @@ def test_a_resumed_run_tells_it_where_it_continues(folder: Path, capsys: pytest.
     assert ["begin", 300, 0] in lines(folder / "run")
 
 
+def test_a_module_that_the_user_types_needs_no_trust(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*SHORT]) == 0
+    assert main(["resume", "run", "total_steps=400", "loggers=[own_logger:Lines]"]) == 0
+    assert lines(folder / "run")[0] == ["begin", 300, 0]
+    assert main(["resume", "run", "total_steps=500"]) == 2  # it is stored now
+    assert "loggers=own_logger:Lines: the stored config would import" in capsys.readouterr().err
+    assert main(["resume", "run", "total_steps=500", "loggers=[own_logger:Lines]"]) == 0
+
+
 @pytest.mark.slow
 def test_each_member_of_a_population_has_its_own(folder: Path) -> None:
     sweep = [*SHORT[:-1], "loggers=[own_logger:Lines]", "seed=3,4", "hydra.sweep.dir=sweep"]
