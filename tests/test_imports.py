@@ -20,7 +20,7 @@ BASE = {"errors", "seeding", "storage.files", "terminal", "types"}
 """What everybody may use; among each other: nothing."""
 ALLOWED: dict[str, set[str]] = {
     "cli": {"commands", "config"},
-    "api": {"commands", "config.command_names", "loggers.jsonl", "policy", "report.curve", "storage"},
+    "api": {"commands", "compute.device", "config.command_names", "loggers.jsonl", "policy", "report.curve", "storage"},
     "commands": {
         "cluster", "compute.device", "config", "envs.probe", "envs.process_state", "jobs", "loggers.evaluation_console",
         "loggers.further", "loggers.jsonl", "machine", "maths.images", "policy", "report", "storage", "training",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rltrain.commands.evaluate import find_run, run_of, source_in
 from rltrain.config.stored import parse_arguments
-from rltrain.errors import RequestError
+from rltrain.errors import RequestError, RunFailed
 from rltrain.terminal.output import say
 from rltrain.terminal.text import command_folder, no_folder, shown_path
 
@@ -31,7 +31,12 @@ def main(args: list[str]) -> int:
     policy = load(source)
     if out is None:
         out = (run_of(policy) or command_folder()) / _NAME
-    written = export_policy(policy, out)
+    try:
+        written = export_policy(policy, out)
+    except RunFailed as error:
+        if options["out"] is not None:
+            raise
+        raise RunFailed(f"{error}; out=FILE.pt2 writes elsewhere") from error
     look_back = ", ".join(written.look_back)
     make = "makes" if len(written.look_back) == 1 else "make"
     after = f" as {look_back} alone {make} them of the environment's" if look_back else ""

@@ -21,6 +21,7 @@ from rltrain.terminal.text import (
     no_folder,
     shown_path,
     terminal_width,
+    unusable,
     wrapped,
 )
 
@@ -52,7 +53,12 @@ def main(args: list[str]) -> int:
 
     contents = read_contents(places, _called(places), metric)
     _warn_of_damage(contents)
-    page = write_report(contents, out)
+    try:
+        page = write_report(contents, out)
+    except OSError as error:
+        if options["out"] is not None:
+            raise
+        raise RequestError(f"{unusable(out, error, 'written')}; out=FOLDER writes elsewhere") from error
     if options["json"]:
         say(json.dumps({**to_plain(contents), "page": str(page)}, indent=2, allow_nan=False))
     else:

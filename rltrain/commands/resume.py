@@ -54,7 +54,9 @@ def main(args: list[str]) -> int:
     if not is_sweep(place):
         begun = " yet: a start that was stopped before its run began" if (place / ".hydra").is_dir() else ""
         kinds = f"is neither a run (run.json) nor a sweep (jobs.json){begun}"
-        raise RequestError(f"{shown_path(place)}: {kinds}{newest_below(place)}")
+        run = next((path for path in place.parents[:2] if (path / "run.json").exists()), None)
+        meant = newest_below(place) if run is None else f"; `{rltrain_command('resume', run)}` resumes its run"
+        raise RequestError(f"{shown_path(place)}: {kinds}{meant}")
     return resume_sweep(place, overrides, trust)
 
 

@@ -76,7 +76,7 @@ def configure_torch(config: DeviceConfig) -> None:
 
 @contextmanager
 def torch_kept() -> Iterator[None]:
-    """What `configure_torch` and `choose_threads` set in this process is afterwards what it was."""
+    """Restores afterwards what `configure_torch` and `choose_threads` set in this process."""
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:

@@ -274,7 +274,7 @@ class Training:
 
     @contextmanager
     def _failing_alone(self, number: int) -> Iterator[None]:
-        """What fails for one of several jobs fails no other."""
+        """Lets a failure inside end that job alone, where there are several."""
         try:
             yield
         except RunFailed as failure:

@@ -445,6 +445,8 @@ def test_of_a_folder_above_runs_the_newest_is_named(tmp_path: Path, capsys: pyte
     assert (
         refused(capsys, "resume", "outputs") == f"outputs: is neither a run (run.json) nor a sweep (jobs.json){below}"
     )
+    step = "outputs/2026-11-30/old/checkpoints/step_00000010"
+    assert refused(capsys, "resume", step).endswith("; `rltrain resume outputs/2026-11-30/old` resumes its run\n")
     for opened in (rltrain.load, rltrain.Run):
         with pytest.raises(RequestError, match=rf"^{none}{below[:-1]}$"):
             opened("outputs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -282,6 +283,28 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(
     assert message in one_line(capsys)
     assert not list(tmp_path.glob("run/*.pt2"))
     assert newest(tmp_path / "run").step == 3
+
+
+def test_a_folder_that_cannot_be_written_has_another_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(CASES["dqn"], tmp_path / "run", StopAfter(3))
+    for name in ("policy.pt2", "report"):
+        (tmp_path / "run" / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(contents: object, out: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(out / "index.html"))
+
+    monkeypatch.setattr("rltrain.report.writing.write_report", refuse)
+    capsys.readouterr()
+    assert main(["export", "run"]) == 1
+    assert (
+        one_line(capsys)
+        == "rltrain: run/policy.pt2: cannot be written: Is a directory; out=FILE.pt2 writes elsewhere\n"
+    )
+    assert main(["report", "run"]) == 2
+    assert "run/report: cannot be written: Read-only file system; out=FOLDER writes elsewhere" in one_line(capsys)
 
 
 def test_refusing_loads_no_torch(tmp_path: Path) -> None:
