@@ -55,8 +55,8 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """result.json, the final greedy evaluation; None before there is one. While a run that was extended has not come to
-        its new end it is of the end before, as its `env_step` says."""
+        """result.json, the final greedy evaluation; None before there is one. While a run that was extended has not
+        come to its new end it is of the end before, as its `env_step` says."""
         return self._folder.read_result() if self._folder.result.exists() else None
 
     @property

@@ -20,7 +20,6 @@ ECHO_SECONDS = 0.2
 """One press of Ctrl-C or one `timeout 60 rltrain` may deliver its signal twice (to the process and to its group)."""
 __all__ = [
     "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "may_end_process", "process_of_caller",
-    "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "may_end_process", "process_of_caller",
     "sigint_ends", "sigint_raises", "signals_ignored", "signals_later", "sigusr1_ignored", "stops_with", "when_closed",
 ]  # fmt: skip
 _LINE = b"rltrain: stopped by SIGINT\n"
