@@ -181,11 +181,11 @@ INTRODUCTION = (
     " environment's threshold, also where the last network is not; *solve step* is that of the first."
     " Runs end early, once they are solved, only under tuned settings.",
     "The first tables compare parts on **default settings**, tuned for none of them: they say what a switch does when"
-    " it is thrown and nothing else is touched, not what it can reach. Rainbow's file has its paper's learning rate, an"
-    " eighth of DQN's here; its rows were run when priorities followed the loss, not yet the divergence."
-    " Networks with noisy layers are evaluated by their means alone, which on Acrobot"
-    " [get stuck](../diagnostics.md#how-to-read-them) where the noise of training goes on. *Tuned settings* is of tuned"
-    " settings (`conf/tuned`, chosen on seeds from 1000 up). Parts that are not in a table have not been run yet.",
+    " it is thrown and nothing else is touched, not what it can reach. The learning rate in Rainbow's file was chosen"
+    " of two on seeds 1000 to 1002 of CartPole and Acrobot. Networks with noisy layers are evaluated by their means"
+    " alone, which on Acrobot [get stuck](../diagnostics.md#how-to-read-them) where the noise of training goes on."
+    " *Tuned settings* is of tuned settings (`conf/tuned`, chosen on seeds from 1000 up). Parts that are not in a"
+    " table have not been run yet.",
     "MountainCar, which DQN's defaults do not solve, has its parts on DQN's tuned settings, among them returns of"
     " twelve steps and random actions that are held for a while, which noisy layers replace: without them the goal is"
     " never reached. PPO has settings of its own, for 500,000 steps; PQN, REINFORCE and A2C are on defaults.",

@@ -245,7 +245,7 @@ RAINBOW = {
         "anneal_lr": False,
         "max_grad_norm": 10.0,
         "max_grad_value": None,
-        "optimizer": {"name": "adam", "lr": 6.25e-05, "eps": 0.00015, "weight_decay": 0.0, "amsgrad": False},
+        "optimizer": {"name": "adam", "lr": 0.001, "eps": 0.00015, "weight_decay": 0.0, "amsgrad": False},
         "prioritized": {"alpha": 0.5, "beta": 0.4, "beta_steps": 49_000, "eps": 1e-06},
     },
     "target_update": {"name": "hard", "period": 500, "unit": "env_steps"},
