@@ -196,8 +196,7 @@ class Member:
             confirmation = self._evaluate(REPORT_EPISODES, key)
             if confirmation is None:
                 return False
-            if confirmation.mean >= config.stop_at_return:
-                self._confirmed_return = confirmation.mean
+            self._confirmed_return = confirmation.mean
         threshold = self._envs.reward_threshold
         if self.solve_step is None and threshold is not None and evaluation.mean >= threshold:
             self.solve_step = self.step
