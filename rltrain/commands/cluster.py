@@ -73,13 +73,13 @@ def train_on_cluster(
     jobs: Mapping[Path, RunConfig],
     launcher: Launcher,
     words: Sequence[str] = (),
-    env_id: str = "",
+    imports: Sequence[str] = (),
 ) -> dict[Path, str]:
     """Trains jobs to their ends; why there is none, for the jobs of which that is not known from their folders.
 
     Args:
         words: what `rltrain resume` is told beside the sweep's folder.
-        env_id: of one of the jobs, that imports a module.
+        imports: each `module:name` of the jobs.
 
     Raises:
         RequestError: the cluster refuses the tasks.
@@ -103,7 +103,7 @@ def train_on_cluster(
         write_tasks(sweep, launcher_to_plain(launcher), tasks)
 
     made = not (sweep / TASKS).exists()
-    again = rltrain_command("resume", sweep, *(["trust=true"] if needs_trust(launcher) else []), env_id=env_id)
+    again = rltrain_command("resume", sweep, *(["trust=true"] if needs_trust(launcher) else []), imports=imports)
     runner = _runners(sweep, launcher, words)
     for task in new:  # also where the first submission is refused, there must be a place for the list
         TaskFolder(sweep, task.number).make()

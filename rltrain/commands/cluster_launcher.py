@@ -68,8 +68,8 @@ class ClusterLauncher(PopulationLauncher):
                 f"hydra.job.env_set: holds for jobs that run here; with hydra/launcher={self.name} none do"
             )
         jobs = {job.folder: job.config for job in self._jobs}
-        env_id = next((job.config.imports for job in self._jobs if job.config.imports), "")
-        lost = train_on_cluster(sweep, jobs, self._launcher, ["trust=true"], env_id)
+        imports = [name for job in self._jobs for name in job.config.imports]
+        lost = train_on_cluster(sweep, jobs, self._launcher, ["trust=true"], imports)
         return [returned(job, _outcome(job.folder, lost.get(job.folder))) for job in self._jobs]
 
 

@@ -180,7 +180,7 @@ def _not_saved(run: RunFolder) -> str:
         shown = f" (checkpoint.period{'=null' if period is None else ''})"
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
     if status in ("running", "failed"):
-        again = rltrain_command("resume", run.path, env_id=str((run.read_config().get("env") or {}).get("id", "")))
+        again = rltrain_command("resume", run.path)
         return f"ended before its first checkpoint; `{again}` begins it anew"
     return ""
 

@@ -110,9 +110,9 @@ def _finish_on_cluster(
         job.folder: validate_stored(RunFolder(job.folder).read_config() if job.config is None else job.config)
         for job in left
     }
-    env_id = next((config.imports for config in configs.values() if config.imports), "")
+    imports = [name for config in configs.values() for name in config.imports]
     words = [*overrides, *(["trust=true"] if trust else [])]
-    lost = train_on_cluster(sweep.path, configs, launcher, words, env_id)
+    lost = train_on_cluster(sweep.path, configs, launcher, words, imports)
     runs = [RunFolder(folder) for folder in configs]
     failed = {run.path: str(run.read_record().get("reason")) for run in runs if read_status(run) == "failed"}
     return [f"{folder.relative_to(sweep.path)}: {reason}" for folder, reason in {**lost, **failed}.items()]

@@ -67,8 +67,15 @@ def stopped_sweep(folder: Path, exit_code: int) -> Interrupted:
 
 def resuming(folder: Path) -> str:
     """The command that resumes a sweep."""
-    ids = (str(at(plain, ["env", "id"])) for _, plain in _configs(folder))
-    return rltrain_command("resume", folder, env_id=next((id for id in ids if ":" in id), ""))
+    imports = {name: None for _, plain in _configs(folder) for name in _imports(plain)}
+    return rltrain_command("resume", folder, imports=list(imports))
+
+
+def _imports(plain: Mapping[str, Any]) -> list[str]:
+    """Each `module:name` of a config that may be malformed."""
+    loggers = plain.get("loggers")
+    names = [at(plain, ["env", "id"]), *(loggers if isinstance(loggers, list) else [])]
+    return [name for name in names if isinstance(name, str) and ":" in name]
 
 
 def _configs(folder: Path) -> Iterator[tuple[Path, Mapping[str, Any]]]:

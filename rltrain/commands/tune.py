@@ -147,7 +147,7 @@ def work(folder: StudyFolder, asked: Plan) -> int:
             return 0
         return end_study(folder, asked)
     except Interrupted as error:
-        again = rltrain_command("tune", folder.path, env_id=asked.config.env.id)
+        again = rltrain_command("tune", folder.path, imports=asked.config.imports)
         raise Interrupted(error.exit_code, f"search stopped, its runs are saved; `{again}` goes on") from error
 
 

@@ -437,9 +437,9 @@ class RunConfig:
     video: VideoConfig = VideoConfig(None)
 
     @property
-    def imports(self) -> str:
-        """A `module:name` of the user's that it imports, the environment's before a logger's; empty where none is."""
-        return next((name for name in (self.env.id, *self.loggers) if ":" in name), "")
+    def imports(self) -> tuple[str, ...]:
+        """Each `module:name` of the user's that it imports: the environment's and loggers'."""
+        return tuple(name for name in (self.env.id, *self.loggers) if ":" in name)
 
     @property
     def resumable(self) -> bool:

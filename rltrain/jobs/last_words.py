@@ -21,7 +21,7 @@ from rltrain.training.outcome import outcome
 
 
 def _again(config: RunConfig, folder: Path, *changes: str) -> str:
-    return rltrain_command("resume", folder, *changes, env_id=config.imports)
+    return rltrain_command("resume", folder, *changes, imports=config.imports)
 
 
 def final_evaluation(config: RunConfig, episodes: int, time_limit: int | None) -> str:
@@ -101,7 +101,7 @@ def summary(
         ("report", rltrain_command("report", folder)),
     ]
     if kept:
-        rows.append(("evaluate", rltrain_command("evaluate", folder, *video, env_id=config.env.id)))
+        rows.append(("evaluate", rltrain_command("evaluate", folder, *video, imports=[config.env.id])))
         begins = f"not, as checkpoint.replay=false; init_from={shell_word(folder)} begins another run with its network"
         again = _again(config, folder, *limit.lifted.split()) if config.resumable else begins
         rows.append(("continue", again))

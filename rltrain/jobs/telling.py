@@ -154,7 +154,7 @@ class OfJobs:
 
     def stopped(self, exit_code: int, members: Sequence[Member]) -> Interrupted:
         first = self.jobs[0]
-        again = rltrain_command("resume", first.folder.parent, env_id=first.config.imports)
+        again = rltrain_command("resume", first.folder.parent, imports=first.config.imports)
         continues = f"; `{again}` continues" if first.config.resumable else ""
         return Interrupted(exit_code, f"{Interrupted(exit_code).reason}, saved{continues}")
 

@@ -221,28 +221,27 @@ def _has_letters(word: str) -> bool:
     return True
 
 
-def rltrain_command(*words: str | Path, env_id: str = "") -> str:
+def rltrain_command(*words: str | Path, imports: Sequence[str] = ()) -> str:
     """`rltrain WORDS`, to be pasted into bash or zsh: in the folder in which this command was given, also in a terminal
     that does not have the variables that this command had.
 
     Args:
         words: a path is the folder of a run or a sweep.
-        env_id: the environment that the command makes, where `words` do not tell it. Where they name a run, this
-            process has imported the environment's module, so that the user knows it: `trust=true` stands for that.
+        imports: each `module:name` that the command imports and `words` do not tell. Where they name a run, this
+            process has imported them, so that the user knows them: `trust=true` stands for that.
     """
     plugins = [name.strip() for name in os.environ.get("RLTRAIN_PLUGINS", "").split(",") if name.strip()]
-    typed = (str(word).removeprefix("env=") for word in words if str(word).startswith("env="))
-    module, colon, _ = (env_id or next(typed, "")).partition(":")
-    module = module if colon else ""
-    reads_run = words[:1] in (("resume",), ("evaluate",), ("export",))
+    typed = (str(word) for word in words if str(word).startswith(("env=", "loggers=")))
+    modules = [module for text in (*imports, *typed) for module in re.findall(r"([\w.]+):", text)]
+    reads_run = words[0] in ("resume", "evaluate", "export", "tune") and any(isinstance(word, Path) for word in words)
     line = [shell_word(word) if isinstance(word, Path) else quoted(word) for word in ("rltrain", *words)]
-    if words[:1] == ("report",):  # which reads files alone
+    if words[0] == "report":  # which reads files alone
         return " ".join(line)
-    if reads_run and module and module not in plugins and "trust=true" not in words:
+    if reads_run and not set(modules) <= set(plugins) and "trust=true" not in words:
         line.append("trust=true")
     path = os.environ.get("PYTHONPATH", "")
     needed = {
-        "PYTHONPATH": path if any(_lies_in(name, path) for name in (*plugins, module) if name) else "",
+        "PYTHONPATH": path if any(_lies_in(name, path) for name in (*plugins, *modules)) else "",
         "RLTRAIN_CONF": "" if reads_run else os.environ.get("RLTRAIN_CONF", ""),
         "RLTRAIN_PLUGINS": ",".join(plugins),
         **{name: next(iter(values)) for name, values in _variables.items() if reads_run and len(values) == 1},

@@ -13,7 +13,7 @@ import pytest
 
 from rltrain.cli import main
 from rltrain.commands.sweep_results import repeated_jobs
-from rltrain.commands.sweep_table import report_sweep
+from rltrain.commands.sweep_table import report_sweep, resuming
 from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 from rltrain.storage.task_folder import Task, TaskFolder, write_tasks
 
@@ -291,3 +291,21 @@ def test_a_job_that_was_extended_alone_is_no_replicate(tmp_path: Path) -> None:
     jobs = [resumed(tmp_path / str(n), n, 400, 900, *([1000] if n == 1 else [])) for n in range(3)]
     assert settings_of(tmp_path, *jobs) == [([], ["0", "2"]), (["total_steps=1000"], ["1"])]
     assert re.search(r"^2 +the others .*\n1 +total_steps=1000 ", (tmp_path / "sweep.txt").read_text(), re.MULTILINE)
+
+
+def test_the_command_that_resumes_a_sweep_trusts_all_that_its_jobs_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLTRAIN_PLUGINS", "")
+    monkeypatch.chdir(tmp_path)
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    jobs: list[dict[str, Any]] = [{"loggers": 3}, {"env": {"id": "A-v0"}, "loggers": ["wandb"]}]
+    SweepFolder(sweep).add_jobs([ListedJob(sweep / str(n), job, ()) for n, job in enumerate(jobs)])
+    assert resuming(sweep) == "rltrain resume sweep"
+    SweepFolder(sweep).add_jobs([ListedJob(sweep / "2", {"env": {"id": "mine:A-v0"}, "loggers": ["its:Logger"]}, ())])
+    assert resuming(sweep) == "rltrain resume sweep trust=true"
+    monkeypatch.setenv("RLTRAIN_PLUGINS", "mine")
+    assert resuming(sweep) == "RLTRAIN_PLUGINS=mine rltrain resume sweep trust=true"
+    monkeypatch.setenv("RLTRAIN_PLUGINS", "mine,its")
+    assert resuming(sweep) == "RLTRAIN_PLUGINS=mine,its rltrain resume sweep"

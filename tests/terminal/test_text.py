@@ -58,15 +58,23 @@ def test_a_command_works_in_another_terminal(tmp_path: Path, monkeypatch: pytest
             monkeypatch.setenv(name, values.get(name, ""))
 
     variables()
-    assert rltrain_command("resume", run) == rltrain_command("resume", run, env_id="A-v0") == "rltrain resume 'my run'"
-    assert rltrain_command("evaluate", run, env_id=mine) == "rltrain evaluate 'my run' trust=true"
+    assert (
+        rltrain_command("resume", run) == rltrain_command("resume", run, imports=["A-v0"]) == "rltrain resume 'my run'"
+    )
+    assert rltrain_command("evaluate", run, imports=[mine]) == "rltrain evaluate 'my run' trust=true"
     assert rltrain_command(f"env={mine}", "a=[]") == "rltrain env=of_mine:Env-v0 'a=[]'"
     variables(PYTHONPATH="lib:elsewhere", RLTRAIN_CONF="conf")
-    assert rltrain_command("export", run, env_id=mine) == "PYTHONPATH=lib:elsewhere rltrain export 'my run' trust=true"
+    assert (
+        rltrain_command("export", run, imports=[mine]) == "PYTHONPATH=lib:elsewhere rltrain export 'my run' trust=true"
+    )
     assert rltrain_command(f"env={mine}") == f"PYTHONPATH=lib:elsewhere RLTRAIN_CONF=conf rltrain env={mine}"
     assert rltrain_command("env=A-v0") == "RLTRAIN_CONF=conf rltrain env=A-v0"
     variables(PYTHONPATH="elsewhere", RLTRAIN_PLUGINS="of_mine, json")
-    assert rltrain_command("resume", run, env_id=mine) == "RLTRAIN_PLUGINS=of_mine,json rltrain resume 'my run'"
+    assert rltrain_command("resume", run, imports=[mine]) == "RLTRAIN_PLUGINS=of_mine,json rltrain resume 'my run'"
+    both = rltrain_command("tune", run, imports=[mine, "its:Logger"])
+    assert both == "RLTRAIN_PLUGINS=of_mine,json rltrain tune 'my run' trust=true"
+    variables(PYTHONPATH="lib")
+    assert rltrain_command("loggers=[of_mine:Logger]") == "PYTHONPATH=lib rltrain 'loggers=[of_mine:Logger]'"
 
 
 def test_a_terminal_without_the_letters_shows_words_that_mean_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
