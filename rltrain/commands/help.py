@@ -124,7 +124,7 @@ rltrain tune STUDY: goes on with a study that was stopped, or joins one that run
 Leaves the best settings as a tuned file, and says the command that uses them. Needs the extra `tune` (Optuna).
 """,
     "list": """\
-rltrain list WHAT [PART]: what can be chosen, one line each; those whose name contains PART.
+rltrain list WHAT [PART]: what can be chosen, one line each; those whose line contains PART.
 
   algos                    algorithms (algo=)
   envs                     environments that Gymnasium knows (env=)

@@ -32,8 +32,11 @@ _NOUNS = {
 }
 
 
+_ATARI = "atari ale_py"
+
+
 def main(args: list[str]) -> int:
-    """Prints the choices of one group, those that contain PART."""
+    """Prints the choices of one group, those whose line contains PART."""
     if not args or len(args) > 2:
         raise RequestError(f"list: say what: rltrain list {'|'.join(LISTS)} [PART]")
     if options := [arg for arg in args if arg.startswith("-")]:
@@ -49,9 +52,10 @@ def main(args: list[str]) -> int:
     rows = _wrappers() if group == "wrapper" else {n: description(path) for n, path in group_files(group).items()}
     if group == "tuned":
         rows = {name: text for name, text in rows.items() if name not in ("auto", "none")}
+    rows = {name: text for name, text in rows.items() if part in f"{name}  {text}".lower()}
     if group == "env":
         rows = {**_registered(part), **rows}
-    rows = {name: text for name, text in sorted(rows.items()) if part in name.lower()}
+    rows = dict(sorted(rows.items()))
     if not rows:
         noun = _NOUNS.get(group, group.replace("_", " "))
         print(f"no {noun} matches {args[1]}" if part else f"no {noun}", file=errors())
@@ -71,14 +75,21 @@ def _wrappers() -> dict[str, str]:
 
 
 def _registered(part: str) -> dict[str, str]:
-    """The ids of Gymnasium: the older ones of Atari games, three of each, where `part` asks for them alone."""
+    """The ids of Gymnasium that contain `part`, or whose package's name does: mujoco, box2d, toy_text. Of Atari games
+    the older ids, four of each, only where `part` is in them."""
     from rltrain.config.env_families import is_older_atari
     from rltrain.config.env_source import env_specs, lacking, left_out
 
     if fault := left_out():
         print(f"the Atari games are left out: {fault}", file=errors())
-    specs = [spec for spec in env_specs() if part or not is_older_atari(spec.id)]
+    older = bool(part) and part not in _ATARI
+    specs = [spec for spec in env_specs() if part in _names(spec) and (older or not is_older_atari(spec.id))]
     return {spec.id: _told(spec, lacking(spec)) for spec in specs}
+
+
+def _names(spec: Any) -> str:
+    module = str(spec.entry_point).partition(":")[0]
+    return f"{spec.id} {_ATARI if module.startswith('ale_py') else module}".lower()
 
 
 def _told(spec: Any, package: str) -> str:

@@ -119,7 +119,7 @@ def test_a_game_is_listed_once_unless_it_is_asked_for(capsys: pytest.CaptureFixt
         assert main(["list", "envs", *part]) == 0
         return {line.split()[0] for line in capsys.readouterr().out.splitlines() if "Qbert" in line}
 
-    assert ids() == {"ALE/Qbert-v5"}
+    assert ids() == ids("Atari") == {"ALE/Qbert-v5"}
     assert ids("qbert") == {"ALE/Qbert-v5", *(f"Qbert{skips}-v{n}" for skips in ("", "NoFrameskip") for n in (0, 4))}
 
 
@@ -134,4 +134,7 @@ def test_the_list_says_what_an_environment_lacks_and_leaves_out_what_has_moved(
     assert listed["LunarLander-v3"] == "1,000 steps, solved at 200 (needs Box2D)"
     assert listed["phys2d/Pendulum-v0"] == "200 steps (needs jax)"
     assert listed["CartPole-v1"] == "500 steps, solved at 475"
+    assert main(["list", "envs", "mujoco"]) == 0
+    robots = {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+    assert robots >= {"Ant-v5", "Pusher-v4"} and not robots & {"CartPole-v1", "LunarLander-v3"}
     assert "Ant-v5" in listed and "Ant-v3" not in listed  # of Gymnasium's registry, only to say that it is gone
