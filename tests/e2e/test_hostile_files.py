@@ -222,7 +222,7 @@ def test_a_link_out_of_the_folder_is_not_written_through(
 
 
 def test_evaluating_writes_through_no_link(run: Path, tmp_path: Path) -> None:
-    for number, name in enumerate(("evaluation.json", ".writing_evaluation.json")):
+    for number, name in enumerate(("evaluation.json", f".writing_evaluation.json.{os.getpid()}")):
         victim = tmp_path / f"victim {number}"
         victim.write_text(VICTIM)
         (run / name).symlink_to(victim)
