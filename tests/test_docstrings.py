@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "rltrain"
-SAY_IT_BY_NAME = {"make_hyperparameters", "has_compiler"}
+SAY_IT_BY_NAME = {"has_compiler"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -1,4 +1,4 @@
-"""A job of a sweep that was composed and found right: all that training it takes, without Hydra's objects."""
+"""A composed and validated job of a sweep, free of Hydra's objects."""
 
 from __future__ import annotations
 

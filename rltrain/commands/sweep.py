@@ -53,7 +53,7 @@ _LARGEST_IS_BEST = {"direction": "maximize", "ax_config.experiment.minimize": Fa
 
 
 class CheckedLauncher(Launcher):
-    """The configured launcher between two checks: all jobs are right before, and who failed is kept after.
+    """The configured launcher between two checks: validates all jobs before, and records failures after.
 
     A job that failed returns NaN to the sweeper, so that a sweeper of several batches goes on; one that has a rule of
     its own for failures (`max_failure_rate`) is given the failure.

@@ -139,7 +139,7 @@ def _as_extended(
 
 
 def _ends_set_alone(record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Other limits that can end a run, where they are no longer those of its sweep; run.json may be a stranger's."""
+    """Other limits that can end a run, where they are no longer those of its sweep; run.json may be untrusted."""
     last: dict[str, Any] = {}
     for entry in changes_of(record):
         key, value = entry.get("key"), entry.get("to")

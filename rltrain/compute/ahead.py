@@ -1,4 +1,4 @@
-"""A function of tensors as a machine program: compiled ahead of its calls, once, and kept on disk.
+"""A function of tensors compiled ahead of time (AOTInductor) to a shared library, which is kept on disk.
 
 `torch.compile` gives small updates the same kernels, but around them Python: for a 64-64 network half of a call's time.
 Here a call is one call into the program, and one that is found on disk is loaded in a moment.
@@ -98,7 +98,7 @@ class Program(Generic[_R]):
 
 
 def available() -> bool:
-    """Whether this torch can: the functions are not part of its promised interface."""
+    """Whether this torch has the runner of AOTInductor, which is private."""
     return hasattr(getattr(torch._C, "_aoti", None), "AOTIModelContainerRunnerCpu")
 
 

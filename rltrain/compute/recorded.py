@@ -1,4 +1,4 @@
-"""A procedure of tensors as the list of its operations: recorded in its first calls, then run without Python.
+"""The ATen operations of a procedure of tensors: recorded in its first calls, then replayed without Python.
 
 An eager update of a small network spends most of its time in Python and in autograd, between some hundred and fifty
 small operations. They are the same in every call, so they are written down, and from then on torch's own interpreter

@@ -48,13 +48,13 @@ class StagingBuffers:
         return self._host
 
     def send(self) -> None:
-        """The device gets what the host's side holds, after all that it was asked to do before."""
+        """Copies the host's side to the device, in the order of its stream, without waiting."""
         for there, here in self._pairs:
             there.copy_(here, non_blocking=True)
         self._note_moving()
 
     def fetch(self) -> dict[str, np.ndarray]:
-        """The host's arrays, filled from the device once it has done all that it was asked to. Waits for it."""
+        """The host's arrays, copied from the device in the order of its stream. Waits for it."""
         for there, here in self._pairs:
             here.copy_(there, non_blocking=True)
         self._note_moving()

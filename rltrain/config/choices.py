@@ -26,7 +26,7 @@ def groups_of(loader: Any) -> set[str]:
 
 
 def check_group(override: Override, line: str, loader: Any) -> None:
-    """Refuses a `group=choice` whose choice there is not.
+    """Refuses a `group=choice` with an unknown choice.
 
     Raises:
         RequestError: with the choices that there are.

@@ -156,7 +156,7 @@ def _types_of(cls: type) -> dict[str, Any]:
 
 
 def _leaves(cls: type, prefix: str, choices: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """(key, type) of all that has no keys below it."""
+    """(key, type) of each leaf."""
     hints = _types_of(cls)
     for field in dataclasses.fields(cls):
         key, hint = f"{prefix}{field.name}", hints[field.name]

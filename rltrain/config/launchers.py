@@ -105,7 +105,7 @@ def launcher_to_plain(config: Launcher) -> dict[str, Any]:
 
 
 def stored_launcher(plain: Mapping[str, Any], given: Mapping[str, Any], trust: bool) -> Launcher:
-    """The launcher that a sweep's folder names, which may be a stranger's, with the keys that are given.
+    """The launcher that a sweep's folder names, which may be untrusted, with the keys that are given.
 
     Raises:
         RequestError: it is none; or it would run commands of the folder's, which the user has not said to trust.

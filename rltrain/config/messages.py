@@ -193,7 +193,7 @@ _PLUGINS = {
 
 
 def _missing_plugin(kind: str, name: str, loader: Any) -> str:
-    """Error text for a launcher or sweeper that there is not. Only names that are known lead to a package."""
+    """Error text for an unknown launcher or sweeper. Only names that are known lead to a package."""
     if (package := _PLUGINS[kind].get(name)) is not None:
         return f"hydra/{kind}={name}: is not installed; its package is hydra-{package}-{kind}"
     options = sorted(loader.get_group_options(f"hydra/{kind}"))

@@ -52,7 +52,7 @@ LARGEST_FLOAT = 3.4e38  # of the numbers that networks are computed with
 MOST_EPISODES = 1_000_000  # of an evaluation, which holds the return of each
 AUTO_SAVE_STEPS = 10_000  # of `checkpoint.period=auto`
 MOST_ENTRIES = 100
-"""Of a list, such as the layers of a network: a config may be a stranger's, and each layer takes time to build."""
+"""Of a list, such as the layers of a network: a config may be untrusted, and each layer takes time to build."""
 
 Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 

@@ -41,7 +41,7 @@ def fitted(space: Sequence[Dimension], config: RunConfig, given: Sequence[str]) 
     force (a `tau` under target_update=hard), or idle.
 
     Raises:
-        RequestError: a key that there is not, a value out of its range, a typed key that changes nothing, or nothing is
+        RequestError: an unknown key, a value out of its range, a typed key that changes nothing, or nothing is
             left to search.
     """
     plain = to_plain(config)

@@ -218,7 +218,7 @@ def recorded_changes(record: Mapping[str, Any], since: int) -> list[tuple[str, A
 
 def earlier_totals(record: Mapping[str, Any], anneals: Any) -> tuple[int, ...]:
     """The `total_steps` that a run had before `resume` gave it others, if its learning rate fell over them: it is no
-    replicate of a run that had the last ones from the start. Of a run.json, which may be a stranger's."""
+    replicate of a run that had the last ones from the start. Of a run.json, which may be untrusted."""
     return tuple(before for before, _ in changed_totals(record)) if anneals is True else ()
 
 
@@ -229,7 +229,7 @@ def changed_totals(record: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 
 def changes_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The changes that `resume` has made, as far as a run.json, which may be a stranger's, tells them rightly."""
+    """The changes that `resume` has made, as far as a run.json, which may be untrusted, tells them rightly."""
     changes = record.get("changes")
     return [entry for entry in changes if isinstance(entry, dict)] if isinstance(changes, list) else []
 

@@ -21,7 +21,7 @@ _GLOBAL = ("experiment", "tuned")
 
 
 def check_user_file(file: Path, config_path: str, package: str, choices: Mapping[str, str]) -> dict[str, str]:
-    """Refuses a file that lacks its package or its plug-in, or holds a key that there is not.
+    """Refuses a file that lacks its package or its plug-in, or has an unknown key.
 
     Args:
         config_path: `experiment/mine`.
@@ -124,7 +124,7 @@ def explain_file(
 
 
 def _lost_choice(problem: str, overrides: Sequence[str], loader: Any) -> RequestError | None:
-    """A choice that a file makes, and that there is not."""
+    """An unknown choice that a file makes."""
     lost = re.match(r"In '.+': Could not find '(\w+)/([^']+)'", problem)
     if lost is None or lost[1] not in groups_of(loader):
         return None
@@ -146,7 +146,7 @@ def _undecodable(loader: Any) -> str:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, int]]:
-    """(dotted key, line) of all that has no keys below it, and of empty mappings."""
+    """(dotted key, line) of each leaf, and of empty mappings."""
     node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     if node is not None and not isinstance(node, yaml.MappingNode):
         raise RequestError(f"{shown_path(file)}:1: must be keys with their values (key: value)")

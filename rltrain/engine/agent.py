@@ -1,4 +1,4 @@
-"""The agent of every algorithm that the engine runs: networks and state of all members, acting, and the end of one."""
+"""Base of the engine's agents: networks, optimizer state and acting of all members, checkpoints, retiring a member."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ class EngineAgent(GreedyPolicy):
         self._num_actions = context.action.n
         self._gammas = np.array([getattr(config.algo, "gamma", np.nan) for config in context.configs])  # [M]
         self._held = HeldActions(self._members * self._num_envs) if DURATION in algorithm.schedules else None
-        # Epsilon depends then on which episodes have ended: the host must look after every vector step.
+        # Epsilon then depends on the ends of episodes, so that a block is one vector step long.
         self._follows_episodes = any(isinstance(c.exploration, PerEpisodeConfig) for c in context.configs)
         self._compile_from, self._compiler = context.compile_from, context.compiler
-        self._compiles = context.compile_update  # from `_compile_from` on, which has not come yet
+        self._compiles = context.compile_update  # until the switch to compiled programs at step `_compile_from`
         self._stepper: Stepper | None = None
 
     def _stack_knobs(self, further: Sequence[Mapping[str, float]] | None = None) -> dict[str, Tensor]:
@@ -86,7 +86,7 @@ class EngineAgent(GreedyPolicy):
                 for name in self._algorithm.anneals}  # fmt: skip
 
     def _anneal(self) -> None:
-        """Sets the knobs that fall, for an update."""
+        """Sets the annealed hyperparameters (learning rates) for the coming update."""
         steps_before = self._steps_before_update
         for name, numbers in self._annealed(steps_before[:, None]).items():
             self._knobs[name].copy_(torch.from_numpy(numbers).view_as(self._knobs[name]))
@@ -235,7 +235,7 @@ class EngineAgent(GreedyPolicy):
             return np.full(len(obs), np.nan)
         critic = self.networks[self._algorithm.critic]
         with torch.inference_mode():
-            # A copy lies as that of any other member: BLAS rounds otherwise where weights are not aligned.
+            # Cloned, so that the weights of all members are aligned alike: how BLAS rounds depends on it.
             params = critic.of_member(critic.params, member).clone()
             output = critic.apply(params, torch.from_numpy(obs).to(self._device))
             values: np.ndarray = self._algorithm.state_value(output).double().cpu().numpy()
@@ -295,7 +295,7 @@ class EngineAgent(GreedyPolicy):
 
 
 class KeptState:
-    """The state of some members of a population, to be given back to them: gradient steps are made for all at once."""
+    """A snapshot of retired members' state, restored after each gradient step, which updates all members."""
 
     def __init__(self, state: State, members: np.ndarray) -> None:
         """members: bool [M]."""

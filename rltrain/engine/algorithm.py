@@ -37,7 +37,7 @@ class State(NamedTuple):
 
 
 def given(**numbers: float | None) -> dict[str, float]:
-    """The knobs that the config gives, by name: a bound that is None is none."""
+    """The hyperparameters that are given: those that are None, such as a bound that is not set, are left out."""
     return {name: number for name, number in numbers.items() if number is not None}
 
 
@@ -75,8 +75,8 @@ class Build:
 
 
 DURATION = "duration"
-"""The schedule, and the draw, of an algorithm whose random actions are held: the draws "explore" and "random_action"
-say where one begins and which, and this one for how many vector steps."""
+"""Name of the schedule and of the draw of random actions that are repeated (ez-greedy): the draws "explore" and
+"random_action" say where one begins and which, and this one for how many vector steps."""
 
 
 class Noise(NamedTuple):

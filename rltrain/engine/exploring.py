@@ -27,8 +27,8 @@ class ExploringPolicy:
         self._held: HeldActions | None = None
 
     def act_greedy(self, obs: np.ndarray) -> np.ndarray:
-        """obs [N, *obs] -> actions [N, *action], of an N that never changes: not the best ones, but the evaluator asks
-        by this name."""
+        """obs [N, *obs] -> actions [N, *action], of an N that never changes: exploratory ones, under the name
+        that the evaluator calls."""
         _, kind, size = self._algorithm.noise
         noise = self._draw(kind, (1, 1, size * len(obs)))
         drawn = {name: draws.reshape(1, len(obs), *draws.shape[3:])

@@ -1,7 +1,7 @@
 """Gradient steps of any algorithm: all members, in place, eager, compiled or captured.
 
-Everything that a call needs is found in its memory at a cursor that it moves on, so that many calls follow each other
-without the host.
+Each call reads its inputs from memory on the device, at a cursor that it advances, so that many calls run without
+waiting for the host.
 """
 
 from __future__ import annotations
@@ -99,8 +99,13 @@ class Learner:
         draw_type: torch.dtype = torch.float64,
         more: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
-        """`draws` of each gradient step, and `more`, of which the shapes are given, are made on the host; `steps` is K;
-        `most_calls` C are prepared together."""
+        """
+        Args:
+            draws: random numbers of a gradient step, drawn on the host.
+            steps: K, gradient steps of a call.
+            most_calls: C, the most calls that are prepared together.
+            more: shapes of the further inputs of a gradient step that come from the host.
+        """
         self._members, self._steps = members, steps
         self._tags = algorithm.metrics
         axis = () if self._members == 1 else (self._members,)

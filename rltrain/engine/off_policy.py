@@ -50,7 +50,7 @@ class OffPolicyAgent(EngineAgent):
         updates = [c.target_update for c in context.configs if c.target_update is not None]
         params = self._state.networks
         self._targets = MemberTargets(updates, params[target], params[own])
-        # What is due then depends on which episodes have ended: the host must look after every vector step.
+        # Target updates then depend on the ends of episodes, so that a block is one vector step long.
         self._follows_episodes |= self._targets.by_episodes
 
     def _make_experience(self, context: AgentContext) -> None:
@@ -95,7 +95,7 @@ class OffPolicyAgent(EngineAgent):
         return self._cadence.most_per_step(self._num_envs) // self._steps_per_call
 
     def _choose_depth(self) -> int:
-        """Vector steps that an iterating agent makes before the host looks at them."""
+        """The most vector steps of a block."""
         of_step = self._config.batch_size + sum(map(math.prod, self._more.values()))
         draws = self._most_calls * self._steps_per_call * self._members * of_step
         return max(1, min(block_depth(len(self._active)), _MOST_DRAWS // draws))

@@ -22,9 +22,9 @@ from rltrain.types import Episode, Transition
 
 # Vector steps of a block in a rollout that is longer than expected.
 _LEAST_DEPTH = 8
-# Room for whole episodes from the start, as far as their limit is no more than so many steps.
+# Whole episodes have room from the start where the time limit is at most this many steps.
 _MOST_ROOM = 2**12
-# Shapes of learning that are compiled beside the run: the longest episodes, and those of half the length.
+# Padded lengths of episodes that are compiled beside the run: the longest, and half of it.
 _FORESEEN_LENGTHS = 2
 
 

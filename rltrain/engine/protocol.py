@@ -25,7 +25,7 @@ class BackgroundCompiler(Protocol):
     """Compiles an agent's programs while the agent learns without them."""
 
     def start(self, done: float) -> None:
-        """Begins, if it has not begun and it is time, asked again and again.
+        """Begins to compile once it is time; it is called repeatedly, and later calls do nothing.
 
         Args:
             done: the share of the uncompiled steps that is made.

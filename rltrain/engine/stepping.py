@@ -1,8 +1,8 @@
 """One vector step of environments whose twin is computed on the agent's device: act, step, store, in place, eager,
 compiled or captured.
 
-Everything that a step needs is found in its memory at a cursor that it moves on, so that many calls follow each other
-without the host: a *block*.
+Each step reads its inputs from memory on the device, at a cursor that it advances, so that many steps, a *block*, run
+without waiting for the host.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Members of a population that learn some at a time: on a CPU the activations of all would not fit into its caches."""
+"""Updates of a population in groups of members, so that their activations fit into the caches of a CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parts_of(members: int, most: int, least: int, device: torch.device) -> list[
 
 
 class Turns:
-    """The state and knobs of the members whose turn it is, in the same memory for all parts: one program serves them.
+    """Buffers for state and hyperparameters of one group at a time, the same for all groups: one program serves them.
     Where all learn at once it is the population's own, and nothing is copied.
 
     Attributes:

@@ -20,7 +20,7 @@ from rltrain.envs.observed import Check, NotOfSpace, is_image, make_take, needs_
 from rltrain.errors import RequestError
 
 MOST_NUMBERS = 1 << 24
-"""In one observation, after one-hot encoding. It bounds what a stranger's checkpoint can make a reader allocate."""
+"""In one observation, after one-hot encoding. It bounds what an untrusted checkpoint can make a reader allocate."""
 MOST_NESTED = 32
 SUPPORTED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
 

@@ -156,7 +156,7 @@ class VectorEnv:
         return self._wrappers.statistics()
 
     def load_statistics(self, statistics: Mapping[str, np.ndarray], member: int | None = None) -> None:
-        """Takes running statistics over: of all members, or those of a single run for one of them.
+        """Loads running statistics: of all members, or those of a single run into one of them.
 
         Raises:
             CheckpointError: they are not of these wrappers.

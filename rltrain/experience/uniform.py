@@ -101,11 +101,11 @@ class UniformReplay:
         return self._counts.on_device["written"]
 
     def send_counts(self) -> None:
-        """Tells the device what `add` wrote."""
+        """Copies the counters of what was written to the device."""
         self._counts.send()
 
     def fetch_counts(self) -> None:
-        """Learns what programs wrote; waits for them."""
+        """Copies the counters back from the device, on which programs write; waits for them."""
         self._counts.fetch()
 
     @property
@@ -201,7 +201,7 @@ class UniformReplay:
         return batch._replace(obs=obs, next_obs=next_obs)
 
     def feedback(self, memory: Any, rows: Tensor, feedback: Mapping[str, Tensor]) -> None:
-        """Takes what an update found out about its rows; uniform sampling asks for nothing. Part of the program."""
+        """Takes an update's results of its rows, such as TD errors, which uniform sampling ignores. In the program."""
 
     def store(self, memory: Any, window: Window, step: StepOf) -> None:
         """Writes the transitions that a step of all environments completes. Part of the program."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def leaving(jobs: Sequence[Job], parts: Parts, left: Sequence[int]) -> bool | None:
     """Whether the last members of a population go on together (True) or one by one (False); None: they stay.
 
-    It depends on nothing but the jobs and their steps: a resumed sweep does as one that was not stopped. Who would not
-    be the same after it stays, and so do the seeds of a trial that are judged together.
+    It depends on nothing but the jobs and their steps: a resumed sweep does as one that was not stopped. Runs that
+    would not go on bit for bit stay, and so do the seeds of a trial, which are pruned together.
 
     Args:
         parts: of the population.

@@ -1,4 +1,4 @@
-"""The words for a person who trains: all of a single run, of many jobs a line each."""
+"""Terminal messages of a training: in full for a single run, a line per job for many."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Ended:
 
 
 class Telling(Protocol):
-    """The words of one training."""
+    """Terminal messages of one training."""
 
     @property
     def console(self) -> bool:

@@ -19,9 +19,6 @@ from rltrain.networks.mlp import ACTIVATIONS
 from rltrain.networks.noisy import LayerNoise
 from rltrain.networks.requirements import check_parameters
 
-Apply = Callable[[Tensor, Tensor], Tensor]
-"""(params [P], obs [..., *obs]) -> output [..., outputs]."""
-
 InNumpy = Callable[..., np.ndarray]
 """obs [M, N, *obs], and of noisy networks perhaps noise [M, E] -> outputs [M, N, outputs]."""
 

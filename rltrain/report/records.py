@@ -1,4 +1,4 @@
-"""Words of a run's record (run.json), which may be a stranger's."""
+"""Words of a run's record (run.json), which may be untrusted."""
 
 from __future__ import annotations
 

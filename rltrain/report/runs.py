@@ -1,4 +1,4 @@
-"""Runs of a report, as their folders tell of them, which may be a stranger's."""
+"""Runs of a report, as their folders, which may be untrusted, tell of them."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     temporary = path.with_name(f".writing_{path.name}.{os.getpid()}")
     with _named(path):
         _remove_leftovers(path)
-        temporary.unlink(missing_ok=True)  # a leftover, or a link of a stranger's to a file of ours
+        temporary.unlink(missing_ok=True)  # a leftover, or somebody's link to a file of ours
         try:
             with open(temporary, "xb") as file:
                 file.write(data.encode() if isinstance(data, str) else data)

@@ -41,7 +41,7 @@ def decode(text: str | bytes) -> Any:
 
 
 def parse_json(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """JSON from a stranger: every way in which it can be wrong is a ValueError."""
+    """Untrusted JSON: every way in which it can be wrong is a ValueError."""
     try:
         return json.loads(text, object_hook=object_hook, parse_constant=_refuse_constant)
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""The JSON and YAML files of folders: writing them, and reading those that may be a stranger's."""
+"""The JSON and YAML files of folders: writing them, and reading those that may be untrusted."""
 
 from __future__ import annotations
 

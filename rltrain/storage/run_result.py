@@ -1,4 +1,4 @@
-"""A run's end as its folder tells it, which may be a stranger's or damaged."""
+"""A run's end as its folder tells it, which may be untrusted or damaged."""
 
 from __future__ import annotations
 

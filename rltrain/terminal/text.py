@@ -53,7 +53,7 @@ def shortened(text: str, longest: int, tail: int = 0) -> str:
 
 
 def harmless(line: str) -> str:
-    """A line of a stranger's as a terminal only shows it: what steers one is written out."""
+    """An untrusted line as a terminal only shows it: control characters are written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 

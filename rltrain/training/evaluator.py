@@ -41,7 +41,7 @@ class Evaluator:
         config: the environment's keys.
         seed: of the run; of a population one per member.
         episodes: the most that one evaluation will play.
-        statistics: gives what the wrappers know of the environment (`VectorEnv.statistics`), asked at each evaluation.
+        statistics: returns the wrappers' running statistics (`VectorEnv.statistics`); called at each evaluation.
         num_envs: how many episodes are played side by side, of each member; which ones does not depend on it. auto: up
             to 20, less where environments take long to make, are many or the machine can hold no more.
         period, total_steps: of the run's training, by which `evaluation_limits` goes; of a population, each member's
@@ -70,7 +70,7 @@ class Evaluator:
         self._num_envs = num_envs
         self._episodes = episodes
         self._lanes = 0  # of each member
-        self._at_once = False  # a twin steps all lanes, also those that nobody asked for
+        self._at_once = False  # a batched twin steps all lanes, needed or not
         self._keys = [0] * len(self._seeds)
         self._first = np.zeros(0, np.int64)  # [M * L], the number of the episode that each lane began with
         self._envs: VectorEnv | None = None

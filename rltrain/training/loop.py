@@ -1,7 +1,7 @@
 """The training loop, of one run and of several as one program: act, step, observe, update; and what is due when.
 
 One agent holds the state of all members, one vector environment all their environments, member by member; a single run
-is its only member. Members differ in their seeds and in numbers that a batch can carry.
+is its only member. Members differ in their seeds and in the settings that are marked PER_MEMBER.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Loop:
         """
         Args:
             failed: told of each of several members that fails, when it does.
-            leave: from the environment steps that each member which runs has to go at most, whether these leave the
-                others, to go on together (True) or one by one (False); None: they stay. Asked each time that fewer run.
+            leave: given the steps left of each running member, whether these go on in programs of their own: together
+                (True), one by one (False) or not at all (None). Called whenever members have ended.
         """
         num_envs, members = configs[0].num_envs, len(configs)
         self._envs, self._agent, self._stop, self._outputs = envs, agent, stop, outputs
@@ -120,7 +120,7 @@ class Loop:
         self._save()
 
     def stop_requested(self) -> bool:
-        """Looks at the signals once: saves if that was asked for or is overdue, in the middle of an evaluation too."""
+        """Polls for a request to stop; saves if that was requested or is overdue, in the middle of an evaluation too."""
         if self._stop.take_save_request() or self._save_requested or self._saves.overdue():
             self._save_requested = False
             self._save()
@@ -167,7 +167,7 @@ class Loop:
             self._check(member, int(self._progress.steps[member]))
 
     def _steps_on_device(self, most: int) -> None:
-        """As many as the agent makes in one go."""
+        """A block that the agent makes by itself, of at most `most` vector steps."""
         agent = cast(IteratingAgent, self._agent)
         block = agent.iterate(cast(SteppedByAgent, self._envs), most)
         self._count(block.taken, block.episodes)

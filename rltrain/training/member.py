@@ -1,4 +1,4 @@
-"""One run of those that a loop trains, alone or among others: what is due at which of its steps, and its state."""
+"""A member of the training loop: its evaluations, rows of metrics and films when they are due, its end, its state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far each member is, and how far it is from what is due: counted by the loop, read by the members."""
+"""Counters of steps and episodes of all members, and when the next duty of each is due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collects what a log period brings, without asking the device for a number before the period ends."""
+"""Accumulates the metrics of a log period, without waiting for the device before the period ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Recorder:
         """
         Args:
             num_envs: of each member.
-            advice: to whose numbers are not finite.
+            advice: appended to the error where a metric is not finite.
         """
         self._num_envs = num_envs
         self._advice = f"; try {' or '.join(advice)}" if advice else ""

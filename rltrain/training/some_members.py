@@ -1,4 +1,4 @@
-"""An evaluation of some members of a population alone: what the others would do takes as long as what these do."""
+"""An evaluation of some members of a population, without the time that the others' episodes would take."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from rltrain.storage.study_folder import TrialResult
 from rltrain.terminal.text import unusable
 
 _NAME = "rltrain"
-_MOST_BYTES = 256 << 20  # of a journal, which may be a stranger's
+_MOST_BYTES = 256 << 20  # of a journal, which may be untrusted
 _DIGITS = 3  # of a number that is suggested: what is written is what was trained
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
