@@ -12,7 +12,7 @@ from rltrain.cluster.scheduler import Look, Scheduler
 from rltrain.errors import Interrupted
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_status
-from rltrain.storage.task_folder import Task, TaskFolder
+from rltrain.storage.task_folder import Task, TaskFolder, last_line
 from rltrain.terminal.output import say
 from rltrain.terminal.table import MOST_ROWS
 from rltrain.terminal.text import counted, counted_names, wrapped
@@ -130,9 +130,9 @@ class TaskLoop:
         folder = TaskFolder(self._sweep, one.task.number)
         if code is not None:
             killed = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
-            return ": ".join(filter(None, [killed, folder.last_line()]))
+            return ": ".join(filter(None, [killed, last_line(folder.log)]))
         if folder.log.exists():
-            return "; ".join(filter(None, [look.word, folder.last_line()]))
+            return "; ".join(filter(None, [look.word, last_line(folder.log)]))
         return f"{look.word or 'its process is gone'}; it left no log: do the nodes see the sweep's folder by its path?"
 
     def _notice(self, one: Watched, look: Look) -> None:

@@ -22,7 +22,7 @@ from rltrain.terminal.output import say
 from rltrain.terminal.text import counted_names, wrapped
 
 if TYPE_CHECKING:
-    from rltrain.jobs.training import Outcome
+    from rltrain.jobs.training import JobOutcome
 
 
 class PopulationLauncher(Launcher):
@@ -113,7 +113,7 @@ class PopulationLauncher(Launcher):
         }
 
 
-def returned(job: CheckedJob, outcome: Outcome | None) -> JobReturn:
+def returned(job: CheckedJob, outcome: JobOutcome | None) -> JobReturn:
     """Hydra's form of a job's outcome."""
     status = JobStatus.FAILED if isinstance(outcome, BaseException) else JobStatus.COMPLETED
     returned = JobReturn(overrides=list(job.planned.overrides), status=status)

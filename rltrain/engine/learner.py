@@ -17,7 +17,7 @@ from torch import Tensor
 from rltrain.compute.compiling import Bound
 from rltrain.compute.staging import StagingBuffers
 from rltrain.engine.algorithm import Algorithm, Learned, State
-from rltrain.engine.protocol import AgentContext, mean_metrics
+from rltrain.engine.protocol import AgentContext
 from rltrain.maths.optimizers import eager_gradient, functional_gradient
 from rltrain.maths.target_update import polyak
 
@@ -79,6 +79,13 @@ def make_learn(algorithm: Algorithm, update: Update, experience: Experience) -> 
         return state._replace(networks={**networks, **moved})
 
     return learn
+
+
+def mean_metrics(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each tag over several gradient steps, [] or [M]; {} of none."""
+    if len(steps) < 2:
+        return steps[0] if steps else {}
+    return {tag: torch.stack([metrics[tag] for metrics in steps]).mean(0) for tag in steps[0]}
 
 
 class Learner:

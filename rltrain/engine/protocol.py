@@ -244,10 +244,3 @@ def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     """The entries that start with "prefix.", without it."""
     start = f"{prefix}."
     return {name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)}
-
-
-def mean_metrics(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each tag over several gradient steps, [] or [M]; {} of none."""
-    if len(steps) < 2:
-        return steps[0] if steps else {}
-    return {tag: torch.stack([metrics[tag] for metrics in steps]).mean(0) for tag in steps[0]}

@@ -18,7 +18,7 @@ class MemberTargets:
     """The members differ in period and tau; the unit is theirs together.
 
     Attributes:
-        in_phase: the targets follow every gradient step: then it is the update that moves them, by `taus`.
+        every_gradient_step: the targets follow every gradient step: then it is the update that moves them, by `taus`.
         by_episodes: when they are due depends on which episodes have ended.
     """
 
@@ -27,8 +27,8 @@ class MemberTargets:
         self._updates = [TargetUpdate(config) for config in configs]
         self._unit = self._updates[0].unit
         self._target_params, self._params = target_params, params
-        self.in_phase = all(update.every_gradient_step for update in self._updates)
-        self.taus = [update.tau if self.in_phase else None for update in self._updates]
+        self.every_gradient_step = all(update.every_gradient_step for update in self._updates)
+        self.taus = [update.tau if self.every_gradient_step else None for update in self._updates]
         self.by_episodes = self._unit == "episodes"
         # By which all that was due has been done, each [M].
         self.seen_steps, self.seen_episodes = (np.zeros(len(self._updates), np.int64) for _ in range(2))
@@ -36,7 +36,7 @@ class MemberTargets:
     @property
     def between_calls(self) -> list[int]:
         """Periods in gradient steps that end between two calls of the update."""
-        by_gradient_steps = self._unit == "gradient_steps" and not self.in_phase
+        by_gradient_steps = self._unit == "gradient_steps" and not self.every_gradient_step
         return [update.period for update in self._updates] if by_gradient_steps else []
 
     def at_calls(self, gradient_steps: np.ndarray, steps: int, calls: int, running: np.ndarray) -> list[Due]:
@@ -46,7 +46,7 @@ class MemberTargets:
             gradient_steps: [M], made so far.
             running: bool [M]; the targets of other members do not move.
         """
-        if self.in_phase:
+        if self.every_gradient_step:
             return [None] * calls
         updates = list(zip(self._updates, gradient_steps.tolist(), running.tolist(), strict=True))
         ahead = range(steps, (calls + 1) * steps, steps)

@@ -18,7 +18,7 @@ from rltrain.jobs.last_words import goes_on_from
 from rltrain.jobs.messages import dry_run_text, header
 from rltrain.jobs.record import OUT_OF_MEMORY, Changes, lacks_memory
 from rltrain.jobs.telling import OfJobs, OfOneRun
-from rltrain.jobs.training import Job, Outcome, Training
+from rltrain.jobs.training import Job, JobOutcome, Training
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.checkpoint_folders import step_folder
 from rltrain.storage.run_folder import RunFolder
@@ -68,7 +68,7 @@ def train(
     return outcome
 
 
-def train_population(jobs: Sequence[Job], in_pool: bool = False) -> list[Outcome]:
+def train_population(jobs: Sequence[Job], in_pool: bool = False) -> list[JobOutcome]:
     """Trains the jobs as one program, and the last ones without those that have ended; the outcome of each.
 
     Args:
@@ -105,7 +105,7 @@ def _from(job: Job, left: GoesOn) -> Job:
     return replace(job, source=step_folder(job.folder, left.step), changes=())
 
 
-def _go_on(jobs: Sequence[Job], runs: Sequence[RunFolder], in_pool: bool, stop: StopSignal) -> Sequence[Outcome]:
+def _go_on(jobs: Sequence[Job], runs: Sequence[RunFolder], in_pool: bool, stop: StopSignal) -> Sequence[JobOutcome]:
     try:
         return Training(jobs, runs, OfJobs(jobs, in_pool, goes_on=True), stop).run()
     except RequestError as error:  # a folder was changed meanwhile; other jobs go on

@@ -24,7 +24,7 @@ from rltrain.config.validate import to_plain
 from rltrain.envs.probe import probe
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed, how_ended
 from rltrain.jobs.job import train_population
-from rltrain.jobs.training import Job, Outcome
+from rltrain.jobs.training import Job, JobOutcome
 from rltrain.machine import TASK_CORES, available_cores
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.interrupts import signals_later
@@ -65,7 +65,7 @@ def fitting_members(config: RunConfig) -> int:
     return max(1, free_memory(run_device(config)) // 2 // needed)
 
 
-def train_populations(populations: Sequence[Sequence[Job]]) -> list[list[Outcome]]:
+def train_populations(populations: Sequence[Sequence[Job]]) -> list[list[JobOutcome]]:
     """Trains each population as one program, several at a time; the outcomes of all jobs of each.
 
     Raises:
@@ -89,12 +89,12 @@ class _Pool:
     def __init__(self, populations: Sequence[Sequence[Job]]) -> None:
         self._populations = populations
         self._kinds = [run_device(jobs[0].config).type for jobs in populations]
-        self._outcomes: dict[int, list[Outcome]] = {}
+        self._outcomes: dict[int, list[JobOutcome]] = {}
         self._running: list[_Process] = []
         self._cores = 1  # of each process
         self._stop = StopSignal(listener=self._forward, at_once=self._kill)
 
-    def run(self) -> list[list[Outcome]]:
+    def run(self) -> list[list[JobOutcome]]:
         with self._stop:
             try:
                 self._run()
@@ -151,7 +151,7 @@ class _Pool:
             ours.send((sys.argv, [_to_plain(job) for job in jobs]))
         return _Process(number, place, process, ours)
 
-    def _read(self, ended: _Process) -> list[Outcome]:
+    def _read(self, ended: _Process) -> list[JobOutcome]:
         jobs = self._populations[ended.number]
         try:
             answer = ended.connection.recv()

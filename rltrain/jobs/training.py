@@ -47,7 +47,7 @@ from rltrain.training.shared_evaluation import evaluate_apart
 from rltrain.training.stopping import WHILE_EVALUATING, StopSignal
 
 _log = logging.getLogger(__name__)
-Outcome = float | BaseException
+JobOutcome = float | BaseException
 """The last network's greedy mean return, or why there is none."""
 
 
@@ -86,10 +86,10 @@ class Training:
         self._configs = tuple(job.config for job in jobs)
         self._loggers: list[Logger] = []
         self._sources: list[Checkpoint | None] = []
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, JobOutcome] = {}
         self._began = False
 
-    def run(self) -> list[Outcome]:
+    def run(self) -> list[JobOutcome]:
         """The outcome of each job: GoesOn of the last ones of a population, where these are done sooner by themselves.
 
         Raises:

@@ -85,10 +85,6 @@ class TaskFolder:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         return open(os.open(self.log, flags, 0o666), "ab", buffering=0)
 
-    def last_line(self) -> str:
-        """The last line of the log."""
-        return last_line(self.log)
-
     def write_end(self, code: int | None) -> None:
         """Keeps the exit code of the task; None: it runs, or will again."""
         if code is None:

@@ -120,7 +120,7 @@ class Loop:
         self._save()
 
     def stop_requested(self) -> bool:
-        """Polls for a request to stop; saves if that was requested or is overdue, in the middle of an evaluation too."""
+        """Polls for a request to stop; saves if that was requested or is overdue, during an evaluation too."""
         if self._stop.take_save_request() or self._save_requested or self._saves.overdue():
             self._save_requested = False
             self._save()

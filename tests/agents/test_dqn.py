@@ -27,8 +27,9 @@ from small_runs import (
 from torch import Tensor
 
 from rltrain.config.schema import ConstantConfig, ExponentialConfig, HardUpdateConfig, SoftUpdateConfig
+from rltrain.engine.learner import mean_metrics
 from rltrain.engine.off_policy import OffPolicyAgent
-from rltrain.engine.protocol import Agent, mean_metrics
+from rltrain.engine.protocol import Agent
 from rltrain.types import ObservationSpec
 
 

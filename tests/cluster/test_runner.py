@@ -15,7 +15,7 @@ import pytest
 
 from rltrain.cluster import runner
 from rltrain.cluster.runner import Runner
-from rltrain.storage.task_folder import TaskFolder
+from rltrain.storage.task_folder import TaskFolder, last_line
 
 SAVES = """\
 import os, signal, sys, time
@@ -45,10 +45,10 @@ def test_runs_a_command_and_keeps_its_end(tmp_path: Path) -> None:
     task = TaskFolder(tmp_path, 0)
     assert made(tmp_path, "--version")() == 0
     assert task.read_end() == 0
-    assert task.last_line().startswith("rltrain ")
+    assert last_line(task.log).startswith("rltrain ")
     assert made(tmp_path, "--nonsense")() == 2
     assert task.read_end() == 2
-    assert task.last_line() == "see rltrain --help"
+    assert last_line(task.log) == "see rltrain --help"
 
 
 def test_a_task_that_is_stopped_saves_and_has_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
