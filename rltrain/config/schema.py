@@ -61,7 +61,7 @@ Activation = Literal["relu", "tanh", "elu", "gelu", "silu"]
 class OptimizerConfig:
     """`algo.optimizer`: how a gradient becomes a step."""
 
-    name: Literal["adam", "adamw", "radam", "rmsprop"]
+    name: Literal["adam", "adamw", "radam", "rmsprop", "rmsprop_tf"]
     lr: Annotated[float, Range(above=0), PER_MEMBER]
     eps: Annotated[float, Range(above=0)]
     weight_decay: Annotated[float, Range(0)]

@@ -1,7 +1,7 @@
 """Adam, AdamW, RAdam and RMSprop as pure functions of one parameter vector.
 
 The learning rate and the step count are tensors, so members of a population each have their own and nothing recompiles.
-The results equal `torch.optim` up to rounding (tests/maths/test_optimizers.py).
+The results equal `torch.optim` up to rounding (tests/maths/test_optimizers.py); `rmsprop_tf` is TensorFlow's.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ _RMSPROP_ALPHA = 0.99
 
 
 def init_optimizer(config: OptimizerConfig, params: Tensor) -> OptimizerState:
-    """Zero moments, each [P], and the step count []."""
-    names = ["square_avg"] if config.name == "rmsprop" else ["exp_avg", "exp_avg_sq"]
+    """Moments, each [P], zero but for `rmsprop_tf`'s, which are one; and the step count []."""
+    names = ["square_avg"] if config.name in ("rmsprop", "rmsprop_tf") else ["exp_avg", "exp_avg_sq"]
     if config.amsgrad:
         names = [*names, "max_exp_avg_sq"]
-    state = {name: torch.zeros_like(params) for name in names}
+    first = 1.0 if config.name == "rmsprop_tf" else 0.0
+    state = {name: torch.full_like(params, first) for name in names}
     return {"step": torch.zeros((), dtype=params.dtype, device=params.device), **state}
 
 
@@ -96,12 +97,16 @@ def _radam(
 def _rmsprop(
     config: OptimizerConfig, params: Tensor, grad: Tensor, state: OptimizerState, lr: Tensor
 ) -> tuple[Tensor, OptimizerState]:
-    """Tieleman & Hinton 2012, as PyTorch has it: eps is added after the root."""
+    """Tieleman & Hinton 2012, as PyTorch has it, eps added after the root to an average that begins at 0: the first
+    step is ten times the learning rate, however small the gradient. As TensorFlow had it (`rmsprop_tf`), eps under the
+    root of an average that begins at 1, it is that times the gradient: what A2C on Atari was tuned with."""
     if config.weight_decay:
         grad = grad + config.weight_decay * params
     square_avg = torch.addcmul(_RMSPROP_ALPHA * state["square_avg"], grad, grad, value=1.0 - _RMSPROP_ALPHA)
     new_state = {"step": state["step"] + 1.0, "square_avg": square_avg}
-    return params - lr * grad / (square_avg.sqrt() + config.eps), new_state
+    tensorflow = config.name == "rmsprop_tf"
+    root = (square_avg + config.eps).sqrt() if tensorflow else square_avg.sqrt() + config.eps
+    return params - lr * grad / root, new_state
 
 
 OPTIMIZERS: dict[str, Callable[..., tuple[Tensor, OptimizerState]]] = {
@@ -109,6 +114,7 @@ OPTIMIZERS: dict[str, Callable[..., tuple[Tensor, OptimizerState]]] = {
     "adamw": _adam,
     "radam": _radam,
     "rmsprop": _rmsprop,
+    "rmsprop_tf": _rmsprop,
 }
 
 

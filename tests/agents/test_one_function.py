@@ -309,7 +309,7 @@ def test_a_population_of_ppo_equals_its_members(config: PPOConfig, action: Actio
     assert_members_agree(*rollout_case(config, action))
 
 
-@pytest.mark.parametrize("name", ["radam", "rmsprop"])
+@pytest.mark.parametrize("name", ["radam", "rmsprop", "rmsprop_tf"])
 def test_a_population_of_pqn_equals_its_members(name: str) -> None:
     assert_members_agree(*rollout_case(pqn_config(optimizer=optimizer(name)), DISCRETE))
 

@@ -199,7 +199,7 @@ def test_whole_floats_are_integers_and_integers_are_numbers() -> None:
         ({"algo__optimizer__lr": float("inf")}, "algo.optimizer.lr=inf: must be finite and > 0"),
         (
             {"algo__optimizer__name": "adm"},
-            "algo.optimizer.name=adm: must be adam, adamw, radam or rmsprop; did you mean adam?",
+            "algo.optimizer.name=adm: must be adam, adamw, radam, rmsprop or rmsprop_tf; did you mean adam?",
         ),
         (
             {"algo": IQN, "network__hidden": []},

@@ -142,7 +142,13 @@ explorations = st.sampled_from(
 )  # fmt: skip
 units = st.sampled_from(["env_steps", "gradient_steps", "episodes"])
 optimizers = st.sampled_from(
-    [optimizer("adam"), optimizer("adam", amsgrad=True), optimizer("adamw", weight_decay=0.1), optimizer("rmsprop")]
+    [
+        optimizer("adam"),
+        optimizer("adam", amsgrad=True),
+        optimizer("adamw", weight_decay=0.1),
+        optimizer("rmsprop"),
+        optimizer("rmsprop_tf"),
+    ]
 )
 dqns = st.builds(
     dqn_config,

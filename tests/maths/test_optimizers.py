@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -62,7 +63,22 @@ def test_fifty_steps_equal_torch_optim(
     assert state["step"].item() == STEPS
 
 
-@pytest.mark.parametrize("name", list(CLASSES))
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_rmsprop_of_tensorflow_begins_with_an_average_of_one_and_has_eps_under_the_root(weight_decay: float) -> None:
+    config = optimizer("rmsprop_tf", lr=0.03, eps=1e-3, weight_decay=weight_decay)
+    params = torch.linspace(-1.0, 1.0, SIZE, dtype=torch.float64)
+    state, lr = init_optimizer(config, params), torch.tensor(config.lr, dtype=torch.float64)
+    expected, average = params.tolist(), [1.0] * SIZE
+    for grad in gradients(torch.float64):
+        params, state = optimizer_step(config, params, grad, state, lr)
+        for i, slope in enumerate(grad.tolist()):
+            slope += weight_decay * expected[i]
+            average[i] = 0.99 * average[i] + 0.01 * slope**2
+            expected[i] -= 0.03 * slope / math.sqrt(average[i] + 1e-3)
+        torch.testing.assert_close(params, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "rmsprop_tf"])
 def test_nothing_is_changed_in_place(name: str) -> None:
     config = optimizer(name, weight_decay=0.1)
     params, grad = torch.ones(SIZE), torch.ones(SIZE)
