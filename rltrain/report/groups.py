@@ -12,6 +12,7 @@ from rltrain.config.validate import show
 from rltrain.report.runs import Run
 
 ENV, FOLDER, BEFORE = "env.id", "folder", "total_steps.before"
+_TUNED_BY = (ENV, "algo.name")
 _NO_SETTING = (
     "seed", "name", "dry_run", "log_period", "loggers", "checkpoint.", "video.", "eval.num_envs", "env.step_timeout",
     "device.index",
@@ -204,18 +205,20 @@ def _differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _telling(differing: Sequence[str], configs: Sequence[Mapping[str, Any]], typed: Iterable[str]) -> list[str]:
     """The keys that tell the settings apart: all that was typed, and of the others, choices of groups first, those that
-    do not follow from one of these. The environment and the algorithm lead: a long name is cut at its end."""
+    do not follow from one of these, or, in several environments, from one together with the environment and the
+    algorithm, by which tuned files differ. These two lead: a long name is cut at its end."""
     texts = {key: [_text(config.get(key)) for config in configs] for key in differing}
     keys = [key for key in dict.fromkeys([ENV, *typed, FOLDER]) if key in texts]
     for key in dict.fromkeys([*(f"{group}.name" for group in GROUP_CONFIGS), *differing]):
-        if key in texts and not any(_follows(texts[key], texts[other]) for other in keys):
+        tuned_by = [texts[other] for other in _TUNED_BY if ENV in keys and other in keys]
+        if key in texts and not any(_follows(texts[key], [*tuned_by, texts[other]]) for other in keys):
             keys.append(key)
-    return sorted(keys, key=lambda key: key not in (ENV, "algo.name"))
+    return sorted(keys, key=lambda key: key not in _TUNED_BY)
 
 
-def _follows(values: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether each of `others` comes with one of `values` alone."""
-    return len(set(zip(values, others, strict=True))) == len(set(others))
+def _follows(values: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Whether the values of `others`, together, come with one of `values` alone."""
+    return len(set(zip(values, *others, strict=True))) == len(set(zip(*others, strict=True)))
 
 
 def _keys(overrides: Iterable[str]) -> Iterable[str]:

@@ -60,6 +60,25 @@ def test_keys_that_follow_from_others_are_left_out(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_what_follows_from_the_environment_and_a_choice_names_no_setting(tmp_path: Path) -> None:
+    """Tuned files differ by environment and algorithm: no setting was one of both environments."""
+    taus = {("CartPole-v1", "dqn"): 0.07, ("Acrobot-v1", "dqn"): 0.01, ("CartPole-v1", "c51"): 0.02,
+            ("Acrobot-v1", "c51"): 0.05}  # fmt: skip
+    kinds: list[tuple[str, str, str, float | None]] = [(*pair, "soft", tau) for pair, tau in taus.items()]
+    kinds += [(*pair, "hard", None) for pair in taus]
+    changes = [
+        {"env__id": env, "algo": {"name": algo}, "target_update": {"name": kind, "tau": tau}}
+        for env, algo, kind, tau in kinds
+    ]
+    dqn = groups(tmp_path / "dqn", *(change for change in changes if change["algo"] == {"name": "dqn"}))
+    assert (dqn.keys, dqn.implied) == (("env.id", "target_update.name"), ("target_update.tau",))
+    assert {s.variant for s in dqn.settings} == {"target_update=soft", "target_update=hard"}
+    both = groups(tmp_path / "both", *changes)
+    assert (both.keys, both.implied) == (("env.id", "algo.name", "target_update.name"), ("target_update.tau",))
+    lone = groups(tmp_path / "lone", *({**c, "env__id": "CartPole-v1"} for c in changes if c["algo"] == {"name": "dqn"}))
+    assert lone.keys == ("target_update.name", "target_update.tau"), "what was swept is told"
+
+
 def test_a_setting_is_not_named_by_keys_of_other_algorithms(tmp_path: Path) -> None:
     """Names began with the nulls of another algorithm's keys, and were cut before they differed."""
     ppo = {"name": "ppo", "gamma": 0.9, "clip": 0.2}
