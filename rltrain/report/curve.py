@@ -23,6 +23,7 @@ from rltrain.storage.run_folder import RunFolder
 _ROLLOUT, _EVAL, _EVAL_STD = "rollout/episode_return", "eval/episode_return", "eval/episode_return_std"
 _BLUE, _ORANGE, _GREY, _INK = "#3b6fb6", "#d9622b", "#8a8a8a", "#222222"
 _MAX_POINTS = 4000
+_LEGEND_ROW = 0.2  # inches
 _POSSIBLE = {
     "Acrobot-v1": (-500.0, 0.0),
     "CartPole-v0": (0.0, 200.0),
@@ -68,7 +69,6 @@ def learning_curve(run: Path) -> Figure:
     """
     rows = list(read_rows(run / "metrics.jsonl"))
     figure = Figure(figsize=(8, 4.5), dpi=120)
-    figure.subplots_adjust(left=0.13, right=0.985, bottom=0.115, top=0.925)  # a layout engine draws all twice
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     result, config = _read(RunFolder(run).read_result), _read(RunFolder(run).read_config)
@@ -80,6 +80,7 @@ def learning_curve(run: Path) -> Figure:
     if isinstance(threshold, int | float):
         axes.axhline(threshold, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2, label=f"threshold {threshold:g}")
     _dress(axes, _title(config) or run.name)
+    _lay_out(figure, axes)
     return figure
 
 
@@ -161,8 +162,21 @@ def _dress(axes: Axes, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.01)
     axes.set_xlim(left=0)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(framealpha=0.85, edgecolor="none", fontsize=9, loc="best")
+
+
+def _lay_out(figure: Figure, axes: Axes) -> None:
+    """The margins, and the legend below the axes, where it hides nothing; the figure grows by its rows."""
+    entries = len(axes.get_legend_handles_labels()[1])
+    height = figure.get_figheight()
+    grown = height + (_LEGEND_ROW * math.ceil(entries / 2) + 0.08 if entries else 0.0)
+    figure.set_figheight(grown)
+    bottom, top = 1 - 0.885 * height / grown, 1 - 0.075 * height / grown
+    figure.subplots_adjust(left=0.13, right=0.985, bottom=bottom, top=top)  # a layout engine draws all twice
+    if entries:
+        axes.legend(
+            ncols=2, loc="lower center", bbox_to_anchor=(0.5, 0.0), bbox_transform=figure.transFigure, frameon=False,
+            fontsize=9,
+        )  # fmt: skip
     else:
         axes.text(0.5, 0.5, "no finished episode yet", transform=axes.transAxes, ha="center", color=_GREY)
 
