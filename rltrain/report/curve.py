@@ -109,11 +109,13 @@ def _draw_training(axes: Axes, rows: list[dict[str, Any]], period: Any) -> None:
     if len(steps) == 1:  # a line through one point draws nothing
         axes.plot(steps, returns, color=_BLUE, marker="o", label=label)
         return
+    if window == 1:
+        axes.plot(steps[thin], returns[thin], color=_BLUE, linewidth=1.6, label=label)
+        return
     axes.plot(steps[thin], returns[thin], color=_BLUE, alpha=0.3, linewidth=0.8, label=label)
-    if window > 1:
-        average = moving_average(returns, window)
-        label = f"training, moving average of {window} points"  # not of steps: a row may lack a finished episode
-        axes.plot(steps[thin], average[thin], color=_BLUE, linewidth=2, label=label)
+    average = moving_average(returns, window)
+    label = f"training, moving average of {window} points"  # not of steps: a row may lack a finished episode
+    axes.plot(steps[thin], average[thin], color=_BLUE, linewidth=2, label=label)
 
 
 def _draw_evaluations(axes: Axes, rows: list[dict[str, Any]], episodes: str, possible: tuple[float, float]) -> None:

@@ -153,6 +153,14 @@ def test_a_curve_of_one_point_is_a_mark(tmp_path: Path, rows: int) -> None:
     assert (training.get_marker() == "o") == (rows == 1)
 
 
+@pytest.mark.parametrize("rows", [2, 19, 20])
+def test_the_only_line_of_training_is_drawn_in_full_strength(tmp_path: Path, rows: int) -> None:
+    write_rows(tmp_path, [{"step": row, "rollout/episode_return": 5.0 * row} for row in range(1, rows + 1)])
+    training = learning_curve(tmp_path).axes[0].lines
+    assert [line.get_alpha() for line in training] == ([None] if rows < 20 else [0.3, None])
+    assert training[-1].get_linewidth() >= 1.6
+
+
 def test_a_long_run_is_read_once_and_drawn_with_few_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
