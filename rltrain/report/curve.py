@@ -17,6 +17,7 @@ from matplotlib.ticker import EngFormatter, StrMethodFormatter
 from rltrain.config.validate import at
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
+from rltrain.report.records import before_resume
 from rltrain.storage.files import write_atomic
 from rltrain.storage.run_folder import RunFolder
 
@@ -72,9 +73,11 @@ def learning_curve(run: Path) -> Figure:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     result, config = _read(RunFolder(run).read_result), _read(RunFolder(run).read_config)
-    _draw_training(axes, rows, config.get("log_period"))
+    changed = before_resume(_read(RunFolder(run).read_record))  # the legend is on all points, also those before
+    _draw_training(axes, rows, None if "log_period" in changed else config.get("log_period"))
     limited = "episodes_asked" in result  # episodes that take too long are fewer than asked for
-    _draw_evaluations(axes, rows, _episodes(config, limited), _possible(config))
+    episodes = "" if "eval.episodes" in changed else _episodes(config, limited)
+    _draw_evaluations(axes, rows, episodes, _possible(config))
     _draw_result(axes, result, max((row["step"] for row in rows), default=0))
     threshold = result.get("threshold")
     if isinstance(threshold, int | float):

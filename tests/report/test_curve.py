@@ -161,6 +161,25 @@ def test_the_only_line_of_training_is_drawn_in_full_strength(tmp_path: Path, row
     assert training[-1].get_linewidth() >= 1.6
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ("name", ["training, each point the mean of 333 steps", "greedy evaluation, mean of 20 episodes"]),
+        ("log_period", ["training", "greedy evaluation, mean of 20 episodes"]),
+        ("eval.episodes", ["training, each point the mean of 333 steps", "greedy evaluation"]),
+    ],
+)
+def test_the_legend_does_not_tell_of_earlier_points_what_resume_has_changed(
+    tmp_path: Path, changed: str, words: list[str]
+) -> None:
+    write_rows(tmp_path, [{"step": s, "rollout/episode_return": s, "eval/episode_return": s} for s in (1000, 1333)])
+    (tmp_path / "config.yaml").write_text("log_period: 333\neval: {episodes: 20}\n")
+    change = {"step": 1000, "key": changed, "from": 1000, "to": 333}
+    (tmp_path / "run.json").write_text(json.dumps({"status": "completed", "changes": [change]}))
+    (axes,) = learning_curve(tmp_path).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == words
+
+
 def test_a_long_run_is_read_once_and_drawn_with_few_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
 
