@@ -7,6 +7,9 @@ from itertools import accumulate
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rltrain.report.drawing import legend_below
 
 
 def plot_history(folder: Path, values: Mapping[str, Mapping[int, float]], title: str) -> Path:
@@ -18,11 +21,16 @@ def plot_history(folder: Path, values: Mapping[str, Mapping[int, float]], title:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     complete = dict(sorted(values["complete"].items()))
-    axes.plot([*values["pruned"]], [*values["pruned"].values()], "x", color="0.6", label="pruned, last evaluation")
-    axes.plot([*complete], [*complete.values()], "o", markersize=4, label="complete")
-    axes.step([*complete], [*accumulate(complete.values(), max)], where="post", label="best until then")
+    if pruned := values["pruned"]:
+        axes.plot([*pruned], [*pruned.values()], "x", color="0.6", label="pruned, last evaluation")
+    if complete:
+        axes.plot([*complete], [*complete.values()], "o", markersize=4, label="complete")
+    if len(complete) > 1:  # a line through one point draws nothing
+        best = [*accumulate(complete.values(), max)]
+        axes.step([*complete], best, where="post", label="best until then")
     axes.set(xlabel="trial", ylabel="greedy return, mean over the seeds", title=title)
-    axes.legend()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    legend_below(figure, *axes.get_legend_handles_labels())
     return _save(figure, folder / "history.png")
 
 
