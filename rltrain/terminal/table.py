@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from rltrain.terminal.text import harmless, shortened
 
 _GAP = "  "
+_LEAST_ENDS = 10  # letters of a text without its middle
 _ELASTIC = 1  # the column that is cut where the terminal is narrow
 NOTHING = "-"
 """A cell that says nothing."""
@@ -52,7 +53,8 @@ def laid_out(
 def cut_apart(texts: Sequence[str], width: int, middles: bool = False) -> list[str]:
     """Each text in at most `width` letters. Where that would make two of them the same, their words are put in another
     order, the same for all texts: first the keys (of `key=value`) whose values fewest have. Or else, with `middles`,
-    the texts lose theirs, or, where that does not help either, begin with their numbers: #1 and so on."""
+    the texts lose theirs, or, where that does not help either or leaves a few letters, begin with their numbers: #1
+    and so on."""
     words = [text.split() for text in texts]
     count = Counter(word for of_text in words for word in set(of_text))
     commonest: dict[str, int] = {}
@@ -63,7 +65,8 @@ def cut_apart(texts: Sequence[str], width: int, middles: bool = False) -> list[s
     numbered = [f"#{number} {text}" for number, text in enumerate(texts, 1)]
     ways = [[shortened(text, width) for text in found] for found in (texts, ordered)]
     if middles:
-        ways.append([shortened(text, width, width // 2) for text in texts])
+        if width >= _LEAST_ENDS + len("..."):
+            ways.append([shortened(text, width, width // 2) for text in texts])
         ways.append([shortened(text, width) for text in numbered])
     different = len(set(texts))
     return next((cut for cut in ways if len(set(cut)) == different), ways[0])

@@ -34,9 +34,15 @@ def test_words_that_fewest_have_come_first_only_where_that_tells_texts_apart() -
 def test_what_no_order_tells_apart_loses_its_middle() -> None:
     texts = ["first target_update=hard", "first target_update=soft"]
     assert cut_apart(texts, 16, middles=True) == ["first...ate=hard", "first...ate=soft"]
-    assert cut_apart(["abcdefgh1xyz", "abcdefgh2xyz"], 9, middles=True) == ["ab...1xyz", "ab...2xyz"]
+    assert cut_apart(texts, 13, middles=True) == ["firs...e=hard", "firs...e=soft"]
     assert cut_apart(["abcdefgh1xyz", "abcdefgh2xyz"], 9) == ["abcdef...", "abcdef..."]
     assert cut_apart(["abc1defghxyz", "abc2defghxyz"], 6, middles=True) == ["#1 ...", "#2 ..."]
+
+
+def test_what_would_keep_a_few_letters_of_both_ends_is_numbered() -> None:
+    texts = ["CartPole-v1 target_update=hard", "CartPole-v1 target_update=soft"]
+    assert cut_apart(texts, 12, middles=True) == ["#1 CartPo...", "#2 CartPo..."]
+    assert cut_apart(texts, 7, middles=True) == ["#1 C...", "#2 C..."], "not C...ard and C...oft"
 
 
 def test_another_order_of_words_is_that_of_all_texts() -> None:
