@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rltrain.terminal.text import harmless, shortened
+from rltrain.terminal.text import harmless, shortened, wrapped
 
 _GAP = "  "
 _LEAST_ENDS = 10  # letters of a text without its middle
@@ -23,7 +23,8 @@ def laid_out(
     optional: Sequence[int] = (),
 ) -> str:
     """Columns as wide as their texts, but the second no wider than the terminal leaves; columns that say nothing are
-    left out. The first two are set to the left, the others to the right.
+    left out. The first two are set to the left, the others to the right. What is cut so far that rows have numbers is
+    told below, by these.
 
     Args:
         width: of the terminal; None: all is shown.
@@ -45,9 +46,11 @@ def laid_out(
     for line, cell in zip(lines[1:], cells, strict=True):
         line[_ELASTIC] = cell
     pad: list[Callable[[str, int], str]] = [str.ljust if place <= _ELASTIC else str.rjust for place in shown]
-    return "\n".join(
-        _GAP.join(fill(cell, w) for fill, cell, w in zip(pad, line, widths, strict=True)).rstrip() for line in lines
-    )
+    found = [_GAP.join(fill(c, w) for fill, c, w in zip(pad, line, widths, strict=True)).rstrip() for line in lines]
+    names = _numbered(texts)
+    if texts and cells == [shortened(name, widths[_ELASTIC]) for name in names]:
+        found += [wrapped(name, indent=3) for name in names]
+    return "\n".join(found)
 
 
 def cut_apart(texts: Sequence[str], width: int, middles: bool = False) -> list[str]:
@@ -62,14 +65,17 @@ def cut_apart(texts: Sequence[str], width: int, middles: bool = False) -> list[s
         commonest[_key(word)] = max(count[word], commonest.get(_key(word), 0))
     keys = sorted(commonest, key=lambda key: commonest[key])
     ordered = [" ".join(sorted(of_text, key=lambda word: keys.index(_key(word)))) for of_text in words]
-    numbered = [f"#{number} {text}" for number, text in enumerate(texts, 1)]
     ways = [[shortened(text, width) for text in found] for found in (texts, ordered)]
     if middles:
         if width >= _LEAST_ENDS + len("..."):
             ways.append([shortened(text, width, width // 2) for text in texts])
-        ways.append([shortened(text, width) for text in numbered])
+        ways.append([shortened(text, width) for text in _numbered(texts)])
     different = len(set(texts))
     return next((cut for cut in ways if len(set(cut)) == different), ways[0])
+
+
+def _numbered(texts: Sequence[str]) -> list[str]:
+    return [f"#{number} {text}" for number, text in enumerate(texts, 1)]
 
 
 def _key(word: str) -> str:

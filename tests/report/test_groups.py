@@ -70,12 +70,13 @@ def test_what_follows_from_the_environment_and_a_choice_names_no_setting(tmp_pat
         {"env__id": env, "algo": {"name": algo}, "target_update": {"name": kind, "tau": tau}}
         for env, algo, kind, tau in kinds
     ]
-    dqn = groups(tmp_path / "dqn", *(change for change in changes if change["algo"] == {"name": "dqn"}))
+    of_dqn = [change for change in changes if change["algo"] == {"name": "dqn"}]
+    dqn = groups(tmp_path / "dqn", *of_dqn)
     assert (dqn.keys, dqn.implied) == (("env.id", "target_update.name"), ("target_update.tau",))
     assert {s.variant for s in dqn.settings} == {"target_update=soft", "target_update=hard"}
     both = groups(tmp_path / "both", *changes)
     assert (both.keys, both.implied) == (("env.id", "algo.name", "target_update.name"), ("target_update.tau",))
-    lone = groups(tmp_path / "lone", *({**c, "env__id": "CartPole-v1"} for c in changes if c["algo"] == {"name": "dqn"}))
+    lone = groups(tmp_path / "lone", *({**change, "env__id": "CartPole-v1"} for change in of_dqn))
     assert lone.keys == ("target_update.name", "target_update.tau"), "what was swept is told"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rltrain.terminal.table import cut_apart, laid_out
 
 TITLES = ["seeds", "setting", "return", "speed"]
@@ -43,6 +45,19 @@ def test_what_would_keep_a_few_letters_of_both_ends_is_numbered() -> None:
     texts = ["CartPole-v1 target_update=hard", "CartPole-v1 target_update=soft"]
     assert cut_apart(texts, 12, middles=True) == ["#1 CartPo...", "#2 CartPo..."]
     assert cut_apart(texts, 7, middles=True) == ["#1 C...", "#2 C..."], "not C...ard and C...oft"
+
+
+def test_numbers_are_told_below_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = laid_out(TITLES, ROWS, 40, optional=(3,)).splitlines()
+    assert lines[1:] == [
+        "20     #1 CartP...  422.2 [305.9, 495.5]",
+        "20     #2 CartP...  422.2 [305.9, 495.5]",
+        "#1 CartPole-v1 target_update=soft",
+        "   lr=0.001",
+        "#2 CartPole-v1 target_update=hard",
+        "   lr=0.001",
+    ]
 
 
 def test_another_order_of_words_is_that_of_all_texts() -> None:
