@@ -30,6 +30,7 @@ class RunCheckpointer:
         self._config = config
         self._run, self._logger = run, logger
         self._parts = PartWriter()
+        self._saved = False
         self._manifest = {
             "config": to_plain(config),
             "observation_space": space_to_plain(parts.envs.observation_space),
@@ -46,9 +47,13 @@ class RunCheckpointer:
             tensors = {name: section for name, section in tensors.items() if name not in ("replay", "frames")}
         folder = checkpoint_folders.step_folder(self._run.path, step)
         self._write(folder, step, tensors, state["state"], state.get("rings", {}))
+        for void in checkpoint_folders.later(self._run.path, step):  # damaged: the run went back behind it
+            checkpoint_folders.remove(void)
+        self._saved = True
 
     def prune(self) -> None:
-        checkpoint_folders.prune(self._run.path, self._config.checkpoint.keep)
+        if self._saved:  # else the newest may be damaged, and the run have come from an older one
+            checkpoint_folders.prune(self._run.path, self._config.checkpoint.keep)
 
     def save_best(self, step: int, state: StateDict) -> None:
         best = {"network": state["network"]}

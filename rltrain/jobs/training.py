@@ -34,7 +34,7 @@ from rltrain.loggers.evaluation_console import EvaluationConsole
 from rltrain.loggers.jsonl import read_evaluations
 from rltrain.loggers.logger import Logger, NullLogger
 from rltrain.storage import checkpoint_folders
-from rltrain.storage.checkpoint import Checkpoint, read_checkpoint
+from rltrain.storage.checkpoint import Checkpoint, read_checkpoint, remove_later
 from rltrain.storage.files import written_together
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import say
@@ -181,6 +181,7 @@ class Training:
             number = len(self._loggers)
             self._loggers.append(NullLogger())
             with self._failing_alone(number):
+                remove_later(run.path, -1 if source is None else source.step)
                 self._loggers[number] = build_logger(config, run, log_from, screen)
             savers.append(RunCheckpointer(config, run, parts, evaluator, self._loggers[-1]))
         outputs = [Output(*each) for each in zip(self._loggers, savers, self._prunings(), strict=True)]

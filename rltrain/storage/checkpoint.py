@@ -34,7 +34,7 @@ from rltrain.storage.checkpoint_files import (
     write_tensors,
     write_text,
 )
-from rltrain.storage.checkpoint_folders import move_into_place, place_of, step_folders, writing_folder
+from rltrain.storage.checkpoint_folders import later, move_into_place, place_of, remove, step_folders, writing_folder
 from rltrain.storage.checkpoint_parts import PartWriter, in_parts, read_parts
 from rltrain.storage.files import fsync
 from rltrain.storage.study_folder import no_checkpoint
@@ -175,6 +175,17 @@ def warn_of_damaged(run: Path, taken: Path) -> None:
     folders = step_folders(run)
     newer = reversed(folders[folders.index(taken) + 1 :])
     _warn_of_skipped([fault for folder in newer if (fault := _fault(folder))], taken)
+
+
+def remove_later(run: Path, step: int) -> None:
+    """Removes the whole checkpoints beyond the step that a run goes back to: it makes them void, as it does its rows.
+
+    A damaged one, from which nothing goes on, stays until the run is saved again.
+    """
+    for folder in later(run, step):
+        if _fault(folder) is None:
+            remove(folder)
+            fsync(folder.parent)
 
 
 def _fault(folder: Path, only: Collection[str] | None = None) -> CheckpointError | None:

@@ -38,6 +38,11 @@ def step_folders(run: Path) -> list[Path]:
     return [found[step] for step in sorted(found)]
 
 
+def later(run: Path, step: int) -> list[Path]:
+    """The checkpoints of steps beyond `step`, the last first, whole or damaged."""
+    return [folder for folder in reversed(step_folders(run)) if _step_of(folder) > step]
+
+
 def has_checkpoint(run: Path) -> bool:
     """Whether a checkpoint of some step lies there, whole or damaged."""
     return bool(step_folders(run))
@@ -46,17 +51,21 @@ def has_checkpoint(run: Path) -> bool:
 def newest_step(run: Path) -> int:
     """The highest step of which a checkpoint lies there, whole or damaged; 0 where none does."""
     folders = step_folders(run)
-    return int(folders[-1].name.removeprefix("step_")) if folders else 0
+    return _step_of(folders[-1]) if folders else 0
 
 
 def prune(run: Path, keep: int) -> None:
     """Remove all but the `keep` newest step checkpoints (never `best`), and what killed writers left."""
     clean(run)
     for folder in step_folders(run)[:-keep]:
-        # Renamed first: a kill in between never leaves half a checkpoint under a checkpoint's name.
-        removed = _aside(folder, "removed")
-        folder.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint. Renamed first: a kill in between never leaves half of one under a checkpoint's name."""
+    removed = _aside(folder, "removed")
+    folder.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def clean(run: Path) -> None:
@@ -93,6 +102,10 @@ def place_of(folder: Path) -> Path:
     """`folder`, or the one that it was about to replace when its writer was killed."""
     previous = _aside(folder, "previous")
     return previous if not folder.exists() and previous.exists() else folder
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
 
 
 def _aside(folder: Path, kind: str) -> Path:

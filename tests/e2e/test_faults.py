@@ -25,6 +25,7 @@ from whole_runs import (
     KillAfter,
     StopAfter,
     assert_same_run,
+    flip_a_byte,
     newest,
     one_line,
     record_of,
@@ -103,6 +104,21 @@ class TestFlippedBytes:
             assert main([command, str(run)]) == 2
             assert f"{step_folders(run)[-1] / 'network.safetensors'}: damaged" in one_line(capsys)
         assert record_of(run)["status"] == "interrupted"
+
+    @pytest.mark.parametrize("kills", [True, False])
+    def test_one_that_was_skipped_is_not_kept_in_place_of_what_is_saved_since(
+        self, saved: Path, tmp_path: Path, kills: bool
+    ) -> None:
+        """With keep=1 a kill lost the whole run: each new checkpoint had gone at once, for the damaged one."""
+        run = Path(shutil.copytree(saved, tmp_path / "run"))
+        before, damaged = step_folders(run)[-2:]
+        flip_a_byte(damaged / "replay.safetensors")
+        changes = ["checkpoint.keep=1", "checkpoint.period=5"]
+        assert resume(run, *changes, stop=KillAfter(1, run)) == -1
+        assert {before, damaged} <= {*step_folders(run)}, "none goes before another is there"
+        assert resume(run, *changes, stop=KillAfter(8, run) if kills else StopAfter(8)) == (-1 if kills else 143)
+        assert damaged not in step_folders(run) and newest(run).folder == step_folders(run)[-1] != before
+        assert resume(run) == 0
 
 
 class TestFullDisk:

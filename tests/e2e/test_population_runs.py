@@ -203,6 +203,26 @@ def test_a_kill_between_two_members_saves_falls_back_to_what_all_have(whole: tup
         assert_same_run(job, uninterrupted / job.name)
 
 
+@pytest.mark.parametrize("kills", [False, True])
+def test_going_back_makes_void_what_one_member_has_saved_since(
+    whole: tuple[str, Path], tmp_path: Path, kills: bool
+) -> None:
+    """What it had saved beyond came back with the next resume, without its rows, which were gone by then."""
+    algo, uninterrupted = whole
+    sweep = tmp_path / "sweep"
+    assert rltrain_here(tmp_path, "-m", *SWEEPS[algo], HERE, "seed=0,1", stop=KillAfter(170, sweep)) == -1
+    for job in jobs_of(sweep)[1:]:
+        shutil.rmtree(step_folders(job)[-1])
+    before = newest(sweep / "1").step
+    stop = KillAfter(2, sweep) if kills else StopAfter(9)
+    assert resume(sweep, stop=stop) == (-1 if kills else 143)
+    steps = {newest(job).step for job in jobs_of(sweep)}
+    assert len(steps) == 1 and (steps == {before}) == kills
+    assert resume(sweep) == 0
+    for job in jobs_of(sweep):
+        assert_same_run(job, uninterrupted / job.name)
+
+
 def test_a_member_s_damaged_checkpoint_is_named_and_all_go_on_from_the_one_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,9 +230,8 @@ def test_a_member_s_damaged_checkpoint_is_named_and_all_go_on_from_the_one_befor
     args = [arg for arg in DQN if "optimizer.lr" not in arg]
     assert rltrain_here(tmp_path, "-m", *args, HERE, "seed=0,1", stop=StopAfter(170)) == 143
     sweep = tmp_path / "sweep"
-    last = step_folders(sweep / "1")[-1]
     for name in ("state.json", "manifest.json"):
-        before = step_folders(sweep / "1")[-2]
+        before, last = step_folders(sweep / "1")[-2:]
         (last / name).write_text("{")
         capsys.readouterr()
         assert resume(sweep, stop=StopAfter(1)) == 143
@@ -239,6 +258,8 @@ def test_a_kill_in_the_first_save_lets_all_begin_anew(whole: tuple[str, Path], t
             shutil.rmtree(saved)
         record = record_of(job) | {"status": status}
         (job / "run.json").write_text(json.dumps(record))
+    assert resume(sweep, stop=KillAfter(1, sweep)) == -1
+    assert not any(map(step_folders, jobs_of(sweep))), "what is saved next may be of an earlier step"
     assert resume(sweep) == 0
     for job in jobs_of(sweep):
         assert_same_run(job, uninterrupted / job.name)
