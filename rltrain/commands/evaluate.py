@@ -179,7 +179,7 @@ def _not_saved(run: RunFolder) -> str:
         first += " or after a minute" if period == "auto" else ""
         shown = f" (checkpoint.period{'=null' if period is None else ''})"
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
-    if status in ("running", "failed"):
+    if status in ("running", "failed", "interrupted"):
         again = rltrain_command("resume", run.path)
         return f"ended before its first checkpoint; `{again}` begins it anew"
     return ""
@@ -206,7 +206,7 @@ def source_in(place: Path, asked: Any = None, command: str = "") -> Path:
         raise RequestError(f"checkpoint={asked}: is one of a run's, and {shown_path(place)} is a checkpoint itself")
     if not is_checkpoint and (waits := not_begun(place)):
         raise RequestError(f"{shown_path(place)}: {waits}")
-    saved = {path.name for path in (place / "checkpoints").glob("*") if path.name[:9] != ".writing_"}
+    saved = {path.name for path in (place / "checkpoints").glob("*") if path.name[:9] not in (".writing_", ".removed_")}
     if not (is_checkpoint or (is_run and best) or saved - {"best"}):
         why = _not_saved(run) if is_run and run.record.exists() else ""
         if saved:

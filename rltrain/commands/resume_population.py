@@ -63,7 +63,7 @@ def populations_of(
         extends: whether completed runs go on too, under changed limits.
         bundle: every so many jobs that begin stay in one population.
     """
-    from rltrain.storage.checkpoint_folders import has_checkpoint
+    from rltrain.storage.checkpoint_folders import has_saved
 
     # Members are known by their folders' names, which a sweep with folders of its own making may repeat.
     if len({folder.name for folder in jobs}) < len(jobs):
@@ -72,7 +72,7 @@ def populations_of(
     for folder, plain in jobs.items():
         status = status_of(RunFolder(folder))
         cut = status in ("running", "interrupted")
-        if (status == "not begun" and plain is not None) or (cut and not has_checkpoint(folder)):
+        if (status == "not begun" and plain is not None) or (cut and not has_saved(folder)):
             new[folder] = plain
         elif cut or (status == "completed" and extends):
             begun[folder.name] = folder

@@ -43,9 +43,9 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
             pass  # its holder is gone, or else this has said who it is
     from rltrain.policy.source import stored_config
     from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
-    from rltrain.storage.checkpoint_folders import has_checkpoint
+    from rltrain.storage.checkpoint_folders import has_saved
 
-    if status in ("running", "failed") and not has_checkpoint(folder):
+    if status in ("running", "failed", "interrupted") and not has_saved(folder):
         begin(run.read_config(), folder, overrides, trust, alone, "ended before its first checkpoint, begins anew")
         return
     newest = newest_checkpoint(folder)

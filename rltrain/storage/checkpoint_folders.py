@@ -48,6 +48,14 @@ def has_checkpoint(run: Path) -> bool:
     return bool(step_folders(run))
 
 
+def has_saved(run: Path) -> bool:
+    """`has_checkpoint`, or whether there is anything else that may be one, such as a link or a copy by another name; of
+    `best` alone nothing goes on."""
+    parent = run / "checkpoints"
+    names = [path.name for path in parent.iterdir()] if parent.is_dir() else []
+    return has_checkpoint(run) or any(name != "best" and not name.startswith(".") for name in names)
+
+
 def newest_step(run: Path) -> int:
     """The highest step of which a checkpoint lies there, whole or damaged; 0 where none does."""
     folders = step_folders(run)

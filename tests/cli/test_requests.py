@@ -569,12 +569,14 @@ class TestAFolderThatCannotBeUsedYet:
         said = refused(capsys, command, str(run.path))
         assert said.endswith("trial_0_seed_1000: is of a trial that has ended, of which a study keeps no checkpoint\n")
 
+    @pytest.mark.parametrize("status", ["failed", "interrupted"])
     def test_of_a_failed_run_the_best_network_is_named(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, status: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         run = RunFolder(tmp_path / "run")
         (run.checkpoints / "best").mkdir(parents=True)
-        run.write_record(status="failed")
+        (run.checkpoints / ".removed_step_00000020").mkdir()
+        run.write_record(status=status)
         run.write_config(CONFIG)
         assert "begins it anew; checkpoint=best is there" in refused(capsys, "evaluate", "run")
 

@@ -40,17 +40,30 @@ class TestTrust:
         monkeypatch.delenv("RLTRAIN_PLUGINS")
         return tmp_path / "run"
 
+    @pytest.mark.parametrize("status", ["failed", "interrupted"])
     def test_a_run_without_a_checkpoint_begins_anew_only_where_it_may(
-        self, stored: Path, capsys: pytest.CaptureFixture[str]
+        self, status: str, stored: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """It had said that it begins anew, and then that it does not."""
+        """It had said that it begins anew, and then that it does not. `interrupted` is said of a sweep's job by the
+        process that has seen the job's die."""
         shutil.rmtree(stored / "checkpoints")
-        RunFolder(stored).write_record(status="failed")
+        RunFolder(stored).write_record(status=status)
         capsys.readouterr()
         assert main(["resume", str(stored)]) == 2
         assert "begins anew" not in capsys.readouterr().out
         assert main(["resume", str(stored), "trust=true"]) == 0
         assert "ended before its first checkpoint, begins anew" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("kept", ["mine", "step_00000030"])
+    def test_a_run_whose_checkpoint_may_have_another_name_does_not_begin_anew(
+        self, kept: str, stored: Path, tmp_path: Path
+    ) -> None:
+        """Its rows would go."""
+        (saved,) = (stored / "checkpoints").glob("step_*")
+        place = saved.rename(tmp_path / "elsewhere" if kept == saved.name else saved.with_name(kept))
+        if kept == saved.name:
+            saved.symlink_to(place)
+        assert main(["resume", str(stored), "trust=true"]) == 2
 
     @pytest.mark.parametrize("command", ["evaluate", "resume"])
     def test_a_stored_module_is_imported_only_by_consent(
