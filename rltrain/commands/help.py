@@ -89,7 +89,7 @@ rltrain resume [RUN_OR_SWEEP] [key=value ...]: continues from the newest whole c
                            under outputs/ unless given
   total_steps=100_000      extends a run; so does total_episodes
   stop_at_return=null      lets a run go on that ended early; a number is another goal
-  log_period= eval.*= checkpoint.*= device.*=  may change too; anything else is another experiment
+  log_period= eval.*= checkpoint.*= device.*= video.*= loggers=  may change too; anything else is another experiment
   hydra/launcher=NAME      of a sweep: population (here), slurm or ray; where it was unless given; hydra.launcher.*= too
   task=3                   of a sweep on a cluster: finishes the jobs of that task, here
   trust=true               imports the module of a run of env=module:id

@@ -9,6 +9,7 @@ from rltrain.config.algorithms import card_of, that_take
 from rltrain.config.schema import CNNConfig, EnvConfig, RunConfig
 from rltrain.errors import RequestError
 from rltrain.machine import available_cores
+from rltrain.terminal.text import shortened
 
 if TYPE_CHECKING:
     from rltrain.types import ActionSpec, ObservationSpec
@@ -64,14 +65,23 @@ def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: Acti
     others = f"algorithms that can: {', '.join(that_take(observation, actions))}"
     if card.discrete_observations and observation.kind != "discrete":
         whose, made = f"those of {config.env.id}", _wrapper_of_arrays(config.env)
-        what = f"{made} makes {whose}" if made else f"{whose} are"
-        raise RequestError(
-            f"algo={name}: needs Discrete observations, and {what} arrays of {list(observation.shape)}\n{others}"
-        )
+        arrays = f"arrays of {list(observation.shape)}"
+        what = f"{made} makes {whose} {arrays}" if made else f"{whose} are {_parts(config.env) or arrays}"
+        raise RequestError(f"algo={name}: needs Discrete observations, and {what}\n{others}")
     if card.discrete_actions and actions.kind != "discrete":
         box = f"has continuous ones (Box{list(actions.shape)})"
         what = box if actions.kind == "box" else f"takes {len(actions.sizes)} numbers at once (shape {actions.shape})"
         raise RequestError(f"algo={name}: needs discrete actions, and {config.env.id} {what}\n{others}")
+
+
+def _parts(env: EnvConfig) -> str:
+    """The environment's own observation space where it is of several parts, which an array is made of here; or nothing."""
+    from gymnasium.spaces import Box
+
+    from rltrain.envs.probe import own_observations
+
+    space = own_observations(env)
+    return "" if isinstance(space, Box) else shortened(" ".join(str(space).split()), 200)
 
 
 def _wrapper_of_arrays(env: EnvConfig) -> str | None:

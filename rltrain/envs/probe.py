@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from gymnasium.spaces import Space
+
 from rltrain.config.schema import EnvConfig
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.environment import make_twin
@@ -22,6 +26,21 @@ def probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
     """
     with process_kept():
         return _probe(config)
+
+
+def own_observations(config: EnvConfig) -> Space[Any]:
+    """The observation space of the environment itself, before it is made one array and `env.wrappers` see it.
+
+    Raises:
+        RequestError: as `probe`.
+    """
+    with process_kept():
+        env = find_environment(config)()
+        try:
+            space: Space[Any] = env.observation_space
+            return space
+        finally:
+            close(env, config.id)
 
 
 def _probe(config: EnvConfig) -> tuple[ObservationSpec, ActionSpec]:
