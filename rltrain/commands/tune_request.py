@@ -22,7 +22,7 @@ from rltrain.config.schema import GROUP_CONFIGS, RunConfig, TuneConfig
 from rltrain.config.search_space import Dimension, parse_dimension, read_space, space_file
 from rltrain.config.searched import fitted
 from rltrain.config.stored import as_settings, parse_value, validate_stored
-from rltrain.config.validate import build_section, read_settings, suggestion, to_plain
+from rltrain.config.validate import build_section, closest, read_settings, to_plain
 from rltrain.errors import RequestError
 from rltrain.terminal.text import counted
 
@@ -110,7 +110,8 @@ def read_request(args: Sequence[str]) -> Request:
         elif key == "trust":
             trust = parse_value(text) is True
         elif key.startswith("tune.") and (name := key.removeprefix("tune.")) not in _OWN:
-            raise RequestError(f"{key}: unknown key{suggestion(name, _OWN)}\nknown: {', '.join(_OWN)}")
+            guess = "".join(f"; did you mean tune.{match}?" for match in closest(name, _OWN))
+            raise RequestError(f"{key}: unknown key{guess}\nknown: {', '.join(f'tune.{own}' for own in _OWN)}")
         elif key == "tune" or key.startswith("tune."):
             tune[key.removeprefix("tune.")] = parse_value(text)
         elif key in _OWN and key != "seed":

@@ -66,6 +66,9 @@ def _settings(word: str, rest: list[str]) -> str | None:
     if word.startswith("~") or ("=" in word and not word.startswith("-")):
         return word
     flag = word.startswith("-")
+    group, colon, chosen = word.partition(":")
+    if colon and chosen and key_meant(group) == group:
+        return f"{group}={chosen}"
     name, equals, value = word.lstrip("-").partition("=")
     key = key_meant(name)
     if not flag and (key is None or not rest or not _is_value(rest[0])):

@@ -60,6 +60,7 @@ OTHER_NAMES = {
 NAMES_OF_CHOICES = {
     "env": "env_id env_name gym_id gym_env",
     "network": "policy",
+    "--config-dir": "conf config config_file config_path",
     "hydra.run.dir": "tensorboard_log log_dir output_dir save_dir run_dir",
     "tune.trials": "n_trials num_trials trials",
     "device=cuda": "cuda gpu use_gpu use_cuda",

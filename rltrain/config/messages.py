@@ -25,7 +25,10 @@ from rltrain.terminal.text import quoted, shown_path
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 # What a choice decides is more than this key: its defaults, tuned files, names of folders.
-_GROUP_OF = {f"{group}.name": group for group in (*schema.GROUP_CONFIGS, "device")} | {"env.id": "env"}
+_GROUP_OF = {f"{group}.name": group for group in (*schema.GROUP_CONFIGS, "device")} | {
+    "env.id": "env",
+    "env.name": "env",
+}
 
 
 def check_overrides(overrides: Sequence[str], loader: Any) -> None:
@@ -40,6 +43,7 @@ def check_overrides(overrides: Sequence[str], loader: Any) -> None:
         override = _parse(line)
         key = override.key_or_group
         if key.startswith("hydra"):
+            _refuse_values(override, line)
             continue
         _check_values(override, line, our_sweeper and key not in groups)
         if override.is_delete():
@@ -72,6 +76,15 @@ def _check_values(override: Override, line: str, listed: bool) -> None:
         raise RequestError(f"{line}: intervals are for a search, rltrain tune; {rule}")
     if isinstance(values, Glob):
         raise RequestError(f"{line}: a sweep takes values, {key}=A,B,C, and no glob")
+
+
+def _refuse_values(override: Override, line: str) -> None:
+    """Refuses several values of a setting of Hydra's own, of which there is one also in a sweep."""
+    key, _, text = line.partition("=")
+    if override.is_sweep_override():
+        one = '{}="{}"'.format(key, text.replace('"', '\\"'))
+        quotes = f"; quote what holds a comma: {quoted(one)}" if "/" not in key else ""
+        raise RequestError(f"{line}: is several values, and one is needed{quotes}")
 
 
 def _check_plug_in(group: str, choices: Mapping[str, str], loader: Any) -> None:

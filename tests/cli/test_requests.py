@@ -57,6 +57,14 @@ def refused(capsys: pytest.CaptureFixture[str], *args: str) -> str:
         ("target_update.name=soft", "target_update.name=soft: use target_update=soft"),
         ("exploration.name=constant", "exploration.name=constant: use exploration=constant"),
         ("device.name=cpu", "device.name=cpu: use device=cpu"),
+        ("env.name=Acrobot-v1", "env.name=Acrobot-v1: use env=Acrobot-v1"),
+        ("conf=foo.yaml", "conf=foo.yaml: unknown key; did you mean --config-dir?"),
+        (
+            "hydra.run.dir=my runs, v2",
+            """hydra.run.dir=my runs, v2: is several values, and one is needed; quote what holds a \
+comma: 'hydra.run.dir="my runs, v2"'\n""",
+        ),
+        ("hydra/launcher=basic,ray", "hydra/launcher=basic,ray: is several values, and one is needed\n"),
         ("env.id=Acrobot-v1", "env.id=Acrobot-v1: use env=Acrobot-v1"),
         ("env=:CartPole-v1", "env=:CartPole-v1: no such environment\nclosest: CartPole-v1"),
         ("env=gymnasium:", "env=gymnasium:: "),
@@ -77,7 +85,10 @@ def test_refused_lines(line: str, message: str, capsys: pytest.CaptureFixture[st
             "algo=q_learning: needs Discrete observations, and those of CartPole-v1 are arrays of [4]\n"
             "algorithms that can: a2c, c51, dqn, ",
         ),
-        ("Blackjack-v1", "algo=q_learning: needs Discrete observations, and those of Blackjack-v1 are Tuple(Discrete(32), "),
+        (
+            "Blackjack-v1",
+            "algo=q_learning: needs Discrete observations, and those of Blackjack-v1 are Tuple(Discrete(32), ",
+        ),
     ],
 )
 def test_a_table_needs_discrete_observations(env: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,6 +241,7 @@ def test_settings_in_another_form_are_answered_alike(
     [
         ("--algo ppo --total-timesteps 9 --nonsense x --seed -1", "--nonsense", ""),
         ("--seed=3 --torch-deterministic", "--torch-deterministic", "; did you mean device.deterministic?"),
+        ("--config foo.yaml", "--config", "; did you mean --config-dir?"),
         ("--track --env CartPole-v1", "--track", "; did you mean loggers=[wandb]?"),
         ("env=CartPole-v1 --tensorboard-log /tmp/x", "--tensorboard-log", "; did you mean hydra.run.dir?"),
     ],

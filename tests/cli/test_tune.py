@@ -336,8 +336,8 @@ def test_a_space_of_the_users_own(training: StandIn, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["tune.trails=3"], "tune.trails: unknown key; did you mean trials?"),
-        (["tune.dri=x"], "tune.dri: unknown key; did you mean dir?"),
+        (["tune.trails=3"], "tune.trails: unknown key; did you mean tune.trials?\nknown: tune.dir, tune.trials, "),
+        (["tune.dri=x"], "tune.dri: unknown key; did you mean tune.dir?"),
         (["tune.pruner=mean"], "tune.pruner=mean: must be median or none"),
         (["seed=3"], "seed=3: a search has the seeds from tune.first_seed up"),
         (["seed=1,2"], "seed: is no setting of what is learned"),

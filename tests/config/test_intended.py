@@ -22,6 +22,7 @@ OPTIONS = {"-m": 0, "--multirun": 0, "--cfg": 1, "-c": 1, "--config-dir": 1, "--
         ("algo = dqn seed= 3", "algo=dqn seed=3"),
         ("-a dqn -e Acrobot-v1 -s 3 -n 1000", "algo=dqn env=Acrobot-v1 seed=3 total_steps=1000"),
         ("train --env Acrobot-v1 --total-timesteps 1000", "env=Acrobot-v1 total_steps=1000"),
+        ("algo:dqn env:CartPole-v1 seed:3", "algo=dqn env=CartPole-v1 seed=3"),
         ("train --env", "env=CartPole-v1"),
         ("run lecture_dqn", "experiment=lecture_dqn"),
         ("--learning-rate 1e-3 --gamma .9", "algo.optimizer.lr=1e-3 algo.gamma=.9"),
