@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 
@@ -79,7 +80,9 @@ def how_ended(code: int) -> str:
 def module_hint(error: BaseException, module: str) -> str:
     """Advice for the user whose own module `module` was not found; empty for any other error."""
     if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
-        return " in the installed packages or $PYTHONPATH (PYTHONPATH=. adds this folder)"
+        searched = [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+        advice = "" if os.getcwd() in searched else " (PYTHONPATH=. adds this folder)"
+        return f" in the installed packages or $PYTHONPATH{advice}"
     return ""
 
 

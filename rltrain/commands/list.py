@@ -37,7 +37,9 @@ _ATARI = "atari ale_py"
 
 def main(args: list[str]) -> int:
     """Prints the choices of one group, those whose line contains PART."""
-    if not args or len(args) > 2:
+    if len(args) > 2:
+        raise RequestError(f"list {' '.join(args)}: {args[2]} is too many; a list takes one part of what is looked for")
+    if not args:
         raise RequestError(f"list: say what: rltrain list {'|'.join(LISTS)} [PART]")
     if options := [arg for arg in args if arg.startswith("-")]:
         raise RequestError(f"{options[0]}: unknown option; see rltrain list --help")

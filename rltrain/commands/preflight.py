@@ -75,7 +75,7 @@ def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: Acti
 
 
 def _parts(env: EnvConfig) -> str:
-    """The environment's own observation space where it is of several parts, which an array is made of here; or nothing."""
+    """The environment's own observation space where an array is made of its parts; or nothing."""
     from gymnasium.spaces import Box
 
     from rltrain.envs.probe import own_observations

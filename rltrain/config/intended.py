@@ -16,7 +16,8 @@ from rltrain.config.validate import closest
 _VERBS = ("train", "run", "learn", "fit")
 _SHORT = {"a": "algo", "e": "env", "s": "seed", "n": "total_steps", "d": "device"}
 _GROUPS = {"algorithm": "algo", "agent": "algo", "environment": "env", "env_id": "env", "gym_id": "env"}
-_EXAMPLES = {"algo": "dqn", "env": "CartPole-v1", "device": "cpu"}
+_SWEEPS = ("sweep", "multirun")
+_EXAMPLES = {"algo": "dqn", "env": "CartPole-v1", "device": "cpu", "seed": "0"}
 
 
 def intended(args: Sequence[str], options: Mapping[str, int]) -> list[str] | None:
@@ -33,6 +34,8 @@ def intended(args: Sequence[str], options: Mapping[str, int]) -> list[str] | Non
         return [words[0].lstrip("-"), *words[1:]]
     if words and words[0] in _VERBS:
         words = words[1:]
+    if words and words[0] in _SWEEPS:
+        words = words[1:] if {"-m", "--multirun"} & {*words} else ["-m", *words[1:]]
     line: list[str] = []
     while words:
         word = words.pop(0)
@@ -72,7 +75,7 @@ def _settings(word: str, rest: list[str]) -> str | None:
     name, equals, value = word.lstrip("-").partition("=")
     key = key_meant(name)
     if not flag and (key is None or not rest or not _is_value(rest[0])):
-        return _choice(word)
+        return f"{key}={_without_value(key)}" if key == name and _without_value(key) else _choice(word)
     if key is None:
         return None
     if not equals:

@@ -25,10 +25,7 @@ from rltrain.terminal.text import quoted, shown_path
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 # What a choice decides is more than this key: its defaults, tuned files, names of folders.
-_GROUP_OF = {f"{group}.name": group for group in (*schema.GROUP_CONFIGS, "device")} | {
-    "env.id": "env",
-    "env.name": "env",
-}
+_GROUP_OF = {f"{group}.name": group for group in (*schema.GROUP_CONFIGS, "device", "env")} | {"env.id": "env"}
 
 
 def check_overrides(overrides: Sequence[str], loader: Any) -> None:

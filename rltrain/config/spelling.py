@@ -16,6 +16,8 @@ def scalar_meant(kind: type, key: str, value: object, optional: bool) -> str:
     """`; write KEY=VALUE`, with the value of the kind bool, int or float that `value` says in another way: null, where
     the key is optional, for what turns it off; nothing where it says none."""
     text = str(value).lower()
+    if values := _several(kind, key, value):
+        return f"; for a sweep write -m {values}"
     if kind is bool:
         return _write(key, "true" if text in _YES else "false" if text in _NO else "")
     if kind is str:
@@ -37,6 +39,15 @@ def section_meant(key: str, value: object, names: Sequence[str]) -> str:
     if key == "algo.prioritized":
         return _write("replay", {True: "prioritized", False: "uniform"}.get(value, "")) if type(value) is bool else ""
     return _write(f"{key}.name", value) if isinstance(value, str) and "name" in names else ""
+
+
+def _several(kind: type, key: str, value: object) -> str:
+    """The values of a sweep that a list, `1..5` or `0-4` stands for, quoted for the shell; nothing for all else."""
+    if isinstance(value, list) and value and "[" not in key:
+        return f"{key}={','.join(str(entry).lower() for entry in value)}" if all(type(e) is kind for e in value) else ""
+    found = re.fullmatch(r"(\d{1,6})(?:\.\.|-)(\d{1,6})", str(value)) if kind is int else None
+    first, last = (int(found[1]), int(found[2])) if found else (0, 0)
+    return f"'{key}=range({first},{last + 1})'" if first < last else ""
 
 
 def _write(key: str, value: str) -> str:

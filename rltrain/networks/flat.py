@@ -154,7 +154,7 @@ def _difference(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         return f"{name} is missing"
     if name not in expected:
         return f"it has no {name}"
-    return f"{name} has the shape {expected[name]}, not {found[name]}"
+    return f"{name} has the shape {expected[name]}, and in the file {found[name]}"
 
 
 def _concatenated(tensors: Sequence[Tensor]) -> Tensor:

@@ -414,9 +414,9 @@ def test_two_programs_serve_a_whole_run(monkeypatch: pytest.MonkeyPatch, caplog:
     assert not [record for record in caplog.records if record.name.startswith("rltrain")], "it ran uncompiled"
 
 
-@pytest.mark.parametrize(("id", "text"), [("FrozenLake-v1", "has none"), ("probe_envs:Images-v0", "has none")])
-def test_what_has_no_twin_is_refused(id: str, text: str) -> None:
-    with pytest.raises(RequestError, match=f"env.vectorization=compiled: .* have a batched twin, .* {text}"):
+@pytest.mark.parametrize("id", ["FrozenLake-v1", "probe_envs:Images-v0"])
+def test_what_has_no_twin_is_refused(id: str) -> None:
+    with pytest.raises(RequestError, match=r"env\.vectorization=compiled: .* has no batched twin; use sync"):
         play(run_config(dqn_config(), env=env_config(id)), "compiled", 1, 1)
 
 

@@ -253,6 +253,44 @@ def test_the_option_that_is_not_understood_is_named(
     assert refused(capsys, *line.split()) == said
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("seed=[0,1,2]", "seed=[0, 1, 2]: must be an integer >= 0; for a sweep write -m seed=0,1,2\n"),
+        ("seed=1..5", "seed=1..5: must be an integer >= 0; for a sweep write -m 'seed=range(1,6)'\n"),
+        ("seed=0-4", "seed=0-4: must be an integer >= 0; for a sweep write -m 'seed=range(0,5)'\n"),
+        ("seed=4-0", "seed=4-0: must be an integer >= 0\n"),
+        ("algo.double=[true,false]", "algo.double=[True, False]: must be true or false; for a sweep write -m algo.do"),
+        ("network.hidden=[[8],[9]]", "network.hidden[0]=[8]: must be an integer >= 1\n"),
+    ],
+)
+def test_several_values_in_another_form(line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, line).startswith(message)
+
+
+def test_a_package_that_an_environment_needs_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    monkeypatch.setattr("rltrain.config.env_refusal.lacking", lambda _: "jax")
+    assert refused(capsys, "env=phys2d/CartPole-v1") == "env=phys2d/CartPole-v1: needs jax, which is not installed\n"
+
+
+def test_a_folder_on_the_path_of_modules_is_not_advised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    advice = " (PYTHONPATH=. adds this folder)"
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert advice in refused(capsys, "loggers=[no_such_module:Logger]")
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}/elsewhere{os.pathsep}.")
+    assert advice not in refused(capsys, "loggers=[no_such_module:Logger]")
+
+
+def test_a_word_too_many_for_a_list(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "list algos extra more: more is too many; a list takes one part of what is looked for\n"
+    assert refused(capsys, "list", "algos", "extra", "more") == said
+
+
 def test_options_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     (Path("run")).mkdir()
     assert parse_arguments("evaluate", ["episodes=20", "run", "--json", "device=gpu"], DEFAULTS) == (

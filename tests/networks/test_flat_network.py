@@ -105,7 +105,7 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(change: str) -> 
         state["another.weight"] = torch.zeros(1)
         difference = "it has no another.weight"
     else:
-        difference = f"{name} has the shape {tuple(state[name].shape)}, not {tuple(state[name].T.shape)}"
+        difference = f"{name} has the shape {tuple(state[name].shape)}, and in the file {tuple(state[name].T.shape)}"
         state[name] = state[name].T  # as many numbers
     with pytest.raises(ValueError, match=re.escape(f"the weights do not fit the network: {difference}")):
         network.load_state_dict({key: tensor + 1.0 for key, tensor in state.items()})

@@ -97,8 +97,8 @@ def make_twin(
     kwargs, vectorization = config.kwargs, config.vectorization
     if spec.id not in twins:
         raise RequestError(
-            f"env.vectorization={vectorization}: {', '.join(sorted(twins))} have a batched twin, {spec.id} has none;"
-            " use sync or async"
+            f"env.vectorization={vectorization}: {spec.id} has no batched twin; use sync or async;"
+            f" those that have one: {', '.join(sorted(twins))}"
         )
     twin = twins[spec.id]
     taken = inspect.signature(twin).parameters
