@@ -76,12 +76,10 @@ def _check_spaces(config: RunConfig, observation: ObservationSpec, actions: Acti
 
 def _parts(env: EnvConfig) -> str:
     """The environment's own observation space where an array is made of its parts; or nothing."""
-    from gymnasium.spaces import Box
-
     from rltrain.envs.probe import own_observations
 
     space = own_observations(env)
-    return "" if isinstance(space, Box) else shortened(" ".join(str(space).split()), 200)
+    return "" if type(space).__name__ == "Box" else shortened(" ".join(str(space).split()), 200)
 
 
 def _wrapper_of_arrays(env: EnvConfig) -> str | None:

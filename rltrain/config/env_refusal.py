@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from rltrain.config.env_source import env_creator, lacking
+from rltrain.config.env_source import env_creator, package_lacking
 from rltrain.config.schema import EnvConfig
 from rltrain.config.validate import show, suggestion
 from rltrain.errors import RequestError, missing_extra
@@ -22,16 +22,10 @@ def explain_environment(config: EnvConfig, error: RequestError) -> RequestError:
         return error
     if absent := missing_extra(cause):
         return RequestError(f"env={config.id}: {absent}")
-    if isinstance(cause, ModuleNotFoundError) and (package := _lacking(config.id)):
+    if isinstance(cause, ModuleNotFoundError) and (package := package_lacking(config.id)):
         return RequestError(f"env={config.id}: needs {package}, which is not installed")
     message = _about_kwargs(config, str(cause)) if isinstance(cause, TypeError) else None
     return RequestError(message) if message else error
-
-
-def _lacking(env_id: str) -> str:
-    import gymnasium
-
-    return lacking(gymnasium.spec(env_id.rpartition(":")[2]))
 
 
 def _about_kwargs(config: EnvConfig, text: str) -> str | None:

@@ -64,6 +64,13 @@ def lacking(spec: Any) -> str:
     return package if package and importlib.util.find_spec(package) is None else ""
 
 
+def package_lacking(env_id: str) -> str:
+    """`lacking` of a registered environment, by its id."""
+    import gymnasium
+
+    return lacking(gymnasium.spec(env_id.rpartition(":")[2]))
+
+
 def brought_by(env_id: str) -> str:
     """`; ID needs pip install ...`, the end of a message about a registered environment whose package of an extra of
     ours is not installed; empty for any other."""

@@ -272,7 +272,7 @@ def test_a_package_that_an_environment_needs_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "jax", None)
-    monkeypatch.setattr("rltrain.config.env_refusal.lacking", lambda _: "jax")
+    monkeypatch.setattr("rltrain.config.env_source.lacking", lambda _: "jax")
     assert refused(capsys, "env=phys2d/CartPole-v1") == "env=phys2d/CartPole-v1: needs jax, which is not installed\n"
 
 
