@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rltrain.cluster.runner import Runner
+from rltrain.cluster.runner import STOPPED, Runner
 from rltrain.cluster.scheduler import Look, Scheduler
 from rltrain.errors import Interrupted
+from rltrain.storage.checkpoint_folders import newest_step
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_status
 from rltrain.storage.task_folder import Task, TaskFolder, last_line
@@ -25,11 +26,17 @@ _FINISHED = ("completed", "failed", "pruned")
 
 @dataclass
 class Watched:
-    """A task that is waited for."""
+    """A task that is waited for.
+
+    Attributes:
+        tries: those that count: not one that was stopped, and had got further.
+        reached: steps that its jobs had saved together when it was last stopped.
+    """
 
     task: Task
     look: Look
     tries: int = 0
+    reached: int = 0
     gone: bool = False  # seen without a process once; its last files may take a moment to be seen from here
 
 
@@ -100,11 +107,12 @@ class TaskLoop:
         for one in list(self._open):
             folder = TaskFolder(self._sweep, one.task.number)
             look, code = found.get(one.task.id, one.look), folder.read_end()
-            if look.state in ("queued", "running") and code is None:
+            ended = code is not None and code not in STOPPED
+            if look.state in ("queued", "running") and not ended:
                 holder = folder.holder.rpartition(" on ")[2]
                 self._notice(one, Look("running", look.word or holder) if holder else look)
                 continue
-            if code is None and not one.gone:
+            if not ended and not one.gone:
                 one.gone = True
                 continue
             self._open.remove(one)
@@ -113,6 +121,10 @@ class TaskLoop:
                 self._say(one, "ended")
             elif look.state == "cancelled":
                 self._give_up(one, f"was cancelled; its jobs are saved, and `{self._again}` finishes them")
+            elif code in STOPPED and self._got_further(one):
+                one.tries -= 1
+                self._say(one, f"stopped by {STOPPED[code]}, saved; is submitted again")
+                died.append(one)
             elif one.tries > self._retries:
                 self._give_up(one, f"died {counted(one.tries, 'time')}: {self._reason(one, look, code)}")
             else:
@@ -126,8 +138,15 @@ class TaskLoop:
         """Whether a task has run to its end, and each of its jobs too, if only to fail."""
         return code in _RAN and all(read_status(RunFolder(self._sweep / job)) in _FINISHED for job in task.jobs)
 
+    def _got_further(self, one: Watched) -> bool:
+        """Whether the jobs of a task that was stopped have saved more than when it was last stopped."""
+        before, one.reached = one.reached, sum(newest_step(self._sweep / job) for job in one.task.jobs)
+        return one.reached > before
+
     def _reason(self, one: Watched, look: Look, code: int | None) -> str:
         folder = TaskFolder(self._sweep, one.task.number)
+        if code in STOPPED:
+            return f"stopped by {STOPPED[code]} before it got further"
         if code is not None:
             killed = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
             return ": ".join(filter(None, [killed, last_line(folder.log)]))

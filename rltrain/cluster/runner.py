@@ -16,7 +16,9 @@ from typing import Any
 
 from rltrain.storage.task_folder import TaskFolder
 
-_STOPPED = (128 + signal.SIGHUP, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+STOPPED = {128 + number: number.name for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)}
+"""Exit code of a task that was stopped, after which it saves -> the signal. Its scheduler may run it again."""
+
 _POLL = 0.2  # seconds; also how soon Ray's request to stop is seen
 _START = """\
 import sys
@@ -74,8 +76,7 @@ class Runner:
             os.close(reader)
         ended = self._process.wait()
         code = ended if ended >= 0 else 128 - ended  # as a shell says it
-        if code not in _STOPPED:  # else the scheduler knows why, and whether it will run again
-            task.write_end(code)
+        task.write_end(code)
         return code
 
     def checkpoint(self) -> Any:

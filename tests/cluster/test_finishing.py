@@ -51,11 +51,28 @@ class Cluster:
         for job in (f"{number}a", f"{number}b"):
             (self.sweep / job).mkdir(exist_ok=True)
             (self.sweep / job / "run.json").write_text(json.dumps({"status": status}))
-        codes = {"ends": 0, "late": 0, "fails": 1, "oom": 137, "half": 0}
+        if how == "stopped":
+            (self.sweep / f"{number}a" / "checkpoints" / f"step_{number_of_try + 1:09}").mkdir(
+                parents=True, exist_ok=True
+            )
+        codes = {
+            "stopped": 143,
+            "stuck": 143,
+            "requeued": 143,
+            "scancel": 143,
+            "ends": 0,
+            "late": 0,
+            "fails": 1,
+            "oom": 137,
+            "half": 0,
+        }
         if how in codes:
             task.log.write_text(f"the last word of {number}\n\n")
             task.write_end(codes[how])
-        return Look("ended", "NODE_FAIL")
+        if how == "requeued":  # by the scheduler itself
+            self.plan[number] = ["ends"]
+            return Look("queued")
+        return Look("cancelled", "CANCELLED") if how == "scancel" else Look("ended", "NODE_FAIL")
 
     def leave(self, ids: Collection[str], again: str) -> str:
         return f"left {' '.join(ids)}; `{again}`"
@@ -112,6 +129,23 @@ def test_a_task_that_the_user_cancelled_stays_so(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, {0: ["cancelled"], 1: ["ends"]})
     assert list(run(cluster)) == [0]
     assert cluster.submitted == [0, 1]
+
+
+def test_a_task_that_is_stopped_and_got_further_goes_back_as_often_as_it_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = Cluster(tmp_path, {0: [*["stopped"] * 5, "oom", "oom", "ends"], 1: ["requeued"]})
+    assert run(cluster) == {}
+    assert cluster.submitted == [0, 1, *[0] * 7]
+    assert "task 0    stopped by SIGTERM, saved; is submitted again" in capsys.readouterr().out
+
+
+def test_a_task_that_is_stopped_before_it_gets_further_is_given_up(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, {0: ["stopped", "stuck"], 1: ["scancel"]})
+    lost = run(cluster)
+    assert lost[0] == "died 3 times: stopped by SIGTERM before it got further"
+    assert lost[1].startswith("was cancelled")
+    assert cluster.submitted == [0, 1, 0, 0, 0]
 
 
 def test_a_task_of_an_earlier_command_is_not_submitted_twice(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_runs_a_command_and_keeps_its_end(tmp_path: Path) -> None:
     assert last_line(task.log) == "see rltrain --help"
 
 
-def test_a_task_that_is_stopped_saves_and_has_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_is_stopped_saves_and_says_by_which_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM, as Slurm and Ray send it before they take a node away."""
     monkeypatch.setattr(runner, "_START", SAVES)
     task = made(tmp_path)
@@ -63,7 +63,7 @@ def test_a_task_that_is_stopped_saves_and_has_no_end(tmp_path: Path, monkeypatch
     threading.Thread(target=stop).start()
     assert task() == 143
     assert (tmp_path / "saved").exists()
-    assert TaskFolder(tmp_path, 0).read_end() is None
+    assert TaskFolder(tmp_path, 0).read_end() == 143
     assert pickle.loads(pickle.dumps(task)) == made(tmp_path)  # goes back into the queue without its process
 
 
