@@ -11,6 +11,7 @@ import functools
 import itertools
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -30,7 +31,9 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 _FLUSH_SECONDS: Final = 5.0
+_FILE: Final = "events.out.tfevents."
 _FILE_NUMBER = itertools.count()
+_FILE_TIME: Final = re.compile(r"\d{10}(\.\d{6})?(?=\.)")
 _LOG = logging.getLogger(__name__)
 
 # Category -> chart -> tags.
@@ -85,8 +88,7 @@ class TensorBoardLogger:
         hparams: Mapping[str, Any] | None = None,
         tags: Collection[str] = (),
     ) -> None:
-        # TensorBoard reads a run's files in the order of their names: whole seconds would not order a quick resume.
-        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBER)}"
+        name = f"{_FILE}{_file_time(folder):017.6f}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBER)}"
         self._path = folder / name
         self._writer: RecordWriter | None = None
         self._flush_at = 0.0
@@ -164,6 +166,14 @@ class TensorBoardLogger:
             with contextlib.suppress(OSError):
                 writer.close()
         _LOG.warning("%s: cannot be written: %s; no TensorBoard from here on", self._path, error.strerror or error)
+
+
+def _file_time(folder: Path) -> float:
+    """The time in the name of a new file. TensorBoard reads a run's files in the order of their names: whole seconds
+    would not order a quick resume, nor would the clock alone one that was set back, or another machine's."""
+    names = (path.name.removeprefix(_FILE) for path in folder.glob(f"{_FILE}*"))
+    earlier = (float(match[0]) for name in names if (match := _FILE_TIME.match(name)))
+    return max((time.time(), *(before + 0.001 for before in earlier)))
 
 
 @functools.lru_cache(64)  # the jobs of a population have the same

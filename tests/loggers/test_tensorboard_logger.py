@@ -82,6 +82,16 @@ def test_after_a_resume_each_step_appears_once(tmp_path: Path) -> None:
     assert steps(tmp_path) == list(range(100))
 
 
+def test_a_resume_where_the_clock_is_behind_is_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another machine, or set back; TensorBoard would read the older part last, and drop the newer."""
+    write(tmp_path, range(70))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 3600.0)
+    write(tmp_path, range(50, 100), resume_step=49)
+    write(tmp_path, range(90, 110), resume_step=89)
+    assert steps(tmp_path) == list(range(110))
+
+
 @pytest.mark.parametrize("damage", ["cut", "removed", "emptied"])
 def test_a_damaged_file_and_a_resume_show_each_step_at_most_once(tmp_path: Path, damage: str) -> None:
     write(tmp_path, range(70))
