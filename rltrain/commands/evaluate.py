@@ -181,7 +181,7 @@ def _not_saved(run: RunFolder) -> str:
         return f"has not saved yet: it is running, and saves {first}{shown}; SIGUSR1 to {holder} saves now"
     if status in ("running", "failed", "interrupted"):
         again = rltrain_command("resume", run.path)
-        return f"ended before its first checkpoint; `{again}` begins it anew"
+        return f"has no checkpoint; `{again}` begins it anew"
     return ""
 
 

@@ -46,7 +46,7 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
     from rltrain.storage.checkpoint_folders import has_saved
 
     if status in ("running", "failed", "interrupted") and not has_saved(folder):
-        begin(run.read_config(), folder, overrides, trust, alone, "ended before its first checkpoint, begins anew")
+        begin(run.read_config(), folder, overrides, trust, alone, "has no checkpoint: begins anew")
         return
     newest = newest_checkpoint(folder)
     source = read_checkpoint(newest, only=())  # tells in a moment what torch, needed for the tensors, would delay

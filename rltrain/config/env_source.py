@@ -65,10 +65,11 @@ def lacking(spec: Any) -> str:
 
 
 def package_lacking(env_id: str) -> str:
-    """`lacking` of a registered environment, by its id."""
+    """`lacking` of an environment by its id; empty for one that is not registered."""
     import gymnasium
 
-    return lacking(gymnasium.spec(env_id.rpartition(":")[2]))
+    name = env_id.rpartition(":")[2]
+    return lacking(gymnasium.spec(name)) if name in gymnasium.registry else ""
 
 
 def brought_by(env_id: str) -> str:

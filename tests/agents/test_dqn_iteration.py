@@ -427,7 +427,7 @@ def test_wrappers_that_are_no_formulas_are_refused_by_name_and_after_environment
 
     with pytest.raises(RequestError, match=r"without env.wrappers=\[frame_stack\] \(a tuned file .* or leave them out"):
         play(wrapped("CartPole-v1"), "compiled", 1, 1)
-    with pytest.raises(RequestError, match="Counter-v0 has none"):
+    with pytest.raises(RequestError, match="Counter-v0 has no batched twin"):
         play(wrapped("probe_envs:Counter-v0"), "compiled", 1, 1)
 
 

@@ -58,7 +58,7 @@ COMPARED: list[tuple[list[str], list[str]]] = [
     (["exploration=linear", "exploration=exponential", "exploration=constant"], ["exploration"]),
     (["algo.optimizer.name=adam", "algo.optimizer.name=rmsprop"], ["algo.optimizer.name"]),
     (["network.activation=relu", "network.activation=tanh"], ["network.activation"]),
-    (["env=MountainCar-v0 algo=dqn", "env=MountainCar-v0 algo=qr_dqn"], ["algo"]),
+    (["env=MountainCar-v0 algo=dqn", "env=MountainCar-v0 algo=pqn"], ["algo"]),
     (["target_update=hard network=mlp", "target_update=soft network=dueling"], ["target_update", "network"]),
     # Numbers around the tuned one, seeds, environments, what no tuned file knows, and what is tuned alike.
     (["algo.optimizer.lr=1e-3", "algo.optimizer.lr=1e-4"], []),

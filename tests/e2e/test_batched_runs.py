@@ -78,7 +78,7 @@ def test_an_evaluation_finds_the_returns_of_single_environments(id: str) -> None
 def test_what_has_no_twin_is_refused_before_a_folder_exists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for args in (["env=FrozenLake-v1"], ["-m", "env=CartPole-v1,FrozenLake-v1"]):
         assert rltrain_here(tmp_path, *args, "env.vectorization=batched") == 2
-        assert "FrozenLake-v1 has none; use sync or async" in one_line(capsys, 3)
+        assert "FrozenLake-v1 has no batched twin; use sync or async" in one_line(capsys, 3)
     assert rltrain_here(tmp_path, "env.vectorization=batched", "env.step_timeout=3") == 2
     assert "needs env.vectorization=async" in one_line(capsys)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
