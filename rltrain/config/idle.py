@@ -23,7 +23,20 @@ def idle_keys(config: Mapping[str, Any]) -> dict[str, str]:
     # The first gradient step after a rollout finds the policy and the values as they were: no ratio or value has moved.
     if algo["name"] in ("ppo", "a2c") and algo["epochs"] == algo["minibatches"] == 1:
         found |= dict.fromkeys(("algo.clip", "algo.value.clip"), "one gradient step per rollout")
-    return found
+    # What it ends are the passes after the one that it looks at.
+    if algo["name"] in ("ppo", "a2c") and algo["epochs"] == 1:
+        found["algo.target_kl"] = "algo.epochs=1"
+    return found | _idle_of_replay(algo.get("prioritized"))
+
+
+def _idle_of_replay(prioritized: Mapping[str, Any] | None) -> dict[str, str]:
+    if prioritized is None:
+        return {}
+    if prioritized["alpha"] == 0:  # equal priorities, whose importance weights are 1
+        keys, why = ("beta", "beta_steps", "eps"), "algo.prioritized.alpha=0"
+    else:
+        keys, why = (("beta_steps",) if prioritized["beta"] == 1 else ()), "algo.prioritized.beta=1"
+    return {f"algo.prioritized.{key}": why for key in keys}
 
 
 def idle_lines(jobs: Iterable[tuple[Mapping[str, Any], Iterable[str]]]) -> list[str]:

@@ -9,6 +9,7 @@ from rltrain.config.idle import idle_keys, idle_lines
 from rltrain.config.validate import to_plain
 
 MUNCHAUSEN = {"algo.munchausen_temperature", "algo.munchausen_clip"}
+WEIGHTS = {"algo.prioritized.beta", "algo.prioritized.beta_steps", "algo.prioritized.eps"}
 
 
 @pytest.mark.parametrize(
@@ -20,8 +21,12 @@ MUNCHAUSEN = {"algo.munchausen_temperature", "algo.munchausen_clip"}
         ("algo=dqn network.noisy=true exploration=none", {*MUNCHAUSEN, "exploration.duration"}),
         ("algo=reinforce", set()),
         ("algo=reinforce algo.baseline=mean", {"algo.value.lr", "algo.value.steps", "algo.value.hidden"}),
-        ("algo=a2c", {"algo.clip", "algo.value.clip"}),
+        ("algo=a2c", {"algo.clip", "algo.value.clip", "algo.target_kl"}),
         ("algo=a2c algo.epochs=2", set()),
+        ("algo=ppo algo.epochs=1", {"algo.target_kl"}),
+        ("algo=dqn algo.munchausen=0.9 algo.double=false replay=prioritized", set()),
+        ("algo=c51 replay=prioritized algo.prioritized.alpha=0", WEIGHTS),
+        ("algo=c51 replay=prioritized algo.prioritized.beta=1", {"algo.prioritized.beta_steps"}),
         ("algo=ppo", set()),
         ("algo=q_learning env=FrozenLake-v1", set()),
     ],
