@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rltrain.commands.edited_config import warn_of_edits
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, changed, parse_changes, recorded_changes, require_trusted
 from rltrain.config.validate import show
@@ -45,7 +46,9 @@ def changed_config(
         RequestError: what is asked for may not be changed, or not to this.
     """
     refuse_less(dict(parse_changes(overrides)), made, folder)  # before rules between keys, which would speak of others
-    config, differences = asked_config(with_earlier_changes(stored, folder, made["total_steps"]), overrides, trust)
+    before = with_earlier_changes(stored, folder, made["total_steps"])
+    config, differences = asked_config(before, overrides, trust)
+    warn_of_edits(folder, before, config)
     return config, differences
 
 
@@ -98,15 +101,16 @@ def left_to_extend(folder: Path, wanted: Mapping[str, Any] | None) -> list[str]:
     """The limits that an earlier resume lifted for a completed run which a stop has kept from going on, as overrides.
 
     Args:
-        wanted: the config that its sweep lists for it; None: its own.
+        wanted: the config that its sweep lists for it; None: it lists none.
     """
+    if wanted is None:
+        return []
     from rltrain.storage.checkpoint_files import read_manifest
     from rltrain.storage.checkpoint_folders import step_folders
 
     with suppress(RequestError, KeyError, TypeError, IndexError):  # damaged files: the run itself says what is wrong
-        limits = RunFolder(folder).read_config() if wanted is None else wanted
         had = read_manifest(step_folders(folder)[-1])["config"]
-        return [f"{key}={show(limits[key])}" for key in _LIMITS if _lifts(limits[key], had[key])]
+        return [f"{key}={show(wanted[key])}" for key in _LIMITS if _lifts(wanted[key], had[key])]
     return []
 
 

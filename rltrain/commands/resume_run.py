@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rltrain.commands.resume_changes import changed_config, left_to_extend, lifting_change, made_by
+from rltrain.commands.edited_config import warn_of_edits
+from rltrain.commands.resume_changes import changed_config, lifting_change, made_by, with_earlier_changes
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, record_changes, validate_stored
 from rltrain.config.validate import show
@@ -34,8 +36,8 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
     if not run.record.exists():
         warn(_log, f"{shown_path(run.record)}: is missing; what earlier resumes changed is forgotten")
     completed = is_completed(folder)  # one that has lost its result is evaluated again
-    overrides = overrides or (left_to_extend(folder, None) if completed else [])
     if completed and not overrides:
+        _warn_of_edits_of_completed(folder)
         tell_completed(folder, {folder: None})
         return
     if status == "running":
@@ -64,6 +66,15 @@ def resume_run(folder: Path, overrides: list[str], trust: bool, alone: bool = Tr
 
     changes = record_changes(source.step, differences)
     train(config, folder, alone, source=read_checkpoint(newest), changes=changes)
+
+
+def _warn_of_edits_of_completed(folder: Path) -> None:
+    from rltrain.storage.checkpoint_files import read_manifest
+    from rltrain.storage.checkpoint_folders import step_folders
+
+    with suppress(RequestError, KeyError, TypeError, IndexError):  # damaged files: nothing goes on with them here
+        manifest = read_manifest(step_folders(folder)[-1])
+        warn_of_edits(folder, with_earlier_changes(validate_stored(manifest["config"]), folder, manifest["step"]))
 
 
 def begin(

@@ -33,10 +33,9 @@ def _idle_of_replay(prioritized: Mapping[str, Any] | None) -> dict[str, str]:
     if prioritized is None:
         return {}
     if prioritized["alpha"] == 0:  # equal priorities, whose importance weights are 1
-        keys, why = ("beta", "beta_steps", "eps"), "algo.prioritized.alpha=0"
-    else:
-        keys, why = (("beta_steps",) if prioritized["beta"] == 1 else ()), "algo.prioritized.beta=1"
-    return {f"algo.prioritized.{key}": why for key in keys}
+        keys = [f"algo.prioritized.{key}" for key in ("beta", "beta_steps", "eps")]
+        return dict.fromkeys(keys, "algo.prioritized.alpha=0")
+    return {"algo.prioritized.beta_steps": "algo.prioritized.beta=1"} if prioritized["beta"] == 1 else {}
 
 
 def idle_lines(jobs: Iterable[tuple[Mapping[str, Any], Iterable[str]]]) -> list[str]:

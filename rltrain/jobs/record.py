@@ -48,15 +48,16 @@ def conditions(parts: Parts) -> dict[str, Any]:
 
 
 def write_start(run: RunFolder, config: RunConfig, conditions: Mapping[str, Any], changes: Changes = ()) -> None:
-    """config.yaml, and in run.json what the run starts with, and what this start has changed of its config."""
+    """config.yaml, and in run.json what the run starts with, and what this start has changed of its config.
+
+    Changes are recorded first, by which a run goes on that is killed in between; a new run needs its config first.
+    """
     before = run.read_record().get("changes", []) if changes and run.record.exists() else []
+    recorded = {"changes": [*before, *changes]} if changes else {}
+    if not run.config.exists():
+        run.write_config(to_plain(config))
+    run.write_record(status="running", seed=config.seed, **conditions, **recorded)
     run.write_config(to_plain(config))
-    run.write_record(
-        status="running",
-        seed=config.seed,
-        **conditions,
-        **({"changes": [*before, *changes]} if changes else {}),
-    )
 
 
 def write_result(

@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import yaml
 from small_runs import dqn_config, env_config, q_learning_config, run_config
 from whole_runs import (
     KillAfter,
@@ -29,7 +31,13 @@ from whole_runs import (
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig
 from rltrain.config.validate import to_plain
+from rltrain.errors import RunFailed
 from rltrain.storage.run_folder import RunFolder
+
+
+def config_yaml(run: Path) -> dict[str, Any]:
+    plain: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())
+    return plain
 
 
 class TestTrust:
@@ -199,7 +207,8 @@ class TestResume:
         expected = 0 if command == "resume" and damage in ("no spaces", "none") else 2
         assert main([command, str(run)]) == expected
         if expected:
-            assert "step_00000030" in one_line(capsys) or damage == "none"
+            said = one_line(capsys, 2 if damage == "another config" else 1)  # which is not that of config.yaml
+            assert "step_00000030" in said or damage == "none"
 
     @pytest.mark.parametrize(
         "state", [{"recorder": None}, {"step": "x"}, {"step": -5}, {"step": 10**30}, {"duties_from": None}]
@@ -258,24 +267,61 @@ class TestResume:
         assert resume(run) == 0
         assert (newest(run).step, config_of(run).log_period) == (240, 30)
 
-    def test_a_limit_that_was_lifted_before_a_kill_is_no_end(self, tmp_path: Path) -> None:
-        """The config was written and the record not yet: the run still says that it is completed."""
+    def test_a_limit_that_was_lifted_before_a_kill_is_no_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The change was recorded and the config not yet written."""
         run = tmp_path / "run"
-        config = run_config(dqn_config(), total_steps=40)
-        train(config, run)
-        RunFolder(run).write_config(to_plain(replace(config, total_steps=80)))
+        train(run_config(dqn_config(), total_steps=40), run)
+        with monkeypatch.context() as patch:
+            patch.setattr(RunFolder, "write_config", Mock(side_effect=RunFailed("killed")))
+            assert resume(run, "total_steps=80") == 1
+        assert config_yaml(run)["total_steps"] == 40
         assert resume(run) == 0
-        assert newest(run).step == 80
+        assert newest(run).step == config_yaml(run)["total_steps"] == 80
         assert record_of(run)["changes"] == [{"step": 40, "key": "total_steps", "from": 40, "to": 80}]
 
-    @pytest.mark.parametrize("limit", ["x", [1], {"a": 1}, float("nan")])
-    def test_a_limit_that_is_none_extends_nothing(self, limit: object, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("completed", [False, True])
+    def test_what_was_written_into_its_config_is_not_gone_by_and_said(
+        self, completed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         run = tmp_path / "run"
-        config = run_config(dqn_config(), total_steps=40)
-        train(config, run)
-        RunFolder(run).write_config({**to_plain(config), "total_steps": limit})
+        train(run_config(dqn_config(), total_steps=60), run, None if completed else StopAfter(30))
+        stored = config_yaml(run)
+        edited = {**stored, "total_steps": 90, "log_period": 7, "algo": {**stored["algo"], "gamma": 0.5}}
+        edited["eval"] = {"period": "often", "colour": "\x1b[2J"} if completed else stored["eval"]
+        RunFolder(run).write_config(edited)
+        keys = (
+            "total_steps, log_period, eval.period, eval.colour, algo.gamma"
+            if completed
+            else "total_steps, log_period, algo.gamma"
+        )
+        capsys.readouterr()
+        assert main(["resume", str(run)]) == 0
+        error = capsys.readouterr().err
+        assert f"warning   {run}/config.yaml: differs from what the run goes on with: {keys}; `" in error
+        assert f"rltrain resume {run} key=value` changes a setting\n" in error
+        assert newest(run).step == 60
+        assert config_yaml(run) == (edited if completed else stored)
+
+    def test_of_a_config_that_is_as_the_run_left_it_nothing_is_said(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Nor of changes that were recorded, of those that are asked for, of keys that came later or of no config."""
+        run = tmp_path / "run"
+        train(run_config(dqn_config(), checkpoint=CheckpointConfig(None, 3, True)), run, StopAfter(30))
+        capsys.readouterr()
+        assert resume(run, "log_period=20", stop=KillAfter(10, run)) == -1
+        RunFolder(run).write_config({**config_yaml(run), "total_steps": 240})
+        assert resume(run, "total_steps=240", stop=KillAfter(10, run)) == -1
+        RunFolder(run).write_config({key: value for key, value in config_yaml(run).items() if key != "video"})
+        assert resume(run, stop=StopAfter(10)) == 143
+        RunFolder(run).config.write_text("- 1")
+        assert resume(run, "eval.period=null") == resume(run) == 0
+        RunFolder(run).config.unlink()
         assert resume(run) == 0
-        assert newest(run).step == 40
+        assert newest(run).step == 240
+        assert "differs from" not in capsys.readouterr().err
 
     def test_what_changed_before_a_checkpoint_is_in_it(self, tmp_path: Path) -> None:
         """And is not asked for again: here the older change would be taken back."""
