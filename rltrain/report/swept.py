@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
@@ -25,6 +27,7 @@ from rltrain.report.drawing import (
     labels,
     luminance,
     marker_of,
+    more_lines,
     panels,
     title,
     uncover,
@@ -35,6 +38,7 @@ from rltrain.terminal.text import number
 
 _MOST_PANELS, _MOST_CELLS, _MOST_LABELS, _MOST_TICKS = 12, 24, 150, 8
 _MOST_LINES = len(PALETTE)
+_X_AXIS = 0.4  # inches that the labels of an x axis take
 _LEAST_APART = 0.11  # of an axis, from one label to the next
 _STAR = "#f0e442"
 _LARGEST = 1e15
@@ -94,7 +98,25 @@ def slices(contents: Contents) -> Figure:
         title(panel, contents.title(env))
         panel.set_xlabel(label(short_names(keys)[key]))
         panel.set_ylabel("final greedy return")
+    _add_legends(figure, axes)
     return figure
+
+
+def _add_legends(figure: Figure, axes: Sequence[Axes]) -> None:
+    """A legend below each panel of several lines, where it hides none; the figure grows by the highest of each row."""
+    grown: dict[int, float] = {}  # row of panels -> inches
+    for panel in axes:
+        handles, names = panel.get_legend_handles_labels()
+        place = panel.get_subplotspec()
+        if len(names) < 2 or place is None:
+            continue
+        widest = max(len(line) for name in names for line in name.split("\n")) * 0.065 + 0.55  # inches
+        columns = max(1, min(len(names), int(figure.get_figwidth() / place.get_gridspec().ncols / widest)))
+        below = panel.transAxes + ScaledTranslation(0, -_X_AXIS, figure.dpi_scale_trans)
+        panel.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=columns)
+        height = (0.17 + more_lines(names)) * math.ceil(len(names) / columns)
+        grown[place.rowspan.start] = max(height, grown.get(place.rowspan.start, 0.0))
+    figure.set_figheight(figure.get_figheight() + sum(grown.values()))
 
 
 def _draw_heat_map(
@@ -169,8 +191,6 @@ def _draw_slice(panel: Axes, contents: Contents, env: str, key: str) -> None:
     if 0 < len(values) <= _MOST_TICKS:
         apart = legible_ticks(values)
         panel.set_xticks(apart, [f"{value:g}" for value in apart])
-    if joined and len(lines) > 1:
-        panel.legend(loc="best", fontsize=7)
 
 
 def legible_ticks(values: Sequence[float]) -> list[float]:

@@ -76,6 +76,20 @@ def test_one_number_makes_a_slice(tmp_path: Path) -> None:
     assert (best.get_text(), best.xy) == ("best", (0.9, 3.0))  # type: ignore[attr-defined]
 
 
+def test_legends_hide_no_line_and_no_other_panel(tmp_path: Path) -> None:
+    places = [(algo, rate, gamma) for algo in ("a", "b" * 60) for rate in (0.1, 0.2, 0.5) for gamma in (0.9, 0.99)]
+    settings = [{"algo__name": a, "algo__optimizer__lr": r, "algo__gamma": g} for a, r, g in places]
+    contents = swept(tmp_path, [{**s, "env__id": env} for env in ("CartPole-v1", "Acrobot-v1") for s in settings[:9]])
+    with styled():
+        figure = slices(contents)
+        figure.draw_without_rendering()
+    boxes = [panel.get_window_extent() for panel in figure.axes]
+    legends = [legend.get_window_extent() for panel in figure.axes if (legend := panel.get_legend()) is not None]
+    assert len(boxes) == len(legends) == 4
+    assert not any(legend.overlaps(box) for legend in legends for box in boxes)
+    assert all(legend.y0 >= 0 and box.height > 130 for legend, box in zip(legends, boxes, strict=True))
+
+
 def test_numbers_of_a_random_search_make_slices(tmp_path: Path) -> None:
     contents = swept(tmp_path, [{"algo__gamma": 1 - 0.1**n, "algo__optimizer__lr": 0.1**n} for n in range(1, 12)])
     # lr follows from gamma; had both been typed, both would be shown.
