@@ -12,15 +12,18 @@ import torch
 from rltrain.agents import Agent, AgentContext, make_agent
 from rltrain.config.algorithms import card_of
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import at, show, to_plain
+from rltrain.config.validate import at, leaves, show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.envs.vector import VectorEnv
 from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.policy.source import checkpoint_of
 from rltrain.storage.checkpoint import read_checkpoint
-from rltrain.terminal.text import command_folder
+from rltrain.terminal.text import command_folder, quoted
 from rltrain.types import ActionSpec, ObservationSpec
+
+_SHAPING = ("network", "algo.value.hidden", "algo.atoms", "algo.cosines")
+_SHAPELESS = ("activation", "output_scale", "init", "memory_format")  # keys of networks
 
 
 def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None, member: int = 0) -> None:
@@ -54,7 +57,7 @@ def load_initial_network(agent: Agent, config: RunConfig, envs: VectorEnv | None
     except (ValueError, KeyError) as error:
         algo = at(theirs, ["algo", "name"]) or config.algo.name
         other = f"is a network of algo={show(algo)}, from which {config.algo.name} cannot start"
-        why = str(error) if algo == config.algo.name else other
+        why = f"{error}{_otherwise_shaped(theirs, ours)}" if algo == config.algo.name else other
         raise RequestError(f"init_from={config.init_from}: {why}") from error
     if envs is not None:
         rewards = {key: array for key, array in envs.statistics().items() if ".normalize_reward" in key}
@@ -100,6 +103,21 @@ def _atoms(config: Any) -> str:
     if not isinstance(algo, Mapping) or "atoms" not in algo:
         return ""
     return f"algo.v_min={show(algo.get('v_min'))} algo.v_max={show(algo.get('v_max'))}"
+
+
+def _otherwise_shaped(theirs: Any, ours: Mapping[str, Any]) -> str:
+    """The keys that shape the networks of one algorithm, where theirs have other values, as they are typed."""
+    before, now = (
+        leaves({key: value for key in _SHAPING if (value := at(config, key.split("."))) is not None})
+        for config in (theirs, ours)
+    )
+    shaping = {key: value for key, value in before.items() if key.rpartition(".")[2] not in _SHAPELESS}
+    typed = [
+        quoted(f"{key.removesuffix('.name')}={show(value).replace(', ', ',')}")
+        for key, value in shaping.items()
+        if value != now.get(key) and (value or now.get(key))  # layer_norm=null is mostly layer_norm=false
+    ]
+    return f"; it was trained with {' '.join(typed)}" if typed else ""
 
 
 def check_initial_network(config: RunConfig, observation: ObservationSpec, action: ActionSpec) -> None:

@@ -308,8 +308,12 @@ class TestInitFrom:
         ("args", "what"),
         [
             (["init_from=nowhere"], "nowhere"),
-            (["init_from={place}/dqn", "network.hidden=[9]"], "init_from"),
-            (["init_from={place}/dqn", "env=Acrobot-v1"], "init_from"),
+            (
+                ["init_from={place}/dqn", "network.hidden=[9]", "network.noisy=false", "network.activation=tanh"],
+                "in the file (8, 4); it was trained with 'network.hidden=[8]'\n",
+            ),
+            (["init_from={place}/dqn", "network=dueling"], "; it was trained with network=mlp\n"),
+            (["init_from={place}/dqn", "env=Acrobot-v1"], "in the file (8, 4)\n"),
             (["init_from={place}/reinforce"], "is a network of algo=reinforce, from which dqn cannot start"),
         ],
     )
