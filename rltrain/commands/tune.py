@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rltrain import __version__
 from rltrain.commands.preflight import preflight
-from rltrain.commands.tune_batch import open_search, train_jobs, trial_result
+from rltrain.commands.tune_batch import Unfinished, open_search, train_jobs, trial_result
 from rltrain.commands.tune_request import (
     Plan,
     Request,
@@ -29,13 +29,12 @@ from rltrain.config.search_space import shown_values
 from rltrain.config.searched import late_epsilon
 from rltrain.config.stored import require_trusted
 from rltrain.config.validate import to_plain
-from rltrain.errors import Interrupted, RequestError
+from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.storage.files import holder_of
 from rltrain.storage.study_folder import (
     Batch,
     StudyFolder,
     TrialResult,
-    drop_checkpoints,
     is_study,
 )
 from rltrain.terminal.interrupts import sigint_raises
@@ -128,27 +127,33 @@ def work(folder: StudyFolder, asked: Plan) -> int:
     """Trains batches until there are enough trials, then ends the study, unless another process trains on."""
     from rltrain.commands.tune_end import end_study
 
-    begun, own = time.perf_counter(), 0
+    again = f"`{rltrain_command('tune', folder.path, imports=asked.config.imports)}` goes on"
     try:
-        while True:
-            with ExitStack() as holding:
-                with folder.locked():
-                    batch = _next_batch(folder, asked)
-                    if batch is None:
-                        break
-                    holding.enter_context(batch.sweep)
-                _train(folder, asked, batch)
-                own += len(batch.trials)
-                with folder.locked():
-                    _tell(folder, asked, batch, (time.perf_counter() - begun) / own)
+        _search(folder, asked)
         if held := [batch for batch in folder.batches() if not batch.told]:
             count = counted(sum(len(batch.trials) for batch in held), "trial")
             say(wrapped(f"tune      {count} left, trained by {holder_of(held[0].path)}, which ends the study"))
             return 0
         return end_study(folder, asked)
+    except Unfinished as error:
+        raise RunFailed(f"search stopped: {error}; its runs are saved, {again}") from error
     except Interrupted as error:
-        again = rltrain_command("tune", folder.path, imports=asked.config.imports)
-        raise Interrupted(error.exit_code, f"search stopped, its runs are saved; `{again}` goes on") from error
+        raise Interrupted(error.exit_code, f"search stopped, its runs are saved; {again}") from error
+
+
+def _search(folder: StudyFolder, asked: Plan) -> None:
+    begun, own = time.perf_counter(), 0
+    while True:
+        with ExitStack() as holding:
+            with folder.locked():
+                batch = _next_batch(folder, asked)
+                if batch is None:
+                    return
+                holding.enter_context(batch.sweep)
+            _train(folder, asked, batch)
+            own += len(batch.trials)
+            with folder.locked():
+                _tell(folder, asked, batch, (time.perf_counter() - begun) / own)
 
 
 def _next_batch(folder: StudyFolder, asked: Plan) -> Batch | None:
@@ -191,9 +196,7 @@ def _tell(folder: StudyFolder, asked: Plan, batch: Batch, seconds: float) -> Non
         say(wrapped(f"trial {trial.number:<3} {_in_words(result)}"))
     batch.tell(results)
     say(wrapped(f"tune      {_so_far(folder, asked, seconds)}"))
-    for trial in batch.trials:
-        for run in trial.runs:
-            drop_checkpoints(batch.path / run)
+    batch.drop_checkpoints()
 
 
 def _so_far(folder: StudyFolder, asked: Plan, seconds: float) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import errno
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from rltrain.commands.resume_population import populations_of
+from rltrain.commands.resume_population import held_jobs, populations_of
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
 from rltrain.errors import CheckpointError, Pruned, RequestError, RunFailed
@@ -19,10 +20,19 @@ from rltrain.storage.sweep_folder import ListedJob
 
 if TYPE_CHECKING:
     from rltrain.commands.tune_request import Plan
+    from rltrain.jobs.training import Job
     from rltrain.storage.checkpoint import Checkpoint
     from rltrain.storage.study_folder import StudyFolder
     from rltrain.training.pruning import PruningRule, TrialPruning
     from rltrain.tuning.search import Search
+
+_FAILED = ("failed", "unknown")
+"""Status of a job whose training raised, and of a damaged one: these alone fail a trial."""
+_NO_SPACE = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+class Unfinished(RunFailed):
+    """Jobs of a study have not ended, for a reason that is not theirs: it goes on where that is gone."""
 
 
 def train_jobs(
@@ -41,10 +51,36 @@ def train_jobs(
     Raises:
         Interrupted: a signal stopped them, after they were saved.
         RequestError: nothing can be trained here.
+        Unfinished: a process died, another one trains them, or there is no space; the others have ended.
     """
+    left = [folder for folder in jobs if not _ended(folder)]
+    _refuse_held(left)
+    for folder in left:
+        if read_status(RunFolder(folder)) == "failed":  # there was no space: it goes on
+            RunFolder(folder).write_record(status="interrupted")
+    try:
+        reasons = _train(jobs, left, trials, limits, names, kept)
+    except RequestError:
+        _refuse_held(left)
+        raise
+    for folder in left:
+        if not _ended(folder) and not _has_failed(trials, trials[folder]):
+            raise Unfinished(f"{folder.name}: {reasons.get(folder) or _reason(folder) or 'has not ended'}")
+
+
+def _refuse_held(folders: Iterable[Path]) -> None:
+    for folder, why in held_jobs(folders).items():
+        raise Unfinished(f"{folder.name}: {why}")
+
+
+def _train(
+    jobs: Mapping[Path, ListedJob], folders: Iterable[Path], trials: Mapping[Path, int], limits: Mapping[int, float],
+    names: Mapping[Path, str], kept: bool,
+) -> dict[Path, str]:  # fmt: skip
+    """Trains the jobs in `folders`, as `train_jobs` does; why some have not been completed."""
     from rltrain.training.pruning import PruningRule
 
-    left = {folder: job.config for folder, job in jobs.items() if not _ended(folder)}
+    left = {folder: jobs[folder].config for folder in folders}
     sizes = {trial: sum(other == trial for other in trials.values()) for trial in trials.values()}
     rules = {folder: PruningRule(trial, sizes[trial], limits) for folder, trial in trials.items()} if limits else {}
 
@@ -58,13 +94,34 @@ def train_jobs(
     for job in (job for population in populations for job in population):
         job.own, job.pruning = names[job.folder], rules.get(job.folder)
         del left[job.folder]
-    if populations:
-        from rltrain.jobs.pool import train_populations
-
-        train_populations(populations)
+    reasons = _train_together(populations) if populations else {}
     for folder in left:
-        with suppress(RunFailed, Pruned, CheckpointError):
+        try:
             _train_alone(folder, jobs[folder], rules, kept)
+        except CheckpointError as error:  # which no later try can read either
+            RunFolder(folder).write_record(status="failed", reason=str(error))
+        except (RunFailed, Pruned) as error:
+            reasons[folder] = str(error)
+    return reasons
+
+
+def _train_together(populations: Sequence[Sequence[Job]]) -> dict[Path, str]:
+    from rltrain.jobs.pool import train_populations
+
+    return {
+        job.folder: " ".join(str(outcome).split())
+        for population, outcomes in zip(populations, train_populations(populations), strict=True)
+        for job, outcome in zip(population, outcomes, strict=True)
+        if isinstance(outcome, BaseException)
+    }
+
+
+def _has_failed(trials: Mapping[Path, int], trial: int) -> bool:
+    """Whether a job of a trial has failed, and the trial with it."""
+    return any(
+        other == trial and _ended(folder) and read_status(RunFolder(folder)) in _FAILED
+        for folder, other in trials.items()
+    )
 
 
 def open_search(folder: StudyFolder, asked: Plan) -> Search:
@@ -75,8 +132,11 @@ def open_search(folder: StudyFolder, asked: Plan) -> Search:
 
 
 def _ended(folder: Path) -> bool:
-    """Whether nothing is left to train; of a damaged run its trial has failed, and the others go on."""
-    return read_status(RunFolder(folder)) in ("completed", "pruned", "failed", "unknown")
+    """Whether nothing is left to train; of a damaged run its trial has failed, and the others go on. One that failed as
+    there was no space goes on."""
+    status = read_status(RunFolder(folder))
+    no_space = status == "failed" and any(text in _reason(folder) for text in _NO_SPACE)
+    return status in ("completed", "pruned", *_FAILED) and not no_space
 
 
 def _unchanged(stored: RunConfig, job: ListedJob) -> RunConfig:
@@ -150,10 +210,10 @@ def trial_result(folder: Path, trial: Trial, period: int | None) -> TrialResult:
             if statuses[run.path.name] == "pruned"
         ]
         evaluations = {number: mean for number, mean in evaluations.items() if number <= max(ends, default=number)}
-    for run in runs:
-        if statuses[run.path.name] not in ("completed", "pruned"):
-            reason = _reason(run.path) or statuses[run.path.name]
-            return TrialResult("failed", evaluations=evaluations, reason=f"{run.path.name}: {reason}")
+    for name, status in statuses.items():
+        if status in _FAILED:
+            reason = _reason(folder / name) or status
+            return TrialResult("failed", evaluations=evaluations, reason=f"{name}: {reason}")
     if "pruned" in statuses.values():
         value = list(evaluations.values())[-1] if evaluations else None
         step = max(evaluations, default=0) * (period or 0)

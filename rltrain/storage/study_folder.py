@@ -82,6 +82,12 @@ class Batch:
         self.trials = [replace(trial, result=result) for trial, result in trials]
         write_trials(self.path, self.trials, self.limits)
 
+    def drop_checkpoints(self) -> None:
+        """Removes what only a continued run needs; a file that cannot be removed stays."""
+        for run in self.path.iterdir():
+            if not run.is_symlink():
+                _drop_checkpoints(run)
+
 
 class StudyFolder:
     """A study's folder."""
@@ -197,8 +203,7 @@ def _finite(value: Any) -> float:
     return number
 
 
-def drop_checkpoints(run: Path) -> None:
-    """Removes what only a continued run needs; a file that cannot be removed stays."""
+def _drop_checkpoints(run: Path) -> None:
     import shutil
 
     with suppress(OSError):

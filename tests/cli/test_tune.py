@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import yaml
@@ -17,12 +17,15 @@ from halves import often
 pytest.importorskip("optuna")
 
 import rltrain.commands.tune as tune
+import rltrain.commands.tune_batch as tune_batch
 import rltrain.commands.tune_end as tune_end
 from rltrain.cli import main
 from rltrain.commands.tuned_file import Confirmation
 from rltrain.config.application import compose
 from rltrain.config.validate import to_plain
-from rltrain.errors import Interrupted, RequestError
+from rltrain.errors import Interrupted, RequestError, RunFailed
+from rltrain.jobs.training import Job
+from rltrain.storage.locks import lock_folder
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.sweep_folder import ListedJob
 
@@ -464,3 +467,93 @@ def test_two_fresh_seeds_are_too_few_for_an_interval() -> None:
     confirmed = Confirmation({1003: 3.0, 1004: 5.0}, 2)
     assert str(confirmed) == "4.00 on 2 fresh seeds (1003 to 1004), too few for an interval"
     assert confirmed.to_plain()["interval_95"] is None
+
+
+class WorkerStandIn:
+    """Trains populations as StandIn does; of the first it then makes what a process leaves whose end was another."""
+
+    def __init__(self, training: StandIn, status: str | None, reason: str | None) -> None:
+        self.training, self.status, self.reason = training, status, reason
+        self.locks: list[BinaryIO] = []
+
+    def __call__(self, populations: Sequence[Sequence[Job]]) -> list[list[RunFailed | float]]:
+        for jobs in populations:
+            listed = {job.folder: ListedJob(job.folder, to_plain(job.config), ()) for job in jobs}
+            self.training(listed, {folder: int(folder.name.split("_")[1]) for folder in listed}, {}, None, False)
+        if self.reason is None:
+            return [[0.0] * len(jobs) for jobs in populations]
+        for job in populations[0]:
+            self._leave(RunFolder(job.folder))
+        self.reason = None
+        return [[RunFailed("it died")] * len(jobs) for jobs in populations]
+
+    def _leave(self, run: RunFolder) -> None:
+        (run.checkpoints / "best").mkdir(parents=True)
+        run.result.unlink()
+        if self.status is None:
+            run.record.unlink()
+        else:
+            run.write_record(status=self.status, reason=self.reason)
+        if self.status == "running":
+            self.locks.append(lock_folder(run.path))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("interrupted", "the process that trained it died (signal SIGKILL)"),
+        ("failed", "run.json: cannot be written: No space left on device (traceback in run.log)"),
+        ("running", ""),
+        (None, ""),
+    ],
+    ids=["died", "no space", "held", "not begun"],
+)
+def test_a_trial_whose_jobs_have_not_ended_is_not_told(
+    status: str | None, reason: str, training: StandIn, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Nor are its checkpoints removed; the study goes on with the same trials, to the end of one that nothing
+    disturbed."""
+    args = [*BASE, "tune.trials=2", "tune.batch=1", "tune.seeds=2", "tune.confirm=2", "device=cpu"]
+    for module in (tune, tune_end):
+        monkeypatch.setattr(module, "train_jobs", tune_batch.train_jobs)
+    undisturbed = WorkerStandIn(training, None, None)
+    monkeypatch.setattr("rltrain.jobs.pool.train_populations", undisturbed)
+    assert main([word.replace("tune.dir=study", "tune.dir=whole") for word in args]) == 0
+    cut = WorkerStandIn(training, status, reason)
+    monkeypatch.setattr("rltrain.jobs.pool.train_populations", cut)
+    capsys.readouterr()
+    assert main(args) == 1
+    error = capsys.readouterr().err
+    assert (
+        "trial_0_seed_1000: it died" in error
+        and "`rltrain tune study` goes on" in error
+        and len(error.splitlines()) == 1
+    )
+    assert Path("study/batch_000/trial_0_seed_1000/checkpoints/best").exists()
+    assert [trial["result"] for trial in json.loads(Path("study/batch_000/trials.json").read_text())["trials"]] == [
+        None
+    ]
+    if cut.locks:
+        assert main(["tune", "study"]) == 1
+        assert "trial_0_seed_1000: in use by process" in (error := capsys.readouterr().err)
+        assert "`rltrain tune study` goes on" in error
+        for lock in cut.locks:
+            lock.close()
+    assert main(["tune", "study"]) == 0
+    assert study() == json.loads(Path("whole/study.json").read_text())
+    assert not [*Path("study").glob("batch_*/*/checkpoints")]
+
+
+def test_a_confirmation_whose_jobs_have_not_ended_is_none(
+    training: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tune_end, "train_jobs", tune_batch.train_jobs)
+    cut = WorkerStandIn(training, "interrupted", "the process that trained it died")
+    monkeypatch.setattr("rltrain.jobs.pool.train_populations", cut)
+    assert main([*BASE, "tune.trials=1", "tune.seeds=2", "tune.confirm=2", "device=cpu"]) == 1
+    error = capsys.readouterr().err
+    assert "seed_1002: it died" in error and "`rltrain tune study` goes on" in error
+    assert study()["confirmation"] is None
+    assert main(["tune", "study"]) == 0
+    assert study()["confirmation"]["asked"] == 2 == len(study()["confirmation"]["seeds"])

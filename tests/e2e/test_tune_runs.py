@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -181,6 +183,21 @@ def test_a_damaged_run_fails_its_trial_and_no_other(whole: SweepFolder, tmp_path
     assert trial_result(sweep.path, second, 100).state == "complete"
 
 
+def test_a_stopped_run_whose_checkpoints_are_damaged_fails_its_trial(whole: SweepFolder, tmp_path: Path) -> None:
+    """No later try could read them either."""
+    sweep = batch(tmp_path / "batch", LRS[:1])
+    runs = list(sweep.jobs())
+    for run in runs:
+        shutil.copytree(whole.path / run.name, run)
+    RunFolder(runs[0]).write_record(status="interrupted")
+    for manifest in runs[0].glob("checkpoints/*/manifest.json"):
+        manifest.write_text("{")
+    train(sweep, {})
+    trial = Trial(0, {}, tuple(run.name for run in runs))
+    result = trial_result(sweep.path, trial, 100)
+    assert result.state == "failed" and result.reason.startswith(f"{runs[0].name}: ") and "checkpoint" in result.reason
+
+
 @pytest.mark.slow
 def test_trials_of_one_seed_that_train_alone_are_given_up_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -211,9 +228,7 @@ def test_a_killed_search_is_taken_up_by_others_and_two_processes_share_one(tmp_p
     args = [*STUDY, "tune.trials=8", "tune.confirm=2", "tune.dir=study", "total_steps=3000", "checkpoint.period=500"]
     study = tmp_path / "study"
     process = rltrain_process(tmp_path, *args)
-    deadline = time.monotonic() + 120
-    while not any(study.glob("batch_*/*/checkpoints/step_*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for_a_checkpoint(study)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (study / "study.json").exists()
@@ -233,10 +248,36 @@ def test_a_killed_search_is_taken_up_by_others_and_two_processes_share_one(tmp_p
 def test_ctrl_c_ends_a_search_tidily(tmp_path: Path) -> None:
     args = [*STUDY, "tune.trials=2", "tune.confirm=0", "tune.dir=study", "total_steps=20000"]
     process = rltrain_process(tmp_path, *args)
-    deadline = time.monotonic() + 120
-    while not any(tmp_path.glob("study/batch_*/*/checkpoints/step_*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_for_a_checkpoint(tmp_path / "study")
     os.killpg(process.pid, signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "search stopped, its runs are saved" in error
     assert "rltrain tune study" in error and "Traceback" not in out + error
+
+
+def wait_for_a_checkpoint(study: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not any(study.glob("batch_*/*/checkpoints/step_*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def children_of(process: subprocess.Popen[str]) -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [pid for pid in map(int, found) if b"rltrain.jobs.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_fails_no_trial_and_the_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    args = [*STUDY, "tune.trials=4", "tune.batch=4", "tune.confirm=0", "total_steps=4000", "checkpoint.period=500"]
+    whole = rltrain_process(tmp_path, *args, "tune.dir=whole", two_cores=True)
+    assert whole.communicate(timeout=300) and whole.returncode == 0
+    cut = rltrain_process(tmp_path, *args, "tune.dir=study", two_cores=True)
+    wait_for_a_checkpoint(tmp_path / "study")
+    os.kill(children_of(cut)[0], signal.SIGKILL)
+    out, error = cut.communicate(timeout=300)
+    assert cut.returncode == 1 and "died (signal SIGKILL" in error and "rltrain tune study" in error, out + error
+    assert any((tmp_path / "study").glob("batch_*/*/checkpoints/step_*"))
+    again = rltrain_process(tmp_path, "tune", "study", two_cores=True)
+    said = again.communicate(timeout=300)
+    assert again.returncode == 0, said
+    assert outcome(tmp_path / "study") == outcome(tmp_path / "whole")
