@@ -143,6 +143,8 @@ def work(folder: StudyFolder, asked: Plan) -> int:
 
 def _search(folder: StudyFolder, asked: Plan) -> None:
     begun, own = time.perf_counter(), 0
+    for told in (batch for batch in folder.batches() if batch.told):
+        told.drop_checkpoints()  # a process may have ended before it did
     while True:
         with ExitStack() as holding:
             with folder.locked():

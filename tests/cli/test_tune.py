@@ -557,3 +557,19 @@ def test_a_confirmation_whose_jobs_have_not_ended_is_none(
     assert study()["confirmation"] is None
     assert main(["tune", "study"]) == 0
     assert study()["confirmation"]["asked"] == 2 == len(study()["confirmation"]["seeds"])
+
+
+def test_what_a_killed_process_left_of_batches_that_were_told_is_removed_when_the_study_goes_on(
+    training: StandIn,
+) -> None:
+    training.stop_in = 2
+    assert main([*BASE, "tune.trials=6", "tune.seeds=1", "tune.confirm=0"]) == 130
+    left = [Path(f"study/batch_00{batch}/trial_{3 * batch}_seed_1000/checkpoints/best") for batch in (0, 1)]
+    for place in left:
+        place.mkdir(parents=True)
+    elsewhere = Path("elsewhere/checkpoints")
+    elsewhere.mkdir(parents=True)
+    Path("study/batch_000/link").symlink_to(elsewhere.parent.absolute())
+    training.stop_in = 3
+    assert main(["tune", "study"]) == 130
+    assert [place.exists() for place in left] == [False, True] and elsewhere.exists()
