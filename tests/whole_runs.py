@@ -46,6 +46,7 @@ class StopAfter:
 
     exit_code = 143
     answer = "stopping"
+    came = False
 
     def __init__(self, looks: int | None = None) -> None:
         self._allowed = looks
@@ -191,14 +192,16 @@ def assert_same_run(a: Path, b: Path) -> None:
     assert [record["status"] for record in records] == ["completed", "completed"]
 
 
-def rltrain_process(folder: Path, *args: str, two_cores: bool = False) -> subprocess.Popen[str]:
-    """`rltrain args` in a process and a session of its own, with the probe environments as a plug-in.
+def rltrain_process(
+    folder: Path, *args: str, two_cores: bool = False, plugins: str = "probe_envs"
+) -> subprocess.Popen[str]:
+    """`rltrain args` in a process and a session of its own, with the probe environments or other `plugins`.
 
     Args:
         two_cores: populations train side by side, whatever this machine has.
     """
-    plugins = "probe_envs,two_cores" if two_cores else "probe_envs"
-    variables = {**os.environ, "RLTRAIN_PLUGINS": plugins, "RLTRAIN_CONF": ""}
+    cores = ",two_cores" if two_cores else ""
+    variables = {**os.environ, "RLTRAIN_PLUGINS": f"{plugins}{cores}", "RLTRAIN_CONF": ""}
     command = [sys.executable, "-m", "rltrain", *args]
     return subprocess.Popen(
         command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

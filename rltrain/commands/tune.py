@@ -37,7 +37,7 @@ from rltrain.storage.study_folder import (
     TrialResult,
     is_study,
 )
-from rltrain.terminal.interrupts import sigint_raises
+from rltrain.terminal.interrupts import sigint_ends
 from rltrain.terminal.output import say
 from rltrain.terminal.text import command_folder, counted, no_folder, number, rltrain_command, shown_path, wrapped
 
@@ -57,15 +57,12 @@ def main(args: list[str]) -> int:
             folder, asked = _join(request)
     finally:
         gc.enable()
-    with sigint_raises():
-        return work(folder, asked)
+    return work(folder, asked)
 
 
 def join(folder: Path, overrides: list[str], trust: bool) -> int:
     """`rltrain resume STUDY`: the same as `rltrain tune STUDY`."""
-    request = read_request(overrides)
-    with sigint_raises():
-        return work(*_join(replace(request, study=folder, trust=trust)))
+    return work(*_join(replace(read_request(overrides), study=folder, trust=trust)))
 
 
 def _begin(request: Request) -> tuple[StudyFolder, Plan]:
@@ -79,7 +76,8 @@ def _begin(request: Request) -> tuple[StudyFolder, Plan]:
     made = {"rltrain": __version__, "made": f"{now:%Y-%m-%d %H:%M}", "config_dir": config_dir}
     with folder.locked():
         folder.write({**made, **asked.to_plain()})
-    _announce(folder, asked)
+    with sigint_ends(_stopped(folder, asked)):
+        _announce(folder, asked)
     return folder, asked
 
 
@@ -93,6 +91,15 @@ def _join(request: Request) -> tuple[StudyFolder, Plan]:
         words = [*request.overrides, f"search={request.search}" if request.search else f"tune.dir={request.folder}"]
         raise RequestError(f"{words[0]}: a study keeps what it searches; only tune.trials and tune.confirm may change")
     require_optuna()
+    again = rltrain_command("tune", folder.path, *(["trust=true"] if request.trust else []))
+    with sigint_ends(f"search stopped, its runs are saved; `{again}` goes on"):
+        asked = _stored(folder, request)
+        _announce(folder, asked)
+    return folder, asked
+
+
+def _stored(folder: StudyFolder, request: Request) -> Plan:
+    """What a study searches, with the changes that are asked for, which are kept."""
     with folder.locked():
         plain = folder.read()
         asked = stored_plan(plain)
@@ -106,8 +113,15 @@ def _join(request: Request) -> tuple[StudyFolder, Plan]:
             if asked.tune.trials < made:
                 raise RequestError(f"tune.trials={asked.tune.trials}: it has made {made}, and none can be taken back")
             folder.write({**plain, "tune": to_plain(asked.tune)})
-    _announce(folder, asked)
-    return folder, asked
+    return asked
+
+
+def _stopped(folder: StudyFolder, asked: Plan) -> str:
+    return f"search stopped, its runs are saved; {_goes_on(folder, asked)}"
+
+
+def _goes_on(folder: StudyFolder, asked: Plan) -> str:
+    return f"`{rltrain_command('tune', folder.path, imports=asked.config.imports)}` goes on"
 
 
 def _announce(folder: StudyFolder, asked: Plan) -> None:
@@ -125,20 +139,25 @@ def _announce(folder: StudyFolder, asked: Plan) -> None:
 
 def work(folder: StudyFolder, asked: Plan) -> int:
     """Trains batches until there are enough trials, then ends the study, unless another process trains on."""
+    try:
+        with sigint_ends(_stopped(folder, asked)):  # at once: a study goes on from any moment; runs are saved before
+            return _work(folder, asked)
+    except Unfinished as error:
+        raise RunFailed(f"search stopped: {error}; its runs are saved, {_goes_on(folder, asked)}") from error
+    except (Interrupted, KeyboardInterrupt) as error:
+        code = error.exit_code if isinstance(error, Interrupted) else 130
+        raise Interrupted(code, _stopped(folder, asked)) from error
+
+
+def _work(folder: StudyFolder, asked: Plan) -> int:
     from rltrain.commands.tune_end import end_study
 
-    again = f"`{rltrain_command('tune', folder.path, imports=asked.config.imports)}` goes on"
-    try:
-        _search(folder, asked)
-        if held := [batch for batch in folder.batches() if not batch.told]:
-            count = counted(sum(len(batch.trials) for batch in held), "trial")
-            say(wrapped(f"tune      {count} left, trained by {holder_of(held[0].path)}, which ends the study"))
-            return 0
-        return end_study(folder, asked)
-    except Unfinished as error:
-        raise RunFailed(f"search stopped: {error}; its runs are saved, {again}") from error
-    except Interrupted as error:
-        raise Interrupted(error.exit_code, f"search stopped, its runs are saved; {again}") from error
+    _search(folder, asked)
+    if held := [batch for batch in folder.batches() if not batch.told]:
+        count = counted(sum(len(batch.trials) for batch in held), "trial")
+        say(wrapped(f"tune      {count} left, trained by {holder_of(held[0].path)}, which ends the study"))
+        return 0
+    return end_study(folder, asked)
 
 
 def _search(folder: StudyFolder, asked: Plan) -> None:

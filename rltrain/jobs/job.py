@@ -61,6 +61,8 @@ def train(
     telling = OfOneRun(config, folder, info or ComposeInfo(), console, kept)
     with RunFolder(folder) as run, StopSignal() as stop:
         [outcome] = Training([job], [run], telling, stop).run()
+    if stop.came and not console:  # once there was nothing left to stop: of this job, not of what comes after it
+        raise Interrupted(stop.exit_code)
     if isinstance(outcome, RunFailed) and console and kept and (saved := goes_on_from(config, folder)):
         raise RunFailed(f"{outcome}\n{saved}") from outcome.__cause__
     if isinstance(outcome, BaseException):
@@ -97,6 +99,8 @@ def train_population(jobs: Sequence[Job], in_pool: bool = False) -> list[JobOutc
             found = _go_on(further, [runs[number] for number in numbers], in_pool, stop)
             for number, outcome in zip(numbers, found, strict=True):
                 outcomes[number] = outcome
+    if stop.came and not in_pool:
+        raise Interrupted(stop.exit_code)
     return outcomes
 
 

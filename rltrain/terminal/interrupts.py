@@ -22,9 +22,7 @@ __all__ = [
     "ECHO_SECONDS", "RUN_SIGNALS", "children_shielded", "handler_of", "may_end_process", "process_of_caller",
     "sigint_ends", "sigint_raises", "signals_ignored", "signals_later", "sigusr1_ignored", "stops_with", "when_closed",
 ]  # fmt: skip
-_LINE = b"rltrain: stopped by SIGINT\n"
-
-
+_words = "stopped by SIGINT"
 _of_caller = False
 
 
@@ -45,14 +43,22 @@ def may_end_process(number: int) -> bool:
 
 
 @contextmanager
-def sigint_ends() -> Iterator[None]:
+def sigint_ends(words: str | None = None) -> Iterator[None]:
     """While active, SIGINT ends the process at once, with a line and the exit code 130.
 
     A KeyboardInterrupt that is raised while an extension module is imported becomes another error, or aborts. Nothing
     changes in a caller's process.
+
+    Args:
+        words: of the line; unless given, those of the context around this one.
     """
-    with nullcontext() if _of_caller else _handling(_end):
-        yield
+    global _words
+    before, _words = _words, words or _words
+    try:
+        with nullcontext() if _of_caller else _handling(_end):
+            yield
+    finally:
+        _words = before
 
 
 @contextmanager
@@ -173,6 +179,6 @@ def _handling(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]
 
 def _end(number: int, frame: FrameType | None) -> None:
     try:
-        os.write(2, _LINE)
+        os.write(2, f"rltrain: {_words}\n".encode(errors="replace"))
     finally:
         os._exit(130)

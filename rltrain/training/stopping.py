@@ -77,6 +77,11 @@ class StopSignal:
         return self._signal is not None
 
     @property
+    def came(self) -> bool:
+        """Whether a signal came until now; no look."""
+        return self._signal is not None
+
+    @property
     def exit_code(self) -> int:
         """130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP; 0 where none came."""
         return 0 if self._signal is None else 128 + self._signal

@@ -281,3 +281,58 @@ def test_a_killed_worker_fails_no_trial_and_the_study_goes_on_as_if_it_had_not_b
     said = again.communicate(timeout=300)
     assert again.returncode == 0, said
     assert outcome(tmp_path / "study") == outcome(tmp_path / "whole")
+
+
+CTRL_C = """
+import os, signal, sys
+import rltrain.commands.tune, rltrain.commands.tune_end, rltrain.commands.tune_trials, rltrain.jobs.training
+
+def press(*args, **named):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def pressed_before(place, name, calls=1):
+    whole, left = getattr(place, name), [calls]
+    def pressing(*args, **named):
+        left[0] -= 1
+        if not left[0]:
+            press()
+        return whole(*args, **named)
+    setattr(place, name, pressing)
+
+class Importing:
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE:
+            press()
+"""
+MOMENTS = {
+    "importing the search": "MODULE = 'optuna.samplers'; sys.meta_path.insert(0, Importing())",
+    "importing what draws": "MODULE = 'matplotlib'; sys.meta_path.insert(0, Importing())",
+    "announcing": "pressed_before(rltrain.commands.tune, '_announce')",
+    "suggesting": "pressed_before(rltrain.commands.tune_trials, 'write_trials')",
+    "recording": "pressed_before(rltrain.jobs.training.Training, '_write_records')",
+    "telling": "pressed_before(rltrain.commands.tune, 'trial_result', 2)",
+    "between batches": "pressed_before(rltrain.commands.tune, '_next_batch', 2)",
+    "writing": "pressed_before(rltrain.commands.tune_end, 'write_tuned')",
+}
+
+
+@pytest.mark.parametrize("moment", often(MOMENTS, ["recording"]))
+def test_one_ctrl_c_at_any_moment_ends_a_search_with_a_line(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ctrl_c.py").write_text(f"{CTRL_C}\n{MOMENTS[moment]}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    args = [*STUDY, "tune.trials=4", "tune.confirm=0", "tune.dir=study", "total_steps=200"]
+    process = rltrain_process(tmp_path, *args, plugins="ctrl_c")
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 130, out + error
+    assert error.splitlines()[-1].startswith("rltrain: search stopped, its runs are saved; `"), error
+    assert "rltrain tune study` goes on" in error and "Traceback" not in out + error
+    if moment == "announcing":  # of a study that is there already too
+        joined = rltrain_process(tmp_path, "tune", "study", plugins="ctrl_c")
+        out, error = joined.communicate(timeout=120)
+        assert joined.returncode == 130 and "rltrain tune study` goes on" in error
+    assert "use it" not in out and out.count("tune      the next") <= 1 + (moment == "writing" or "draws" in moment)
+    again = rltrain_process(tmp_path, "tune", "study")
+    said = again.communicate(timeout=120)
+    assert again.returncode == 0 and len(outcome(tmp_path / "study")["trials"]) == 4, said
