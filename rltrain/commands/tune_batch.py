@@ -40,7 +40,7 @@ def train_jobs(
     kept: bool,
 ) -> None:  # fmt: skip
     """Trains to their ends the jobs that have none yet, from their checkpoints where they have some. Each leaves in its
-    folder how it ended; a job that fails stops no other.
+    folder how it ended; a job that fails stops no other but the further seeds of its trial, where these wait for it.
 
     Args:
         trials: the trial of each job; the jobs of a trial follow each other.
@@ -96,6 +96,8 @@ def _train(
         del left[job.folder]
     reasons = _train_together(populations) if populations else {}
     for folder in left:
+        if _has_failed(trials, trials[folder]):
+            continue
         try:
             _train_alone(folder, jobs[folder], rules, kept)
         except CheckpointError as error:  # which no later try can read either

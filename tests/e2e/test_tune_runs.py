@@ -20,9 +20,10 @@ pytest.importorskip("optuna")
 
 from rltrain.commands.tune_batch import train_jobs, trial_result
 from rltrain.config.application import compose
+from rltrain.config.schema import RunConfig
 from rltrain.config.searched import with_values
 from rltrain.config.validate import to_plain
-from rltrain.errors import Interrupted
+from rltrain.errors import Interrupted, RunFailed
 from rltrain.loggers.jsonl import read_evaluations
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.study_folder import Trial
@@ -212,6 +213,34 @@ def test_trials_of_one_seed_that_train_alone_are_given_up_too(
     said = capsys.readouterr().out
     assert "greedy return" in said and "rltrain report" in said
     assert "rltrain evaluate" not in said and "rltrain resume" not in said
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_further_seeds_of_a_trial_that_has_failed_are_not_trained(
+    cut: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are trained one by one; the other trials are, also where one of its seeds was stopped before."""
+    trained = list[str]()
+
+    def fail_first(config: RunConfig, folder: Path, **_: Any) -> float:
+        run = RunFolder(folder)
+        trained.append(folder.name)
+        failed = folder.name == "trial_0_seed_1000"
+        run.write_record(status="failed" if failed else "completed", reason="weights are not finite")
+        if failed:
+            raise RunFailed("weights are not finite")
+        return 0.0
+
+    sweep = batch(tmp_path / "batch", LRS[:2], "env.vectorization=async", "num_envs=2")
+    if cut:
+        run = sweep.path / "trial_0_seed_1001"
+        run.mkdir()
+        RunFolder(run).write_record(status="interrupted", reason="stopped by SIGINT")
+    monkeypatch.setattr("rltrain.jobs.job.train", fail_first)
+    train(sweep, {})
+    assert trained == ["trial_0_seed_1000", "trial_1_seed_1000", "trial_1_seed_1001"]
+    result = trial_result(sweep.path, Trial(0, {}, ("trial_0_seed_1000", "trial_0_seed_1001")), 100)
+    assert (result.state, result.reason) == ("failed", "trial_0_seed_1000: weights are not finite")
 
 
 STUDY = ["tune", "algo=dqn", "env=CartPole-v1", *SMALL, "tune.batch=2", "tune.seeds=2", "tune.startup=2"]
