@@ -152,7 +152,10 @@ def work(folder: StudyFolder, asked: Plan) -> int:
 def _work(folder: StudyFolder, asked: Plan) -> int:
     from rltrain.commands.tune_end import end_study
 
-    _search(folder, asked)
+    try:
+        _search(folder, asked)
+    except RunFailed as error:  # a file of the study cannot be written
+        raise Unfinished(str(error)) from error
     if held := [batch for batch in folder.batches() if not batch.told]:
         count = counted(sum(len(batch.trials) for batch in held), "trial")
         say(wrapped(f"tune      {count} left, trained by {holder_of(held[0].path)}, which ends the study"))

@@ -573,3 +573,18 @@ def test_what_a_killed_process_left_of_batches_that_were_told_is_removed_when_th
     training.stop_in = 3
     assert main(["tune", "study"]) == 130
     assert [place.exists() for place in left] == [False, True] and elsewhere.exists()
+
+
+def test_where_a_list_of_trials_cannot_be_written_the_search_goes_on_later(
+    training: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise RunFailed("study/batch_000/trials.json: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rltrain.storage.study_folder.write_trials", full)
+        assert main([*BASE, "tune.trials=3", "tune.confirm=0"]) == 1
+    error = capsys.readouterr().err
+    assert "No space left on device" in error and "`rltrain tune study` goes on" in error
+    assert main(["tune", "study"]) == 0
+    assert len(results()) == 3 and all(result["state"] == "complete" for result in results())
