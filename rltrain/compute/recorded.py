@@ -173,7 +173,8 @@ def _interpreter(recording: _Recorder, inputs: list[Tensor], example: tuple[Tens
         optimize = torch._C._get_graph_executor_optimize()
         torch._C._set_graph_executor_optimize(False)  # it would batch matrix products, for other bits
         try:
-            program(*given)
+            with torch.inference_mode():  # spares every operation its way past autograd, which no_grad does not
+                program(*given)
         finally:
             torch._C._set_graph_executor_optimize(optimize)
 
