@@ -13,7 +13,7 @@ import torch
 
 from rltrain.agents import Agent, AgentContext
 from rltrain.agents import make_agent as build_agent
-from rltrain.compute.ahead import Program
+from rltrain.compute import ahead
 from rltrain.config.schema import (
     AlgoConfig,
     CheckpointConfig,
@@ -228,13 +228,13 @@ class Stop:
 def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows by one for each program that is compiled ahead or loaded."""
     loads: list[None] = []
-    load = Program._load
+    program = ahead.program
 
-    def counted(program: Program[Any], *args: Any) -> Any:
+    def counted(*args: Any) -> Any:
         loads.append(None)
-        return load(program, *args)
+        return program(*args)
 
-    monkeypatch.setattr("rltrain.compute.ahead.Program._load", counted)
+    monkeypatch.setattr(ahead, "program", counted)
     return loads
 
 

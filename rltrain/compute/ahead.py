@@ -1,4 +1,4 @@
-"""A function of tensors compiled ahead of time (AOTInductor) to a shared library, which is kept on disk.
+"""A procedure on tensors compiled ahead of time (AOTInductor) to a shared library, which is kept on disk.
 
 `torch.compile` gives small updates the same kernels, but around them Python: for a 64-64 network half of a call's time.
 Here a call is one call into the program, and one that is found on disk is loaded in a moment.
@@ -17,84 +17,42 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import reduce
-from operator import getitem
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar, cast
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 _log = logging.getLogger(__name__)
-_R = TypeVar("_R")
-_Layout = tuple[torch.Size, tuple[int, ...]]
-_Build = Callable[[list[Tensor]], Any]
 
 
-class Program(Generic[_R]):
-    """`function` compiled on the CPU for arguments of fixed shapes: trees of tuples and dicts of tensors in and out.
-
-    The first call compiles, or finds what an earlier process compiled.
+def program(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
+    """A call of `procedure(*args)`, which returns nothing and writes into `args`, trees of tuples and dicts of tensors
+    on the CPU: always the same tensors. Compiled here, or found as an earlier process compiled it.
 
     Raises:
-        Exception: of any kind, from the compiler or from tracing, at the first call alone.
-        ValueError: a later call's shapes or strides are not the first one's.
+        Exception: of any kind, from the compiler or from tracing.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.utils._pytree import tree_flatten, tree_unflatten
 
-    def __init__(self, function: Callable[..., _R]) -> None:
-        self._function = function
-        self._run: Callable[[list[Tensor]], list[Tensor]] | None = None
-        self._paths: list[tuple[Any, ...]] = []  # to each tensor of the arguments
-        self._layouts: list[_Layout] = []
-        self._build: _Build = _nothing
+    leaves, form = tree_flatten(args)
 
-    def __call__(self, *args: Any) -> _R:
-        if self._run is None:
-            self._paths = list(_paths(args))
-        leaves = []
-        for path in self._paths:
-            leaf = args
-            for key in path:
-                leaf = leaf[key]
-            leaves.append(cast(Tensor, leaf))
-        layouts = [(leaf.shape, leaf.stride()) for leaf in leaves]
-        if self._run is None:
-            self._run, self._layouts = self._load(args, leaves), layouts
-        elif layouts != self._layouts and not all(map(_lie_alike, layouts, self._layouts)):
-            # The program reads memory as the first arguments lie in it.
-            raise ValueError(f"a program for shapes and strides {self._layouts} was given {layouts}")
-        result: _R = self._build(self._run(leaves))
-        return result
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        procedure(*tree_unflatten(tensors, form))
+        return []
 
-    def bound(self, *args: Any) -> Callable[[], None]:
-        """Binds `function(*args)`, a procedure that writes into its arguments: always the same tensors, so that a
-        call is nothing but the program."""
-        leaves = [cast(Tensor, reduce(getitem, path, args)) for path in _paths(args)]
-        run = self._load(args, leaves)
+    traced = make_fx(flat, {torch.ops.aten.tanh.default: _tanh}, "fake", _allow_non_fake_inputs=True)
+    graph = traced(*leaves)
+    path = program_folder() / f"{_identity(graph, leaves)}.so"
+    _find_or_compile(graph, leaves, path)
+    run = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
 
-        def call() -> None:
-            run(leaves)
+    def call() -> None:
+        run(leaves)
 
-        return call
-
-    def _load(self, args: tuple[Any, ...], leaves: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        def flat(*tensors: Tensor) -> list[Tensor]:
-            outputs: list[Tensor] = []
-            rest = iter(tensors)
-            result = self._function(*_refill(args, rest))
-            if result is not None:
-                self._build = _builder(result, outputs)
-            return outputs
-
-        traced = make_fx(flat, {torch.ops.aten.tanh.default: _tanh}, "fake", _allow_non_fake_inputs=True)
-        graph = traced(*leaves)
-        path = program_folder() / f"{_identity(graph, leaves)}.so"
-        _find_or_compile(graph, leaves, path)
-        run: Callable[[list[Tensor]], list[Tensor]] = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
-        return run
+    return call
 
 
 def available() -> bool:
@@ -217,55 +175,3 @@ def _processor() -> str:
         lines = []
     described = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
     return "".join(sorted(set(described))) or platform.machine() + platform.processor()
-
-
-def _lie_alike(a: _Layout, b: _Layout) -> bool:
-    """Whether tensors of these shapes and strides have the same layout in memory."""
-    (shape, strides), (other, others) = a, b
-    return shape == other and all(n == 1 or s == t for n, s, t in zip(shape, strides, others, strict=True))
-
-
-def _paths(tree: Any) -> Iterator[tuple[Any, ...]]:
-    """The keys and indices that lead to each tensor of a tree of tuples and dicts."""
-    if isinstance(tree, Tensor):
-        yield ()
-        return
-    for key, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        for path in _paths(branch):
-            yield (key, *path)
-
-
-def _refill(tree: Any, leaves: Iterator[Tensor]) -> Any:
-    """A tree of the form of `tree`, with `leaves` in the order of its paths."""
-    if isinstance(tree, Tensor):
-        return next(leaves)
-    if isinstance(tree, dict):
-        return {key: _refill(branch, leaves) for key, branch in tree.items()}
-    return _like(tree, [_refill(branch, leaves) for branch in tree])
-
-
-def _builder(tree: Any, outputs: list[Tensor]) -> _Build:
-    """A function that builds a tree shaped like `tree` from values for its tensors, which are added to `outputs`."""
-    if isinstance(tree, Tensor):
-        place = len(outputs)
-        outputs.append(tree)
-        return lambda values: values[place]
-    start = len(outputs)
-    is_dict = isinstance(tree, dict)
-    parts = list(tree.values() if is_dict else tree)
-    branches = [_builder(part, outputs) for part in parts]
-    keys, own = (list(tree) if is_dict else []), slice(start, len(outputs))
-    if all(isinstance(part, Tensor) for part in parts):
-        return (lambda values: dict(zip(keys, values[own], strict=True))) if is_dict else lambda v: _like(tree, v[own])
-    if is_dict:
-        return lambda values: {key: build(values) for key, build in zip(keys, branches, strict=True)}
-    return lambda values: _like(tree, [build(values) for build in branches])
-
-
-def _nothing(values: list[Tensor]) -> None:
-    """Stands in until there is a program."""
-
-
-def _like(tree: Any, branches: list[Any]) -> Any:
-    """A tuple of the kind of `tree`, named or plain."""
-    return type(tree)(*branches) if hasattr(tree, "_fields") else type(tree)(branches)

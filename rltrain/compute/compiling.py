@@ -6,9 +6,9 @@ import logging
 import os
 import shutil
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,38 +19,12 @@ from rltrain.terminal.interrupts import children_shielded
 from rltrain.terminal.output import warn
 
 _log = logging.getLogger(__name__)
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 
 def has_compiler() -> bool:
     """Whether there is a C++ compiler for the CPU's code."""
     named = os.environ.get("CXX")
     return any(shutil.which(name) for name in ("c++", "g++", "clang++", *([named] if named else [])))
-
-
-def compiled(
-    update: Callable[_P, _R],
-    fallback: Callable[_P, _R],
-    *,
-    fixed_shapes: bool = False,
-) -> Callable[_P, _R]:
-    """`update` compiled as one graph at its first call; `fallback`, with one line in the log, where that fails.
-
-    Args:
-        fixed_shapes: every call has the first one's shapes, types and devices. Then it is compiled ahead on the CPU;
-            elsewhere nothing is checked per call, which a small update would feel.
-    """
-    chosen: list[Callable[..., _R]] = []
-
-    def call(*args: Any, **kwargs: Any) -> _R:
-        if chosen:
-            return chosen[0](*args, **kwargs)
-        made, result = _tried(lambda: _make(update, fixed_shapes, args), fallback, args, kwargs)
-        chosen.append(made)
-        return result
-
-    return call
 
 
 class Bound:
@@ -90,7 +64,15 @@ class Bound:
         _make_bound(self._procedure, self._args)
 
     def _compile_and_call(self) -> None:
-        self._run, _ = _tried(lambda: _make_bound(self._procedure, self._args), self._uncompiled, (), {})
+        try:
+            # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
+            with children_shielded("the update is compiled"):
+                self._run = _make_bound(self._procedure, self._args)
+                self._run()  # the first call may compile
+        except Exception as error:
+            warn(_log, f"compiling failed, the update runs uncompiled: {_reason(error)}")
+            self._run = self._uncompiled
+            self._run()
 
 
 def uncompiled(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
@@ -98,24 +80,6 @@ def uncompiled(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callabl
     if recorded.available() and _device_of(args).type == "cpu":
         return recorded.Recorded(procedure, args)
     return partial(procedure, *args)
-
-
-def _tried(
-    make: Callable[[], Callable[..., _R]],
-    fallback: Callable[..., _R],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> tuple[Callable[..., _R], _R]:
-    """Builds with `make` and calls once, since the first call may compile; uses `fallback` if either fails."""
-    try:
-        # A Ctrl-C that also reaches the C++ compiler would pass for a failure of compiling.
-        with children_shielded("the update is compiled"):
-            made = make()
-            result = made(*args, **kwargs)
-    except Exception as error:
-        warn(_log, f"compiling failed, the update runs uncompiled: {_reason(error)}")
-        return fallback, fallback(*args, **kwargs)
-    return made, result
 
 
 def _reason(error: Exception) -> str:
@@ -126,20 +90,14 @@ def _reason(error: Exception) -> str:
 
 
 def _make_bound(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
+    """Compiles `procedure` for `args`, one graph; some ways do so only when it is first called."""
     if ahead.available() and _device_of(args).type == "cpu":
-        return ahead.Program(procedure).bound(*args)
-    return partial(_make(procedure, True, args), *args)
-
-
-def _make(update: Callable[..., _R], fixed_shapes: bool, args: tuple[Any, ...]) -> Callable[..., _R]:
-    """Compiles `update` for `args`; some ways do so only when it is first called."""
-    if fixed_shapes and ahead.available() and _device_of(args).type == "cpu":
-        return ahead.Program(update)
+        return ahead.program(procedure, args)
     # Compiled code of earlier jobs in this process counts towards the limit at which recompiling is given up.
     torch._dynamo.reset()
     unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # older versions always check
-    options = {"guard_filter_fn": unchecked} if fixed_shapes and unchecked else None
-    return torch.compile(_own_code(update), fullgraph=True, dynamic=False, options=options)
+    options = {"guard_filter_fn": unchecked} if unchecked else None
+    return partial(torch.compile(_own_code(procedure), fullgraph=True, dynamic=False, options=options), *args)
 
 
 def _device_of(tree: Any) -> torch.device:
@@ -150,14 +108,14 @@ def _device_of(tree: Any) -> torch.device:
     return device
 
 
-def _own_code(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def _own_code(function: Callable[..., None]) -> Callable[..., None]:
     """A function that calls `function` and shares its code with no other: compiled programs are kept by code, and
     without checks one agent would be given another's."""
 
-    def run(*args: Any, **kwargs: Any) -> _R:
-        return function(*args, **kwargs)
+    def run(*args: Any) -> None:
+        function(*args)
 
-    own: Callable[_P, _R] = types.FunctionType(
+    own: Callable[..., None] = types.FunctionType(
         run.__code__.replace(), run.__globals__, run.__name__, None, run.__closure__
     )
     return own

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.compute.compiling import Bound, compiled
+from rltrain.compute.compiling import Bound
 from rltrain.compute.staging import StagingBuffers
 from rltrain.networks.flat import FlatNetwork, InNumpy
 
@@ -36,22 +36,26 @@ class MemberNetworks:
         self.params = self._first.params if self.members == 1 else torch.stack([n.params for n in networks])
         self.noise_size = self._first.noise_size
         self.forward: Callable[..., Tensor] = self._apply if self.members == 1 else torch.vmap(self._apply)
-        self._acting = self.forward
         self._numpy = self._first.in_numpy(self.params.view(self.members, -1))
-        self._cuda_graphs = cuda_graphs
-        self._captured: CapturedNetworks | None = None
+        self._cuda_graphs, self._compiles = cuda_graphs, False
+        self._program: ActingProgram | None = None
 
     def _apply(self, params: Tensor, obs: Tensor, *noise: Tensor) -> Tensor:
         return self.apply(self._first.perturbed(params, *noise) if noise else params, obs)
 
     def __call__(self, obs: Tensor, *noise: Tensor) -> Tensor:
         """obs [M * N, *obs], member by member, and perhaps noise [M, E] -> outputs [M * N, outputs]. For any N."""
-        return self._first(obs) if self.members == 1 and not noise else self._all(self.forward, obs, *noise)
+        return self._first(obs) if self.members == 1 and not noise else self.all(self.params, obs, *noise)
+
+    def all(self, params: Tensor, obs: Tensor, *noise: Tensor) -> Tensor:
+        """The same as a pure function of `params` [P] or [M, P]."""
+        if self.members == 1:
+            return self.forward(params, obs, *(of_members[0] for of_members in noise))
+        return self.forward(params, obs.view(self.members, -1, *obs.shape[1:]), *noise).flatten(0, 1)
 
     def compile(self) -> None:
         """From the next call on, `act` is compiled where that pays."""
-        if self.members > 1:
-            self._acting = compiled(self.forward, self.forward, fixed_shapes=True)
+        self._compiles = self.members > 1 and not self._cuda_graphs
 
     def act(self, obs: np.ndarray, *noise: np.ndarray) -> Tensor:
         """The outputs [M * N, outputs] for observations [M * N, *obs] of an N that never changes, the fastest way;
@@ -62,11 +66,10 @@ class MemberNetworks:
         if (found := self._in_numpy(obs, *noise)) is not None:
             return found
         with torch.no_grad():
-            if self._cuda_graphs:
-                self._captured = self._captured or CapturedNetworks(self, obs, *noise)
-                return self._captured(obs, *noise)
-            there, *noises = (torch.from_numpy(array).to(self.params.device) for array in (obs, *noise))
-            return self(there) if self.members == 1 and not noise else self._all(self._acting, there, *noises)
+            if self._cuda_graphs or self._compiles:
+                self._program = self._program or ActingProgram(self, (obs, *noise), self._cuda_graphs)
+                return self._program(obs, *noise)
+            return self(*(torch.from_numpy(array).to(self.params.device) for array in (obs, *noise)))
 
     def outputs(self, obs: np.ndarray) -> Tensor:
         """Outputs [M * N, outputs] without noise, for observations [M * N, *obs] of any N, the fastest way."""
@@ -92,11 +95,6 @@ class MemberNetworks:
     def _too_large_for_numpy(self, rows: int) -> bool:
         return rows * self.params.shape[-1] > _LARGEST_IN_NUMPY
 
-    def _all(self, forward: Callable[..., Tensor], obs: Tensor, *noise: Tensor) -> Tensor:
-        if self.members == 1:
-            return forward(self.params, obs, *(of_members[0] for of_members in noise))
-        return forward(self.params, obs.view(self.members, -1, *obs.shape[1:]), *noise).flatten(0, 1)
-
     def module(self) -> nn.Module:
         """The network of the only member, as a module of its own."""
         assert self.members == 1
@@ -121,10 +119,10 @@ def _of_stacked(forward: InNumpy, members: int, obs: np.ndarray, *noise: np.ndar
     return torch.from_numpy(outputs.reshape(len(obs), outputs.shape[-1]))
 
 
-class CapturedNetworks:
-    """The networks of M members on a GPU, for inputs of one shape, as a CUDA graph."""
+class ActingProgram:
+    """The networks of M members for inputs of one shape, as one program: captured as a CUDA graph, or compiled."""
 
-    def __init__(self, networks: MemberNetworks, *like: np.ndarray) -> None:
+    def __init__(self, networks: MemberNetworks, like: Sequence[np.ndarray], cuda_graphs: bool) -> None:
         """like: observations [M * N, *obs], and of noisy networks noise [M, E]."""
         device = networks.params.device
         forms = {str(number): (array.shape, torch.from_numpy(array).dtype) for number, array in enumerate(like)}
@@ -133,9 +131,11 @@ class CapturedNetworks:
         self._outputs = torch.empty_like(networks(*inputs))  # [M * N, outputs]
 
         def act(params: Tensor, inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-            outputs.copy_(networks(*inputs))
+            outputs.copy_(networks.all(params, *inputs))
 
-        self._act = Bound(act, act, (networks.params, inputs, self._outputs), cuda_graphs=True)
+        self._act = Bound(act, act, (networks.params, inputs, self._outputs), cuda_graphs=cuda_graphs)
+        if not cuda_graphs:
+            self._act.compile()
 
     def __call__(self, *inputs: np.ndarray) -> Tensor:
         for here, array in zip(self._inputs.host.values(), inputs, strict=True):

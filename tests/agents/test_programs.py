@@ -17,8 +17,8 @@ from resume_cases import CONVOLUTIONS, FRAMES, PRIORITIZED
 from small_runs import dqn_config, env_config, make_steps, run_config
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from rltrain.compute.ahead import Program
 from rltrain.config.schema import RunConfig, SoftUpdateConfig
 from rltrain.jobs.build import build
 
@@ -48,18 +48,16 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[GraphModule]:
 
     found: list[GraphModule] = []
 
-    def load(program: Program[Any], args: Any, leaves: list[Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
-        from rltrain.compute.ahead import _refill
+    def program(procedure: Callable[..., None], args: tuple[Any, ...]) -> Callable[[], None]:
+        leaves, form = tree_flatten(args)
 
-        def flat(*tensors: Tensor) -> list[Tensor]:
-            program._function(*_refill(args, iter(tensors)))
-            return []
+        def flat(*tensors: Tensor) -> None:
+            procedure(*tree_unflatten(list(tensors), form))
 
-        graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves)
-        found.append(graph)
-        return lambda tensors: flat(*tensors)
+        found.append(make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*leaves))
+        return lambda: procedure(*args)
 
-    monkeypatch.setattr("rltrain.compute.ahead.Program._load", load)
+    monkeypatch.setattr("rltrain.compute.ahead.program", program)
     monkeypatch.setattr("rltrain.jobs.build.has_compiler", lambda: True)
     monkeypatch.setattr("rltrain.compute.ahead.available", lambda: True)
     return found

@@ -10,21 +10,31 @@ import torch
 from torch import Tensor
 from whole_runs import COMMON_ARGS, newest, rltrain_here
 
-from rltrain.compute.compiling import compiled, has_compiler
+from rltrain.compute.compiling import Bound, has_compiler
 
 
-def scaled(factor: float) -> Callable[[Tensor], Tensor]:
-    return lambda x: torch.sin(x) * factor
+def multiplying(factor: float) -> Callable[[Tensor], None]:
+    def multiply(x: Tensor) -> None:
+        x.mul_(factor)
+
+    return multiply
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
-def test_two_functions_of_one_shape_do_not_get_each_other_s_program() -> None:
-    x = torch.linspace(0.0, 1.0, 7)
-    functions = [compiled(scaled(factor), scaled(factor), fixed_shapes=True) for factor in (2.0, 3.0)]
-    for _ in range(2):
-        for function, factor in zip(functions, (2.0, 3.0), strict=True):
-            torch.testing.assert_close(function(x), torch.sin(x) * factor)
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_two_procedures_of_one_shape_do_not_get_each_other_s_program(
+    is_ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rltrain.compute.ahead.available", lambda: is_ahead)
+    tensors = {2.0: torch.ones(7), 3.0: torch.ones(7)}
+    programs = [Bound(multiplying(by), multiplying(by), (x,), cuda_graphs=False) for by, x in tensors.items()]
+    for program in programs:
+        program.compile()
+    for times in (1, 2):
+        for program, (by, x) in zip(programs, tensors.items(), strict=True):
+            program()
+            assert (x == by**times).all()
 
 
 @pytest.mark.parametrize(("choice", "reason"), [("true", True), ("auto", False), ("false", False)])
