@@ -20,9 +20,9 @@ from rltrain.agents.q_learning import GreedyTable, QLearning
 from rltrain.agents.qr_dqn import QRDQN
 from rltrain.agents.reinforce import Reinforce
 from rltrain.engine.algorithm import Algorithm, Build
-from rltrain.engine.cadence import EveryRollout, UpdatesPerStep, WhenFull
+from rltrain.engine.cadence import EveryEpisodes, EveryRollout, UpdatesPerStep
+from rltrain.engine.episodes import EpisodeAgent
 from rltrain.engine.off_policy import OffPolicyAgent
-from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import Agent, AgentContext, Explorer, LoadablePolicy, Policy
 from rltrain.engine.rollouts import RolloutAgent
@@ -38,7 +38,7 @@ POLICIES: dict[str, Callable[[AgentContext], LoadablePolicy]] = {"q_learning": G
 """The part of an agent that only acts."""
 _BY_CADENCE: dict[type, Callable[[list[Algorithm], AgentContext], Agent]] = {
     UpdatesPerStep: OffPolicyAgent,
-    WhenFull: OnPolicyAgent,
+    EveryEpisodes: EpisodeAgent,
     EveryRollout: RolloutAgent,
 }
 

@@ -13,7 +13,7 @@ from rltrain.agents.sampling import SampledPolicy
 from rltrain.config.schema import PPOConfig
 from rltrain.engine.algorithm import Build, Learned, Prepared, State, given
 from rltrain.engine.cadence import EveryRollout
-from rltrain.experience.trajectories import Minibatch, Trajectories
+from rltrain.experience.rollout import Minibatch, Rollout
 from rltrain.maths.optimizers import Gradient, descend, init_optimizer
 from rltrain.maths.policy import approx_kl, clip_fraction, clipped_policy_loss, clipped_value_loss, normalize
 from rltrain.maths.returns import explained_variance, generalized_advantage
@@ -48,7 +48,7 @@ class PPO(SampledPolicy):
     def init_optimizer(self) -> dict[str, Tensor]:
         return init_optimizer(self.config.optimizer, torch.cat([n.params for n in self.networks.values()]))
 
-    def prepare(self, state: State, steps: Trajectories, knobs: Mapping[str, Tensor]) -> Prepared:
+    def prepare(self, state: State, steps: Rollout, knobs: Mapping[str, Tensor]) -> Prepared:
         params, gamma = state.networks["value"], knobs["gamma"]
         value, next_value = (self.value(params, obs).squeeze(-1) for obs in (steps.obs, steps.next_obs))  # [T, N]
         discount, decay = gamma * ~steps.terminated, gamma * knobs["gae_lambda"]

@@ -12,7 +12,7 @@ from rltrain.agents.epsilon_greedy import EpsilonGreedy
 from rltrain.config.schema import CNNConfig, NetworkConfig, PQNConfig
 from rltrain.engine.algorithm import Build, Learned, Prepared, State, given
 from rltrain.engine.cadence import EveryRollout
-from rltrain.experience.trajectories import Minibatch, Trajectories
+from rltrain.experience.rollout import Minibatch, Rollout
 from rltrain.maths.optimizers import Gradient, descend, init_optimizer
 from rltrain.maths.returns import lambda_return
 from rltrain.maths.schedules import Schedule, annealed
@@ -41,7 +41,7 @@ class PQN(EpsilonGreedy):
     def init_optimizer(self) -> dict[str, Tensor]:
         return init_optimizer(self.config.optimizer, self.networks["q_network"].params)
 
-    def prepare(self, state: State, steps: Trajectories, knobs: Mapping[str, Tensor]) -> Prepared:
+    def prepare(self, state: State, steps: Rollout, knobs: Mapping[str, Tensor]) -> Prepared:
         next_value = q_learning_next_value(self.apply(state.networks["q_network"], steps.next_obs))  # [T, N]
         discount = knobs["gamma"] * ~steps.terminated
         return Prepared(

@@ -11,9 +11,9 @@ from torch import Tensor
 from rltrain.agents.sampling import SampledPolicy
 from rltrain.config.schema import ReinforceConfig
 from rltrain.engine.algorithm import Build, Learned, State, given
-from rltrain.engine.cadence import WhenFull
+from rltrain.engine.cadence import EveryEpisodes
 from rltrain.engine.protocol import with_prefix, without_prefix
-from rltrain.experience.rollout import Rollout
+from rltrain.experience.episodes import EpisodeBatch
 from rltrain.maths.optimizers import Gradient, clip_gradient, init_optimizer, optimizer_step
 from rltrain.maths.policy import masked_mean, normalize, policy_gradient_loss, reward_to_go
 from rltrain.maths.schedules import Schedule, annealed
@@ -28,7 +28,7 @@ class Reinforce(SampledPolicy):
         self.config = config = cast(ReinforceConfig, build.config.algo)
         super().__init__(build, config.value.hidden)
         self.learns: tuple[str, ...] = ("policy", "value") if config.baseline == "value" else ("policy",)
-        self.cadence = WhenFull(config.episodes_per_update)
+        self.cadence = EveryEpisodes(config.episodes_per_update)
         self.knobs: Mapping[str, float] = given(
             lr=config.optimizer.lr, gamma=config.gamma, entropy_coef=config.entropy_coef, value_lr=config.value.lr,
             max_grad_norm=config.max_grad_norm,
@@ -45,7 +45,7 @@ class Reinforce(SampledPolicy):
         ]
         return {name: tensor for state in states for name, tensor in state.items()}
 
-    def learn(self, state: State, batch: Rollout, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
+    def learn(self, state: State, batch: EpisodeBatch, knobs: Mapping[str, Tensor], gradient: Gradient) -> Learned:
         with torch.no_grad():
             returns, advantage = self.returns_and_advantage(state.networks["value"], batch, knobs["gamma"])
 
@@ -72,7 +72,7 @@ class Reinforce(SampledPolicy):
         total = (x * mask).sum()
         return total / mask.sum() if self.config.loss_reduction == "mean" else total / mask.shape[0]
 
-    def returns_and_advantage(self, value_params: Tensor, batch: Rollout, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    def returns_and_advantage(self, value_params: Tensor, batch: EpisodeBatch, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """G_t, and what multiplies the gradient of log pi(a_t|s_t): both [K, T]."""
         config, reward = self.config, batch.reward
         if config.baseline == "value":
@@ -91,7 +91,7 @@ class Reinforce(SampledPolicy):
         return returns, advantage
 
     def fit_value(
-        self, state: State, batch: Rollout, returns: Tensor, lr: Tensor, gradient: Gradient
+        self, state: State, batch: EpisodeBatch, returns: Tensor, lr: Tensor, gradient: Gradient
     ) -> tuple[State, dict[str, Tensor]]:
         """`value.steps` steps down the mean squared error of b(s_t) against G_t [K, T]."""
 

@@ -99,7 +99,7 @@ def _join(request: Request) -> tuple[StudyFolder, Plan]:
 
 
 def _stored(folder: StudyFolder, request: Request) -> Plan:
-    """What a study searches, with the changes that are asked for, which are kept."""
+    """Reads what a study searches, with the changes that are asked for, and keeps these."""
     with folder.locked():
         plain = folder.read()
         asked = stored_plan(plain)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rltrain.config.schema import AnyNetworkConfig, RunConfig
-from rltrain.engine.cadence import EveryRollout, UpdatesPerStep, WhenFull
-from rltrain.experience.trajectories import Trajectories
+from rltrain.engine.cadence import EveryEpisodes, EveryRollout, UpdatesPerStep
+from rltrain.experience.rollout import Rollout
 from rltrain.maths.optimizers import Gradient
 from rltrain.maths.schedules import Schedule
 from rltrain.networks import make_network
@@ -123,7 +123,7 @@ class Algorithm(Protocol):
     metrics: tuple[str, ...]  # the tags of `Learned.metrics`, in their order
 
     @property
-    def cadence(self) -> UpdatesPerStep | WhenFull | EveryRollout:
+    def cadence(self) -> UpdatesPerStep | EveryEpisodes | EveryRollout:
         """When updates are due: as environment steps are made, once whole episodes are there, or after rollouts of
         fixed length, which takes a `RolloutAlgorithm`."""
         ...
@@ -193,6 +193,6 @@ class RolloutAlgorithm(Algorithm, Protocol):
     rollout_metrics: tuple[str, ...]  # the tags of `Prepared.metrics`, in their order
     limits: Mapping[str, float]  # tag of a metric -> no further epoch once its mean over an epoch is above
 
-    def prepare(self, state: State, steps: Trajectories, knobs: Mapping[str, Tensor]) -> Prepared:
+    def prepare(self, state: State, steps: Rollout, knobs: Mapping[str, Tensor]) -> Prepared:
         """Columns and metrics of a rollout, from the parameters that made it. Pure, no control flow on values."""
         ...

@@ -38,7 +38,7 @@ class EveryRollout:
 
 
 @dataclass(frozen=True)
-class WhenFull:
+class EveryEpisodes:
     """One update for every `episodes` whole episodes that began under the present parameters, once all of them have
     ended."""
 

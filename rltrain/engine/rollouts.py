@@ -17,7 +17,7 @@ from rltrain.engine.learner import Knobs, Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import block_depth
 from rltrain.engine.turns import Turns, parts_of
-from rltrain.experience.trajectories import Trajectories, TrajectoryBuffer, TrajectoryMemory
+from rltrain.experience.rollout import Rollout, RolloutBuffer, RolloutMemory
 from rltrain.seeding import RandomBlocks
 from rltrain.types import Episode, Transition
 
@@ -34,7 +34,7 @@ class RolloutAgent(EngineAgent):
         algorithm = self._makers[0]
         cadence = self._cadence = cast(EveryRollout, algorithm.cadence)
         self._depth = min(cadence.steps, block_depth(len(self._active)))
-        self._rollout = self._store = TrajectoryBuffer(
+        self._rollout = self._store = RolloutBuffer(
             cadence.steps, self._num_envs, context.observation, context.action, context.device, self._members,
             algorithm.columns, self._iterates,
         )  # fmt: skip
@@ -193,20 +193,20 @@ class Preparing(NamedTuple):
     """The tensors that a preparation reads and writes."""
 
     state: State
-    memory: TrajectoryMemory  # its columns are written
+    memory: RolloutMemory  # its columns are written
     knobs: Knobs
     metrics: dict[str, Tensor]  # the algorithm's `rollout_metrics`, each [] or [M], written
 
 
 def make_prepare(algorithm: RolloutAlgorithm, members: int) -> Callable[[Preparing], None]:
     """`RolloutAlgorithm.prepare` of all members, in place, before the first gradient step."""
-    of_all: Callable[[State, Trajectories, Knobs], Prepared]
+    of_all: Callable[[State, Rollout, Knobs], Prepared]
     of_all = algorithm.prepare if members == 1 else torch.vmap(algorithm.prepare)
 
     def prepare(memory: Preparing) -> None:
         steps = memory.memory.steps
         if members == 1:
-            steps = Trajectories(*(array.squeeze(0) for array in steps))
+            steps = Rollout(*(array.squeeze(0) for array in steps))
         columns, metrics = of_all(memory.state, steps, memory.knobs)
         for name, column in memory.memory.columns.items():
             column.copy_(columns[name].view_as(column))

@@ -49,8 +49,8 @@ from rltrain.config.wrappers import (
     ScaleRewardConfig,
     TimeAwareConfig,
 )
+from rltrain.engine.episodes import EpisodeAgent
 from rltrain.engine.off_policy import OffPolicyAgent
-from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.engine.protocol import Block
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.envs.batched.cartpole import CartPole
@@ -302,7 +302,7 @@ def test_whole_episodes_take_as_many_environment_steps_as_a_block_says(sizes: li
     """Environments that have played their share idle, and members wait for each other."""
     config = replace(CASES["whole episodes"], env=replace(env_config("CartPole-v1"), vectorization="compiled"))
     with build(config, population=tuple(replace(config, seed=m) for m in range(3))) as parts:
-        agent, envs = cast(OnPolicyAgent, parts.agent), parts.envs
+        agent, envs = cast(EpisodeAgent, parts.agent), parts.envs
         envs.reset()
         played, ended, updates = np.zeros(3, int), np.zeros(3, int), 0
         for size in sizes:

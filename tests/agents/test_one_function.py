@@ -42,8 +42,8 @@ from rltrain.config.schema import (
 )
 from rltrain.engine.algorithm import Build, State
 from rltrain.experience import Batch, WeightedBatch
-from rltrain.experience.rollout import Rollout
-from rltrain.experience.trajectories import Minibatch, Trajectories
+from rltrain.experience.episodes import EpisodeBatch
+from rltrain.experience.rollout import Minibatch, Rollout
 from rltrain.maths.optimizers import eager_gradient, functional_gradient
 from rltrain.types import ActionSpec, ObservationSpec
 
@@ -164,7 +164,7 @@ def reinforce_case(
     ]
     states = [State({name: n.params for name, n in a.networks.items()}, a.init_optimizer()) for a in algorithms]
 
-    def rollout() -> Rollout:
+    def rollout() -> EpisodeBatch:
         length = torch.randint(1, 9, (4,))
         mask = (torch.arange(8) < length[:, None]).double()
         last = (torch.arange(8) == length[:, None] - 1).double()
@@ -173,7 +173,7 @@ def reinforce_case(
         )
         truncated = torch.randint(0, 2, (4,)).double()
         obs, final_obs = observations(observation, 4, 8), observations(observation, 4)
-        return Rollout(obs, actions, torch.randn(4, 8) * mask, mask, last, final_obs, truncated)
+        return EpisodeBatch(obs, actions, torch.randn(4, 8) * mask, mask, last, final_obs, truncated)
 
     data = [[rollout() for _ in range(UPDATES)] for _ in range(MEMBERS)]
     hyper = [
@@ -197,19 +197,19 @@ def rollout_case(
     ]
     states = [State({name: n.params for name, n in a.networks.items()}, a.init_optimizer()) for a in algorithms]
 
-    def rollout() -> Trajectories:
+    def rollout() -> Rollout:
         taken = torch.randint(0, action.n, (8, 4)) if action.kind == "discrete" else torch.randn(8, 4, *action.shape)
         terminated, cut = torch.rand(2, 8, 4) < 0.2
         obs, next_obs = observations(observation, 8, 4), observations(observation, 8, 4)
-        return Trajectories(obs, taken, torch.randn(8, 4), next_obs, terminated, terminated | cut)
+        return Rollout(obs, taken, torch.randn(8, 4), next_obs, terminated, terminated | cut)
 
-    def update(state: State, steps: Trajectories, knobs: Any, gradient: Any) -> Any:
+    def update(state: State, steps: Rollout, knobs: Any, gradient: Any) -> Any:
         columns, metrics = algorithms[0].prepare(state, steps, knobs)
         state, found, _ = algorithms[0].learn(state, minibatch(steps, columns, 0), knobs, gradient)
         state, found, _ = algorithms[0].learn(state, minibatch(steps, columns, 1), knobs, gradient)
         return state, {**metrics, **found}
 
-    def minibatch(steps: Trajectories, columns: dict[str, Tensor], first: int) -> Minibatch:
+    def minibatch(steps: Rollout, columns: dict[str, Tensor], first: int) -> Minibatch:
         obs, action = (x.flatten(0, 1)[first::2] for x in (steps.obs, steps.action))
         return Minibatch(obs, action, {name: x.flatten()[first::2] for name, x in columns.items()})
 

@@ -25,7 +25,7 @@ from small_runs import (
     run_config,
 )
 
-from rltrain.engine.on_policy import OnPolicyAgent
+from rltrain.engine.episodes import EpisodeAgent
 from rltrain.jobs.build import build_envs
 from rltrain.types import ActionSpec, ObservationSpec, Transition
 
@@ -37,10 +37,10 @@ def small_agent(
     num_envs: int = 1,
     seed: int = 0,
     **algo: Any,
-) -> OnPolicyAgent:
+) -> EpisodeAgent:
     config = run_config(reinforce_config(**algo), num_envs=num_envs, seed=seed)
     agent = make_agent(config, observation, action, device or torch.device("cpu"))
-    assert isinstance(agent, OnPolicyAgent)
+    assert isinstance(agent, EpisodeAgent)
     return agent
 
 
@@ -76,7 +76,7 @@ def test_an_update_comes_after_exactly_its_episodes_all_begun_under_its_paramete
 def test_both_learning_rates_fall_by_the_steps_before_the_episodes() -> None:
     config = run_config(reinforce_config(anneal_lr=True, optimizer=optimizer(lr=1e-2)), num_envs=2, total_steps=400)
     agent, envs = make_agent(config), ScriptedEnvs(2)
-    assert isinstance(agent, OnPolicyAgent)
+    assert isinstance(agent, EpisodeAgent)
     steps, begun, used = 0, 0, 0
     for _ in range(150):
         logged = agent.scalars()["train/learning_rate"]
@@ -104,7 +104,7 @@ def test_short_episodes_are_not_favoured() -> None:
     )
     envs = build_envs(config)
     agent = make_agent(config, envs.observation_spec, envs.action_spec)
-    assert isinstance(agent, OnPolicyAgent)
+    assert isinstance(agent, EpisodeAgent)
     agent.networks["policy"].params.zero_()
     obs, lengths = envs.reset(), []
     while len(lengths) < 400:
@@ -210,7 +210,7 @@ def test_acting_greedily_draws_no_random_number() -> None:
 def test_an_agent_stopped_at_k_continues_bit_for_bit(
     num_envs: int, action: ActionSpec, observation: ObservationSpec, stopped_at: int, device: torch.device
 ) -> None:
-    def make(seed: int) -> OnPolicyAgent:
+    def make(seed: int) -> EpisodeAgent:
         return small_agent(action, observation, device, num_envs, seed)
 
     agent, envs = make(0), ScriptedEnvs(num_envs, observation)

@@ -26,7 +26,7 @@ from small_runs import (
 from rltrain.agents.reinforce import Reinforce
 from rltrain.config.schema import NetworkConfig, ReinforceConfig, ValueConfig
 from rltrain.engine.algorithm import Build, State
-from rltrain.experience.rollout import Rollout
+from rltrain.experience.episodes import EpisodeBatch
 from rltrain.maths.optimizers import eager_gradient
 from rltrain.types import ActionSpec
 
@@ -146,7 +146,7 @@ def random_episodes(generator: np.random.Generator, action: ActionSpec) -> list[
     return episodes
 
 
-def padded(episodes: list[PlayedEpisode]) -> Rollout:
+def padded(episodes: list[PlayedEpisode]) -> EpisodeBatch:
     """As the update takes them, with something in the padding that must not matter."""
     steps = 8
 
@@ -159,7 +159,7 @@ def padded(episodes: list[PlayedEpisode]) -> Rollout:
 
     length = np.array([len(episode.reward) for episode in episodes])[:, None]
     mask, last = np.arange(steps) < length, np.arange(steps) == length - 1
-    return Rollout(
+    return EpisodeBatch(
         column("obs", 3.0), column("action", 1), column("reward", 0.0), torch.from_numpy(mask.astype(np.float64)),
         torch.from_numpy(last.astype(np.float64)), torch.from_numpy(np.stack([e.final_obs for e in episodes])),
         torch.tensor([float(e.truncated) for e in episodes]),

@@ -38,8 +38,8 @@ from whole_runs import (
 
 from rltrain.cli import main
 from rltrain.config.schema import CheckpointConfig, EvalConfig
+from rltrain.engine.episodes import EpisodeAgent
 from rltrain.engine.off_policy import OffPolicyAgent
-from rltrain.engine.on_policy import OnPolicyAgent
 from rltrain.errors import CheckpointError, RunFailed
 from rltrain.storage import checkpoint_parts
 from rltrain.storage.checkpoint import newest_checkpoint, read_checkpoint
@@ -157,7 +157,7 @@ def _without_privileges() -> None:
 class TestNoPermission:
     CODE = """
 import contextlib, io, json, os, sys
-from rltrain.engine.on_policy import OnPolicyAgent
+from rltrain.engine.episodes import EpisodeAgent
 from rltrain.cli import main
 for folder, *args in json.loads(sys.argv[1]):
     os.chdir(folder)
@@ -222,7 +222,7 @@ class TestNotFinite:
         """The loss of one update is poisoned; the run names it and its step, and the checkpoint before it stays."""
         config = {"dqn": dqn_config(), "reinforce": reinforce_config()}[algo]
         run = run_config(config, total_steps=4000, checkpoint=CheckpointConfig(10, 2, True))
-        agent = {"dqn": OffPolicyAgent, "reinforce": OnPolicyAgent}[algo]
+        agent = {"dqn": OffPolicyAgent, "reinforce": EpisodeAgent}[algo]
         original, updates = agent.update, []
 
         def update(self: object) -> dict[str, torch.Tensor]:

@@ -44,7 +44,7 @@ from rltrain.config.wrappers import (
     NormalizeRewardConfig,
     TimeAwareConfig,
 )
-from rltrain.engine.on_policy import OnPolicyAgent
+from rltrain.engine.episodes import EpisodeAgent
 from rltrain.engine.turns import Turns
 from rltrain.errors import RunFailed
 from rltrain.jobs.build import build_envs
@@ -407,7 +407,7 @@ def test_members_stopped_at_k_continue_bit_for_bit(case: str, stop_after: int) -
 
 def test_members_that_learn_in_one_call_as_on_a_gpu_equal_those_that_learn_one_by_one() -> None:
     at_once, one_by_one = Together(members("reinforce")), Together(members("reinforce"))
-    agent = cast(OnPolicyAgent, at_once.agent)
+    agent = cast(EpisodeAgent, at_once.agent)
     agent._turns = Turns(agent._state, agent._stack_knobs(), [slice(0, len(agent._running))])
     for together in (at_once, one_by_one):
         together.loop.run()

@@ -12,15 +12,15 @@ from torch import Tensor
 from rltrain.compute.compiling import Bound
 from rltrain.engine.agent import EngineAgent
 from rltrain.engine.algorithm import Algorithm
-from rltrain.engine.cadence import WhenFull
+from rltrain.engine.cadence import EveryEpisodes
 from rltrain.engine.learner import Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper, block_depth
 from rltrain.engine.turns import Turns, parts_of
-from rltrain.experience.rollout import Episodes, RolloutBuffer
+from rltrain.experience.episodes import EpisodeBuffer, Episodes
 from rltrain.types import Episode, Transition
 
-# Vector steps of a block in a rollout that is longer than expected.
+# Vector steps of a block where episodes are longer than expected.
 _LEAST_DEPTH = 8
 # Whole episodes have room from the start where the time limit is at most this many steps.
 _MOST_ROOM = 2**12
@@ -28,44 +28,45 @@ _MOST_ROOM = 2**12
 _FORESEEN_LENGTHS = 2
 
 
-class OnPolicyAgent(EngineAgent):
-    """Updates once it has `WhenFull.episodes`. The members of a population wait for each other: they update at the same
-    vector step, each from its own episodes."""
+class EpisodeAgent(EngineAgent):
+    """Updates once it has `EveryEpisodes.episodes`. The members of a population wait for each other: they update at
+    the same vector step, each from its own episodes."""
 
     def __init__(self, algorithms: Sequence[Algorithm], context: AgentContext) -> None:
         super().__init__(algorithms, context)
-        episodes = cast(WhenFull, self._algorithm.cadence).episodes
+        episodes = cast(EveryEpisodes, self._algorithm.cadence).episodes
         where = context.device if self._iterates else torch.device("cpu")
         spaces = context.observation, context.action
-        self._rollout = self._store = RolloutBuffer(episodes, self._num_envs, *spaces, self._members, where)
+        self._buffer = self._store = EpisodeBuffer(episodes, self._num_envs, *spaces, self._members, where)
         self._knobs = self._stack_knobs()
         self._turns = Turns(self._state, self._knobs, parts_of(self._members, 1, 1, context.device))
         self._foreseen: set[int] = set()  # lengths of episodes for which programs are compiled beside the run
         self._learners: dict[int, tuple[Episodes, Learner]] = {}  # by padded length: each is a program of its own
         self._depth = block_depth(len(self._active))
         self._stepper_width = 0  # of the memory that it writes
-        # Vector steps of this rollout and of the last: how many make a block changes only how long it takes.
+        # Vector steps since the last update, and between the two before it. They choose how many make a block, which
+        # changes only how long it takes.
         self._made, self._made_before = 0, 0
         if not self._compile_from:
             self._use_programs(0)
 
     @property
     def active(self) -> np.ndarray:
-        active: np.ndarray = self._rollout.active & self._active
+        active: np.ndarray = self._buffer.active & self._active
         return active
 
     @property
     def waiting(self) -> np.ndarray:
-        waiting: np.ndarray = self._rollout.full & self._running
+        waiting: np.ndarray = self._buffer.full & self._running
         return waiting
 
     @property
     def replay_bytes(self) -> int:
-        return self._rollout.nbytes
+        return self._buffer.nbytes
 
     def _drawing(self) -> list[int]:
         # A member that waits for the others draws nothing, as the single run of its seed would not.
-        return np.flatnonzero(self._running & ~self._rollout.full).tolist()
+        return np.flatnonzero(self._running & ~self._buffer.full).tolist()
 
     def iterate(self, envs: SteppedByAgent, most: int) -> Block:
         """Vector steps with the environments on the device, for `env.vectorization=compiled`. Environments that have
@@ -74,7 +75,7 @@ class OnPolicyAgent(EngineAgent):
         if self._compiles:
             self._compile_beside(self.env_steps)
         steps = min(most, self._steps_ahead(envs))
-        finished, drawing = self._rollout.finished.copy(), self._drawing()
+        finished, drawing = self._buffer.finished.copy(), self._drawing()
         streams = {member: self._acting_noise[member].state_dict() for member in drawing}
         stepper.prepare(self._draw(steps), self._running)
         with torch.no_grad():
@@ -94,17 +95,17 @@ class OnPolicyAgent(EngineAgent):
         return Block(taken[:made], episodes, [made] if found else [], found)
 
     def _stepper_of(self, envs: SteppedByAgent) -> Stepper:
-        """The same, with room for the steps of a block. A rollout that is widened has new memory: then the stepper is
+        """The same, with room for the steps of a block. A buffer that is widened has new memory: then the stepper is
         new too."""
-        rollout, limit = self._rollout, envs.max_episode_steps
+        buffer, limit = self._buffer, envs.max_episode_steps
         bounded = 0 if limit is None or limit > _MOST_ROOM else limit
-        rollout.widen(bounded or int(rollout.length.max()) + self._depth)
-        is_new = rollout.width != self._stepper_width
+        buffer.widen(bounded or int(buffer.length.max()) + self._depth)
+        is_new = buffer.width != self._stepper_width
         if is_new:
-            self._stepper, self._stepper_width = None, rollout.width
-            self._foreseen = {rollout.width >> halved for halved in range(_FORESEEN_LENGTHS)} if bounded else set()
+            self._stepper, self._stepper_width = None, buffer.width
+            self._foreseen = {buffer.width >> halved for halved in range(_FORESEEN_LENGTHS)} if bounded else set()
         stepper = super()._stepper_of(envs)
-        if is_new and self._compiled and self._foresees(rollout.width):
+        if is_new and self._compiled and self._foresees(buffer.width):
             stepper.program.compile()
         return stepper
 
@@ -130,45 +131,45 @@ class OnPolicyAgent(EngineAgent):
         return self._context.compile_update and not self._compiles
 
     def _steps_ahead(self, envs: SteppedByAgent) -> int:
-        """Vector steps until the rollout is probably full, and at most those until it certainly is."""
+        """Vector steps until the episodes are probably whole, and at most those until they certainly are."""
         ahead = max(_LEAST_DEPTH, min(self._depth, self._made_before - self._made))
         limit = envs.max_episode_steps
-        return ahead if limit is None else max(1, min(ahead, self._rollout.most_steps(limit)))
+        return ahead if limit is None else max(1, min(ahead, self._buffer.most_steps(limit)))
 
     def _taken(self, finished: np.ndarray, ended: np.ndarray) -> np.ndarray:
         """[steps, M], the environment steps of each member in each vector step of a block. `finished` [M * N]: episodes
         that each environment had finished before it; `ended` bool [steps, M * N]: where one ended."""
         before = finished + ended.cumsum(0) - ended  # [steps, M * N], episodes finished before each step
-        of_members: np.ndarray = self._rollout.has_yet_to_play(before).reshape(len(ended), self._members, -1).sum(-1)
+        of_members: np.ndarray = self._buffer.has_yet_to_play(before).reshape(len(ended), self._members, -1).sum(-1)
         of_members *= self._running
         return of_members
 
     def observe(self, transition: Transition, episodes: list[Episode]) -> None:
-        self._rollout.add(transition)
+        self._buffer.add(transition)
         self._env_steps += transition.active.reshape(self._members, -1).sum(1)
 
     def update(self) -> dict[str, Tensor]:
-        if not self._rollout.full[self._running].all():
+        if not self._buffer.full[self._running].all():
             return {}
         self._made, self._made_before = 0, self._made
         self._anneal()
         metrics = self._turns.joined([(part, self._learn(part)) for part in self._turns.parts_with(self._running)])
-        self._rollout.clear()
+        self._buffer.clear()
         self._count_gradient_steps(1)
-        # Here, where all members that run have learned from whole rollouts, and at no other step.
+        # Here, where all members that run have learned from their episodes, and at no other step.
         self._use_programs(int(self._env_steps[self._running].max(initial=0)))
         return metrics
 
     @property
     def _steps_before_update(self) -> np.ndarray:
-        begun: np.ndarray = self._env_steps - self._rollout.length.reshape(self._members, -1).sum(1)
+        begun: np.ndarray = self._env_steps - self._buffer.length.reshape(self._members, -1).sum(1)
         return begun
 
     def _learn(self, members: slice) -> dict[str, Tensor]:
         """An update from the episodes of these members; its metrics."""
-        memory, learner = self._learner(self._rollout.padded_length(members))
+        memory, learner = self._learner(self._buffer.padded_length(members))
         self._turns.load(members)
-        self._rollout.copy(memory, members)
+        self._buffer.copy(memory, members)
         learner.prepare(1, np.empty((self._turns.count, 0)))
         with torch.no_grad():
             learner.learn()
@@ -179,9 +180,9 @@ class OnPolicyAgent(EngineAgent):
         """The learner of episodes that are padded to `steps` steps, and the memory that it learns from."""
         if steps not in self._learners:
             turns = self._turns
-            memory = self._rollout.room(steps, turns.count, self._device)
+            memory = self._buffer.room(steps, turns.count, self._device)
             learner = Learner(
-                self._context, self._algorithm, turns.state, turns.knobs, self._rollout, memory, turns.count, draws=0
+                self._context, self._algorithm, turns.state, turns.knobs, self._buffer, memory, turns.count, draws=0
             )
             if self._compiled and self._foresees(steps):
                 learner.program.compile()
@@ -189,12 +190,12 @@ class OnPolicyAgent(EngineAgent):
         return self._learners[steps]
 
     def abandon_episodes(self, envs: np.ndarray) -> None:
-        self._rollout.forget(envs)
+        self._buffer.forget(envs)
 
     def state_dict(self, member: int = 0) -> StateDict:
         return {
             **super().state_dict(member),
-            "replay": with_prefix("rollout", self._rollout.state_dict(member)),
+            "replay": with_prefix("rollout", self._buffer.state_dict(member)),
             "state": {
                 "env_steps": int(self._env_steps[member]),
                 "compiled": self._compiled and self._compile_from > 0,  # the change-over has been
@@ -206,7 +207,7 @@ class OnPolicyAgent(EngineAgent):
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, Any]], member: int = 0) -> None:
         super().load_state_dict(state, member)
-        self._rollout.load_state_dict(without_prefix("rollout", state["replay"]), member)
+        self._buffer.load_state_dict(without_prefix("rollout", state["replay"]), member)
         plain = state["state"]
         self._gradient_steps[member] = plain["gradient_steps"]
         self._env_steps[member] = plain.get("env_steps", 0)  # format 1 had neither

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import BOX, CPU, DISCRETE, VECTOR, ScriptedEnvs
 
-from rltrain.experience.rollout import Rollout, RolloutBuffer
+from rltrain.experience.episodes import EpisodeBatch, EpisodeBuffer
 from rltrain.types import ObservationSpec, Transition
 
 OBSERVATION = ObservationSpec("box", (1,), "float32")
@@ -38,16 +38,16 @@ class LengthEnvs:
         return done
 
 
-def take(buffer: RolloutBuffer, device: torch.device = CPU) -> Rollout:
+def take(buffer: EpisodeBuffer, device: torch.device = CPU) -> EpisodeBatch:
     """The episodes as an update sees them."""
     memory = buffer.room(buffer.padded_length(slice(1)), 1, device)
     buffer.copy(memory, slice(1))
     buffer.clear()
-    ((_, rollout),) = buffer.batches(memory, torch.empty(1, 0))
-    return rollout
+    ((_, batch),) = buffer.batches(memory, torch.empty(1, 0))
+    return batch
 
 
-def fill(buffer: RolloutBuffer, envs: LengthEnvs, limit: int = 10_000) -> int:
+def fill(buffer: EpisodeBuffer, envs: LengthEnvs, limit: int = 10_000) -> int:
     """Steps until the buffer is full; returns the environment steps."""
     taken = 0
     for _ in range(limit):
@@ -59,15 +59,15 @@ def fill(buffer: RolloutBuffer, envs: LengthEnvs, limit: int = 10_000) -> int:
     return taken
 
 
-def check_episode(rollout: Rollout, row: int, episode: int, length: int) -> None:
+def check_episode(batch: EpisodeBatch, row: int, episode: int, length: int) -> None:
     t = np.arange(length)
-    assert rollout.obs[row, :length, 0].tolist() == (100.0 * episode + t).tolist()
-    assert rollout.action[row, :length].tolist() == (t % 3).tolist()
-    assert rollout.reward[row].tolist() == [*(t + 1.0), *[0.0] * (rollout.reward.shape[1] - length)]
-    assert rollout.mask[row].tolist() == [1.0] * length + [0.0] * (rollout.mask.shape[1] - length)
-    assert torch.nonzero(rollout.last[row]).tolist() == [[length - 1]]
-    assert rollout.final_obs[row].tolist() == [-episode]
-    assert rollout.truncated[row].item() == float(episode % 2 == 0)
+    assert batch.obs[row, :length, 0].tolist() == (100.0 * episode + t).tolist()
+    assert batch.action[row, :length].tolist() == (t % 3).tolist()
+    assert batch.reward[row].tolist() == [*(t + 1.0), *[0.0] * (batch.reward.shape[1] - length)]
+    assert batch.mask[row].tolist() == [1.0] * length + [0.0] * (batch.mask.shape[1] - length)
+    assert torch.nonzero(batch.last[row]).tolist() == [[length - 1]]
+    assert batch.final_obs[row].tolist() == [-episode]
+    assert batch.truncated[row].item() == float(episode % 2 == 0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -78,10 +78,10 @@ def check_episode(rollout: Rollout, row: int, episode: int, length: int) -> None
 )
 def test_each_environment_plays_exactly_its_share(lengths: list[list[int]], share: int, rounds: int) -> None:
     num_envs = len(lengths)
-    buffer, envs = RolloutBuffer(share * num_envs, num_envs, OBSERVATION, DISCRETE), LengthEnvs(lengths)
+    buffer, envs = EpisodeBuffer(share * num_envs, num_envs, OBSERVATION, DISCRETE), LengthEnvs(lengths)
     for update in range(rounds):
         steps = fill(buffer, envs)
-        rollout = take(buffer)
+        batch = take(buffer)
         assert not buffer.full
         assert buffer.active.all()
         played = [
@@ -90,14 +90,14 @@ def test_each_environment_plays_exactly_its_share(lengths: list[list[int]], shar
             for k in range(share)
         ]
         longest = max(length for _, _, length in played)
-        assert steps == sum(length for _, _, length in played) == int(rollout.mask.sum())
-        assert rollout.reward.shape == (share * num_envs, 1 << (longest - 1).bit_length())
+        assert steps == sum(length for _, _, length in played) == int(batch.mask.sum())
+        assert batch.reward.shape == (share * num_envs, 1 << (longest - 1).bit_length())
         for row, episode, length in played:
-            check_episode(rollout, row, episode, length)
+            check_episode(batch, row, episode, length)
 
 
 def test_who_is_done_idles_and_short_episodes_are_not_favoured() -> None:
-    buffer, envs = RolloutBuffer(4, 2, OBSERVATION, DISCRETE), LengthEnvs([[1], [20]])
+    buffer, envs = EpisodeBuffer(4, 2, OBSERVATION, DISCRETE), LengthEnvs([[1], [20]])
     idle = 0
     while not buffer.full:
         active = buffer.active.copy()
@@ -108,19 +108,19 @@ def test_who_is_done_idles_and_short_episodes_are_not_favoured() -> None:
 
 
 def test_it_grows_with_the_longest_episode() -> None:
-    buffer = RolloutBuffer(2, 1, OBSERVATION, DISCRETE)
+    buffer = EpisodeBuffer(2, 1, OBSERVATION, DISCRETE)
     before = buffer.nbytes
     envs = LengthEnvs([[50, 150]])
     fill(buffer, envs)
-    rollout = take(buffer)
-    assert rollout.reward.shape == (2, 256)
+    batch = take(buffer)
+    assert batch.reward.shape == (2, 256)
     assert buffer.nbytes == 4 * before
-    check_episode(rollout, 0, 0, 50)
-    check_episode(rollout, 1, 1, 150)
+    check_episode(batch, 0, 0, 50)
+    check_episode(batch, 1, 1, 150)
 
 
 def test_an_end_of_the_mdp_wins_over_a_cut_of_the_same_step() -> None:
-    buffer = RolloutBuffer(1, 1, OBSERVATION, DISCRETE)
+    buffer = EpisodeBuffer(1, 1, OBSERVATION, DISCRETE)
     one = np.ones((1, 1), np.float32)
     yes = np.array([True])
     buffer.add(Transition(one, np.array([0]), np.ones(1, np.float32), one, yes, yes, yes))
@@ -128,36 +128,36 @@ def test_an_end_of_the_mdp_wins_over_a_cut_of_the_same_step() -> None:
 
 
 def test_what_was_taken_is_not_written_again(device: torch.device) -> None:
-    buffer, envs = RolloutBuffer(1, 1, OBSERVATION, DISCRETE), LengthEnvs([[4]])
+    buffer, envs = EpisodeBuffer(1, 1, OBSERVATION, DISCRETE), LengthEnvs([[4]])
     fill(buffer, envs)
-    rollout = take(buffer, device)
-    assert all(column.device == device for column in rollout)
-    copies = [column.clone() for column in rollout]
+    batch = take(buffer, device)
+    assert all(column.device == device for column in batch)
+    copies = [column.clone() for column in batch]
     fill(buffer, envs)
-    assert all(torch.equal(a, b) for a, b in zip(rollout, copies, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(batch, copies, strict=True))
 
 
 def test_abandoned_episodes_begin_anew_and_idle_ones_stay() -> None:
-    buffer, envs = RolloutBuffer(2, 2, OBSERVATION, DISCRETE), LengthEnvs([[1], [5]])
+    buffer, envs = EpisodeBuffer(2, 2, OBSERVATION, DISCRETE), LengthEnvs([[1], [5]])
     for _ in range(3):
         buffer.add(envs.step(buffer.active.copy()))
     buffer.forget(np.array([True, True]))
     fresh = LengthEnvs([[1], [2]])
     fill(buffer, fresh)
-    rollout = take(buffer)
-    check_episode(rollout, 0, 0, 1)
-    check_episode(rollout, 1, 0, 2)
+    batch = take(buffer)
+    check_episode(batch, 0, 0, 1)
+    check_episode(batch, 1, 0, 2)
 
 
 @pytest.mark.parametrize("saved_at", [0, 1, 5, 30, 80])
 def test_a_loaded_buffer_continues_as_the_saved_one(saved_at: int) -> None:
-    def play(steps: int, load_at: int | None) -> Rollout:
-        buffer, envs = RolloutBuffer(6, 3, VECTOR, BOX), ScriptedEnvs(3)
+    def play(steps: int, load_at: int | None) -> EpisodeBatch:
+        buffer, envs = EpisodeBuffer(6, 3, VECTOR, BOX), ScriptedEnvs(3)
         taken = None
         for k in range(steps):
             if k == load_at:
                 state = {name: tensor.clone() for name, tensor in buffer.state_dict().items()}
-                buffer = RolloutBuffer(6, 3, VECTOR, BOX)
+                buffer = EpisodeBuffer(6, 3, VECTOR, BOX)
                 buffer.load_state_dict(state)
             action = np.random.default_rng(k).normal(size=(3, 2)).astype(np.float32)
             buffer.add(envs.step(action, buffer.active.copy())[0])
@@ -172,7 +172,7 @@ def test_a_loaded_buffer_continues_as_the_saved_one(saved_at: int) -> None:
 
 def test_who_plays_and_what_is_full_follow_what_a_program_and_a_checkpoint_write() -> None:
     """Both are kept between the questions of two vector steps."""
-    stepped, loaded = (RolloutBuffer(2, 2, OBSERVATION, DISCRETE) for _ in range(2))
+    stepped, loaded = (EpisodeBuffer(2, 2, OBSERVATION, DISCRETE) for _ in range(2))
     for buffer in (stepped, loaded):
         assert buffer.active.tolist() == [True, True] and buffer.full.tolist() == [False]
     stepped.memory.finished.fill_(1)
