@@ -53,7 +53,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             self._run(*self._args)
 
     monkeypatch.setattr("rltrain.engine.learner.Bound", AsItIs)
-    monkeypatch.setattr("rltrain.engine.members.compiled", lambda function, *_, **__: function)
+    monkeypatch.setattr("rltrain.engine.members.MemberNetworks.compile", lambda _: None)
     return made
 
 

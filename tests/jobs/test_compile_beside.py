@@ -243,10 +243,7 @@ def test_the_other_process_makes_programs_of_what_is_built_there(
 ) -> None:
     config, made, acting = CASES[case], list[Bound](), list[str]()
     monkeypatch.setattr(Bound, "make_program", lambda program: made.append(program))
-    monkeypatch.setattr(
-        "rltrain.engine.members.compiled",
-        lambda update, fallback, fixed_shapes: lambda *args: acting.append("compiled") or fallback(*args),
-    )
+    monkeypatch.setattr("rltrain.engine.members.ActingProgram", lambda *_: lambda *_: acting.append("made"))
     with closing(build_envs(config)) as envs:
         population = tuple(replace(config, seed=seed) for seed in range(members)) if members > 1 else ()
         context = AgentContext(
