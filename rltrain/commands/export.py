@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rltrain.commands.evaluate import find_run, run_of, source_in
+from rltrain.commands.evaluate import run_of
+from rltrain.commands.find import find_run, source_in
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError, RunFailed
 from rltrain.terminal.output import say

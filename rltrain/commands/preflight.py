@@ -52,7 +52,7 @@ def preflight(config: RunConfig) -> None:
 
 
 def _check_place(init_from: str) -> None:
-    from rltrain.commands.evaluate import find_run, source_in
+    from rltrain.commands.find import find_run, source_in
 
     try:
         source_in(find_run(init_from))

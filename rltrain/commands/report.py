@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rltrain.commands.evaluate import find_run, not_begun
+from rltrain.commands.find import find_run, not_begun
 from rltrain.config.stored import parse_words
 from rltrain.errors import RequestError
 from rltrain.report.words import PAGE, cells

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rltrain.commands.evaluate import find_run, not_begun
+from rltrain.commands.find import find_run, not_begun
 from rltrain.config.stored import as_settings, parse_value
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
