@@ -21,7 +21,7 @@ from rltrain.storage.run_result import status_of
 from rltrain.storage.sweep_folder import RESULTS, SweepFolder, is_sweep
 from rltrain.terminal.interrupts import process_of_caller
 from rltrain.terminal.output import own_output
-from rltrain.terminal.text import command_given_here, no_folder
+from rltrain.terminal.shell import command_given_here, no_folder
 
 if TYPE_CHECKING:
     from rltrain.policy.load import TrainedPolicy

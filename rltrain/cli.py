@@ -46,7 +46,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _run(args: list[str]) -> int:
-    from rltrain.terminal.text import command_given_here
+    from rltrain.terminal.shell import command_given_here
 
     try:
         os.getcwd()
@@ -59,7 +59,7 @@ def _run(args: list[str]) -> int:
 
 def _answer(args: list[str]) -> int:
     from rltrain.errors import Interrupted, RequestError, RunFailed
-    from rltrain.terminal.text import unusable
+    from rltrain.terminal.shell import unusable
 
     try:
         return _dispatch(args)

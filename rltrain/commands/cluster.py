@@ -27,7 +27,7 @@ from rltrain.config.stored import parse_value
 from rltrain.errors import RequestError
 from rltrain.machine import TASK_CORES
 from rltrain.storage.task_folder import TASKS, Task, TaskFolder, read_tasks, write_tasks
-from rltrain.terminal.text import command_folder, rltrain_command
+from rltrain.terminal.shell import command_folder, rltrain_command
 
 if TYPE_CHECKING:
     from rltrain.cluster.runner import Runner

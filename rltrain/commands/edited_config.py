@@ -12,7 +12,8 @@ from rltrain.config.validate import leaves, to_plain
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import warn
-from rltrain.terminal.text import harmless, rltrain_command, shortened, shown_path
+from rltrain.terminal.shell import rltrain_command, shown_path
+from rltrain.terminal.text import harmless, shortened
 
 _log = logging.getLogger(__name__)
 _LONGEST = 200  # letters of the keys

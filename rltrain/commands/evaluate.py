@@ -15,7 +15,8 @@ from rltrain.config.stored import parse_arguments, require_trusted
 from rltrain.envs.process_state import process_kept
 from rltrain.errors import Interrupted, RequestError
 from rltrain.terminal.output import say
-from rltrain.terminal.text import command_folder, mean_and_std, shown_path
+from rltrain.terminal.shell import command_folder, shown_path
+from rltrain.terminal.text import mean_and_std
 
 if TYPE_CHECKING:
     from rltrain.policy.load import TrainedPolicy

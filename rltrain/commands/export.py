@@ -9,7 +9,7 @@ from rltrain.commands.find import find_run, source_in
 from rltrain.config.stored import parse_arguments
 from rltrain.errors import RequestError, RunFailed
 from rltrain.terminal.output import say
-from rltrain.terminal.text import command_folder, no_folder, shown_path
+from rltrain.terminal.shell import command_folder, no_folder, shown_path
 
 DEFAULTS = {"checkpoint": None, "out": None, "trust": False}
 """`trust`, which evaluate and resume need for a run of env=module:id, changes nothing: no environment is made."""

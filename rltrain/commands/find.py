@@ -12,7 +12,7 @@ from rltrain.config.schema import AUTO_SAVE_STEPS
 from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
-from rltrain.terminal.text import command_folder, no_folder, rltrain_command, shown_path, unusable
+from rltrain.terminal.shell import command_folder, no_folder, rltrain_command, shown_path, unusable
 
 if TYPE_CHECKING:
     from rltrain.storage.run_folder import RunFolder

@@ -14,16 +14,9 @@ from rltrain.config.stored import parse_words
 from rltrain.errors import RequestError
 from rltrain.report.words import PAGE, cells
 from rltrain.terminal.output import errors, say
+from rltrain.terminal.shell import command_folder, no_folder, shown_path, unusable
 from rltrain.terminal.table import laid_out
-from rltrain.terminal.text import (
-    command_folder,
-    harmless,
-    no_folder,
-    shown_path,
-    terminal_width,
-    unusable,
-    wrapped,
-)
+from rltrain.terminal.text import harmless, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from rltrain.report.contents import Contents

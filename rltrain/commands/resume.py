@@ -8,7 +8,7 @@ from rltrain.commands.find import find_run, not_begun
 from rltrain.config.stored import as_settings, parse_value
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
-from rltrain.terminal.text import rltrain_command, shown_path
+from rltrain.terminal.shell import rltrain_command, shown_path
 
 
 def main(args: list[str]) -> int:

@@ -14,7 +14,7 @@ from rltrain.config.stored import Differences, changed, parse_changes, recorded_
 from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 if TYPE_CHECKING:
     from rltrain.storage.checkpoint import Checkpoint

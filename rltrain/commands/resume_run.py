@@ -17,7 +17,7 @@ from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import is_completed, status_of
 from rltrain.terminal.output import say, warn
-from rltrain.terminal.text import shell_word, shown_path
+from rltrain.terminal.shell import shell_word, shown_path
 
 if TYPE_CHECKING:
     from rltrain.storage.checkpoint import Checkpoint

@@ -27,7 +27,7 @@ from rltrain.storage.run_result import is_completed, read_status
 from rltrain.storage.sweep_folder import ListedJob, SweepFolder
 from rltrain.storage.task_folder import TaskFolder, read_tasks
 from rltrain.terminal.output import say
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 if TYPE_CHECKING:
     from rltrain.config.launchers import Launcher

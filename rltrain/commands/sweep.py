@@ -40,8 +40,9 @@ from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.storage.files import LOCK
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
 from rltrain.terminal.output import errors, say
+from rltrain.terminal.shell import rltrain_command, shown_path, unusable
 from rltrain.terminal.table import MOST_ROWS
-from rltrain.terminal.text import counted, rltrain_command, shown_path, unusable, wrapped
+from rltrain.terminal.text import counted, wrapped
 
 _OF_THE_REQUEST = frozenset({"multirun.yaml", LOCK, JOBS})
 """Names in a sweep's folder before its first job has one."""

@@ -13,7 +13,8 @@ from rltrain.config.idle import idle_lines
 from rltrain.config.info import ComposeInfo
 from rltrain.config.override_text import as_typed, key_of, own_overrides
 from rltrain.config.validate import show
-from rltrain.terminal.text import counted_names, quoted
+from rltrain.terminal.shell import quoted
+from rltrain.terminal.text import counted_names
 
 _APART = {"seed", "name", "tuned", "env"}
 """Keys in which jobs may differ and be tuned alike: returns in two environments are not compared."""

@@ -15,17 +15,9 @@ from rltrain.errors import Interrupted, RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_status
 from rltrain.storage.sweep_folder import RESULTS_TEXT, SweepFolder
+from rltrain.terminal.shell import rltrain_command, shown_path
 from rltrain.terminal.table import MOST_ROWS, laid_out
-from rltrain.terminal.text import (
-    counted,
-    harmless,
-    mean_and_std,
-    number,
-    rltrain_command,
-    shown_path,
-    terminal_width,
-    wrapped,
-)
+from rltrain.terminal.text import counted, harmless, mean_and_std, number, terminal_width, wrapped
 from rltrain.training.outcome import Outcome
 
 _LOST = "lost: an evaluation reached the threshold, the last network does not"

@@ -33,7 +33,7 @@ from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.terminal.interrupts import sigint_ends, sigint_raises
 from rltrain.terminal.output import printing_answers
-from rltrain.terminal.text import shown_path, unusable
+from rltrain.terminal.shell import shown_path, unusable
 
 
 def main(args: list[str]) -> int:

@@ -39,7 +39,8 @@ from rltrain.storage.study_folder import (
 )
 from rltrain.terminal.interrupts import sigint_ends
 from rltrain.terminal.output import say
-from rltrain.terminal.text import command_folder, counted, no_folder, number, rltrain_command, shown_path, wrapped
+from rltrain.terminal.shell import command_folder, no_folder, rltrain_command, shown_path
+from rltrain.terminal.text import counted, number, wrapped
 
 
 def main(args: list[str]) -> int:

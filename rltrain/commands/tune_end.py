@@ -20,7 +20,8 @@ from rltrain.storage.run_result import read_result
 from rltrain.storage.study_folder import CONFIRMATION, StudyFolder, Trial
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder
 from rltrain.terminal.output import say
-from rltrain.terminal.text import counted, number, rltrain_command, shown_path, wrapped
+from rltrain.terminal.shell import rltrain_command, shown_path
+from rltrain.terminal.text import counted, number, wrapped
 
 _SHOWN = 10
 RESULTS = "study.json"

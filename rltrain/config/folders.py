@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from rltrain.errors import RequestError, module_hint
-from rltrain.terminal.text import command_folder, no_folder
+from rltrain.terminal.shell import command_folder, no_folder
 
 USER_ORIGINS = ("--config-dir", "RLTRAIN_CONF")
 """Where folders of the user's own configs are named, the strongest first."""

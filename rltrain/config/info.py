@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.override_text import key_of
 from rltrain.config.validate import leaves
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 
 @dataclass(frozen=True)

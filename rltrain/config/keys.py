@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from rltrain.config import schema
 from rltrain.config.validate import closest
 from rltrain.errors import RequestError
-from rltrain.terminal.text import rltrain_command
+from rltrain.terminal.shell import rltrain_command
 
 # A key, whole or its last part -> its names in other libraries.
 OTHER_NAMES = {

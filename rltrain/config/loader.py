@@ -36,7 +36,7 @@ from rltrain.config.schema import ALGO_CONFIGS, RunConfig
 from rltrain.config.user_files import check_user_file
 from rltrain.config.validate import to_plain, validate
 from rltrain.errors import RequestError
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 _LAYERS = ("algo/", "tuned/", "experiment/")  # the files that may speak about other groups
 _OPEN = ("env.kwargs.", "env.kwargs=")

@@ -21,7 +21,7 @@ from rltrain.config.launchers import wrong_launcher_key
 from rltrain.config.user_files import check_registered, explain_file
 from rltrain.config.validate import closest
 from rltrain.errors import RequestError
-from rltrain.terminal.text import quoted, shown_path
+from rltrain.terminal.shell import quoted, shown_path
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
 # What a choice decides is more than this key: its defaults, tuned files, names of folders.

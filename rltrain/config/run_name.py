@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rltrain.errors import RequestError
 from rltrain.storage.files import LOCK, holder_of
-from rltrain.terminal.text import command_folder, rltrain_command, shown_path, unusable
+from rltrain.terminal.shell import command_folder, rltrain_command, shown_path, unusable
 
 
 def safe(text: str) -> str:

@@ -16,7 +16,7 @@ from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.user_files import place_of
 from rltrain.config.validate import read_value, show, suggestion
 from rltrain.errors import RequestError
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 _FIELDS = ("low", "high", "log", "step", "choices")
 

@@ -14,7 +14,7 @@ from rltrain.config.keys import unknown_key
 from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.validate import at, unregistered
 from rltrain.errors import RequestError
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 _GLOBAL = ("experiment", "tuned")
 """The groups whose files speak of the whole config."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from rltrain.envs.returned import RESET_RULE, STEP_RULE, Mistake
 from rltrain.errors import one_line
 from rltrain.terminal.places import is_ours_or_gymnasium_s, origin
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 
 def described(error: BaseException) -> str:

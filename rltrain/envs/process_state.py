@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from rltrain.terminal.interrupts import RUN_SIGNALS
-from rltrain.terminal.text import need_variable
+from rltrain.terminal.shell import need_variable
 
 
 @contextmanager

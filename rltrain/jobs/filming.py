@@ -12,7 +12,7 @@ from rltrain.errors import RequestError, RunFailed
 from rltrain.loggers.logger import Logger
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.output import warn
-from rltrain.terminal.text import unusable
+from rltrain.terminal.shell import unusable
 
 _log = logging.getLogger(__name__)
 

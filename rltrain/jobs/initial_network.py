@@ -19,7 +19,7 @@ from rltrain.envs.wrappers.stack import statistics_in
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.policy.source import checkpoint_of
 from rltrain.storage.checkpoint import read_checkpoint
-from rltrain.terminal.text import command_folder, quoted
+from rltrain.terminal.shell import command_folder, quoted
 from rltrain.types import ActionSpec, ObservationSpec
 
 _SHAPING = ("network", "algo.value.hidden", "algo.atoms", "algo.cosines")

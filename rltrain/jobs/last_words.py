@@ -12,7 +12,8 @@ from rltrain.errors import Interrupted
 from rltrain.jobs.build import Parts
 from rltrain.jobs.findings import findings
 from rltrain.storage.checkpoint_folders import best_folder, newest_step, place_of
-from rltrain.terminal.text import counted, mean_and_std, rltrain_command, shell_word, shown_path
+from rltrain.terminal.shell import rltrain_command, shell_word, shown_path
+from rltrain.terminal.text import counted, mean_and_std
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.limits import Limit, reached_limit

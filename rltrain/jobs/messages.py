@@ -18,13 +18,8 @@ from rltrain.jobs.initial_network import other_rewards
 from rltrain.machine import available_cores
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.storage.run_folder import versions
-from rltrain.terminal.text import (
-    counted,
-    harmless,
-    shortened,
-    shown_path,
-    wrapped,
-)
+from rltrain.terminal.shell import shown_path
+from rltrain.terminal.text import counted, harmless, shortened, wrapped
 from rltrain.training.evaluation_limits import evaluation_limits
 from rltrain.training.evaluator import REPORT_EPISODES
 from rltrain.training.value_check import value_bounds

@@ -13,7 +13,8 @@ from rltrain.jobs.build import Parts
 from rltrain.jobs.findings import findings
 from rltrain.jobs.messages import continues, how, promise, steps_how
 from rltrain.storage.checkpoint import Checkpoint
-from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, shown_path, wrapped
+from rltrain.terminal.shell import shown_path
+from rltrain.terminal.text import counted, mean_and_std, name_ranges, number, wrapped
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.member import Member
 from rltrain.training.outcome import outcome

@@ -23,7 +23,7 @@ from rltrain.loggers.logger import Logger
 from rltrain.storage.run_folder import RunFolder, git_state, versions
 from rltrain.terminal.output import warn
 from rltrain.terminal.places import at_origin
-from rltrain.terminal.text import command_folder, shown_path, unusable
+from rltrain.terminal.shell import command_folder, shown_path, unusable
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.member import Member
 

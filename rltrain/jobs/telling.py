@@ -20,8 +20,9 @@ from rltrain.loggers.logger import Logger
 from rltrain.loggers.population_console import PopulationConsole
 from rltrain.storage.checkpoint import Checkpoint
 from rltrain.terminal.output import errors
+from rltrain.terminal.shell import rltrain_command
 from rltrain.terminal.table import MOST_ROWS
-from rltrain.terminal.text import counted_names, rltrain_command
+from rltrain.terminal.text import counted_names
 from rltrain.training.evaluator import EpisodeStatistics
 from rltrain.training.member import Member
 

@@ -12,7 +12,7 @@ from typing import Any
 from rltrain.terminal.ending import ends_soon
 from rltrain.terminal.interrupts import RUN_SIGNALS, stops_with
 from rltrain.terminal.output import own_output
-from rltrain.terminal.text import command_given_here
+from rltrain.terminal.shell import command_given_here
 
 
 def serve() -> None:

@@ -15,7 +15,7 @@ from rltrain.errors import RunFailed
 from rltrain.loggers.logger import NullLogger
 from rltrain.storage.files import open_regular, write_atomic
 from rltrain.terminal.output import warn
-from rltrain.terminal.text import shown_path, unusable
+from rltrain.terminal.shell import shown_path, unusable
 
 _log = logging.getLogger(__name__)
 _LONGEST_LINE = 1 << 20  # bytes; what is longer is no row of ours

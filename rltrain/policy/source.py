@@ -13,7 +13,7 @@ from rltrain.errors import CheckpointError, RequestError
 from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint
 from rltrain.storage.checkpoint_folders import best_folder, place_of
 from rltrain.storage.run_folder import RunFolder
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 if TYPE_CHECKING:
     from rltrain.agents import AgentContext

@@ -21,7 +21,7 @@ from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import RunResult, read_result, read_status
 from rltrain.storage.study_folder import CONFIRMATION, is_study
 from rltrain.storage.sweep_folder import SweepFolder, is_sweep
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 from rltrain.training.outcome import Outcome, outcome
 
 TRAINING, EVALUATION = "rollout/episode_return", "eval/episode_return"

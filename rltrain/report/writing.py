@@ -18,7 +18,7 @@ from rltrain.report.tables import csv_files, to_plain
 from rltrain.report.words import PAGE, TENSORBOARD
 from rltrain.storage.files import first_link, write_atomic
 from rltrain.storage.plain_files import json_text
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 _MOST_EVENT_FILES = 60
 _LONGEST_NAME = 80

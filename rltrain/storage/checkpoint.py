@@ -39,7 +39,7 @@ from rltrain.storage.checkpoint_parts import PartWriter, in_parts, read_parts
 from rltrain.storage.files import fsync
 from rltrain.storage.study_folder import no_checkpoint
 from rltrain.terminal.output import warn
-from rltrain.terminal.text import no_folder, shown_path, unusable
+from rltrain.terminal.shell import no_folder, shown_path, unusable
 from rltrain.types import Ring
 
 if TYPE_CHECKING:

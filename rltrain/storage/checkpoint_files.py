@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from rltrain.errors import CheckpointError
 from rltrain.machine import whole_memory
 from rltrain.storage import plain_data
-from rltrain.terminal.text import unusable
+from rltrain.terminal.shell import unusable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from rltrain.errors import RequestError
 from rltrain.storage.files import LOCK, holder_in
-from rltrain.terminal.text import unusable
+from rltrain.terminal.shell import unusable
 
 
 def lock_folder(folder: Path) -> BinaryIO:

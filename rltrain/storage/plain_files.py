@@ -11,7 +11,7 @@ import yaml
 
 from rltrain.errors import RequestError, RunFailed
 from rltrain.storage.files import open_regular, write_atomic
-from rltrain.terminal.text import unusable
+from rltrain.terminal.shell import unusable
 
 _MAX_TEXT_BYTES = 16 << 20
 MOST_LIST_BYTES = 256 << 20

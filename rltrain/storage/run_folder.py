@@ -18,7 +18,7 @@ from rltrain.errors import RequestError
 from rltrain.storage.files import first_link
 from rltrain.storage.locks import lock_folder
 from rltrain.storage.plain_files import json_text, plain_yaml, read_json, read_plain_yaml, write_file
-from rltrain.terminal.text import shown_path, unusable
+from rltrain.terminal.shell import shown_path, unusable
 
 STUDY = "study.yaml"
 """The file by which a folder is a study's, whose trials are runs below it."""

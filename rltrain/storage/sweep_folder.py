@@ -12,7 +12,7 @@ from rltrain.errors import RequestError
 from rltrain.storage.files import write_atomic
 from rltrain.storage.locks import lock_folder
 from rltrain.storage.plain_files import MOST_LIST_BYTES, json_text, read_json, write_file
-from rltrain.terminal.text import unusable
+from rltrain.terminal.shell import unusable
 
 JOBS = "jobs.json"
 """{"jobs": [{"folder": ..., "config": {...}, "overrides": [...]}, ...], "notes": [...]}, written before the first job

@@ -13,7 +13,7 @@ from rltrain.errors import RequestError
 from rltrain.storage.files import holder_of, write_atomic
 from rltrain.storage.locks import lock_patiently
 from rltrain.storage.plain_files import MOST_LIST_BYTES, json_text, read_json
-from rltrain.terminal.text import unusable
+from rltrain.terminal.shell import unusable
 
 TASKS = "tasks"
 """The folder of all tasks, in the sweep's; `tasks.json` in it lists them."""

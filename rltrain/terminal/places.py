@@ -6,7 +6,7 @@ import os
 import traceback
 from pathlib import Path
 
-from rltrain.terminal.text import shown_path
+from rltrain.terminal.shell import shown_path
 
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _GYMNASIUM_S_OWN = ("/gymnasium/core.py", "/gymnasium/wrappers/", "/gymnasium/envs/registration.py")

@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 from rltrain.config.search_space import Dimension
 from rltrain.errors import RequestError, one_line
 from rltrain.storage.study_folder import TrialResult
-from rltrain.terminal.text import unusable
+from rltrain.terminal.shell import unusable
 
 _NAME = "rltrain"
 _MOST_BYTES = 256 << 20  # of a journal, which may be untrusted

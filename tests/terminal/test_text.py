@@ -16,19 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from rltrain.terminal.text import (
-    draws_bars,
-    mean_and_std,
-    name_ranges,
-    number,
-    quoted,
-    rltrain_command,
-    shell_word,
-    shown_path,
-    terminal_width,
-    wrapped,
-    wrapped_table,
-)
+from rltrain.terminal.shell import quoted, rltrain_command, shell_word, shown_path
+from rltrain.terminal.text import draws_bars, mean_and_std, name_ranges, number, terminal_width, wrapped, wrapped_table
 
 WORDS = [
     "rltrain", "network.hidden=[64,64]", "=ls", "a b", "it's", "~", "!!", "$HOME", "`id`", "*", "#a", "x=~/y", "{a,b}",
