@@ -6,9 +6,9 @@ import logging
 from contextlib import suppress
 from pathlib import Path
 
+from rltrain.config.plain import leaves, to_plain
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
-from rltrain.config.validate import leaves, to_plain
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.output import warn

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rltrain.config.plain import show
 from rltrain.config.schema import AUTO_SAVE_STEPS
-from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.terminal.output import say
 from rltrain.terminal.shell import command_folder, no_folder, rltrain_command, shown_path, unusable

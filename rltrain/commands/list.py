@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rltrain.config.folders import description, group_files, import_plugins
-from rltrain.config.validate import closest, show, suggestion
+from rltrain.config.plain import show
+from rltrain.config.spelling import closest, suggestion
 from rltrain.config.wrappers import WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
 from rltrain.terminal.output import errors, say

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.edited_config import warn_of_edits
+from rltrain.config.plain import show
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, changed, parse_changes, recorded_changes, require_trusted
-from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.terminal.shell import shown_path

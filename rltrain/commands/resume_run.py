@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.edited_config import warn_of_edits
 from rltrain.commands.resume_changes import changed_config, lifting_change, made_by, with_earlier_changes
+from rltrain.config.plain import show
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import Differences, record_changes, validate_stored
-from rltrain.config.validate import show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import is_completed, status_of

@@ -18,9 +18,9 @@ from rltrain.commands.resume_population import held_jobs, populations_of
 from rltrain.commands.resume_run import begin, resume_run, tell, tell_completed
 from rltrain.commands.sweep_header import note_after
 from rltrain.commands.sweep_table import report_sweep, stopped_sweep
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import parse_changes, record_changes, validate_stored
-from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import is_completed, read_status

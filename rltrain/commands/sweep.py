@@ -32,9 +32,9 @@ from rltrain.config.contradictions import check_typed
 from rltrain.config.info import compose_info
 from rltrain.config.messages import COMPOSE_ERRORS
 from rltrain.config.override_text import as_typed, in_yaml, key_of, number_of_jobs
+from rltrain.config.plain import show, to_plain
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import show, to_plain
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed, one_line
 from rltrain.storage.files import LOCK

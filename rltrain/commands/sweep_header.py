@@ -12,7 +12,7 @@ from rltrain.commands.sweep_results import repeated_jobs
 from rltrain.config.idle import idle_lines
 from rltrain.config.info import ComposeInfo
 from rltrain.config.override_text import as_typed, key_of, own_overrides
-from rltrain.config.validate import show
+from rltrain.config.plain import show
 from rltrain.terminal.shell import quoted
 from rltrain.terminal.text import counted_names
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from rltrain.config.idle import idle_keys
 from rltrain.config.override_text import key_of, own_overrides
+from rltrain.config.plain import at, leaves, show
 from rltrain.config.stored import changed_totals, changes_of, earlier_totals
-from rltrain.config.validate import at, leaves, show
 from rltrain.errors import RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import RunResult, read_result, read_status

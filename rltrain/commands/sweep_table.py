@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from rltrain.commands.sweep_results import JobResult, SettingResult, job_results, setting_results, to_plain
 from rltrain.config.override_text import as_typed
+from rltrain.config.plain import at
 from rltrain.config.stored import validate_stored
-from rltrain.config.validate import at
 from rltrain.errors import Interrupted, RequestError
 from rltrain.storage.run_folder import RunFolder
 from rltrain.storage.run_result import read_status

@@ -27,8 +27,9 @@ from rltrain.config.info import compose_info
 from rltrain.config.intended import intended, not_understood
 from rltrain.config.keys import as_written, in_one_word, unknown_key
 from rltrain.config.messages import COMPOSE_ERRORS, check_overrides, explain, refuse_launcher, refuse_sweep
+from rltrain.config.plain import to_plain
 from rltrain.config.run_name import config_text, remove_unused, reserve_folder
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.validate import validate
 from rltrain.envs.process_state import variables_set
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.terminal.interrupts import sigint_ends, sigint_raises

@@ -24,11 +24,11 @@ from rltrain.commands.tune_request import (
 )
 from rltrain.commands.tune_trials import check_batch, new_batch
 from rltrain.commands.tuned_file import value_of
+from rltrain.config.plain import to_plain
 from rltrain.config.run_name import reserve_folder, run_name
 from rltrain.config.search_space import shown_values
 from rltrain.config.searched import late_epsilon
 from rltrain.config.stored import require_trusted
-from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.storage.files import holder_of
 from rltrain.storage.study_folder import (

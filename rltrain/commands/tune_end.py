@@ -9,9 +9,9 @@ from typing import Any
 from rltrain.commands.tune_batch import open_search, train_jobs
 from rltrain.commands.tune_request import Plan
 from rltrain.commands.tuned_file import Confirmation, tuned_settings, value_of, write_tuned
+from rltrain.config.plain import to_plain
 from rltrain.config.search_space import shown_values
 from rltrain.config.searched import with_values
-from rltrain.config.validate import to_plain
 from rltrain.errors import RunFailed
 from rltrain.storage.files import holder_of
 from rltrain.storage.plain_files import json_text, write_file

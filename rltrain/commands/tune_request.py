@@ -18,11 +18,13 @@ from rltrain.config.folders import conf_folder
 from rltrain.config.info import ComposeInfo
 from rltrain.config.intended import key_meant
 from rltrain.config.override_text import key_of
+from rltrain.config.plain import read_settings, to_plain
 from rltrain.config.schema import GROUP_CONFIGS, RunConfig, TuneConfig
 from rltrain.config.search_space import Dimension, parse_dimension, read_space, space_file
 from rltrain.config.searched import fitted
+from rltrain.config.spelling import closest
 from rltrain.config.stored import as_settings, parse_value, validate_stored
-from rltrain.config.validate import build_section, closest, read_settings, to_plain
+from rltrain.config.validate import build_section
 from rltrain.errors import RequestError
 from rltrain.terminal.text import counted
 

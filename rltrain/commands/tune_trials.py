@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rltrain.commands.tune_request import Plan
+from rltrain.config.plain import to_plain
 from rltrain.config.search_space import shown_values
 from rltrain.config.searched import with_values
 from rltrain.config.stored import validate_stored
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.validate import validate
 from rltrain.errors import RequestError
 from rltrain.storage.study_folder import TRIALS, Batch, StudyFolder, Trial, TrialResult, write_trials
 from rltrain.storage.sweep_folder import JOBS, ListedJob, SweepFolder

@@ -11,9 +11,9 @@ from rltrain import __version__
 from rltrain.commands.tune_request import Plan, seeds_said
 from rltrain.config.application import compose
 from rltrain.config.loader import tuned_name
+from rltrain.config.plain import leaves, to_plain
 from rltrain.config.schema import GROUP_CONFIGS
 from rltrain.config.searched import with_values
-from rltrain.config.validate import leaves, to_plain
 from rltrain.storage.plain_files import plain_yaml, write_file
 from rltrain.storage.study_folder import StudyFolder, Trial
 from rltrain.terminal.text import number

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from rltrain.config.contradictions import OPTIONAL_GROUPS
 from rltrain.config.env_source import brought_by, left_out
+from rltrain.config.plain import at, show
 from rltrain.config.schema import GROUP_CONFIGS
-from rltrain.config.validate import at, closest, show
+from rltrain.config.spelling import closest
 from rltrain.errors import RequestError
 
 _OF_ANY_SECTION = {"env", "tuned", "experiment"}

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rltrain.config.env_source import env_creator, package_lacking
+from rltrain.config.plain import show
 from rltrain.config.schema import EnvConfig
-from rltrain.config.validate import show, suggestion
+from rltrain.config.spelling import suggestion
 from rltrain.errors import RequestError, missing_extra
 
 _MOST_NAMES = 12

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rltrain.config.override_text import key_of
-from rltrain.config.validate import leaves
+from rltrain.config.plain import leaves
 
 
 def idle_keys(config: Mapping[str, Any]) -> dict[str, str]:

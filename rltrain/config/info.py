@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.override_text import key_of
-from rltrain.config.validate import leaves
+from rltrain.config.plain import leaves
 from rltrain.terminal.shell import shown_path
 
 

@@ -11,7 +11,7 @@ from rltrain.config.command_names import COMMANDS
 from rltrain.config.env_source import env_ids, is_env_id
 from rltrain.config.folders import group_files
 from rltrain.config.keys import is_flag, same_name
-from rltrain.config.validate import closest
+from rltrain.config.spelling import closest
 
 _VERBS = ("train", "run", "learn", "fit")
 _SHORT = {"a": "algo", "e": "env", "s": "seed", "n": "total_steps", "d": "device"}

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
 from rltrain.config import schema
-from rltrain.config.validate import closest
+from rltrain.config.spelling import closest
 from rltrain.errors import RequestError
 from rltrain.terminal.shell import rltrain_command
 

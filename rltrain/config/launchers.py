@@ -10,8 +10,10 @@ from importlib.util import find_spec
 from typing import Annotated, Any
 
 from rltrain.config.folders import conf_folder
+from rltrain.config.plain import read_settings, show, to_plain
 from rltrain.config.schema import Range
-from rltrain.config.validate import build_section, read_settings, show, suggestion, to_plain
+from rltrain.config.spelling import suggestion
+from rltrain.config.validate import build_section
 from rltrain.errors import RequestError
 
 

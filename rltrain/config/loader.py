@@ -32,9 +32,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rltrain.config.env_families import family_of, namespace_of
 from rltrain.config.folders import USER_ORIGINS
 from rltrain.config.override_text import key_of
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import ALGO_CONFIGS, RunConfig
 from rltrain.config.user_files import check_user_file
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.validate import validate
 from rltrain.errors import RequestError
 from rltrain.terminal.shell import shown_path
 

@@ -18,8 +18,8 @@ from rltrain.config.command_names import COMMANDS
 from rltrain.config.contradictions import OPTIONAL_GROUPS
 from rltrain.config.keys import same_name, takes_list, unknown_key
 from rltrain.config.launchers import wrong_launcher_key
+from rltrain.config.spelling import closest
 from rltrain.config.user_files import check_registered, explain_file
-from rltrain.config.validate import closest
 from rltrain.errors import RequestError
 from rltrain.terminal.shell import quoted, shown_path
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from rltrain.config.algorithms import card_of, per_member_keys
+from rltrain.config.plain import at, show, to_plain
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import at, show, to_plain
 
 _COMMON = (
     "name", "seed", "total_steps", "total_episodes", "stop_at_return", "init_from",

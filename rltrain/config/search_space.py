@@ -12,9 +12,10 @@ from typing import Any
 import yaml
 
 from rltrain.config.folders import group_files
+from rltrain.config.plain import read_value, show
 from rltrain.config.schema import GROUP_CONFIGS
+from rltrain.config.spelling import suggestion
 from rltrain.config.user_files import place_of
-from rltrain.config.validate import read_value, show, suggestion
 from rltrain.errors import RequestError
 from rltrain.terminal.shell import shown_path
 

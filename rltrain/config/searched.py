@@ -10,9 +10,10 @@ from typing import Any
 from rltrain.config.horizon import check_horizon, epsilon_at_end
 from rltrain.config.idle import idle_keys
 from rltrain.config.keys import unknown_key
+from rltrain.config.plain import at, show, to_plain
 from rltrain.config.schema import GROUP_CONFIGS, RunConfig
 from rltrain.config.search_space import Dimension
-from rltrain.config.validate import at, build_section, show, to_plain
+from rltrain.config.validate import build_section
 from rltrain.errors import RequestError
 
 _NOT_SEARCHED = (

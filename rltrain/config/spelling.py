@@ -1,9 +1,11 @@
-"""Values in another program's spelling: `yes` for true, 0 for never, `50k` for 50_000; the ends of their refusals."""
+"""Words that are nearly right, and values in another program's spelling: `yes` for true, 0 for never, `50k` for 50_000;
+the ends of their refusals."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _YES, _NO = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 _NOTHING = ("none", "never", "inf", "-1", *_NO)
@@ -60,3 +62,15 @@ def _digits(text: str) -> str:
     if found is None or len(found[2] or "") > _POWERS[found[3]]:
         return ""
     return f"{int(found[1] + (found[2] or '').ljust(_POWERS[found[3]], '0')):_}"
+
+
+def closest(word: str, candidates: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Up to `count` of `candidates` that look like `word`, the best first; capitals do not matter."""
+    originals = {candidate.lower(): candidate for candidate in candidates}
+    return [originals[match] for match in difflib.get_close_matches(word.lower(), originals, count, cutoff)]
+
+
+def suggestion(word: str, candidates: Iterable[str]) -> str:
+    """`; did you mean x?` or nothing, to end a message with."""
+    matches = closest(word, candidates)
+    return f"; did you mean {matches[0]}?" if matches else ""

@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from rltrain.config.keys import as_written, in_one_word
+from rltrain.config.plain import at, leaves, read_value, show, to_plain
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import at, closest, keys_of, leaves, read_value, show, suggestion, to_plain, validate
+from rltrain.config.spelling import closest, suggestion
+from rltrain.config.validate import keys_of, validate
 from rltrain.errors import RequestError
 
 Arguments = dict[str, Any]

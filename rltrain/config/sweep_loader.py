@@ -24,8 +24,9 @@ from rltrain.config.loader import (
 )
 from rltrain.config.messages import COMPOSE_ERRORS, explain
 from rltrain.config.override_text import as_typed
+from rltrain.config.plain import at, to_plain
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import at, to_plain, validate
+from rltrain.config.validate import validate
 from rltrain.errors import RequestError
 
 

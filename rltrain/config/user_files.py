@@ -11,8 +11,9 @@ import yaml
 
 from rltrain.config.choices import groups_of, unknown_choice
 from rltrain.config.keys import unknown_key
+from rltrain.config.plain import at
 from rltrain.config.schema import GROUP_CONFIGS
-from rltrain.config.validate import at, unregistered
+from rltrain.config.validate import unregistered
 from rltrain.errors import RequestError
 from rltrain.terminal.shell import shown_path
 

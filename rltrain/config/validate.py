@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from rltrain.config import schema
 from rltrain.config.contradictions import check_contradictions
-from rltrain.config.spelling import list_meant, scalar_meant, section_meant
+from rltrain.config.plain import plain_value, read_value, show
+from rltrain.config.spelling import list_meant, scalar_meant, section_meant, suggestion
 from rltrain.config.wrappers import INSTEAD, WRAPPER_CONFIGS, arguments_of
 from rltrain.errors import RequestError
-from rltrain.terminal.text import shortened
 
 _ANY_NUMBER = schema.Range()
 _LONGEST_TEXT = 1000  # that is read as a number or a list
@@ -66,74 +64,6 @@ def build_section(cls: type, values: Any, path: str) -> Any:
             raise RequestError(f"{key}: missing")
         built[field.name] = _convert(hint, values.get(field.name), key, limits)
     return cls(**built)
-
-
-def to_plain(config: Any) -> dict[str, Any]:
-    """The inverse of `validate`: dicts, lists, strings, numbers, booleans and None only."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """A shipped YAML file of settings, which is known to be right."""
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-
-
-def closest(word: str, candidates: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Up to `count` of `candidates` that look like `word`, the best first; capitals do not matter."""
-    originals = {candidate.lower(): candidate for candidate in candidates}
-    return [originals[match] for match in difflib.get_close_matches(word.lower(), originals, count, cutoff)]
-
-
-def suggestion(word: str, candidates: Iterable[str]) -> str:
-    """`; did you mean x?` or nothing, to end a message with."""
-    matches = closest(word, candidates)
-    return f"; did you mean {matches[0]}?" if matches else ""
-
-
-def leaves(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value, of everything in a tree of mappings; an empty mapping is a value."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return found
-
-
-def at(tree: Mapping[str, Any], path: Iterable[str]) -> Any:
-    """The value under the keys of `path`, one within the other; None where a section is not there."""
-    node: Any = tree
-    for key in path:
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node
-
-
-def show(value: object) -> str:
-    """A value as the user would type it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return shortened(str(value), 60)
-
-
-def read_value(text: str) -> Any:
-    """A value as YAML reads it: numbers, booleans, null, lists, text; no tags.
-
-    Raises:
-        yaml.YAMLError: it cannot be read.
-    """
-    value = yaml.safe_load(text)
-    try:
-        return float(value) if isinstance(value, str) else value  # YAML takes 1e5 for text
-    except ValueError:
-        return value
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value):
-        return to_plain(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return value
 
 
 @functools.cache
@@ -184,7 +114,7 @@ def _convert(hint: Any, value: Any, key: str, limits: schema.Range) -> Any:
     if get_origin(hint) is dict:
         if isinstance(value, Mapping):
             _check_finite(value, key)
-            return {str(name): _plain(item) for name, item in value.items()}
+            return {str(name): plain_value(item) for name, item in value.items()}
         raise RequestError(f"{key}={show(value)}: must be a mapping, such as {{x: 1}}")
     return _convert_scalar(hint, value, key, limits)
 

@@ -16,8 +16,8 @@ from rltrain.compute.choices import CompileChoice, choose_compile, choose_cuda_g
 from rltrain.compute.compiling import has_compiler
 from rltrain.compute.device import choose_threads, configure_torch, float32_by_default, run_device
 from rltrain.config.algorithms import card_of
+from rltrain.config.plain import at, to_plain
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import at, to_plain
 from rltrain.envs.choice import Choice
 from rltrain.envs.make_vector import make_vector_env
 from rltrain.envs.probe import probe

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.wrappers.stack import statistics_in

@@ -11,8 +11,8 @@ import torch
 
 from rltrain.agents import Agent, AgentContext, make_agent
 from rltrain.config.algorithms import card_of
+from rltrain.config.plain import at, leaves, show, to_plain
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import at, leaves, show, to_plain
 from rltrain.config.wrappers import changes_observations
 from rltrain.envs.vector import VectorEnv
 from rltrain.envs.wrappers.stack import statistics_in

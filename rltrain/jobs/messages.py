@@ -11,8 +11,8 @@ from rltrain.config.env_families import atari_game
 from rltrain.config.horizon import epsilon_at_end
 from rltrain.config.idle import idle_lines
 from rltrain.config.info import ComposeInfo
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import AUTO_SAVE_STEPS, RunConfig
-from rltrain.config.validate import to_plain
 from rltrain.jobs.build import Parts, evaluates_meanwhile
 from rltrain.jobs.initial_network import other_rewards
 from rltrain.machine import available_cores

@@ -18,9 +18,9 @@ from typing import Any
 
 from rltrain.compute.device import free_memory, run_device
 from rltrain.config.algorithms import card_of
+from rltrain.config.plain import to_plain
 from rltrain.config.population import MOST_MEMBERS
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain
 from rltrain.envs.probe import probe
 from rltrain.errors import Interrupted, Pruned, RequestError, RunFailed, how_ended
 from rltrain.jobs.job import train_population

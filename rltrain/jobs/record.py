@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from rltrain.config.algorithms import card_of
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import RunConfig
-from rltrain.config.validate import to_plain
 from rltrain.engine.protocol import StateDict
 from rltrain.envs.grid_world import GridWorld, grid_world
 from rltrain.envs.returned import Mistake

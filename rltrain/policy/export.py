@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 from rltrain.envs.space_data import space_to_plain
 from rltrain.envs.spaces import ObservationWriter, action_limits, action_spec
 from rltrain.errors import RequestError

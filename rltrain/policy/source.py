@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rltrain.config.plain import show
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import validate_stored
-from rltrain.config.validate import show
 from rltrain.errors import CheckpointError, RequestError
 from rltrain.storage.checkpoint import Checkpoint, newest_checkpoint
 from rltrain.storage.checkpoint_folders import best_folder, place_of

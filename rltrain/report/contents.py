@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from rltrain.config.validate import closest
+from rltrain.config.spelling import closest
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
 from rltrain.report.comparison import Aggregate, Improvement, aggregate, best_first, envs_of, improvements

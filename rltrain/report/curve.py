@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, StrMethodFormatter
 
-from rltrain.config.validate import at
+from rltrain.config.plain import at
 from rltrain.errors import RequestError
 from rltrain.loggers.jsonl import read_rows
 from rltrain.report.records import before_resume

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rltrain.config.plain import show
 from rltrain.config.schema import GROUP_CONFIGS
-from rltrain.config.validate import show
 from rltrain.report.runs import Run
 
 ENV, FOLDER, BEFORE = "env.id", "folder", "total_steps.before"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from rltrain.config.validate import show
+from rltrain.config.plain import show
 from rltrain.report.comparison import best_in
 from rltrain.report.contents import Contents
 from rltrain.report.groups import is_no_setting

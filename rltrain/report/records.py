@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from rltrain.config.plain import show
 from rltrain.config.stored import changes_of
-from rltrain.config.validate import show
 
 _LONGEST = 1e12  # seconds
 

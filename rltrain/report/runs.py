@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rltrain.config.plain import leaves, show
 from rltrain.config.stored import ADDED_KEYS, earlier_totals
-from rltrain.config.validate import leaves, show
 from rltrain.errors import RequestError
 from rltrain.report.records import before_resume, longest_gap, reason_of, seconds_of, typed_of, used, versions_of
 from rltrain.report.series import Metrics, Series, read_metrics

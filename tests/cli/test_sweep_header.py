@@ -10,7 +10,7 @@ from halves import often
 
 from rltrain.commands.sweep_header import PlannedJob, comparison_notes, note_after, tuned_lines
 from rltrain.config.application import compose
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 
 
 def planned(*jobs: str, config_dir: Path | None = None) -> list[PlannedJob]:

@@ -22,7 +22,7 @@ import rltrain.commands.tune_end as tune_end
 from rltrain.cli import main
 from rltrain.commands.tuned_file import Confirmation
 from rltrain.config.application import compose
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 from rltrain.errors import Interrupted, RequestError, RunFailed
 from rltrain.jobs.training import Job
 from rltrain.storage.locks import lock_folder

@@ -18,7 +18,7 @@ from rltrain.config.choices import OTHER_WORDS
 from rltrain.config.env_families import has_ale
 from rltrain.config.folders import conf_folder
 from rltrain.config.keys import NAMES_OF_CHOICES, OTHER_NAMES, same_name
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 from rltrain.errors import RequestError
 
 GROUPS = ("network", "target_update", "exploration")

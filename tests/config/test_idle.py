@@ -6,7 +6,7 @@ import pytest
 
 from rltrain.config.application import compose
 from rltrain.config.idle import idle_keys, idle_lines
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 
 MUNCHAUSEN = {"algo.munchausen_temperature", "algo.munchausen_clip"}
 WEIGHTS = {"algo.prioritized.beta", "algo.prioritized.beta_steps", "algo.prioritized.eps"}

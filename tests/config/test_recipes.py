@@ -10,7 +10,7 @@ import yaml
 
 from rltrain.config.application import compose
 from rltrain.config.folders import conf_folder
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 
 RUN: dict[str, Any] = {
     "name": None,

@@ -10,11 +10,12 @@ from small_runs import dqn_config, run_config
 from rltrain.config.algorithms import card_of
 from rltrain.config.application import compose
 from rltrain.config.folders import conf_folder
+from rltrain.config.plain import to_plain
 from rltrain.config.population import structure
 from rltrain.config.schema import ALGO_CONFIGS
 from rltrain.config.search_space import Dimension, parse_dimension, read_space, space_file
 from rltrain.config.searched import fitted, with_values
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.validate import validate
 from rltrain.errors import RequestError
 
 NO_EPSILON = ("reinforce", "ppo", "a2c")

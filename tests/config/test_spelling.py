@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from small_runs import dqn_config, run_config
 
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import RunConfig
 from rltrain.config.stored import parse_value
-from rltrain.config.validate import build_section, to_plain, validate
+from rltrain.config.validate import build_section, validate
 from rltrain.errors import RequestError
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rltrain.config.contradictions import check_typed
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.plain import to_plain
+from rltrain.config.validate import validate
 from rltrain.errors import RequestError
 
 OPTIMIZER = {"name": "adam", "lr": 1e-3, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}

@@ -7,7 +7,8 @@ import pytest
 from rltrain.commands.completion import _wrappers
 from rltrain.commands.list import main as list_main
 from rltrain.config.application import compose
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.plain import to_plain
+from rltrain.config.validate import validate
 from rltrain.config.wrappers import FrameStackConfig, TimeAwareConfig
 from rltrain.errors import RequestError
 

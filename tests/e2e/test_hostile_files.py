@@ -16,7 +16,7 @@ from small_runs import dqn_config, run_config
 from whole_runs import StopAfter, newest, one_line, record_of, rewrite, rltrain_here, train
 
 from rltrain.cli import main
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 from rltrain.storage.run_folder import RunFolder
 
 COMMANDS = ("evaluate", "export", "resume")

@@ -31,7 +31,7 @@ from whole_runs import (
     rows,
 )
 
-from rltrain.config.validate import to_plain
+from rltrain.config.plain import to_plain
 from rltrain.jobs import job
 from rltrain.jobs.build import build
 from rltrain.jobs.checkpointer import RunCheckpointer

@@ -29,8 +29,8 @@ from whole_runs import (
 )
 
 from rltrain.cli import main
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import CheckpointConfig
-from rltrain.config.validate import to_plain
 from rltrain.errors import RunFailed
 from rltrain.storage.run_folder import RunFolder
 

@@ -17,6 +17,7 @@ from small_runs import dqn_config, env_config, optimizer, q_learning_config, rei
 from whole_runs import KillAfter, StopAfter, assert_same_run, newest, resume, stopping, train
 
 from rltrain.compute.compiling import has_compiler
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import (
     CheckpointConfig,
     ConstantConfig,
@@ -28,7 +29,6 @@ from rltrain.config.schema import (
     RunConfig,
     SoftUpdateConfig,
 )
-from rltrain.config.validate import to_plain
 from rltrain.envs.batched import BATCHED_ENVS
 from rltrain.errors import Interrupted
 from rltrain.jobs.job import train_population

@@ -33,8 +33,9 @@ from whole_runs import (
 
 import rltrain
 from rltrain.cli import main
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import CheckpointConfig, EvalConfig
-from rltrain.config.validate import to_plain, validate
+from rltrain.config.validate import validate
 from rltrain.errors import RequestError
 from rltrain.storage.checkpoint import read_checkpoint
 from rltrain.terminal.text import mean_and_std

@@ -20,9 +20,9 @@ pytest.importorskip("optuna")
 
 from rltrain.commands.tune_batch import train_jobs, trial_result
 from rltrain.config.application import compose
+from rltrain.config.plain import to_plain
 from rltrain.config.schema import RunConfig
 from rltrain.config.searched import with_values
-from rltrain.config.validate import to_plain
 from rltrain.errors import Interrupted, RunFailed
 from rltrain.loggers.jsonl import read_evaluations
 from rltrain.storage.run_folder import RunFolder
