@@ -19,6 +19,7 @@ from rltrain.engine.policy import GreedyPolicy
 from rltrain.engine.protocol import AgentContext, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import Stepper
 from rltrain.engine.stepping import Store
+from rltrain.engine.turns import KeptState
 from rltrain.maths.persistence import HeldActions
 from rltrain.seeding import RandomBlocks
 from rltrain.types import Episode
@@ -292,18 +293,3 @@ class EngineAgent(GreedyPolicy):
         for target, own in self._algorithm.follows.items():
             of_member = self.networks[own].of_member
             of_member(self._state.networks[target], member).copy_(of_member(self._state.networks[own], member))
-
-
-class KeptState:
-    """A snapshot of retired members' state, restored after each gradient step, which updates all members."""
-
-    def __init__(self, state: State, members: np.ndarray) -> None:
-        """members: bool [M]."""
-        self._tensors = state.tensors()
-        self._members = torch.from_numpy(np.flatnonzero(members)).to(self._tensors[0].device)
-        self._kept = [tensor[self._members] for tensor in self._tensors]
-
-    def restore(self) -> None:
-        """Writes what was kept back, in place."""
-        for tensor, kept in zip(self._tensors, self._kept, strict=True):
-            tensor.index_copy_(0, self._members, kept)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from rltrain.compute.compiling import Bound
-from rltrain.engine.agent import EngineAgent, KeptState
+from rltrain.engine.agent import EngineAgent
 from rltrain.engine.algorithm import Algorithm, Prepared, RolloutAlgorithm, State
 from rltrain.engine.cadence import EveryRollout
 from rltrain.engine.learner import Knobs, Learner
 from rltrain.engine.protocol import AgentContext, Block, StateDict, SteppedByAgent, with_prefix, without_prefix
 from rltrain.engine.stepper import block_depth
-from rltrain.engine.turns import Turns, parts_of
+from rltrain.engine.turns import KeptState, Turns, parts_of
 from rltrain.experience.rollout import Rollout, RolloutBuffer, RolloutMemory
 from rltrain.seeding import RandomBlocks
 from rltrain.types import Episode, Transition

@@ -1,4 +1,5 @@
-"""Updates of a population in groups of members, so that their activations fit into the caches of a CPU."""
+"""Updates of some members of a population: in groups, so that activations fit into the caches of a CPU, and without
+those that have ended."""
 
 from __future__ import annotations
 
@@ -68,3 +69,18 @@ class Turns:
     def _of(self, stacked: Tensor, members: slice) -> Tensor:
         """A view."""
         return stacked[members.start or 0] if self.count == 1 else stacked[members]
+
+
+class KeptState:
+    """A snapshot of retired members' state, restored after each gradient step, which updates all members."""
+
+    def __init__(self, state: State, members: np.ndarray) -> None:
+        """members: bool [M]."""
+        self._tensors = state.tensors()
+        self._members = torch.from_numpy(np.flatnonzero(members)).to(self._tensors[0].device)
+        self._kept = [tensor[self._members] for tensor in self._tensors]
+
+    def restore(self) -> None:
+        """Writes what was kept back, in place."""
+        for tensor, kept in zip(self._tensors, self._kept, strict=True):
+            tensor.index_copy_(0, self._members, kept)
