@@ -48,49 +48,27 @@ class Stepper:
         self.depth = depth
         self._experience, self._envs = experience, envs
         now, (starts, _) = envs.now(), envs.next_starts(depth)
-        lanes = len(now.obs)
-        to_env = make_to_env(envs.first_action, envs.action_scale, context.device)
-        action = context.action
-        like = torch.zeros(lanes, *action.shape, dtype=getattr(torch, action.dtype), device=context.device)
-        check_in_torch(envs.twin, torch.from_numpy(now.state).to(context.device), to_env(like))
-        self._lanes = StagingBuffers(
-            {
-                **_fields_like(_arrays(now)),
-                "begun": ((lanes,), torch.int64),
-                "step": ((1,), torch.int64),
-                "running": ((lanes,), torch.bool),
-            },
-            context.device,
-        )
-        axis = () if networks.members == 1 else (networks.members,)
-        self._drawn = StagingBuffers(
-            {
-                **{name: ((depth, lanes, *draw.shape), draw.dtype) for name, draw in algorithm.acting_draws.items()},
-                NETWORK_NOISE: ((depth, *axis, networks.noise_size), torch.float32),
-                **_fields_like({"starts": starts}),
-            },
-            context.device,
-        )
-        self._seen = StagingBuffers(
-            {
-                "ended": ((depth, lanes), torch.bool),
-                "episode_return": ((depth, lanes), torch.float64),
-                "episode_length": ((depth, lanes), torch.int64),
-                "finite": ((depth, lanes), torch.bool),
-            },
-            context.device,
-        )
-        on_device, drawn = self._lanes.on_device, self._drawn.on_device
+        lanes, device = len(now.obs), context.device
+        noise = (depth, networks.members, networks.noise_size)
+        acting = {name: ((depth, lanes, *draw.shape), draw.dtype) for name, draw in algorithm.acting_draws.items()}
+        inputs = {**acting, NETWORK_NOISE: (noise, torch.float32), **_fields_like({"starts": starts})}
+        self._boundary = StagingBuffers(_boundary_fields(now), device)
+        self._inputs = StagingBuffers(inputs, device)
+        self._records = StagingBuffers(_record_fields(depth, lanes), device)
+        between, drawn = self._boundary.on_device, self._inputs.on_device
         memory = Stepping(
             networks.params,
             experience.memory,
-            EnvBatch(*(on_device[name] for name in EnvBatch._fields)),
-            StepInputs({name: drawn[name] for name in algorithm.acting_draws}, drawn[NETWORK_NOISE], drawn["starts"]),
-            on_device["running"],
-            on_device["step"],
-            StepRecords(**self._seen.on_device),
-            {name: on_device[_KEPT + name] for name in now.kept},
+            EnvBatch(*(between[name] for name in EnvBatch._fields)),
+            StepInputs({name: drawn[name] for name in acting}, drawn[NETWORK_NOISE], drawn["starts"]),
+            between["running"],
+            between["step"],
+            StepRecords(**self._records.on_device),
+            {name: between[_KEPT + name] for name in now.kept},
         )
+        to_env = make_to_env(envs.first_action, envs.action_scale, device)
+        like = torch.zeros(lanes, *context.action.shape, dtype=getattr(torch, context.action.dtype), device=device)
+        check_in_torch(envs.twin, torch.from_numpy(now.state).to(device), to_env(like))
         step = make_step(
             algorithm, networks, experience, envs.twin, envs.max_episode_steps, to_env, envs.wrappers,
             envs.reward_clip,
@@ -99,17 +77,17 @@ class Stepper:
 
     def prepare(self, acting: Mapping[str, np.ndarray], running: np.ndarray) -> None:
         """Send the inputs of the next steps: the draws of acting, [steps, ...] each, and which members [M] run."""
-        lanes, drawn = self._lanes.host, self._drawn.host
+        between, drawn = self._boundary.host, self._inputs.host
         now = self._envs.now()
         for name, array in _arrays(now).items():
-            lanes[name][:] = array
-        drawn["starts"][:], lanes["begun"][:] = self._envs.next_starts(self.depth)
-        lanes["step"][:] = 0
-        lanes["running"][:] = np.repeat(running, len(now.obs) // len(running))
+            between[name][:] = array
+        drawn["starts"][:], between["begun"][:] = self._envs.next_starts(self.depth)
+        between["step"][:] = 0
+        between["running"][:] = np.repeat(running, len(now.obs) // len(running))
         for name, draws in acting.items():
             drawn[name][: len(draws)] = draws.reshape(-1, *drawn[name].shape[1:])
-        self._lanes.send()
-        self._drawn.send()
+        self._boundary.send()
+        self._inputs.send()
         self._experience.send()
 
     def step(self) -> None:
@@ -119,12 +97,12 @@ class Stepper:
     def finish(self, steps: int) -> tuple[list[Episode], np.ndarray]:
         """Reports the steps since `prepare` to the environments; waits for them. Returns the episodes that ended, and
         which environments ended one in each step, [steps, M * N] bool."""
-        lanes, seen = self._lanes.fetch(), self._seen.fetch()
+        between, records = self._boundary.fetch(), self._records.fetch()
         self._experience.fetch()
-        kept = {name.removeprefix(_KEPT): array for name, array in lanes.items() if name.startswith(_KEPT)}
-        own = {name: lanes[name] for name in BlockBoundary._fields if name != "kept"}
+        kept = {name.removeprefix(_KEPT): array for name, array in between.items() if name.startswith(_KEPT)}
+        own = {name: between[name] for name in BlockBoundary._fields if name != "kept"}
         now = BlockBoundary(**own, kept=kept)
-        block = BlockRecords(*(seen[name][:steps] for name in BlockRecords._fields))
+        block = BlockRecords(*(records[name][:steps] for name in BlockRecords._fields))
         return self._envs.record_block(now, block), block.ended
 
 
@@ -137,6 +115,19 @@ def _arrays(now: BlockBoundary) -> dict[str, np.ndarray]:
     """By the names that they have in the staging buffers."""
     return {**{name: array for name, array in now._asdict().items() if name != "kept"},
             **{_KEPT + name: array for name, array in now.kept.items()}}  # fmt: skip
+
+
+def _boundary_fields(now: BlockBoundary) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and types of what environments are between two blocks."""
+    lanes = (len(now.obs),)
+    more = {"begun": (lanes, torch.int64), "step": ((1,), torch.int64), "running": (lanes, torch.bool)}
+    return {**_fields_like(_arrays(now)), **more}
+
+
+def _record_fields(depth: int, lanes: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shapes and types of `StepRecords`."""
+    types = torch.bool, torch.float64, torch.int64, torch.bool
+    return {name: ((depth, lanes), dtype) for name, dtype in zip(StepRecords._fields, types, strict=True)}
 
 
 def _fields_like(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -60,7 +60,7 @@ class StepInputs(NamedTuple):
     """Inputs of D vector steps that the host draws beforehand."""
 
     acting: dict[str, Tensor]  # the algorithm's `acting_draws`, each [D, L]
-    network_noise: Tensor  # [D, M, E], of a single run [D, E]; E is 0 where the network is not noisy
+    network_noise: Tensor  # [D, M, E]; E is 0 where the network is not noisy
     starts: Tensor  # [D, *state, L], the first state of episode `begun` lies in row `begun % D`
 
 
@@ -78,11 +78,11 @@ class Stepping(NamedTuple):
 
     params: Tensor  # [P] or [M, P]
     memory: Any  # the store's, written
-    lanes: EnvBatch  # written
-    drawn: StepInputs
+    envs: EnvBatch  # written
+    inputs: StepInputs
     running: Tensor  # [L] bool, the environments of members that run; of [M], Inductor fails on the index l // N
     step: Tensor  # [1] int64, written: which of the D is next
-    seen: StepRecords  # written
+    records: StepRecords  # written
     kept: dict[str, Tensor]  # by the wrappers, written
 
 
@@ -116,16 +116,15 @@ def make_step(
         to_env: from the agent's actions to the environment's own.
         wrappers, reward_clip: what comes between the twin and the agent.
     """
-    members, forward = networks.members, networks.forward
 
     def step(memory: Stepping) -> None:
-        lanes, seen, at = memory.lanes, memory.seen, memory.step
+        envs, at = memory.envs, memory.step
         active = experience.playing(memory.memory, memory.running)  # [L]
-        action = _act(memory.params, lanes.obs, memory.drawn, at)  # [L, *action]
-        after, reward, terminated = twin.step(torch, lanes.state, to_env(action))
-        bare = next_obs = _observed(after, lanes.obs.dtype)  # [L, *obs]
-        length = lanes.episode_length + active
-        total = torch.where(active, lanes.episode_return + reward, lanes.episode_return)
+        action = _act(algorithm, networks, memory)
+        after, reward, terminated = twin.step(torch, envs.state, to_env(action))
+        bare = next_obs = _observed(twin, after, envs.obs.dtype)
+        length = envs.episode_length + active
+        total = torch.where(active, envs.episode_return + reward, envs.episode_return)
         ended = terminated if limit is None else terminated | (length >= limit)
         ended = ended & active  # [L]
         earned, kept = reward.float(), cast(Mapping[str, Tensor], memory.kept)
@@ -134,43 +133,54 @@ def make_step(
             next_obs, kept = wrappers.stepped(torch, kept, bare, active)
         if reward_clip is not None:
             earned = earned.clamp(-reward_clip, reward_clip)
-        done = StepOf(lanes.obs, action, earned, next_obs, terminated, ended, active)
+        done = StepOf(envs.obs, action, earned, next_obs, terminated, ended, active)
         experience.store(memory.memory, done)
         finite = bare.flatten(1).isfinite().all(1) & reward.isfinite() | ~active
-        for of_all, now in zip(seen, StepRecords(ended, total, length, finite), strict=True):
+        for of_all, now in zip(memory.records, StepRecords(ended, total, length, finite), strict=True):
             of_all.index_copy_(0, at, now.unsqueeze(0))
-        rows = lanes.begun % len(memory.drawn.starts)  # [L]
-        begins = memory.drawn.starts.gather(0, rows.expand(1, *lanes.state.shape)).squeeze(0)  # [*state, L]
-        state = torch.where(ended, begins, torch.where(active, after, lanes.state))
-        if wrappers is None:
-            lanes.obs.copy_(_observed(state, lanes.obs.dtype))
-        else:
-            shown, kept = wrappers.begun(torch, kept, _observed(begins, lanes.obs.dtype), ended)
-            rows_of = (-1, *[1] * (shown.ndim - 1))
-            went_on = torch.where(active.view(rows_of), next_obs, lanes.obs)
-            lanes.obs.copy_(torch.where(ended.view(rows_of), shown, went_on))
-            for name, tensor in memory.kept.items():
-                tensor.copy_(kept[name])
-        lanes.state.copy_(state)
-        lanes.episode_return.copy_(torch.where(ended, 0.0, total))
-        lanes.episode_length.copy_(torch.where(ended, 0, length))
-        lanes.begun.add_(ended)
+        first = _first_states(memory)
+        _show(memory, done, kept, _observed(twin, first, envs.obs.dtype), wrappers)
+        envs.state.copy_(torch.where(ended, first, torch.where(active, after, envs.state)))
+        envs.episode_return.copy_(torch.where(ended, 0.0, total))
+        envs.episode_length.copy_(torch.where(ended, 0, length))
+        envs.begun.add_(ended)
         at.add_(1)
 
-    def _act(params: Tensor, obs: Tensor, drawn: StepInputs, at: Tensor) -> Tensor:
-        of_members = obs if members == 1 else obs.view(members, -1, *obs.shape[1:])
-        noise = [drawn.network_noise.index_select(0, at).squeeze(0)] if networks.noise_size else []  # [M, E]
-        output = forward(params, of_members, *noise)  # [M, N, outputs]
-        output = output if members == 1 else output.flatten(0, 1)
-        now = {name: draws.index_select(0, at).squeeze(0) for name, draws in drawn.acting.items()}
-        action: Tensor = algorithm.choose(torch, output, now)
-        return action
-
-    def _observed(state: Tensor, dtype: torch.dtype) -> Tensor:
-        observed: Tensor = twin.observe(torch, state)
-        return observed.movedim(-1, 0).to(dtype).contiguous()
-
     return step
+
+
+def _act(algorithm: Algorithm, networks: MemberNetworks, memory: Stepping) -> Tensor:
+    """The actions [L, *action] of this step."""
+    inputs, at = memory.inputs, memory.step
+    noise = [inputs.network_noise.index_select(0, at).squeeze(0)] if networks.noise_size else []  # [M, E]
+    output = networks.all(memory.params, memory.envs.obs, *noise)  # [L, outputs]
+    now = {name: draws.index_select(0, at).squeeze(0) for name, draws in inputs.acting.items()}
+    action: Tensor = algorithm.choose(torch, output, now)
+    return action
+
+
+def _observed(twin: Twin, state: Tensor, dtype: torch.dtype) -> Tensor:
+    """The observations [L, *obs] of states [*state, L]."""
+    observed: Tensor = twin.observe(torch, state)
+    return observed.movedim(-1, 0).to(dtype).contiguous()
+
+
+def _first_states(memory: Stepping) -> Tensor:
+    """The first state [*state, L] of each environment's next episode."""
+    starts = memory.inputs.starts
+    rows = memory.envs.begun % len(starts)  # [L]
+    return starts.gather(0, rows.expand(1, *memory.envs.state.shape)).squeeze(0)
+
+
+def _show(memory: Stepping, done: StepOf, kept: Mapping[str, Tensor], first: Tensor, wrappers: Formulas | None) -> None:
+    """Writes the observations that the agent acts on next: the `first` of an episode where one has ended."""
+    if wrappers is not None:
+        first, kept = wrappers.begun(torch, kept, first, done.ended)
+    of_env = (-1, *[1] * (first.ndim - 1))
+    went_on = torch.where(done.active.view(of_env), done.next_obs, memory.envs.obs)
+    memory.envs.obs.copy_(torch.where(done.ended.view(of_env), first, went_on))
+    for name, tensor in memory.kept.items():
+        tensor.copy_(kept[name])
 
 
 def check_in_torch(twin: Twin, state: Tensor, action: Tensor) -> None:
