@@ -53,7 +53,7 @@ SUPPORT = {
 """Returns that the atoms of C51 and Rainbow span: they have to be told."""
 ON_DEFAULTS = {"CartPole-v1": 50_000, "Acrobot-v1": 50_000}
 ON_TUNED = {"MountainCar-v0": 120_000}
-"""Environments that default settings do not solve: parts of DQN on its tuned settings, and the others on defaults."""
+"""Environments that default settings do not solve: value methods on DQN's tuned settings, others on defaults."""
 TUNED = {
     "CartPole-v1": ("dqn", "c51", "qr_dqn", "iqn", "reinforce", "pqn", "a2c", "ppo"),
     "Acrobot-v1": ("dqn", "reinforce", "pqn", "a2c", "ppo"),
@@ -186,9 +186,10 @@ INTRODUCTION = (
     " alone, which on Acrobot [get stuck](../diagnostics.md#how-to-read-them) where the noise of training goes on."
     " *Tuned settings* is of tuned settings (`conf/tuned`, chosen on seeds from 1000 up). Parts that are not in a"
     " table have not been run yet.",
-    "MountainCar, which DQN's defaults do not solve, has its parts on DQN's tuned settings, among them returns of"
-    " twelve steps and random actions that are held for a while, which noisy layers replace: without them the goal is"
-    " never reached. PPO has settings of its own, for 500,000 steps; PQN, REINFORCE and A2C are on defaults.",
+    "MountainCar, which DQN's defaults do not solve, has its parts, and C51, QR-DQN and IQN, on DQN's tuned settings,"
+    " among them returns of twelve steps and random actions that are held for a while, which noisy layers replace:"
+    " without them the goal is never reached. Rainbow is on those of its file, PPO on its own, for 500,000 steps; PQN,"
+    " REINFORCE and A2C are on defaults.",
     "MinAtar: `-v1` games (the actions that do something), sticky actions and rising difficulty as the package has"
     " them, episodes cut at 5,000 steps, seeds 0 to 9, 400,000 steps, one file of settings for all games with each"
     " algorithm. Young and Tian (2019) report of DQN after 5,000,000 frames about 17 on Asterix, 10 on Breakout, 50 on"
